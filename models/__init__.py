@@ -1,0 +1,1 @@
+"""Learning rules of the literature, each declared as a network."""

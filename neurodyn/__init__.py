@@ -1,0 +1,53 @@
+"""neurodyn: networks of neurons as coupled dynamical systems, declared, simulated, recorded and trained."""
+
+from importlib.metadata import version
+
+from neurodyn import analysis, data
+from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Target
+from neurodyn.learning import backward
+from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map
+from neurodyn.modules import mlp
+from neurodyn.network import Coupling, Network, Plasticity, Population
+from neurodyn.simulate import equilibrium, simulate
+from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Heun, Solver, TorchDiffEq, steady
+from neurodyn.stages import Stage, cut
+from neurodyn.system import System
+from neurodyn.trajectory import load, save
+
+__version__ = version("neurodyn")
+
+__all__ = [
+    "RK4",
+    "Adaptive",
+    "Coupling",
+    "DivergenceError",
+    "Drive",
+    "Euler",
+    "Feedback",
+    "Forward",
+    "ForwardValue",
+    "Heun",
+    "Identity",
+    "Input",
+    "Inverse",
+    "LossGradient",
+    "Map",
+    "Network",
+    "Plasticity",
+    "Population",
+    "Solver",
+    "Stage",
+    "System",
+    "Target",
+    "TorchDiffEq",
+    "analysis",
+    "backward",
+    "cut",
+    "data",
+    "equilibrium",
+    "load",
+    "mlp",
+    "save",
+    "simulate",
+    "steady",
+]

@@ -1,0 +1,115 @@
+"""Drives: what a population is clamped to, or starts from: inputs, targets, or a result of the forward pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neurodyn.losses import Loss, loss_gradient
+from neurodyn.stages import ForwardPass, Stage
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a network is bound to.
+
+    Parameters
+    ----------
+    inputs
+        The input of each population clamped to `Input()`, by its name; shape (sample, …).
+    targets
+        The targets, shape (sample, …), or None.
+    forward
+        The forward pass, or None for a network without one.
+    loss
+        The loss of the forward pass's output.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor | None
+    forward: ForwardPass | None
+    loss: Loss
+
+
+class Drive(ABC):
+    """A value that the data or the forward pass give. Subclass it for a drive of one's own."""
+
+    reads_targets: bool = False
+    optional: bool = False
+    """Whether the drive may be absent, which leaves its population free."""
+
+    @abstractmethod
+    def value(self, population: str, data: Data) -> Tensor | None:
+        """Return the value for a population, shape (sample, …), or None if it is optional and absent."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return how it stands in an equation."""
+
+
+@dataclass(frozen=True)
+class Input(Drive):
+    """The inputs: the tensor given, or its entry under the population's name."""
+
+    def value(self, population: str, data: Data) -> Tensor:
+        return data.inputs[population]
+
+    def __str__(self) -> str:
+        return "input"
+
+
+@dataclass(frozen=True)
+class Target(Drive):
+    """The targets.
+
+    Parameters
+    ----------
+    optional
+        Whether a run may go without targets, which leaves the population free.
+    """
+
+    optional: bool = False
+    reads_targets = True
+
+    def value(self, population: str, data: Data) -> Tensor | None:
+        return data.targets
+
+    def __str__(self) -> str:
+        return "target"
+
+
+@dataclass(frozen=True)
+class ForwardValue(Drive):
+    """The forward pass's value x̄_l = g_l(x̄_{l−1}) after a stage.
+
+    Parameters
+    ----------
+    stage
+        The stage g_l, one of the network's `forward`.
+    """
+
+    stage: Stage
+
+    def value(self, population: str, data: Data) -> Tensor:
+        assert data.forward is not None, "Network refuses a forward value without a forward pass"
+        return data.forward.points[self.stage].value
+
+    def __str__(self) -> str:
+        return f"ḡ{self.stage.name}"
+
+
+@dataclass(frozen=True)
+class LossGradient(Drive):
+    """∂ℒ/∂x̄_L of each sample, at the forward pass's output x̄_L."""
+
+    reads_targets = True
+
+    def value(self, population: str, data: Data) -> Tensor:
+        assert data.forward is not None, "Network refuses a loss gradient without a forward pass"
+        assert data.targets is not None, "System refuses a run without the targets that its drives read"
+        return loss_gradient(data.loss, data.forward.output, data.targets)
+
+    def __str__(self) -> str:
+        return "∂ℒ/∂x̄ at the output"

@@ -1,0 +1,346 @@
+"""What one layer of a feedforward module contributes to a stage: value, feedback, parameter gradient, inverse.
+
+Linear, Conv2d and the common activations have hand-written paths; every other layer goes through `torch.func.vjp`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.modules import activation as torch_activations
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise nonlinearity f with its derivative and, where it has one, its inverse.
+
+    Parameters
+    ----------
+    value
+        `value(layer, x, out)` returns f(x), written to `out` unless that is None.
+    derivative
+        `derivative(layer, x, y)` returns f'(x), given y = f(x).
+    inverse
+        `inverse(layer, y)` returns f⁻¹(y); None when f has no inverse.
+    range
+        The open interval (low, high) of values that f takes.
+    """
+
+    value: Callable[[Any, Tensor, Tensor | None], Tensor]
+    derivative: Callable[[Any, Tensor, Tensor], Tensor]
+    inverse: Callable[[Any, Tensor], Tensor] | None = None
+    range: tuple[float, float] = (-float("inf"), float("inf"))
+
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.Identity: Activation(
+        lambda f, x, out: x,
+        lambda f, x, y: torch.ones_like(x),
+        lambda f, y: y,
+    ),
+    nn.Tanh: Activation(
+        lambda f, x, out: torch.tanh(x, out=out),
+        lambda f, x, y: 1.0 - y * y,
+        lambda f, y: torch.atanh(y),
+        (-1.0, 1.0),
+    ),
+    nn.Sigmoid: Activation(
+        lambda f, x, out: torch.sigmoid(x, out=out),
+        lambda f, x, y: y - y * y,
+        lambda f, y: torch.logit(y),
+        (0.0, 1.0),
+    ),
+    nn.ReLU: Activation(
+        lambda f, x, out: torch.clamp_min(x, 0.0, out=out),
+        lambda f, x, y: (x > 0).to(x.dtype),
+    ),
+    nn.LeakyReLU: Activation(
+        lambda f, x, out: functional.leaky_relu(x, f.negative_slope),
+        lambda f, x, y: torch.where(x > 0, 1.0, f.negative_slope).to(x.dtype),
+        lambda f, y: torch.where(y > 0, y, y / f.negative_slope),
+    ),
+    nn.Softplus: Activation(
+        lambda f, x, out: functional.softplus(x, f.beta, f.threshold),
+        lambda f, x, y: torch.where(x * f.beta > f.threshold, 1.0, torch.sigmoid(f.beta * x)).to(x.dtype),
+        lambda f, y: torch.where(y * f.beta > f.threshold, y, torch.log(torch.expm1(f.beta * y)) / f.beta),
+        (0.0, float("inf")),
+    ),
+}
+
+_NOT_ELEMENTWISE = {"MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
+_TORCH_ACTIVATIONS = tuple(
+    getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
+)
+
+
+def is_activation(layer: nn.Module) -> bool:
+    """Tell whether a layer is an elementwise nonlinearity, as one places the cut of a stage by them."""
+    return isinstance(layer, (*ACTIVATIONS, *_TORCH_ACTIVATIONS))
+
+
+def is_affine(layer: nn.Module) -> bool:
+    """Tell whether a layer is an affine function of its input, so that its Jacobian is the same everywhere."""
+    return isinstance(layer, (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d))
+
+
+class LayerPoint(ABC):
+    """One layer at an operating point, which `forward` sets and `feedback` and `gradient` refer to."""
+
+    feedback_needs_forward = True
+    """Whether `feedback` depends on the operating point, and so needs `forward` to have run there."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's value at `x`, shape (sample, …), and make `x` the operating point."""
+
+    @abstractmethod
+    def feedback(self, v: Tensor) -> Tensor:
+        """Return Jᵀ v, with v shaped like the layer's value and J its Jacobian at the operating point."""
+
+    @abstractmethod
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        """Return Σ_sample (∂value/∂θ)ᵀ v at input `x` for each parameter θ of the layer, in its own order."""
+
+    def add_forward(self, x: Tensor, out: Tensor, gain: float) -> None:
+        """Add gain · value(x) to `out`."""
+        out.add_(self.forward(x), alpha=gain)
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        """Add gain · Jᵀ v to `out`."""
+        out.add_(self.feedback(v), alpha=gain)
+
+
+class LinearPoint(LayerPoint):
+    """`nn.Linear`: y = W x + b."""
+
+    feedback_needs_forward = False
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        self.weight = layer.weight.detach()
+        self.bias = None if layer.bias is None else layer.bias.detach()
+        self._transposed = self.weight.t()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 2:
+            return functional.linear(x, self.weight, self.bias)
+        return x @ self._transposed if self.bias is None else torch.addmm(self.bias, x, self._transposed)
+
+    def add_forward(self, x: Tensor, out: Tensor, gain: float) -> None:
+        if x.ndim != 2:
+            super().add_forward(x, out, gain)
+            return
+        out.addmm_(x, self._transposed, alpha=gain)
+        if self.bias is not None:
+            out.add_(self.bias, alpha=gain)
+
+    def feedback(self, v: Tensor) -> Tensor:
+        return v @ self.weight
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        if v.ndim != 2:
+            super().add_feedback(v, out, gain)
+        else:
+            out.addmm_(v, self.weight, alpha=gain)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        x, v = x.flatten(0, -2), v.flatten(0, -2)
+        weight = v.t() @ x
+        return (weight,) if self.bias is None else (weight, v.sum(0))
+
+
+class Conv2dPoint(LayerPoint):
+    """`nn.Conv2d` with zero padding given in numbers."""
+
+    layer: nn.Conv2d
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer)
+        self.weight = layer.weight.detach()
+        self.bias = None if layer.bias is None else layer.bias.detach()
+        assert not isinstance(layer.padding, str), "layer_point gives a padding in words to AutogradPoint"
+        self._geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        self._input_shape: tuple[int, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._input_shape = tuple(x.shape)
+        return functional.conv2d(x, self.weight, self.bias, *self._geometry)
+
+    def feedback(self, v: Tensor) -> Tensor:
+        result: Tensor = conv2d_input(self._input_shape, self.weight, v, *self._geometry)  # type: ignore[no-untyped-call]
+        return result
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        weight = conv2d_weight(x, tuple(self.weight.shape), v, *self._geometry)  # type: ignore[no-untyped-call]
+        return (weight,) if self.bias is None else (weight, v.sum((0, 2, 3)))
+
+
+class ActivationPoint(LayerPoint):
+    """An activation with a known derivative; buffers are kept, so that a moving operating point allocates little."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self._activation = next(ACTIVATIONS[kind] for kind in type(layer).__mro__ if kind in ACTIVATIONS)
+        self._x: Tensor | None = None
+        self._y: Tensor | None = None
+        self._derivative: Tensor | None = None
+        self._product: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._x = x
+        self._y = self._activation.value(self.layer, x, self._y)
+        self._derivative = None
+        return self._y
+
+    @property
+    def derivative(self) -> Tensor:
+        """f'(x) at the operating point."""
+        if self._derivative is None:
+            assert self._x is not None, "StagePoint runs forward before feedback"
+            assert self._y is not None
+            self._derivative = self._activation.derivative(self.layer, self._x, self._y)
+        return self._derivative
+
+    def feedback(self, v: Tensor) -> Tensor:
+        self._product = torch.mul(v, self.derivative, out=self._product)
+        return self._product
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        out.addcmul_(v, self.derivative, value=gain)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+
+class FlattenPoint(LayerPoint):
+    """`nn.Flatten` and `nn.Unflatten`: the feedback takes its shape from the operating point."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._shape = x.shape
+        y: Tensor = self.layer(x)
+        return y
+
+    def feedback(self, v: Tensor) -> Tensor:
+        return v.reshape(self._shape)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+
+class AutogradPoint(LayerPoint):
+    """Any other differentiable layer, through `torch.func.vjp`."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self._overwrites = any(getattr(part, "inplace", False) for part in layer.modules())
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A layer that works in place would overwrite the population that it reads.
+        self._vjp: Callable[[Tensor], tuple[Tensor]]
+        value: Tensor
+        value, self._vjp = torch.func.vjp(self.layer, x.clone() if self._overwrites else x)  # type: ignore[misc]
+        return value
+
+    def feedback(self, v: Tensor) -> Tensor:
+        return self._vjp(v)[0]
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        parameters = {name: p.detach() for name, p in self.layer.named_parameters()}
+        if not parameters:
+            return ()
+
+        def value(theta: dict[str, Tensor]) -> Tensor:
+            result: Tensor = torch.func.functional_call(self.layer, theta, (x,))
+            return result
+
+        (gradients,) = torch.func.vjp(value, parameters)[1](v)
+        return tuple(gradients[name] for name in parameters)
+
+
+def layer_point(layer: nn.Module) -> LayerPoint:
+    """Choose the fastest `LayerPoint` for a layer."""
+    if type(layer) is nn.Linear:
+        return LinearPoint(layer)
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        return Conv2dPoint(layer)
+    if type(layer) in ACTIVATIONS:
+        return ActivationPoint(layer)
+    if type(layer) in (nn.Flatten, nn.Unflatten):
+        return FlattenPoint(layer)
+    return AutogradPoint(layer)
+
+
+def invert_layer(layer: nn.Module, stage: str) -> Function:
+    """Return the inverse function of a layer, factorised once; it is valid until the layer's weights change.
+
+    Parameters
+    ----------
+    layer
+        A square `nn.Linear` or an invertible activation.
+    stage
+        The name of its stage, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the layer has no inverse, or its matrix is singular or too badly conditioned for its precision.
+    """
+    if isinstance(layer, nn.Linear):
+        return _invert_linear(layer, stage)
+    activation = ACTIVATIONS.get(type(layer))
+    if activation is None or activation.inverse is None:
+        raise ValueError(
+            f"stage {stage} has no inverse: {type(layer).__name__} is not invertible; use square Linear layers with "
+            "LeakyReLU, Tanh, Sigmoid, Softplus or no activation"
+        )
+    if isinstance(layer, nn.LeakyReLU) and layer.negative_slope <= 0:
+        raise ValueError(f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}")
+    inverse, (low, high) = activation.inverse, activation.range
+
+    def invert(y: Tensor) -> Tensor:
+        if not bool(((y > low) & (y < high)).all()):
+            raise ValueError(
+                f"stage {stage} cannot be inverted here: {type(layer).__name__} takes values in ({low:g}, {high:g}), "
+                f"and the activity given spans [{y.min():.4g}, {y.max():.4g}]"
+            )
+        return inverse(layer, y)
+
+    return invert
+
+
+def _invert_linear(layer: nn.Linear, stage: str) -> Function:
+    weight = layer.weight.detach()
+    if weight.shape[0] != weight.shape[1]:
+        raise ValueError(
+            f"stage {stage} has no inverse: its weights are {weight.shape[0]} × {weight.shape[1]}, and only a square "
+            "matrix can be inverted"
+        )
+    factors, pivots, info = torch.linalg.lu_factor_ex(weight)
+    diagonal = factors.diagonal().abs()
+    # The pivots only bound the conditioning, which is cheap; the exact number is worked out for the message.
+    if bool(info.any()) or bool(diagonal.min() < torch.finfo(weight.dtype).eps * diagonal.max()):
+        condition = float(torch.linalg.cond(weight.double()))
+        raise ValueError(
+            f"stage {stage} cannot be inverted in {weight.dtype}: its weights' condition number is {condition:.3g}"
+        )
+    bias = None if layer.bias is None else layer.bias.detach()
+
+    def invert(y: Tensor) -> Tensor:
+        if bias is not None:
+            y = y - bias
+        solution: Tensor = torch.linalg.lu_solve(factors, pivots, y.t())
+        return solution.t()
+
+    return invert

@@ -1,0 +1,73 @@
+"""Losses: what a network's output costs, one value per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A function of the outputs and the targets, both (sample, …), that returns one value per sample."""
+
+
+def squared_error(output: Tensor, targets: Tensor) -> Tensor:
+    """Return the squared error of each sample, ½‖y − t‖².
+
+    Parameters
+    ----------
+    output, targets
+        y and t, shape (sample, …) both.
+
+    Returns
+    -------
+    Tensor
+        Shape (sample,).
+    """
+    return (output - targets).square_().flatten(1).sum(1).mul_(0.5)
+
+
+def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
+    """Return ∂ℒ/∂y of each sample, without a graph.
+
+    Parameters
+    ----------
+    loss
+        The loss, one value per sample.
+    output, targets
+        y and t, shape (sample, …).
+
+    Returns
+    -------
+    Tensor
+        Shaped like `output`.
+
+    Raises
+    ------
+    ValueError
+        If the loss does not return one value per sample.
+    """
+    if loss is squared_error:
+        return output - targets
+    with torch.enable_grad():
+        y = output.detach().requires_grad_()
+        losses = per_sample(loss, y, targets)
+        (gradient,) = torch.autograd.grad(losses.sum(), y)
+    return gradient
+
+
+def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of each sample, shape (sample,).
+
+    Raises
+    ------
+    ValueError
+        If the loss returns anything else than one value per sample.
+    """
+    losses = loss(output, targets)
+    if losses.shape != output.shape[:1]:
+        raise ValueError(
+            f"the loss must return one value per sample, shape ({len(output)},), and returned {tuple(losses.shape)}; "
+            "with a torch loss, pass reduction='none' and sum over the units"
+        )
+    return losses

@@ -1,0 +1,248 @@
+"""Coupling maps: what a population makes of the activity of another.
+
+Four maps say it all: `Identity`, `Forward`, `Feedback` and `Inverse`. A new one subclasses `Map` and defines `apply`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from neurodyn.stages import ForwardPass, Stage, StagePoint
+
+Activity = Mapping[str, Tensor]
+"""The activity of every population, by name; each of shape (sample, …)."""
+
+
+class OperatingPoints:
+    """The operating points that the maps of a network share: frozen ones, and live ones that follow a population.
+
+    A live point is worked out once per evaluation of the vector field, however many couplings refer to it.
+    """
+
+    def __init__(self, forward: ForwardPass | None) -> None:
+        self._forward = forward
+        self._live: dict[tuple[Stage, str], StagePoint] = {}
+        self._current: set[tuple[Stage, str]] = set()
+
+    def frozen(self, stage: Stage) -> StagePoint:
+        """Return the stage at the forward pass."""
+        assert self._forward is not None, "Network refuses a frozen stage outside the forward pass"
+        return self._forward.points[stage]
+
+    def live(self, stage: Stage, population: str, activity: Activity) -> StagePoint:
+        """Return the stage at the present activity of a population."""
+        key = (stage, population)
+        if key not in self._current:
+            self._live.setdefault(key, StagePoint(stage)).move_to(activity[population])
+            self._current.add(key)
+        return self._live[key]
+
+    def expire(self) -> None:
+        """Say that activities have changed, so that live points are to be worked out anew."""
+        self._current.clear()
+
+
+class Term(ABC):
+    """A coupling's map, bound to data."""
+
+    @abstractmethod
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        """Add gain · map(source) to `out`, shaped like the target."""
+
+
+class Map:
+    """What a coupling does to the activity of its source. Subclass it for a map of one's own.
+
+    A subclass defines `apply`, and `output_shape` where the target has another shape than the source. It sets
+    `linear` if the map is linear (or affine) in the source, so that solvers may rely on it.
+    """
+
+    linear: bool = False
+    stage: Stage | None = None
+    """The stage that the map uses, if any."""
+    frozen: bool = False
+    """Whether the map needs its stage's operating point from the forward pass."""
+
+    def apply(self, source: Tensor) -> Tensor:
+        """Return the map of the source's activity; shapes (sample, …) both."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither apply nor bind")
+
+    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one sample of map(source), given those of source and target."""
+        return source
+
+    def reads(self, source: str, target: str) -> tuple[str, ...]:
+        """Name the populations whose live activity the map depends on."""
+        return (source,)
+
+    def adjoint_to(self, other: Map) -> bool:
+        """Tell whether this map is the transposed Jacobian of `other` at the live activity, as in a gradient flow."""
+        return False
+
+    def describe(self, source: str, target: str) -> str:
+        """Return map(source) as it stands in an equation."""
+        return f"{type(self).__name__}({source})"
+
+    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+        """Bind the map to a network's operating points."""
+        return _Applied(self, source)
+
+
+class _Applied(Term):
+    def __init__(self, map_: Map, source: str) -> None:
+        self._map, self._source = map_, source
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        out.add_(self._map.apply(activity[self._source]), alpha=gain)
+
+
+class Identity(Map):
+    """The source's activity itself."""
+
+    linear = True
+
+    def apply(self, source: Tensor) -> Tensor:
+        return source
+
+    def adjoint_to(self, other: Map) -> bool:
+        return isinstance(other, Identity)
+
+    def describe(self, source: str, target: str) -> str:
+        return source
+
+
+class _OfStage(Map):
+    """A map that a stage defines."""
+
+    stage: Stage
+
+    def __init__(self, stage: Stage | nn.Module) -> None:
+        self.stage = stage if isinstance(stage, Stage) else Stage(stage)
+        self.linear = self.stage.affine
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.stage})"
+
+
+class Forward(_OfStage):
+    """g(source): the stage at the source's live activity.
+
+    Parameters
+    ----------
+    stage
+        A `Stage`, or any `nn.Module`, which becomes one.
+    """
+
+    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+        return self.stage.output_shape(source)
+
+    def adjoint_to(self, other: Map) -> bool:
+        return isinstance(other, Feedback) and other.adjoint_to(self)
+
+    def describe(self, source: str, target: str) -> str:
+        return f"{self.stage.symbol}({source})"
+
+    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+        return _ForwardTerm(self.stage, points, source)
+
+
+class _ForwardTerm(Term):
+    def __init__(self, stage: Stage, points: OperatingPoints, source: str) -> None:
+        self._stage, self._points, self._source = stage, points, source
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._points.live(self._stage, self._source, activity).add_value(out, gain)
+
+
+class Feedback(_OfStage):
+    """Jᵀ source: the transposed Jacobian J = ∂g/∂x of the stage, from its output's side back to its input's.
+
+    Parameters
+    ----------
+    stage
+        A `Stage`, or any `nn.Module`, which becomes one. It leads from the coupling's target to its source.
+    point
+        Where J is taken: at the "frozen" forward pass, or at the "live" activity of the coupling's target.
+    """
+
+    def __init__(self, stage: Stage | nn.Module, point: Literal["frozen", "live"] = "frozen") -> None:
+        super().__init__(stage)
+        if point not in ("frozen", "live"):
+            raise ValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        self.frozen = point == "frozen"
+        self.linear = self.frozen or self.stage.affine
+
+    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+        expected = self.stage.output_shape(target)
+        if source != expected:
+            raise ValueError(f"its feedback takes {_shape(expected)} units, and the source has {_shape(source)}")
+        return target
+
+    def reads(self, source: str, target: str) -> tuple[str, ...]:
+        return (source,) if self.linear else (source, target)
+
+    def adjoint_to(self, other: Map) -> bool:
+        return isinstance(other, Forward) and other.stage is self.stage and (not self.frozen or self.stage.affine)
+
+    def describe(self, source: str, target: str) -> str:
+        at = "x̄" if self.frozen else target
+        return f"J{self.stage.name}({at})ᵀ {source}"
+
+    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+        if self.frozen:
+            return _FrozenFeedbackTerm(points.frozen(self.stage), source)
+        return _LiveFeedbackTerm(self.stage, points, source, target)
+
+
+class _FrozenFeedbackTerm(Term):
+    def __init__(self, point: StagePoint, source: str) -> None:
+        self._point, self._source = point, source
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._point.add_feedback(activity[self._source], out, gain)
+
+
+class _LiveFeedbackTerm(Term):
+    def __init__(self, stage: Stage, points: OperatingPoints, source: str, target: str) -> None:
+        self._stage, self._points, self._source, self._target = stage, points, source, target
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._points.live(self._stage, self._target, activity).add_feedback(activity[self._source], out, gain)
+
+
+class Inverse(_OfStage):
+    """g⁻¹(source): the inverse of the stage, from its output's side back to its input's.
+
+    Parameters
+    ----------
+    stage
+        A `Stage`, or any `nn.Module`, which becomes one; its layers must be invertible.
+    """
+
+    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+        expected = self.stage.output_shape(target)
+        if source != expected:
+            raise ValueError(f"its inverse takes {_shape(expected)} units, and the source has {_shape(source)}")
+        return target
+
+    def describe(self, source: str, target: str) -> str:
+        return f"{self.stage.symbol}⁻¹({source})"
+
+    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+        return _InverseTerm(self.stage, source)
+
+
+class _InverseTerm(Term):
+    def __init__(self, stage: Stage, source: str) -> None:
+        self._inverse, self._source = stage.inverted(), source
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        out.add_(self._inverse(activity[self._source]), alpha=gain)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

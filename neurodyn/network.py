@@ -1,0 +1,424 @@
+"""The declaration: populations, couplings and plasticity, without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import networkx as nx
+
+from neurodyn.drives import Drive, ForwardValue, Input, LossGradient
+from neurodyn.losses import Loss, squared_error
+from neurodyn.maps import Identity, Map
+from neurodyn.stages import Stage
+from neurodyn.structure import Structure, read_structure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Size = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Population:
+    """A population of units, which obeys τ dx/dt = −leak · x + Σ gain · map(source).
+
+    It is *dynamic*; or *instantaneous* with τ = 0, where it equals Σ gain · map(source) / leak at every moment; or
+    *clamped* to a drive.
+
+    Parameters
+    ----------
+    name
+        Letters, digits and underscores; the name of its variable in a trajectory.
+    size
+        The number of units, or the shape (channels, rows, columns) of an image; None takes it from the data.
+    tau
+        The time constant τ ≥ 0, in units of time.
+    leak
+        The leak, ≥ 0.
+    initial
+        Where a dynamic population starts: a number, or a drive such as `ForwardValue(stage)`.
+    clamp
+        The drive that holds it, e.g. `Input()`. A drive that is absent (`Target(optional=True)` in a run without
+        targets) leaves the population free.
+
+    Raises
+    ------
+    ValueError
+        If the name, the size, τ or the leak is not as above.
+    """
+
+    name: str
+    size: Size | None = None
+    tau: float = 1.0
+    leak: float = 1.0
+    initial: float | Drive = 0.0
+    clamp: Drive | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"population {self.name!r}: a name consists of letters, digits and underscores")
+        if self.size is not None and (not self.shape or any(not isinstance(n, int) or n < 1 for n in self.shape)):
+            raise ValueError(
+                f"population {self.name}: its size is a positive number of units, or a tuple of them, not {self.size!r}"
+            )
+        if not (math.isfinite(self.tau) and self.tau >= 0):
+            raise ValueError(f"population {self.name}: tau must be ≥ 0 (0 makes it instantaneous), not {self.tau!r}")
+        if not (math.isfinite(self.leak) and self.leak >= 0):
+            raise ValueError(f"population {self.name}: leak must be ≥ 0, not {self.leak!r}")
+        if self.tau == 0 and self.leak == 0:
+            raise ValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
+        if not isinstance(self.initial, Drive) and not math.isfinite(self.initial):
+            raise ValueError(f"population {self.name}: it cannot start from {self.initial!r}; give a finite number")
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample, e.g. (300,) or (32, 14, 14); None if the data are to tell."""
+        return (self.size,) if isinstance(self.size, int) else self.size
+
+    @property
+    def role(self) -> Literal["dynamic", "instantaneous", "clamped"]:
+        """What becomes of it in time, when every drive is present."""
+        if self.clamp is not None:
+            return "clamped"
+        return "dynamic" if self.tau > 0 else "instantaneous"
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A coupling: gain · map(source) enters the target.
+
+    Parameters
+    ----------
+    source, target
+        The names of the two populations.
+    map
+        What the target receives of the source's activity.
+    gain
+        The factor.
+    """
+
+    source: str
+    target: str
+    map: Map = field(default_factory=Identity)
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.map, Map):
+            raise TypeError(
+                f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not {type(self.map).__name__}"
+            )
+        if not (math.isfinite(self.gain) and self.gain != 0):
+            raise ValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target}"
+
+
+@dataclass(frozen=True)
+class Plasticity:
+    """A stage's parameters θ learn from a presynaptic and a postsynaptic population.
+
+    The gradient that an optimiser subtracts is gain · (∂g/∂θ)ᵀ post, averaged over the samples, with the stage g at
+    its operating point: for θ = W, gain · (post ⊙ f'(h)) preᵀ.
+
+    Parameters
+    ----------
+    stage
+        The stage that learns.
+    pre, post
+        The names of the populations before and after it.
+    when
+        At the "end" of the relaxation, which is its equilibrium unless a duration is given.
+    presynaptic
+        Where the stage's operating point is taken: at the "frozen" forward pass, or at the "live" activity of `pre`.
+    gain
+        The factor; negative where `post` points down the loss, as a prediction error does.
+    """
+
+    stage: Stage
+    pre: str
+    post: str
+    when: Literal["end"] = "end"
+    presynaptic: Literal["frozen", "live"] = "frozen"
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.stage.parameters:
+            raise ValueError(
+                f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
+            )
+        if self.when != "end":
+            raise ValueError(f"plasticity of stage {self.stage.name}: when is 'end', not {self.when!r}")
+        if self.presynaptic not in ("frozen", "live"):
+            raise ValueError(
+                f"plasticity of stage {self.stage.name}: presynaptic is 'frozen' or 'live', not {self.presynaptic!r}"
+            )
+
+
+class Network:
+    """A network of populations, declared without data.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    populations, couplings, plasticity
+        The declaration.
+    forward
+        The stages of the forward pass, from the input to the output; empty for a network without one.
+    loss
+        The loss of the forward pass's output against the targets, one value per sample.
+
+    Raises
+    ------
+    ValueError
+        If names are unknown or duplicate, sizes do not fit, a coupling leads into a clamped population, instantaneous
+        populations form a cycle, or a stage is used at the forward pass but is not in `forward`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        populations: Iterable[Population],
+        couplings: Iterable[Coupling] = (),
+        plasticity: Iterable[Plasticity] = (),
+        *,
+        forward: Iterable[Stage] = (),
+        loss: Loss = squared_error,
+    ) -> None:
+        self.name = name
+        self._populations = _by_name(name, populations)
+        self.couplings = tuple(couplings)
+        self.plasticity = tuple(plasticity)
+        self.forward = tuple(forward)
+        self.loss = loss
+        for coupling in self.couplings:
+            self._check_coupling(coupling)
+        for rule in self.plasticity:
+            for end in (rule.pre, rule.post):
+                self._known(end, f"plasticity of stage {rule.stage.name}")
+            if rule.presynaptic == "frozen":
+                self._check_in_forward(rule.stage, f"plasticity of stage {rule.stage.name}")
+        for population in self.populations:
+            for drive in (population.clamp, population.initial):
+                self._check_drive(population, drive)
+        if self.forward and len(self.inputs) != 1:
+            raise ValueError(
+                f"network {name!r}: a forward pass starts from one population clamped to Input(), and there are "
+                f"{len(self.inputs)}"
+            )
+        self.instantaneous_order = self._order_instantaneous()
+        self._structures: dict[frozenset[str], Structure] = {}
+
+    @property
+    def populations(self) -> tuple[Population, ...]:
+        """The populations, as declared."""
+        return tuple(self._populations.values())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the populations clamped to the inputs."""
+        return tuple(p.name for p in self.populations if isinstance(p.clamp, Input))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage that the network uses, each once."""
+        stages = [
+            *self.forward,
+            *(c.map.stage for c in self.couplings if c.map.stage),
+            *(r.stage for r in self.plasticity),
+        ]
+        return tuple(dict.fromkeys(stages))
+
+    def __getitem__(self, name: str) -> Population:
+        """Return the population called `name`."""
+        return self._known(name, f"network {self.name!r}")
+
+    def into(self, name: str) -> tuple[Coupling, ...]:
+        """Return the couplings that lead into the population called `name`."""
+        return tuple(c for c in self.couplings if c.target == name)
+
+    def structure(self, clamped: frozenset[str]) -> Structure:
+        """Return the structure of the dynamics with the populations called `clamped` held."""
+        if clamped not in self._structures:
+            self._structures[clamped] = read_structure(self, clamped)
+        return self._structures[clamped]
+
+    def equations(self) -> str:
+        """Return the equations as text, one line a population."""
+        return "\n".join(_equation(population, self.into(population.name)) for population in self.populations)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the populations as nodes and the couplings as arrows, coloured by their map.
+
+        Parameters
+        ----------
+        ax
+            The axes to draw in; new ones if None.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        from neurodyn.plot import plot_network
+
+        return plot_network(self, ax)
+
+    def __repr__(self) -> str:
+        return f"<Network {self.name!r}: {len(self.populations)} populations, {len(self.couplings)} couplings>"
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {p.name:<8} {_size_text(p):>12}  {p.role:<13}"
+            + (
+                f" held at {p.clamp}"
+                if p.clamp
+                else f" τ = {p.tau:g}, leak = {p.leak:g}, from {_start_text(p.initial)}"
+            )
+            for p in self.populations
+        ]
+        text = [f"Network {self.name!r}", "", f"populations ({len(self.populations)})", *rows]
+        text += ["", f"couplings ({len(self.couplings)})"]
+        text += [f"  {c!s:<14} {c.gain:+g} · {c.map.describe(c.source, c.target)}" for c in self.couplings]
+        text += ["", "equations", *(f"  {line}" for line in self.equations().splitlines())]
+        if self.plasticity:
+            text += [
+                "",
+                f"plasticity ({len(self.plasticity)})",
+                *(f"  {_plasticity_text(rule)}" for rule in self.plasticity),
+            ]
+        if self.stages:
+            text += ["", "stages (J is the Jacobian of g; a bar marks a value of the forward pass)"]
+            text += dict.fromkeys(f"  {stage.symbol} = {stage.label}" for stage in self.stages)
+        return "\n".join(text)
+
+    def _known(self, name: str, where: str) -> Population:
+        try:
+            return self._populations[name]
+        except KeyError:
+            raise ValueError(
+                f"{where}: there is no population {name!r}; there are {', '.join(self._populations)}"
+            ) from None
+
+    def _check_coupling(self, coupling: Coupling) -> None:
+        source, target = (self._known(end, f"coupling {coupling}") for end in (coupling.source, coupling.target))
+        if target.clamp is not None and not target.clamp.optional:
+            raise ValueError(
+                f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
+                "remove the coupling or the clamp"
+            )
+        if coupling.map.frozen and coupling.map.stage is not None:
+            self._check_in_forward(coupling.map.stage, f"coupling {coupling}")
+        if source.shape is not None and target.shape is not None:
+            check_coupling_shapes(coupling, source.shape, target.shape)
+
+    def _check_in_forward(self, stage: Stage, where: str) -> None:
+        if stage not in self.forward:
+            raise ValueError(
+                f"{where}: stage {stage.name} ({stage.label}) is used at the forward pass, which does not contain it; "
+                "add it to forward=, or use the live activity"
+            )
+
+    def _check_drive(self, population: Population, drive: float | Drive | None) -> None:
+        if isinstance(drive, ForwardValue):
+            self._check_in_forward(drive.stage, f"population {population.name}")
+            size = drive.stage.output_size
+            if size is not None and population.shape not in (None, (size,)):
+                raise ValueError(
+                    f"population {population.name}: it has {_size_text(population)} units, and stage "
+                    f"{drive.stage.name} ({drive.stage.label}) gives {size}"
+                )
+        elif isinstance(drive, LossGradient) and not self.forward:
+            raise ValueError(f"population {population.name}: a loss gradient needs a forward pass; give forward=")
+
+    def _order_instantaneous(self) -> tuple[str, ...]:
+        graph = self.graph(p.name for p in self.populations if p.tau == 0)
+        try:
+            cycle = nx.find_cycle(graph)
+        except nx.NetworkXNoCycle:
+            return tuple(nx.lexicographical_topological_sort(graph))
+        path = " → ".join([cycle[0][0], *(edge[1] for edge in cycle)])
+        raise ValueError(
+            f"network {self.name!r}: the instantaneous populations {path} form a cycle, so that none can be evaluated "
+            "first; give one of them a time constant tau > 0"
+        )
+
+    def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
+        """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_nodes_from(names)
+        for coupling in self.couplings:
+            for read in coupling.map.reads(coupling.source, coupling.target):
+                if read in graph and coupling.target in graph:
+                    graph.add_edge(read, coupling.target)
+        return graph
+
+
+def check_coupling_shapes(coupling: Coupling, source: tuple[int, ...], target: tuple[int, ...]) -> None:
+    """Refuse a coupling whose map does not lead from the source's shape to the target's.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    try:
+        given = coupling.map.output_shape(source, target)
+    except ValueError as error:
+        raise ValueError(f"coupling {coupling}: {error}") from error
+    if given != target:
+        raise ValueError(
+            f"coupling {coupling}: {coupling.map.describe(coupling.source, coupling.target)} has "
+            f"{' × '.join(map(str, given))} units, and population {coupling.target} has {' × '.join(map(str, target))}"
+        )
+
+
+def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Population]:
+    by_name: dict[str, Population] = {}
+    for population in populations:
+        if not isinstance(population, Population):
+            raise TypeError(f"network {network!r}: {population!r} is no Population")
+        if population.name in by_name:
+            raise ValueError(f"network {network!r}: two populations are called {population.name!r}; names must differ")
+        by_name[population.name] = population
+    if not by_name:
+        raise ValueError(f"network {network!r} has no populations")
+    return by_name
+
+
+def _size_text(population: Population) -> str:
+    return "from data" if population.shape is None else " × ".join(map(str, population.shape))
+
+
+def _start_text(initial: float | Drive) -> str:
+    return str(initial) if isinstance(initial, Drive) else f"{initial:g}"
+
+
+def _number(value: float) -> str:
+    return "" if value == 1 else f"{value:g} "
+
+
+def _equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
+    x = population.name
+    if population.clamp is not None and not population.clamp.optional:
+        return f"{x} = {population.clamp}"
+    right = "" if population.tau == 0 or population.leak == 0 else f"−{_number(population.leak)}{x}"
+    for coupling in couplings:
+        sign = "−" if coupling.gain < 0 else "+"
+        term = _number(abs(coupling.gain)) + coupling.map.describe(coupling.source, x)
+        right += f" {sign} {term}" if right else (f"−{term}" if sign == "−" else term)
+    if population.tau == 0:
+        left, right = x, (right or "0") if population.leak == 1 else f"({right or '0'}) / {population.leak:g}"
+    else:
+        left = f"{_number(population.tau)}d{x}/dt"
+    clamped = f"        ({x} = {population.clamp} when given)" if population.clamp is not None else ""
+    return f"{left} = {right or '0'}{clamped}"
+
+
+def _plasticity_text(rule: Plasticity) -> str:
+    pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
+    sign = "−" if rule.gain > 0 else "+"
+    return f"Δθ{rule.stage.name} ∝ {sign}(∂{rule.stage.symbol}/∂θ)ᵀ {rule.post}, pre = {pre}, at the {rule.when}"

@@ -1,0 +1,237 @@
+"""The front door: simulate a network in time, or take it to its equilibrium."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from neurodyn.network import Network
+from neurodyn.solvers import Adaptive, Report, Solver, steady
+from neurodyn.solvers.base import Unrecorded, Until, positive, residual
+from neurodyn.system import Inputs, State, System
+from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
+
+SaveAt = int | Literal["steps"] | ArrayLike | None
+
+
+@torch.no_grad()
+def simulate(
+    network: Network,
+    inputs: Inputs,
+    targets: Tensor | None = None,
+    *,
+    duration: float,
+    solver: Solver | None = None,
+    save_at: SaveAt = None,
+    record: Iterable[str] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    until: Until | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Integrate a network in time and return its trajectory.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    inputs
+        Shape (sample, units) or (sample, channel, row, column); a mapping by population where several are clamped to
+        inputs; None where none is.
+    targets
+        Shape (sample, units), where the network needs or allows them.
+    duration
+        How long, in units of time.
+    solver
+        By default `Adaptive()`.
+    save_at
+        A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
+        step, and 101 points otherwise.
+    record
+        The populations to record; by default all but those clamped to the inputs.
+    store
+        A Zarr store (`….zarr`) to stream the trajectory to, in chunks, so that memory stays bounded.
+    initial
+        Where populations start instead of where the declaration says, by name.
+    until
+        A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
+        velocity (dx/dt) are mappings by population. The state at the end is always recorded.
+    progress
+        Whether to show a bar, on a terminal.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable a population, with dimensions `time`, `sample` and the population's own; the attributes tell what
+        ran and how it went (evaluations, steps, residual, converged).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it and what would be right.
+    DivergenceError
+        If the activity becomes non-finite.
+    """
+    positive("duration", duration)
+    solver = Adaptive() if solver is None else solver
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
+    names = _recorded(network, record)
+    times = _save_times(save_at, duration, solver)
+    system = System(network, inputs, targets, initial=initial)
+    solver.check(system)
+    steps = solver.steps_in(duration)
+    expected = len(times) if times is not None else None if steps is None else steps + 1
+    recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store))
+    bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
+    try:
+        with bar:
+            report = solver.integrate(
+                system, system.initial_state(), duration, recorder, until=until, progress=bar if progress else None
+            )
+        return recorder.finish(run_attributes(system, report))
+    except BaseException:
+        recorder.discard()
+        raise
+
+
+@torch.no_grad()
+def equilibrium(
+    network: Network,
+    inputs: Inputs,
+    targets: Tensor | None = None,
+    *,
+    record: Iterable[str] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    tolerance: float | None = None,
+    max_duration: float = 1000.0,
+) -> xr.Dataset:
+    """Take a network to its equilibrium dx/dt = 0 and return the activity there.
+
+    An acyclic network takes one sweep, each population in the order of its dependencies, which is exact. A cyclic one
+    relaxes until max |dx/dt| is within the tolerance.
+
+    Parameters
+    ----------
+    network, inputs, targets, record, initial
+        As for `simulate`.
+    tolerance
+        The residual max |dx/dt| to reach, in units of activity per unit of time; by default the square root of the
+        dtype's machine epsilon.
+    max_duration
+        How long to relax at most, in units of time.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `simulate`, without the dimension `time`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the network has no equilibrium.
+    DivergenceError
+        If the relaxation grows without bound.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the relaxation has not converged within `max_duration`.
+    """
+    positive("max_duration", max_duration)
+    names = _recorded(network, record)
+    system = System(network, inputs, targets, initial=initial)
+    state, report = to_equilibrium(system, steady(tolerance), max_duration)
+    return dataset(system, {name: to_numpy(state.activity[name]).copy() for name in names}).assign_attrs(
+        run_attributes(system, report)
+    )
+
+
+def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
+    """Take a system to its equilibrium, by one sweep if it is acyclic and by relaxation otherwise.
+
+    Parameters
+    ----------
+    system
+        The system.
+    stop
+        When a relaxation has arrived.
+    max_duration
+        How long to relax at most.
+
+    Returns
+    -------
+    State
+        The equilibrium, the instantaneous populations included.
+    Report
+        What happened.
+    """
+    state = system.initial_state()
+    if system.structure.acyclic:
+        system.sweep(state)
+        slope = system.new_state()
+        system.field(state, slope)
+        remaining = residual(slope)
+        converged = remaining <= stop.bound(system.dtype)
+        return state, Report("sweep", 1, 0, 0, remaining, converged, 0.0)
+    bound = stop.bound(system.dtype)
+    smallest = 4 * torch.finfo(system.dtype).eps
+    solver = Adaptive(rtol=max(1e-4 * min(1.0, bound), smallest), atol=0.01 * bound)
+    report = solver.integrate(system, state, max_duration, Unrecorded(), until=stop)
+    system.settle(state)
+    if not report.converged:
+        warnings.warn(
+            f"network {system.network.name!r} has not reached its equilibrium after {max_duration:g} units of time: "
+            f"max |dx/dt| is {report.residual:.3g}, and the tolerance {bound:.3g}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return state, report
+
+
+def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:
+    if record is None:
+        return [p.name for p in network.populations if p.name not in network.inputs]
+    names = [record] if isinstance(record, str) else list(record)
+    known = [p.name for p in network.populations]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"record: there is no population {unknown[0]!r} in network {network.name!r}; there are {', '.join(known)}"
+        )
+    if not names:
+        raise ValueError("record: name at least one population, or leave it out to record all")
+    return list(dict.fromkeys(names))
+
+
+def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.float64] | None:
+    if save_at is None:
+        save_at = 101 if solver.steps_in(duration) is None else "steps"
+    if isinstance(save_at, str):
+        if save_at != "steps":
+            raise ValueError(f"save_at is a number of points, an array of times, or 'steps', not {save_at!r}")
+        return None
+    if isinstance(save_at, (int, np.integer)) and not isinstance(save_at, bool):
+        if save_at < 2:
+            raise ValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
+        return np.linspace(0.0, duration, int(save_at))
+    times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
+    if times.ndim != 1 or len(times) == 0:
+        raise ValueError(f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}")
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise ValueError("save_at: the times must be finite and increase")
+    if times[0] < 0 or times[-1] > duration:
+        raise ValueError(
+            f"save_at: the times must lie within the run [0, {duration:g}], and span [{times[0]:g}, {times[-1]:g}]"
+        )
+    return times

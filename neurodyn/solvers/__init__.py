@@ -1,0 +1,8 @@
+"""Solvers, one file a family."""
+
+from neurodyn.solvers.adaptive import Adaptive
+from neurodyn.solvers.base import DivergenceError, Report, Solver, steady
+from neurodyn.solvers.fixed import RK4, Euler, Heun
+from neurodyn.solvers.torchdiffeq import TorchDiffEq
+
+__all__ = ["RK4", "Adaptive", "DivergenceError", "Euler", "Heun", "Report", "Solver", "TorchDiffEq", "steady"]

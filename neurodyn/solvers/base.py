@@ -1,0 +1,224 @@
+"""What every solver takes and returns."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurodyn.maps import Activity
+from neurodyn.system import State, System
+
+Until = Callable[[float, Activity, Activity], bool]
+"""A stop condition: a function of the time, every population's activity, and dx/dt of the dynamic populations."""
+
+
+class DivergenceError(ValueError):
+    """A run became non-finite, or its step had to shrink to nothing.
+
+    Parameters
+    ----------
+    message
+        What happened, and what may help.
+    time
+        When.
+    population
+        The first population, in the order of the declaration, that is not finite then.
+    """
+
+    def __init__(self, message: str, time: float, population: str) -> None:
+        super().__init__(message)
+        self.time = time
+        self.population = population
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened in a run.
+
+    Parameters
+    ----------
+    solver
+        The solver and its settings.
+    evaluations
+        Evaluations of the vector field that the steps took (the one for the residual at the end is not counted).
+    accepted, rejected
+        Steps.
+    residual
+        max |dx/dt| over units and samples at the end.
+    converged
+        Whether the residual is within the tolerance of `steady`, or of the stop condition where that is one.
+    time
+        Where the run ended.
+    """
+
+    solver: str
+    evaluations: int
+    accepted: int
+    rejected: int
+    residual: float
+    converged: bool
+    time: float
+
+
+@dataclass(frozen=True)
+class steady:
+    """The stop condition max |dx/dt| ≤ tolerance, over all units and samples.
+
+    Parameters
+    ----------
+    tolerance
+        In units of activity per unit of time; None takes the square root of the dtype's machine epsilon.
+
+    Raises
+    ------
+    ValueError
+        If the tolerance is not positive.
+    """
+
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.tolerance is not None:
+            positive("tolerance of steady", self.tolerance)
+
+    def bound(self, dtype: torch.dtype) -> float:
+        """Return the tolerance for activity of a dtype."""
+        return self.tolerance if self.tolerance is not None else math.sqrt(torch.finfo(dtype).eps)
+
+    def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
+        """Tell whether the run may stop."""
+        return all(bool(v.abs().max() <= self.bound(v.dtype)) for v in velocity.values())
+
+
+class Recorder(Protocol):
+    """Where a solver puts what is to be saved."""
+
+    times: NDArray[np.float64] | None
+    """The times to save at, increasing; None for every step, the initial state included."""
+
+    def record(self, time: float, state: State, *, settled: bool = False) -> None:
+        """Save a state; `settled` if the instantaneous populations are already at their activity there."""
+
+
+class Unrecorded:
+    """A recorder that saves nothing, for a run of which only the end is wanted."""
+
+    times: NDArray[np.float64] | None = np.empty(0)
+
+    def record(self, time: float, state: State, *, settled: bool = False) -> None:
+        """Save nothing."""
+
+
+class Progress(Protocol):
+    """A progress bar over simulated time."""
+
+    def update(self, n: float) -> object:
+        """Move on by `n` units of time."""
+
+
+class Solver(ABC):
+    """An integrator of dx/dt = F(x). Subclasses are frozen dataclasses of their settings."""
+
+    @abstractmethod
+    def integrate(
+        self,
+        system: System,
+        state: State,
+        duration: float,
+        recorder: Recorder,
+        *,
+        until: Until | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Integrate from `state` over `duration`, and leave `state` at the end.
+
+        Raises
+        ------
+        DivergenceError
+            If the state becomes non-finite.
+        """
+
+    def report(
+        self, slope: State, until: Until | None, *, time: float, evaluations: int, accepted: int, rejected: int = 0
+    ) -> Report:
+        """Say what happened in a run, given the slope at its end."""
+        remaining = residual(slope)
+        converged = remaining <= tolerance_of(until, slope.flat.dtype)
+        return Report(repr(self), evaluations, accepted, rejected, remaining, converged, time)
+
+    def steps_in(self, duration: float) -> int | None:
+        """Return the number of steps that a run takes, or None where the solver finds it as it goes."""
+        return None
+
+    def check(self, system: System) -> None:
+        """Warn about or refuse settings that do not suit a system, before a run."""
+        return
+
+
+class SavePoints:
+    """The save times still to come in a run, taken off as the run passes them.
+
+    Parameters
+    ----------
+    times
+        Increasing times, or None for every step.
+    """
+
+    def __init__(self, times: NDArray[np.float64] | None) -> None:
+        self._times = times
+        self._next = 0
+
+    def before(self, time: float, tolerance: float) -> list[float]:
+        """Take off and return the times earlier than `time` by more than the tolerance."""
+        return self._take(time - tolerance)
+
+    def at(self, time: float, tolerance: float) -> list[float]:
+        """Take off and return the times equal to `time` within the tolerance; `time` itself if every step is saved."""
+        return [time] if self._times is None else self._take(time + tolerance)
+
+    def _take(self, limit: float) -> list[float]:
+        if self._times is None:
+            return []
+        end = int(np.searchsorted(self._times, limit, side="right"))
+        taken: list[float] = self._times[self._next : end].tolist()
+        self._next = max(self._next, end)
+        return taken
+
+
+def velocity(system: System, out: State) -> dict[str, Tensor]:
+    """Return dx/dt of each dynamic population, views of `out`."""
+    return {name: out.activity[name] for name in system.dynamic}
+
+
+def residual(out: State) -> float:
+    """Return max |dx/dt| over units and samples; 0 for a system without dynamic populations."""
+    return float(out.flat.abs().max()) if out.flat.numel() else 0.0
+
+
+def tolerance_of(until: Until | None, dtype: torch.dtype) -> float:
+    """Return the residual under which a run counts as converged."""
+    return (until if isinstance(until, steady) else steady()).bound(dtype)
+
+
+def positive(what: str, value: float) -> None:
+    """Refuse a setting that is not a positive finite number.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise TypeError(f"{what} must be a number, not {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{what} must be positive and finite, not {value!r}")

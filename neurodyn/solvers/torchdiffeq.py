@@ -1,0 +1,146 @@
+"""Any method of torchdiffeq, on the same system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torchdiffeq
+from torch import Tensor
+from torchdiffeq._impl.odeint import SOLVERS
+
+from neurodyn.solvers.base import (
+    DivergenceError,
+    Progress,
+    Recorder,
+    Report,
+    Solver,
+    Until,
+    positive,
+)
+from neurodyn.system import State, System
+
+
+class TorchDiffEq(Solver):
+    """Hand the system to `torchdiffeq.odeint`.
+
+    Parameters
+    ----------
+    method
+        The name of any of its methods, e.g. "dopri5", "adaptive_heun", "euler".
+    rtol, atol
+        The relative tolerance, and the absolute one in units of activity; a method of fixed step does not use them.
+    options
+        Its options, e.g. step_size=0.1.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown or a tolerance is not positive.
+
+    References
+    ----------
+    R. T. Q. Chen, torchdiffeq (2018), https://github.com/rtqichen/torchdiffeq.
+    """
+
+    def __init__(self, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-7, **options: Any) -> None:
+        if method not in SOLVERS:
+            raise ValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(SOLVERS)}")
+        positive("rtol of TorchDiffEq", rtol)
+        positive("atol of TorchDiffEq", atol)
+        self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
+
+    def __repr__(self) -> str:
+        options = "".join(f", {key}={value!r}" for key, value in self.options.items())
+        return f"TorchDiffEq(method={self.method!r}, rtol={self.rtol!r}, atol={self.atol!r}{options})"
+
+    def integrate(
+        self,
+        system: System,
+        state: State,
+        duration: float,
+        recorder: Recorder,
+        *,
+        until: Until | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        if until is not None:
+            raise ValueError("until: torchdiffeq cannot stop early; use a solver of neurodyn, e.g. Adaptive('dopri5')")
+        if recorder.times is None:
+            raise ValueError(
+                "save_at: torchdiffeq does not show its steps; give a number of points or an array of times"
+            )
+        times = np.union1d([0.0, duration], recorder.times)
+        field = _Field(system, progress, SOLVERS[self.method].valid_callbacks())
+        moments = torch.as_tensor(times, dtype=torch.float64, device=system.device)
+        try:
+            path = torchdiffeq.odeint(
+                field,
+                state.flat,
+                moments,
+                rtol=self.rtol,
+                atol=self.atol,
+                method=self.method,
+                options=self.options or None,
+            )
+        except AssertionError as error:
+            time = field.time
+            system.settle(state)
+            raise DivergenceError(
+                f"{self!r} gave up at time {time:g}: {error}", time, system.first_bad(field.last) or system.dynamic[0]
+            ) from error
+        for time, flat in zip(times, path, strict=True):
+            moment = system.new_state(flat)
+            bad = system.first_bad(moment)
+            if bad is not None:
+                raise DivergenceError(
+                    f"population {bad} became non-finite at time {time:g}, with {self!r}", float(time), bad
+                )
+            if time in recorder.times:
+                recorder.record(float(time), moment)
+        state.flat.copy_(path[-1])
+        slope = system.new_state()
+        system.field(state, slope)
+        return self.report(
+            slope,
+            None,
+            time=duration,
+            evaluations=field.evaluations,
+            accepted=field.accepted,
+            rejected=field.rejected,
+        )
+
+
+class _Field:
+    """F(t, x) as torchdiffeq calls it, with the callbacks through which it tells of its steps."""
+
+    def __init__(self, system: System, progress: Progress | None, callbacks: set[str]) -> None:
+        self._system, self._progress = system, progress
+        self.last = system.new_state()
+        self.time = 0.0
+        self.evaluations = self.accepted = self.rejected = 0
+        # torchdiffeq warns of a callback that a method does not call, so each is offered only where it is.
+        self._tells_of_acceptance = "callback_accept_step" in callbacks
+        for name in callbacks:
+            setattr(self, name, getattr(self, f"_{name}", None))
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        self.evaluations += 1
+        self.last = self._system.new_state(x)
+        out = self._system.new_state()
+        self._system.field(self.last, out)
+        return out.flat
+
+    def _callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        self.time = float(t0)
+        if not self._tells_of_acceptance:
+            self._callback_accept_step(t0, y0, dt)
+
+    def _callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        self.accepted += 1
+        if self._progress is not None:
+            self._progress.update(float(dt))
+
+    def _callback_reject_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        self.rejected += 1

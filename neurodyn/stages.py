@@ -1,0 +1,310 @@
+"""Stages: the pieces of a feedforward module between two populations, and the forward pass through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from neurodyn.layers import Function, LayerPoint, invert_layer, is_activation, is_affine, layer_point
+
+_REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
+    (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
+    (nn.MultiheadAttention, "it takes three inputs and returns a tuple"),
+    (nn.Embedding, "its input is an index, which has no derivative"),
+    (nn.Transformer, "it takes two inputs"),
+)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def _check_layer(layer: nn.Module, stage: str) -> None:
+    for part in layer.modules():
+        name = type(part).__name__
+        for kind, reason in _REFUSED:
+            if isinstance(part, kind):
+                raise ValueError(f"stage {stage}: {name} cannot be part of a stage: {reason}")
+        if isinstance(part, _BATCH_NORMS) and (part.training or not part.track_running_stats):
+            raise ValueError(
+                f"stage {stage}: {name} in training mode couples the samples of a batch, so that a sample has no "
+                "Jacobian of its own; call .eval() on the module, or use LayerNorm or GroupNorm"
+            )
+        if isinstance(part, _DROPOUTS) and part.training and part.p > 0:
+            raise ValueError(
+                f"stage {stage}: {name} in training mode gives another value at every evaluation; call .eval() on the "
+                "module or remove the layer"
+            )
+
+
+class Stage:
+    """One piece g of a feedforward module: layers in sequence, from one population to the next.
+
+    Parameters
+    ----------
+    layers
+        The layers, in the order of the forward pass, or one module (an `nn.Sequential` is taken apart).
+    name
+        How equations and messages name it, e.g. "2"; by default the name of its last layer's class.
+
+    Raises
+    ------
+    TypeError
+        If a layer is no `nn.Module`.
+    ValueError
+        If there is no layer, or one that cannot be part of a stage (recurrent, batch-coupling, random, …).
+    """
+
+    def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
+        self.layers = tuple(flatten([layers] if isinstance(layers, nn.Module) else layers))
+        if not self.layers:
+            raise ValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
+        self.name = name if name is not None else type(self.layers[-1]).__name__
+        self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self.check()
+
+    def check(self) -> None:
+        """Refuse layers that cannot be part of a stage in their present mode (training or evaluation)."""
+        for layer in self.layers:
+            _check_layer(layer, self.name)
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """The parameters of the layers, in the order in which `StagePoint.gradient` returns their gradients."""
+        return tuple(p for layer in self.layers for p in layer.parameters())
+
+    @cached_property
+    def affine(self) -> bool:
+        """Whether g is affine, so that its Jacobian is the same at every operating point."""
+        return all(is_affine(layer) for layer in self.layers)
+
+    @cached_property
+    def input_size(self) -> int | None:
+        """The number of input units, where the layers fix it: a Linear with only activations before it."""
+        return _fixed_size(self.layers, "in_features")
+
+    @cached_property
+    def output_size(self) -> int | None:
+        """The number of output units, where the layers fix it: a Linear with only activations after it."""
+        return _fixed_size(self.layers[::-1], "out_features")
+
+    def output_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of one sample of g's value.
+
+        Parameters
+        ----------
+        input_shape
+            The shape of one sample of its input, e.g. (784,) or (3, 32, 32).
+
+        Raises
+        ------
+        ValueError
+            If the layers do not accept that shape.
+        """
+        input_shape = tuple(input_shape)
+        if input_shape not in self._output_shapes:
+            like = next(iter(self.parameters), torch.empty(0))
+            try:
+                value = self.at(like.new_zeros((1, *input_shape))).value
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise ValueError(self.misfit(input_shape, error)) from error
+            self._output_shapes[input_shape] = tuple(value.shape[1:])
+        return self._output_shapes[input_shape]
+
+    def misfit(self, input_shape: Sequence[int], error: Exception) -> str:
+        """Say that the layers do not accept an input of that shape a sample."""
+        shape = " × ".join(map(str, input_shape))
+        return f"stage {self.name} ({self.label}) does not take an input of {shape} a sample: {error}"
+
+    @property
+    def symbol(self) -> str:
+        """How an equation writes the stage: g2 for the second of a module, else its name."""
+        return f"g{self.name}" if self.name.isdigit() else self.name
+
+    @property
+    def label(self) -> str:
+        """The layers as a short text, e.g. "Linear(300 → 100), Tanh"."""
+        return ", ".join(_layer_label(layer) for layer in self.layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return g(x), shape (sample, …), without a graph."""
+        return self.at(x).value.clone()
+
+    def at(self, x: Tensor) -> StagePoint:
+        """Return the stage at the operating point `x`, shape (sample, …)."""
+        point = StagePoint(self)
+        point.move_to(x)
+        return point
+
+    def inverted(self) -> Function:
+        """Return g⁻¹ as a function of g's value, factorised once and valid until the weights change.
+
+        Raises
+        ------
+        ValueError
+            If a layer has no inverse, or its matrix is singular or too badly conditioned.
+        """
+        inverses = [invert_layer(layer, self.name) for layer in reversed(self.layers)]
+
+        def inverse(y: Tensor) -> Tensor:
+            for step in inverses:
+                y = step(y)
+            return y
+
+        return inverse
+
+    def __repr__(self) -> str:
+        return f"Stage {self.name}: {self.label}"
+
+
+class StagePoint:
+    """A stage at an operating point: its value, its feedback and its parameter gradient there.
+
+    Each is worked out when first asked for and then kept, until `move_to` changes the operating point.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._layers: list[LayerPoint] = [layer_point(layer) for layer in stage.layers]
+        last = max((i for i, layer in enumerate(self._layers) if layer.feedback_needs_forward), default=-1)
+        self._needed_by_feedback = last + 1
+        self._weighted = [i for i, layer in enumerate(stage.layers) if any(True for _ in layer.parameters())]
+        self._values: list[Tensor] = []
+
+    def move_to(self, x: Tensor) -> None:
+        """Make `x`, shape (sample, …), the operating point; it must not change while the point is in use."""
+        self._values = [x]
+
+    def _advance(self, layers: int) -> Tensor:
+        for layer in self._layers[len(self._values) - 1 : layers]:
+            self._values.append(layer.forward(self._values[-1]))
+        return self._values[layers]
+
+    @property
+    def value(self) -> Tensor:
+        """g(x), shape (sample, …)."""
+        return self._advance(len(self._layers))
+
+    def add_value(self, out: Tensor, gain: float) -> None:
+        """Add gain · g(x) to `out`."""
+        before = self._advance(len(self._layers) - 1)
+        self._layers[-1].add_forward(before, out, gain)
+
+    def feedback(self, v: Tensor) -> Tensor:
+        """Return Jᵀ v, where J = ∂g/∂x at the operating point and `v` is shaped like g(x)."""
+        self._advance(self._needed_by_feedback)
+        for layer in reversed(self._layers):
+            v = layer.feedback(v)
+        return v
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        """Add gain · Jᵀ v to `out`."""
+        self._advance(self._needed_by_feedback)
+        for layer in self._layers[:0:-1]:
+            v = layer.feedback(v)
+        self._layers[0].add_feedback(v, out, gain)
+
+    def gradient(self, v: Tensor) -> tuple[Tensor, ...]:
+        """Return Σ_sample (∂g/∂θ)ᵀ v for each parameter θ of the stage, in the order of `Stage.parameters`."""
+        if not self._weighted:
+            return ()
+        self._advance(max(self._needed_by_feedback, self._weighted[-1]))
+        gradients: tuple[Tensor, ...] = ()
+        for i in range(len(self._layers) - 1, self._weighted[0] - 1, -1):
+            gradients = self._layers[i].gradient(self._values[i], v) + gradients
+            if i > self._weighted[0]:
+                v = self._layers[i].feedback(v)
+        return gradients
+
+
+class ForwardPass:
+    """The forward pass x̄_0 = s, x̄_l = g_l(x̄_{l−1}) through a chain of stages, kept for its operating points.
+
+    Parameters
+    ----------
+    stages
+        The stages from the input to the output.
+    inputs
+        s, shape (sample, …).
+    """
+
+    def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
+        self.points: dict[Stage, StagePoint] = {}
+        self.output = inputs
+        for stage in stages:
+            try:
+                self.points[stage] = stage.at(self.output)
+                self.output = self.points[stage].value
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise ValueError(stage.misfit(self.output.shape[1:], error)) from error
+
+
+def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return the layers in order, with every nested `nn.Sequential` taken apart.
+
+    Raises
+    ------
+    TypeError
+        If one is no `nn.Module`.
+    """
+    flat: list[nn.Module] = []
+    for layer in layers:
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
+        flat.extend(flatten(layer) if isinstance(layer, nn.Sequential) else [layer])
+    return flat
+
+
+def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
+    """Cut a feedforward module into stages, named "1" to "L" from the input.
+
+    After the activation, x_l = f(W_l x_{l−1} + b_l), or before it, μ_l = W_l f(x_{l−1}) + b_l. A stage begins at
+    each layer with parameters, or, when cut before the activation, at the activation in front of it. Pooling,
+    flattening and the like belong to the stage that they follow.
+
+    Parameters
+    ----------
+    module
+        An `nn.Sequential` (nested ones are taken apart), or one layer.
+    before_activation
+        Where to cut.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no `nn.Module`.
+    ValueError
+        If it has no layers, or one that cannot be part of a stage.
+    """
+    pieces: list[list[nn.Module]] = []
+    weighted = False
+    for layer in flatten([module]):
+        activation = is_activation(layer)
+        has_weights = not activation and any(True for _ in layer.parameters())
+        begins = (before_activation and activation and weighted) or (has_weights and weighted)
+        if begins or not pieces:
+            pieces.append([])
+            weighted = False
+        pieces[-1].append(layer)
+        weighted = weighted or has_weights
+    if not pieces:
+        raise ValueError("the module has no layers: give an nn.Sequential with at least one")
+    return [Stage(layers, str(number)) for number, layers in enumerate(pieces, start=1)]
+
+
+def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            return int(getattr(layer, attribute))
+        if not is_activation(layer):
+            return None
+    return None
+
+
+def _layer_label(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Linear):
+        return f"Linear({layer.in_features} → {layer.out_features})"
+    if isinstance(layer, nn.Conv2d):
+        return f"Conv2d({layer.in_channels} → {layer.out_channels}, {'×'.join(map(str, layer.kernel_size))})"
+    return type(layer).__name__

@@ -1,0 +1,93 @@
+"""The structure of a network's dynamics, read off the declaration; solvers are chosen by it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+if TYPE_CHECKING:
+    from neurodyn.network import Coupling, Network
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is known of dx/dt = F(x) from the declaration alone.
+
+    Parameters
+    ----------
+    linear
+        F is linear (or affine) in the state.
+    acyclic
+        No population depends on itself but through its leak, so that the Jacobian is triangular with −leak/τ on its
+        diagonal: nilpotent coupling plus a leak.
+    order
+        The order in which one sweep evaluates the equilibrium of an acyclic network; None otherwise.
+    gradient_flow
+        F = −∇E of an energy E, with each population's time constant as its metric.
+    spectral_bound
+        The largest |λ| of the Jacobian, where the declaration fixes it (acyclic: max leak/τ); None otherwise.
+    """
+
+    linear: bool
+    acyclic: bool
+    order: tuple[str, ...] | None
+    gradient_flow: bool
+    spectral_bound: float | None
+
+
+def read_structure(network: Network, clamped: Collection[str]) -> Structure:
+    """Read the structure off a declaration.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    clamped
+        The names of the populations that are held in this run.
+    """
+    free = [p for p in network.populations if p.name not in clamped]
+    couplings = [c for c in network.couplings if c.target not in clamped]
+    graph = network.graph(p.name for p in free)
+    acyclic = nx.is_directed_acyclic_graph(graph)
+    return Structure(
+        linear=all(_linear(c, clamped) for c in couplings),
+        acyclic=acyclic,
+        order=tuple(nx.topological_sort(graph)) if acyclic else None,
+        gradient_flow=_gradient_flow(network, clamped),
+        spectral_bound=max((p.leak / p.tau for p in free if p.tau > 0), default=0.0) if acyclic else None,
+    )
+
+
+def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:
+    reads = coupling.map.reads(coupling.source, coupling.target)
+    return coupling.map.linear or all(name in clamped for name in reads)
+
+
+def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
+    """Tell whether every dynamic population follows −∂E/∂x of one energy.
+
+    E sums c/2 ‖e‖² · leak over the instantaneous populations e, and leak/2 ‖x‖² and −gain x·y over the dynamic ones.
+    For that, what enters x from e must be the adjoint of what enters e from x, times one factor −c a population e;
+    and dynamic populations must be coupled symmetrically.
+    """
+    instantaneous = {p.name for p in network.populations if p.tau == 0} - set(clamped)
+    couplings = [c for c in network.couplings if c.target not in clamped]
+    upward = [c for c in couplings if c.target in instantaneous and c.source not in clamped]
+    downward = [c for c in couplings if c.target not in instantaneous and c.source in instantaneous]
+    lateral = [c for c in couplings if c.target not in instantaneous and c.source not in {*instantaneous, *clamped}]
+    if any(c.source in instantaneous for c in upward) or not (upward or lateral):
+        return False
+    factors: dict[str, float] = {}
+    for c in upward:
+        back = [d for d in downward if (d.source, d.target) == (c.target, c.source) and d.map.adjoint_to(c.map)]
+        if len(back) != 1 or -back[0].gain / c.gain != factors.setdefault(c.target, -back[0].gain / c.gain):
+            return False
+    if len(downward) != len(upward) or any(factor < 0 for factor in factors.values()):
+        return False
+    return all(
+        any((d.source, d.target, d.gain) == (c.target, c.source, c.gain) and d.map.adjoint_to(c.map) for d in lateral)
+        for c in lateral
+    )

@@ -1,0 +1,358 @@
+"""A network bound to data: its state, its vector field and its structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from neurodyn.drives import Data, Drive
+from neurodyn.maps import Identity, OperatingPoints, Term
+from neurodyn.network import Network, Population, check_coupling_shapes
+from neurodyn.stages import ForwardPass
+
+Inputs = Tensor | Mapping[str, Tensor] | None
+"""The tensor for the one population clamped to `Input()`, one a population by name, or None where there is none."""
+
+
+class State:
+    """The activity at one moment: one flat tensor, seen as a block (sample, …) for each dynamic population.
+
+    Parameters
+    ----------
+    flat
+        The dynamic populations' activity, shape (n,).
+    activity
+        Every population's activity by name: views of `flat`, the instantaneous populations' buffers, the clamps.
+    """
+
+    __slots__ = ("activity", "flat")
+
+    def __init__(self, flat: Tensor, activity: dict[str, Tensor]) -> None:
+        self.flat = flat
+        self.activity = activity
+
+
+@dataclass
+class _Equation:
+    """τ dx/dt = −leak x + Σ gain · map, with the gains divided by τ, or by the leak of an instantaneous population."""
+
+    name: str
+    decay: float
+    constant: Tensor | None
+    terms: list[tuple[Term, float]]
+
+    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor) -> None:
+        if self.decay == 0.0:
+            out.zero_() if self.constant is None else out.copy_(self.constant)
+        elif self.constant is None:
+            torch.mul(activity[self.name], -self.decay, out=out)
+        else:
+            torch.add(self.constant, activity[self.name], alpha=-self.decay, out=out)
+        for term, gain in self.terms:
+            term.add(activity, out, gain)
+
+
+class System:
+    """A network bound to inputs and targets: dx/dt = F(x), x(0) = x₀.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    inputs
+        Shape (sample, …); a mapping by population where several are clamped to `Input()`; None where none is.
+    targets
+        Shape (sample, …), where the network needs or allows them.
+    initial
+        Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample.
+
+    Raises
+    ------
+    TypeError
+        If inputs, targets or an initial value are no floating-point tensors, or their dtypes differ.
+    ValueError
+        If shapes, devices or names do not fit, targets are missing, or something is not finite.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        inputs: Inputs = None,
+        targets: Tensor | None = None,
+        *,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.network = network
+        self._initial = dict(initial or {})
+        for stage in network.stages:
+            stage.check()
+        by_name = _inputs_by_name(network, inputs)
+        given = {f"inputs of population {name}": tensor for name, tensor in by_name.items()}
+        if targets is not None:
+            given["targets"] = targets
+        for name, tensor in self._initial.items():
+            if network[name].clamp is not None and not network[name].clamp.optional:  # type: ignore[union-attr]
+                raise ValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
+            given[f"initial value of population {name}"] = tensor
+        _check_targets(network, targets)
+        self.dtype, self.device = _common_kind(network, given)
+        self.samples = _samples(network, by_name, targets, self._initial)
+        forward = None
+        if network.forward:
+            forward = ForwardPass(network.forward, by_name[network.inputs[0]].detach())
+            _check_finite(network.name, [("output of the forward pass", forward.output)])
+            if targets is not None and targets.shape != forward.output.shape:
+                raise ValueError(
+                    f"targets have the shape {tuple(targets.shape)}, and the network's output has "
+                    f"{tuple(forward.output.shape)}; give one target a sample and output unit"
+                )
+        self.data = Data({k: v.detach() for k, v in by_name.items()}, targets, forward, network.loss)
+        self.points = OperatingPoints(forward)
+        self.clamped = self._hold()
+        self.free = tuple(p for p in network.populations if p.name not in self.clamped)
+        self.dynamic = tuple(p.name for p in self.free if p.tau > 0)
+        self.shapes = {name: tuple(value.shape[1:]) for name, value in self.clamped.items()}
+        starts: dict[str, Tensor] = {}
+        for population in self.free:
+            starts[population.name] = self._start(population)
+            self.shapes[population.name] = tuple(starts[population.name].shape[1:])
+        for coupling in network.couplings:
+            if network[coupling.source].shape is None or network[coupling.target].shape is None:
+                check_coupling_shapes(coupling, self.shapes[coupling.source], self.shapes[coupling.target])
+        self.structure = network.structure(frozenset(self.clamped))
+        self._instant = {p.name: starts[p.name].clone() for p in self.free if p.tau == 0}
+        equations = {p.name: self._equation(p) for p in self.free}
+        self._instantaneous_equations = [equations[n] for n in network.instantaneous_order if n in equations]
+        self._dynamic_equations = [equations[n] for n in self.dynamic]
+        self._equations = equations
+        self._start_values = [starts[n] for n in self.dynamic]
+        self.size = sum(value.numel() for value in self._start_values)
+
+    def initial_state(self) -> State:
+        """Return a new state at x₀."""
+        state = self.new_state()
+        for name, value in zip(self.dynamic, self._start_values, strict=True):
+            state.activity[name].copy_(value)
+        return state
+
+    def new_state(self, flat: Tensor | None = None) -> State:
+        """Return a state over a flat tensor of shape (size,); over a new, uninitialised one if None."""
+        if flat is None:
+            flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
+        activity = dict(self.clamped)
+        activity.update(self._instant)
+        activity.update(self.blocks(flat))
+        return State(flat, activity)
+
+    def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
+        start = 0
+        for name in self.dynamic:
+            shape = (self.samples, *self.shapes[name])
+            yield name, flat[start : start + prod(shape)].view(shape)
+            start += prod(shape)
+
+    def field(self, state: State, out: State) -> None:
+        """Write dx/dt = F(x) at `state` into `out`, and the instantaneous populations' activity into their buffers."""
+        self.settle(state)
+        for equation in self._dynamic_equations:
+            equation.evaluate(state.activity, out.activity[equation.name])
+
+    def settle(self, state: State) -> None:
+        """Bring the instantaneous populations to their activity at `state`."""
+        self.points.expire()
+        for equation in self._instantaneous_equations:
+            equation.evaluate(state.activity, state.activity[equation.name])
+
+    def sweep(self, state: State) -> None:
+        """Write the equilibrium of an acyclic network into `state`, one population after the other.
+
+        Raises
+        ------
+        ValueError
+            If the network is not acyclic, or a population without leak has no equilibrium.
+        """
+        if self.structure.order is None:
+            raise ValueError(f"network {self.network.name!r} is cyclic, so that no sweep gives its equilibrium")
+        self.points.expire()
+        for name in self.structure.order:
+            equation = self._equations[name]
+            out = state.activity[name]
+            if equation.decay == 0.0 and name in self.dynamic:
+                raise ValueError(
+                    f"population {name} has no leak and does not depend on itself, so it has no equilibrium; give it a "
+                    "leak > 0"
+                )
+            # x = Σ gain · map / leak: the equation without its own decay, scaled.
+            _Equation(name, 0.0, equation.constant, equation.terms).evaluate(state.activity, out)
+            if name in self.dynamic:
+                out.div_(equation.decay)
+
+    def first_bad(self, state: State) -> str | None:
+        """Name the first population whose activity is not finite; None if all are."""
+        for population in self.free:
+            if not bool(torch.isfinite(state.activity[population.name]).all()):
+                return population.name
+        return None
+
+    def _hold(self) -> dict[str, Tensor]:
+        clamped: dict[str, Tensor] = {}
+        for population in self.network.populations:
+            if population.clamp is not None:
+                value = population.clamp.value(population.name, self.data)
+                if value is not None:
+                    clamped[population.name] = self._block(population, value, str(population.clamp))
+        return clamped
+
+    def _start(self, population: Population) -> Tensor:
+        if population.name in self._initial:
+            return self._block(population, self._initial[population.name], "initial value")
+        if isinstance(population.initial, Drive):
+            value = population.initial.value(population.name, self.data)
+            if value is None:
+                raise ValueError(
+                    f"population {population.name}: it starts from {population.initial}, which is not given"
+                )
+            return self._block(population, value, str(population.initial))
+        shape = population.shape or self._shape_of_source(population)
+        return torch.full((self.samples, *shape), population.initial, dtype=self.dtype, device=self.device)
+
+    def _shape_of_source(self, population: Population) -> tuple[int, ...]:
+        for coupling in self.network.into(population.name):
+            if isinstance(coupling.map, Identity) and coupling.source in self.shapes:
+                return self.shapes[coupling.source]
+        raise ValueError(f"population {population.name}: its size is unknown; declare it with size=")
+
+    def _block(self, population: Population, value: Tensor, what: str) -> Tensor:
+        shape = population.shape
+        if shape is not None and tuple(value.shape) == shape and population.name in self._initial:
+            value = value.expand(self.samples, *shape)
+        if shape is not None and tuple(value.shape[1:]) != shape:
+            raise ValueError(
+                f"population {population.name}: {what} has the shape {tuple(value.shape)}, and the population "
+                f"{(self.samples, *shape)}: (sample, units…)"
+            )
+        if len(value) != self.samples:
+            raise ValueError(
+                f"population {population.name}: {what} has {len(value)} samples, and the run has {self.samples}"
+            )
+        return value.detach()
+
+    def _equation(self, population: Population) -> _Equation:
+        scale = 1.0 / (population.tau or population.leak)
+        constant: Tensor | None = None
+        terms: list[tuple[Term, float]] = []
+        for coupling in self.network.into(population.name):
+            term = coupling.map.bind(self.points, coupling.source, coupling.target)
+            reads = coupling.map.reads(coupling.source, coupling.target)
+            if all(name in self.clamped for name in reads):
+                if constant is None:
+                    shape = (self.samples, *self.shapes[population.name])
+                    constant = torch.zeros(shape, dtype=self.dtype, device=self.device)
+                term.add(self.clamped, constant, coupling.gain * scale)
+            else:
+                terms.append((term, coupling.gain * scale))
+        return _Equation(population.name, population.leak * scale if population.tau else 0.0, constant, terms)
+
+
+def _inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
+    names = network.inputs
+    if inputs is None:
+        inputs = {}
+    elif not isinstance(inputs, Mapping):
+        if len(names) != 1:
+            raise ValueError(
+                f"network {network.name!r} has {len(names)} populations clamped to inputs "
+                f"({', '.join(names) or 'none'}); "
+                + ("give a mapping {population: tensor}" if names else "give None as its inputs")
+            )
+        inputs = {names[0]: inputs}
+    unknown = [name for name in inputs if name not in names]
+    missing = [name for name in names if name not in inputs]
+    if unknown:
+        raise ValueError(
+            f"inputs name {', '.join(unknown)}; the populations clamped to inputs are {', '.join(names) or 'none'}"
+        )
+    if missing:
+        raise ValueError(
+            f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
+        )
+    return dict(inputs)
+
+
+def _check_targets(network: Network, targets: Tensor | None) -> None:
+    drives = [
+        (p.name, d)
+        for p in network.populations
+        for d in (p.clamp, p.initial)
+        if isinstance(d, Drive) and d.reads_targets
+    ]
+    needing = [(name, drive) for name, drive in drives if not drive.optional]
+    if targets is None and needing:
+        raise ValueError(f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given")
+    if targets is not None and not drives and not network.forward:
+        raise ValueError(f"network {network.name!r} uses no targets; leave them out")
+
+
+def _common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
+    tensors: list[tuple[str, Tensor]] = []
+    for stage in network.stages:
+        tensors += [(f"a weight of stage {stage.name}", p.detach()) for p in stage.parameters]
+    for what, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
+        tensors.append((what, tensor))
+    if not tensors:
+        return torch.get_default_dtype(), torch.empty(0).device
+    first, reference = tensors[0]
+    for what, tensor in tensors:
+        if not tensor.is_floating_point():
+            raise TypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({reference.dtype})")
+        if tensor.dtype != reference.dtype:
+            raise TypeError(
+                f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
+            )
+        if tensor.device != reference.device:
+            raise ValueError(
+                f"{what} is on {tensor.device} and {first} on {reference.device}; bring both to one device with .to()"
+            )
+    _check_finite(network.name, tensors)
+    return reference.dtype, reference.device
+
+
+def _check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
+    # One sum a tensor and one look at the result, so that a GPU is waited for once; the culprit is sought only then.
+    total = torch.stack([tensor.detach().sum() for _, tensor in tensors]).sum()
+    if bool(torch.isfinite(total)):
+        return
+    for what, tensor in tensors:
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise ValueError(
+                f"network {network!r}: {what} has {bad} values that are NaN or infinite; all must be finite"
+            )
+
+
+def _samples(
+    network: Network, inputs: Mapping[str, Tensor], targets: Tensor | None, initial: Mapping[str, Tensor]
+) -> int:
+    counts = {f"inputs of population {name}": tensor for name, tensor in inputs.items()}
+    if targets is not None:
+        counts["targets"] = targets
+    for name, tensor in initial.items():
+        if tensor.shape != network[name].shape:
+            counts[f"initial value of population {name}"] = tensor
+    samples: int | None = None
+    for what, tensor in counts.items():
+        if tensor.ndim < 2 or len(tensor) == 0:
+            raise ValueError(
+                f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
+            )
+        if samples is not None and len(tensor) != samples:
+            raise ValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
+        samples = len(tensor)
+    return 1 if samples is None else samples
