@@ -240,9 +240,7 @@ DATASETS: Mapping[str, Callable[..., tuple[Samples, Samples]]] = {
 }
 
 
-def _samples(
-    name: str, images: _Bytes, labels: npt.NDArray[np.integer], classes: int, flatten: bool
-) -> Samples:
+def _samples(name: str, images: _Bytes, labels: npt.NDArray[np.integer], classes: int, flatten: bool) -> Samples:
     # Copied, because PyTorch takes only arrays that may be written to, and bytes read from a file may not.
     inputs = torch.from_numpy(images.copy(order="C"))
     targets = torch.from_numpy(labels.astype(np.int64))
@@ -301,9 +299,7 @@ def _members(name: str, folder: Path, members: Sequence[str]) -> dict[str, tuple
     (archive,) = datafiles.checksums(name)
     path = folder / archive
     if not path.is_file():
-        paths = {
-            each: datafiles.find(name, folder, each, PurePosixPath(each).name, archive) for each in members
-        }
+        paths = {each: datafiles.find(name, folder, each, PurePosixPath(each).name, archive) for each in members}
         return {each: (found, found.read_bytes()) for each, found in paths.items()}
     with datafiles.reading(name, path), gzip.open(path) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as files:

@@ -1,0 +1,44 @@
+# Every target first makes the virtual environment .venv, if it is missing or its requirements have changed.
+
+PYTHON = python3
+BIN = .venv/bin
+INSTALLED = .venv/installed
+
+.PHONY: convergence test lint bench clean
+
+convergence: $(INSTALLED)
+	@echo "Running the convergence study ..."
+	@$(BIN)/python studies/convergence.py
+
+# Two processes of one thread each: small tensors gain nothing from more threads.
+test: $(INSTALLED)
+	@echo "Running the tests ..."
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+lint: $(INSTALLED)
+	@echo "Checking style and types ..."
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy neurodyn .venv/mypy/neurodyn/models $(wildcard studies tests benchmarks)
+
+bench: $(INSTALLED)
+	@echo "Running the benchmarks ..."
+	@$(BIN)/python benchmarks/run.py
+
+clean:
+	@echo "Removing the environment, caches and build products; results/ stays ..."
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "neurodyn needs Python 3.11 or newer, and $(PYTHON) is none. Name one: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@echo "Installing neurodyn and what it needs into .venv; the first time, this takes some minutes ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--no-build-isolation --editable '.[lint,test]' # setuptools warns of every editable install
+	@mkdir -p .venv/mypy/neurodyn
+	@ln -sfn ../../../models .venv/mypy/neurodyn/models
+	@touch $@
