@@ -3,15 +3,16 @@
 from importlib.metadata import version
 
 from neurodyn import analysis, data
-from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Target
+from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.learning import backward
 from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map
 from neurodyn.modules import mlp
-from neurodyn.network import Coupling, Network, Plasticity, Population
+from neurodyn.network import Coupling, Network, Observable, Plasticity, Population
 from neurodyn.simulate import equilibrium, simulate
 from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Heun, Solver, TorchDiffEq, steady
 from neurodyn.stages import Stage, cut
 from neurodyn.system import System
+from neurodyn.timing import AtStep, Inference, OnSpike
 from neurodyn.trajectory import load, save
 
 __version__ = version("neurodyn")
@@ -19,6 +20,7 @@ __version__ = version("neurodyn")
 __all__ = [
     "RK4",
     "Adaptive",
+    "AtStep",
     "Coupling",
     "DivergenceError",
     "Drive",
@@ -28,11 +30,15 @@ __all__ = [
     "ForwardValue",
     "Heun",
     "Identity",
+    "Inference",
     "Input",
     "Inverse",
     "LossGradient",
     "Map",
     "Network",
+    "Noisy",
+    "Observable",
+    "OnSpike",
     "Plasticity",
     "Population",
     "Solver",

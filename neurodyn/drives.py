@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from neurodyn.checks import positive
 from neurodyn.losses import Loss, loss_gradient
 from neurodyn.stages import ForwardPass, Stage
 
@@ -98,6 +100,37 @@ class ForwardValue(Drive):
 
     def __str__(self) -> str:
         return f"ḡ{self.stage.name}"
+
+
+@dataclass(frozen=True)
+class Noisy(Drive):
+    """Another drive's value plus Gaussian noise σ · N(0, 1), from PyTorch's global random state.
+
+    Parameters
+    ----------
+    drive
+        What the noise is added to.
+    sigma
+        The standard deviation σ > 0 of the noise.
+
+    Raises
+    ------
+    ValueError
+        If σ is not positive.
+    """
+
+    drive: Drive
+    sigma: float
+
+    def __post_init__(self) -> None:
+        positive("sigma of the noise", self.sigma)
+
+    def value(self, population: str, data: Data) -> Tensor | None:
+        value = self.drive.value(population, data)
+        return None if value is None else value + self.sigma * torch.randn_like(value)
+
+    def __str__(self) -> str:
+        return f"{self.drive} + {self.sigma:g} N(0, 1)"
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,11 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
 }
 
-_NOT_ELEMENTWISE = {"MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
+_NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
 _TORCH_ACTIVATIONS = tuple(
     getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
 )
+_AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d)
 
 
 def is_activation(layer: nn.Module) -> bool:
@@ -89,7 +90,12 @@ def is_activation(layer: nn.Module) -> bool:
 
 def is_affine(layer: nn.Module) -> bool:
     """Tell whether a layer is an affine function of its input, so that its Jacobian is the same everywhere."""
-    return isinstance(layer, (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d))
+    return any(computes(layer, kind) for kind in _AFFINE)
+
+
+def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
+    return isinstance(layer, kind) and type(layer).forward is kind.forward
 
 
 class LayerPoint(ABC):
@@ -113,10 +119,6 @@ class LayerPoint(ABC):
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """Return Σ_sample (∂value/∂θ)ᵀ v at input `x` for each parameter θ of the layer, in its own order."""
 
-    def add_forward(self, x: Tensor, out: Tensor, gain: float) -> None:
-        """Add gain · value(x) to `out`."""
-        out.add_(self.forward(x), alpha=gain)
-
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`."""
         out.add_(self.feedback(v), alpha=gain)
@@ -137,14 +139,6 @@ class LinearPoint(LayerPoint):
         if x.ndim != 2:
             return functional.linear(x, self.weight, self.bias)
         return x @ self._transposed if self.bias is None else torch.addmm(self.bias, x, self._transposed)
-
-    def add_forward(self, x: Tensor, out: Tensor, gain: float) -> None:
-        if x.ndim != 2:
-            super().add_forward(x, out, gain)
-            return
-        out.addmm_(x, self._transposed, alpha=gain)
-        if self.bias is not None:
-            out.add_(self.bias, alpha=gain)
 
     def feedback(self, v: Tensor) -> Tensor:
         return v @ self.weight
@@ -244,33 +238,35 @@ class AutogradPoint(LayerPoint):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        self._overwrites = any(getattr(part, "inplace", False) for part in layer.modules())
+        self._parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def _value(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        # A copy, because a layer that works in place would overwrite the population that it reads.
+        value = torch.func.functional_call(self.layer, parameters, (x.clone(),))
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{type(self.layer).__name__} returns a {type(value).__name__}, not one tensor")
+        return value
 
     def forward(self, x: Tensor) -> Tensor:
-        # A layer that works in place would overwrite the population that it reads.
         self._vjp: Callable[[Tensor], tuple[Tensor]]
         value: Tensor
-        value, self._vjp = torch.func.vjp(self.layer, x.clone() if self._overwrites else x)  # type: ignore[misc]
+        value, self._vjp = torch.func.vjp(lambda x: self._value(x, self._parameters), x)  # type: ignore[misc]
         return value
 
     def feedback(self, v: Tensor) -> Tensor:
         return self._vjp(v)[0]
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        parameters = {name: p.detach() for name, p in self.layer.named_parameters()}
-        if not parameters:
+        if not self._parameters:
             return ()
-
-        def value(theta: dict[str, Tensor]) -> Tensor:
-            result: Tensor = torch.func.functional_call(self.layer, theta, (x,))
-            return result
-
-        (gradients,) = torch.func.vjp(value, parameters)[1](v)
-        return tuple(gradients[name] for name in parameters)
+        (gradients,) = torch.func.vjp(lambda parameters: self._value(x, parameters), self._parameters)[1](v)
+        return tuple(gradients[name] for name in self._parameters)
 
 
 def layer_point(layer: nn.Module) -> LayerPoint:
     """Choose the fastest `LayerPoint` for a layer."""
+    if layer._forward_pre_hooks or layer._forward_hooks:
+        return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
     if type(layer) is nn.Linear:
         return LinearPoint(layer)
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
@@ -297,7 +293,7 @@ def invert_layer(layer: nn.Module, stage: str) -> Function:
     ValueError
         If the layer has no inverse, or its matrix is singular or too badly conditioned for its precision.
     """
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) and computes(layer, nn.Linear):
         return _invert_linear(layer, stage)
     activation = ACTIVATIONS.get(type(layer))
     if activation is None or activation.inverse is None:
@@ -340,7 +336,7 @@ def _invert_linear(layer: nn.Linear, stage: str) -> Function:
     def invert(y: Tensor) -> Tensor:
         if bias is not None:
             y = y - bias
-        solution: Tensor = torch.linalg.lu_solve(factors, pivots, y.t())
-        return solution.t()
+        solution: Tensor = torch.linalg.lu_solve(factors, pivots, y.mT)
+        return solution.mT
 
     return invert

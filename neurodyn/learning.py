@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neurodyn.checks import positive
+from neurodyn.inference import infer
 from neurodyn.losses import per_sample
 from neurodyn.network import Network, Plasticity
 from neurodyn.simulate import to_equilibrium
 from neurodyn.solvers import Adaptive, Solver, steady
-from neurodyn.solvers.base import Unrecorded, positive
-from neurodyn.stages import StagePoint
+from neurodyn.solvers.base import Unrecorded
 from neurodyn.system import Inputs, State, System
 
 
@@ -25,6 +26,9 @@ def backward(
 ) -> Tensor | None:
     """Relax a network and add what its plasticity found to the parameters' `.grad`, as `loss.backward()` does.
 
+    The network runs its discrete inference, if it declares one, and otherwise relaxes to its equilibrium, or for the
+    duration given.
+
     Parameters
     ----------
     network
@@ -32,7 +36,7 @@ def backward(
     inputs, targets
         As for `simulate`.
     duration
-        How long to relax, in units of time; None relaxes to the equilibrium.
+        How long to relax, in units of time, instead.
     solver
         How, with a duration; by default `Adaptive()`.
 
@@ -44,7 +48,8 @@ def backward(
     Raises
     ------
     ValueError
-        If the network declares no plasticity, a solver is given without a duration, or data do not fit.
+        If the network declares no plasticity, a solver is given without a duration, a duration is given to a network
+        whose plasticity acts at steps of its inference, or data do not fit.
     DivergenceError
         If the relaxation grows without bound.
     """
@@ -52,36 +57,50 @@ def backward(
         raise ValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
         raise ValueError("solver: it is used only with duration=; without one the network goes to its equilibrium")
+    if duration is not None and any(rule.when != "end" for rule in network.plasticity):
+        raise ValueError(
+            f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
+        )
     system = System(network, inputs, targets)
-    if duration is None:
-        state, _ = to_equilibrium(system, steady())
-    else:
-        positive("duration", duration)
-        solver = Adaptive() if solver is None else solver
-        solver.check(system)
-        state = system.initial_state()
-        solver.integrate(system, state, duration, Unrecorded())
-        system.settle(state)
-    for rule in network.plasticity:
-        point = _operating_point(rule, system, state)
-        for parameter, gradient in zip(rule.stage.parameters, point.gradient(state.activity[rule.post]), strict=True):
+
+    def act(rule: Plasticity, state: State, post: Tensor) -> None:
+        if rule.presynaptic == "frozen":
+            point = system.points.frozen(rule.stage)
+        else:
+            point = system.points.live(rule.stage, rule.pre, state.activity)
+        for parameter, gradient in zip(rule.stage.parameters, point.gradient(post), strict=True):
             if parameter.requires_grad:
-                accumulate(parameter, gradient, rule.gain / system.samples)
+                _accumulate(parameter, gradient, rule.gain / system.samples)
+
+    if duration is None and network.inference is not None:
+        infer(system, network.inference, act)
+    else:
+        state = _relax(system, duration, solver)
+        for rule in network.plasticity:
+            act(rule, state, state.activity[rule.post])
     forward = system.data.forward
     if forward is None or targets is None:
         return None
     return per_sample(network.loss, forward.output, targets).mean()
 
 
-def _operating_point(rule: Plasticity, system: System, state: State) -> StagePoint:
-    if rule.presynaptic == "frozen":
-        return system.points.frozen(rule.stage)
-    return rule.stage.at(state.activity[rule.pre])
+def _relax(system: System, duration: float | None, solver: Solver | None) -> State:
+    state = system.initial_state()
+    if duration is None and system.structure.acyclic:
+        system.sweep(state)
+        return state
+    if duration is None:
+        return to_equilibrium(system, steady())[0]
+    positive("duration", duration)
+    solver = Adaptive() if solver is None else solver
+    solver.check(system)
+    solver.integrate(system, state, duration, Unrecorded())
+    system.settle(state)
+    return state
 
 
-def accumulate(parameter: Tensor, gradient: Tensor, scale: float) -> None:
-    """Add scale · gradient to a parameter's `.grad`."""
+def _accumulate(parameter: Tensor, gradient: Tensor, scale: float) -> None:
     if parameter.grad is None:
-        parameter.grad = gradient.mul_(scale) if gradient._base is None else gradient * scale
+        parameter.grad = gradient * scale
     else:
         parameter.grad.add_(gradient, alpha=scale)

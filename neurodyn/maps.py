@@ -6,7 +6,7 @@ Four maps say it all: `Identity`, `Forward`, `Feedback` and `Inverse`. A new one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class OperatingPoints:
     def __init__(self, forward: ForwardPass | None) -> None:
         self._forward = forward
         self._live: dict[tuple[Stage, str], StagePoint] = {}
-        self._current: set[tuple[Stage, str]] = set()
+        self._current: dict[tuple[Stage, str], StagePoint] = {}
+        self._lasting: dict[tuple[Stage, str], StagePoint] = {}
 
     def frozen(self, stage: Stage) -> StagePoint:
         """Return the stage at the forward pass."""
@@ -36,14 +37,25 @@ class OperatingPoints:
     def live(self, stage: Stage, population: str, activity: Activity) -> StagePoint:
         """Return the stage at the present activity of a population."""
         key = (stage, population)
-        if key not in self._current:
-            self._live.setdefault(key, StagePoint(stage)).move_to(activity[population])
-            self._current.add(key)
-        return self._live[key]
+        point = self._lasting.get(key) or self._current.get(key)
+        if point is None:
+            if key not in self._live:
+                self._live[key] = StagePoint(stage)
+            point = self._current[key] = self._live[key]
+            point.move_to(activity[population])
+        return point
 
-    def expire(self) -> None:
-        """Say that activities have changed, so that live points are to be worked out anew."""
-        self._current.clear()
+    def expire(self, populations: Collection[str] | None = None) -> None:
+        """Say that the activity of populations (all if None) has changed; their live points are then worked out anew."""
+        if populations is None:
+            self._current.clear()
+            return
+        for key in [key for key in self._current if key[1] in populations]:
+            del self._current[key]
+
+    def take_from_forward(self, stage: Stage, population: str, *, lasting: bool) -> None:
+        """Say that a population holds what the stage read in the forward pass: for good, or until it expires."""
+        (self._lasting if lasting else self._current)[stage, population] = self.frozen(stage)
 
 
 class Term(ABC):
@@ -62,6 +74,8 @@ class Map:
     """
 
     linear: bool = False
+    homogeneous: bool = False
+    """Whether a source of exactly 0 gives exactly 0, so that the coupling of a silent population can be skipped."""
     stage: Stage | None = None
     """The stage that the map uses, if any."""
     frozen: bool = False
@@ -104,6 +118,7 @@ class Identity(Map):
     """The source's activity itself."""
 
     linear = True
+    homogeneous = True
 
     def apply(self, source: Tensor) -> Tensor:
         return source
@@ -168,6 +183,8 @@ class Feedback(_OfStage):
     point
         Where J is taken: at the "frozen" forward pass, or at the "live" activity of the coupling's target.
     """
+
+    homogeneous = True
 
     def __init__(self, stage: Stage | nn.Module, point: Literal["frozen", "live"] = "frozen") -> None:
         super().__init__(stage)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
+from torch import Tensor
 
-from neurodyn.drives import Drive, ForwardValue, Input, LossGradient
+from neurodyn.causality import Schedule, Start, read_start
+from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy
 from neurodyn.losses import Loss, squared_error
-from neurodyn.maps import Identity, Map
+from neurodyn.maps import Activity, Identity, Map
 from neurodyn.stages import Stage
 from neurodyn.structure import Structure, read_structure
+from neurodyn.timing import AtStep, Inference, OnSpike, When
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +134,8 @@ class Plasticity:
     pre, post
         The names of the populations before and after it.
     when
-        At the "end" of the relaxation, which is its equilibrium unless a duration is given.
+        At the "end" of the relaxation; `AtStep(n)` of discrete inference; or `OnSpike(window)`, for the units of `post`
+        that spike.
     presynaptic
         Where the stage's operating point is taken: at the "frozen" forward pass, or at the "live" activity of `pre`.
     gain
@@ -141,7 +145,7 @@ class Plasticity:
     stage: Stage
     pre: str
     post: str
-    when: Literal["end"] = "end"
+    when: When = "end"
     presynaptic: Literal["frozen", "live"] = "frozen"
     gain: float = 1.0
 
@@ -150,12 +154,33 @@ class Plasticity:
             raise ValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
             )
-        if self.when != "end":
-            raise ValueError(f"plasticity of stage {self.stage.name}: when is 'end', not {self.when!r}")
+        if self.when != "end" and not isinstance(self.when, (AtStep, OnSpike)):
+            raise ValueError(
+                f"plasticity of stage {self.stage.name}: when is 'end', AtStep(n) or OnSpike(window), not {self.when!r}"
+            )
         if self.presynaptic not in ("frozen", "live"):
             raise ValueError(
                 f"plasticity of stage {self.stage.name}: presynaptic is 'frozen' or 'live', not {self.presynaptic!r}"
             )
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A number a sample that is read off the activity, such as an energy; recorded where `record` names it.
+
+    Parameters
+    ----------
+    name
+        The name of its variable in a trajectory.
+    value
+        A function of every population's activity, a mapping by name, that returns shape (sample,).
+    long_name
+        What it is, for axes and tables.
+    """
+
+    name: str
+    value: Callable[[Activity], Tensor]
+    long_name: str
 
 
 class Network:
@@ -171,12 +196,17 @@ class Network:
         The stages of the forward pass, from the input to the output; empty for a network without one.
     loss
         The loss of the forward pass's output against the targets, one value per sample.
+    inference
+        The discrete inference by which the network learns; None for learning at the equilibrium.
+    observables
+        What may be recorded beside the populations.
 
     Raises
     ------
     ValueError
         If names are unknown or duplicate, sizes do not fit, a coupling leads into a clamped population, instantaneous
-        populations form a cycle, or a stage is used at the forward pass but is not in `forward`.
+        populations form a cycle, a stage is used at the forward pass but is not in `forward`, or plasticity acts at a
+        step that the inference does not reach.
     """
 
     def __init__(
@@ -188,6 +218,8 @@ class Network:
         *,
         forward: Iterable[Stage] = (),
         loss: Loss = squared_error,
+        inference: Inference | None = None,
+        observables: Iterable[Observable] = (),
     ) -> None:
         self.name = name
         self._populations = _by_name(name, populations)
@@ -195,6 +227,11 @@ class Network:
         self.plasticity = tuple(plasticity)
         self.forward = tuple(forward)
         self.loss = loss
+        self.inference = inference
+        self.observables = {observable.name: observable for observable in observables}
+        for observable in self.observables:
+            if observable in self._populations:
+                raise ValueError(f"network {name!r}: {observable!r} names both a population and an observable")
         for coupling in self.couplings:
             self._check_coupling(coupling)
         for rule in self.plasticity:
@@ -202,9 +239,10 @@ class Network:
                 self._known(end, f"plasticity of stage {rule.stage.name}")
             if rule.presynaptic == "frozen":
                 self._check_in_forward(rule.stage, f"plasticity of stage {rule.stage.name}")
+            self._check_when(rule)
         for population in self.populations:
             for drive in (population.clamp, population.initial):
-                self._check_drive(population, drive)
+                self._check_drive(population, drive.drive if isinstance(drive, Noisy) else drive)
         if self.forward and len(self.inputs) != 1:
             raise ValueError(
                 f"network {name!r}: a forward pass starts from one population clamped to Input(), and there are "
@@ -212,6 +250,8 @@ class Network:
             )
         self.instantaneous_order = self._order_instantaneous()
         self._structures: dict[frozenset[str], Structure] = {}
+        self._starts: dict[tuple[frozenset[str], frozenset[str]], Start] = {}
+        self._schedules: dict[tuple[frozenset[str], frozenset[str], int], Schedule] = {}
 
     @property
     def populations(self) -> tuple[Population, ...]:
@@ -246,6 +286,20 @@ class Network:
         if clamped not in self._structures:
             self._structures[clamped] = read_structure(self, clamped)
         return self._structures[clamped]
+
+    def start(self, clamped: frozenset[str], overridden: frozenset[str]) -> Start:
+        """Return what balances before the first step, with `clamped` held and `overridden` starting elsewhere."""
+        key = (clamped, overridden)
+        if key not in self._starts:
+            self._starts[key] = read_start(self, clamped, overridden)
+        return self._starts[key]
+
+    def schedule(self, clamped: frozenset[str], overridden: frozenset[str], steps: int) -> Schedule:
+        """Return what each step of discrete inference has to evaluate."""
+        key = (clamped, overridden, steps)
+        if key not in self._schedules:
+            self._schedules[key] = Schedule(self, clamped, self.start(clamped, overridden), steps)
+        return self._schedules[key]
 
     def equations(self) -> str:
         """Return the equations as text, one line a population."""
@@ -321,6 +375,15 @@ class Network:
                 f"{where}: stage {stage.name} ({stage.label}) is used at the forward pass, which does not contain it; "
                 "add it to forward=, or use the live activity"
             )
+
+    def _check_when(self, rule: Plasticity) -> None:
+        if rule.when == "end":
+            return
+        where = f"plasticity of stage {rule.stage.name}"
+        if self.inference is None:
+            raise ValueError(f"{where}: it acts {rule.when}, and the network has no inference=Inference(step, steps)")
+        if isinstance(rule.when, AtStep) and rule.when.step > self.inference.steps:
+            raise ValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
 
     def _check_drive(self, population: Population, drive: float | Drive | None) -> None:
         if isinstance(drive, ForwardValue):
@@ -421,4 +484,5 @@ def _equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
 def _plasticity_text(rule: Plasticity) -> str:
     pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
     sign = "−" if rule.gain > 0 else "+"
-    return f"Δθ{rule.stage.name} ∝ {sign}(∂{rule.stage.symbol}/∂θ)ᵀ {rule.post}, pre = {pre}, at the {rule.when}"
+    when = "at the end" if rule.when == "end" else str(rule.when)
+    return f"Δθ{rule.stage.name} ∝ {sign}(∂{rule.stage.symbol}/∂θ)ᵀ {rule.post}, pre = {pre}, {when}"

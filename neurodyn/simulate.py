@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from neurodyn.checks import positive
 from neurodyn.network import Network
 from neurodyn.solvers import Adaptive, Report, Solver, steady
-from neurodyn.solvers.base import Unrecorded, Until, positive, residual
+from neurodyn.solvers.base import Unrecorded, Until, residual
 from neurodyn.system import Inputs, State, System
 from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
 
@@ -58,7 +59,7 @@ def simulate(
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
     record
-        The populations to record; by default all but those clamped to the inputs.
+        The populations and observables to record; by default all populations but those clamped to the inputs.
     store
         A Zarr store (`….zarr`) to stream the trajectory to, in chunks, so that memory stays bounded.
     initial
@@ -152,9 +153,8 @@ def equilibrium(
     names = _recorded(network, record)
     system = System(network, inputs, targets, initial=initial)
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
-    return dataset(system, {name: to_numpy(state.activity[name]).copy() for name in names}).assign_attrs(
-        run_attributes(system, report)
-    )
+    values = {name: to_numpy(system.read(name, state)).copy() for name in names}
+    return dataset(system, values).assign_attrs(run_attributes(system, report))
 
 
 def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
@@ -203,11 +203,11 @@ def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:
     if record is None:
         return [p.name for p in network.populations if p.name not in network.inputs]
     names = [record] if isinstance(record, str) else list(record)
-    known = [p.name for p in network.populations]
+    known = [*(p.name for p in network.populations), *network.observables]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
-            f"record: there is no population {unknown[0]!r} in network {network.name!r}; there are {', '.join(known)}"
+            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are {', '.join(known)}"
         )
     if not names:
         raise ValueError("record: name at least one population, or leave it out to record all")

@@ -187,9 +187,8 @@ class StagePoint:
         return self._advance(len(self._layers))
 
     def add_value(self, out: Tensor, gain: float) -> None:
-        """Add gain · g(x) to `out`."""
-        before = self._advance(len(self._layers) - 1)
-        self._layers[-1].add_forward(before, out, gain)
+        """Add gain · g(x) to `out`, with the very bits of `value`: a population in balance must stay so exactly."""
+        out.add_(self.value, alpha=gain)
 
     def feedback(self, v: Tensor) -> Tensor:
         """Return Jᵀ v, where J = ∂g/∂x at the operating point and `v` is shaped like g(x)."""

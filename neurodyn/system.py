@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
+from neurodyn.causality import Schedule, input_of
 from neurodyn.drives import Data, Drive
 from neurodyn.maps import Identity, OperatingPoints, Term
 from neurodyn.network import Network, Population, check_coupling_shapes
@@ -43,17 +44,19 @@ class _Equation:
     name: str
     decay: float
     constant: Tensor | None
-    terms: list[tuple[Term, float]]
+    terms: list[tuple[Term, float, str | None]]
+    """Each bound map, its factor, and its source where a silent source may be skipped."""
 
-    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor) -> None:
+    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         if self.decay == 0.0:
             out.zero_() if self.constant is None else out.copy_(self.constant)
         elif self.constant is None:
             torch.mul(activity[self.name], -self.decay, out=out)
         else:
             torch.add(self.constant, activity[self.name], alpha=-self.decay, out=out)
-        for term, gain in self.terms:
-            term.add(activity, out, gain)
+        for term, gain, source in self.terms:
+            if source not in silent:
+                term.add(activity, out, gain)
 
 
 class System:
@@ -130,6 +133,7 @@ class System:
         self._dynamic_equations = [equations[n] for n in self.dynamic]
         self._equations = equations
         self._start_values = [starts[n] for n in self.dynamic]
+        self._take_points_from_forward()
         self.size = sum(value.numel() for value in self._start_values)
 
     def initial_state(self) -> State:
@@ -168,6 +172,23 @@ class System:
         for equation in self._instantaneous_equations:
             equation.evaluate(state.activity, state.activity[equation.name])
 
+    def evaluate(self, name: str, state: State, out: Tensor, silent: Collection[str] = ()) -> None:
+        """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
+        self._equations[name].evaluate(state.activity, out, silent)
+
+    def read(self, name: str, state: State) -> Tensor:
+        """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""
+        observable = self.network.observables.get(name)
+        return state.activity[name] if observable is None else observable.value(state.activity)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one sample of a population, or that of an observable, ()."""
+        return () if name in self.network.observables else self.shapes[name]
+
+    def schedule(self, steps: int) -> Schedule:
+        """Return what each step of discrete inference from x₀ has to evaluate."""
+        return self.network.schedule(frozenset(self.clamped), frozenset(self._initial), steps)
+
     def sweep(self, state: State) -> None:
         """Write the equilibrium of an acyclic network into `state`, one population after the other.
 
@@ -191,6 +212,13 @@ class System:
             _Equation(name, 0.0, equation.constant, equation.terms).evaluate(state.activity, out)
             if name in self.dynamic:
                 out.div_(equation.decay)
+
+    def _take_points_from_forward(self) -> None:
+        begins = self.network.start(frozenset(self.clamped), frozenset(self._initial))
+        for stage, read in input_of(self.network).items():
+            for name, held in begins.holds.items():
+                if held is not None and held == read:
+                    self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
     def first_bad(self, state: State) -> str | None:
         """Name the first population whose activity is not finite; None if all are."""
@@ -245,7 +273,7 @@ class System:
     def _equation(self, population: Population) -> _Equation:
         scale = 1.0 / (population.tau or population.leak)
         constant: Tensor | None = None
-        terms: list[tuple[Term, float]] = []
+        terms: list[tuple[Term, float, str | None]] = []
         for coupling in self.network.into(population.name):
             term = coupling.map.bind(self.points, coupling.source, coupling.target)
             reads = coupling.map.reads(coupling.source, coupling.target)
@@ -255,7 +283,8 @@ class System:
                     constant = torch.zeros(shape, dtype=self.dtype, device=self.device)
                 term.add(self.clamped, constant, coupling.gain * scale)
             else:
-                terms.append((term, coupling.gain * scale))
+                source = coupling.source if coupling.map.homogeneous else None
+                terms.append((term, coupling.gain * scale, source))
         return _Equation(population.name, population.leak * scale if population.tau else 0.0, constant, terms)
 
 

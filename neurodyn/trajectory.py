@@ -54,7 +54,7 @@ class TrajectoryRecorder:
     system
         The system that runs.
     names
-        The populations to record.
+        The populations and observables to record.
     times
         The times to save at, or None for every step.
     expected
@@ -76,7 +76,7 @@ class TrajectoryRecorder:
         self._names = [name for name in names if name not in system.clamped]
         self._held = {name: to_numpy(system.clamped[name]) for name in names if name in system.clamped}
         self._order = list(names)
-        sample_bytes = sum(prod(system.shapes[name]) for name in names) * system.samples * system.dtype.itemsize
+        sample_bytes = sum(prod(system.shape(name)) for name in names) * system.samples * system.dtype.itemsize
         self._capacity = expected or 64
         if store is not None:
             self._capacity = max(1, min(self._capacity, _CHUNK_BYTES // max(1, sample_bytes)))
@@ -85,7 +85,7 @@ class TrajectoryRecorder:
         self._moments: list[float] = []
 
     def _buffer(self, name: str, capacity: int) -> Tensor:
-        shape = (capacity, self._system.samples, *self._system.shapes[name])
+        shape = (capacity, self._system.samples, *self._system.shape(name))
         return torch.empty(shape, dtype=self._system.dtype, device=self._system.device)
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
@@ -95,7 +95,7 @@ class TrajectoryRecorder:
         if len(self._moments) == self._capacity:
             self._make_room()
         for name in self._names:
-            self._buffers[name][len(self._moments)].copy_(state.activity[name])
+            self._buffers[name][len(self._moments)].copy_(self._system.read(name, state))
         self._moments.append(time)
 
     def _make_room(self) -> None:
@@ -134,14 +134,14 @@ class TrajectoryRecorder:
 
 
 def dataset(system: System, values: dict[str, NDArray[Any]], times: NDArray[np.float64] | None = None) -> xr.Dataset:
-    """Label the activity of populations.
+    """Label the activity of populations, and observables.
 
     Parameters
     ----------
     system
         The system that they belong to.
     values
-        Activity by population, shape (time, sample, …), or (sample, …) where `times` is None.
+        What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
     times
         The times, shape (time,).
 
@@ -159,7 +159,11 @@ def dataset(system: System, values: dict[str, NDArray[Any]], times: NDArray[np.f
         leading = ("time", "sample")
     variables: dict[str, Any] = {}
     for name, value in values.items():
-        population, shape = system.network[name], system.shapes[name]
+        if name in system.network.observables:
+            long_name = system.network.observables[name].long_name
+            variables[name] = (leading, value, {"units": "1", "long_name": long_name})
+            continue
+        population, shape = system.network[name], system.shape(name)
         dims = unit_dims(name, shape)
         for dim, length in zip(dims, shape, strict=True):
             kind = dim.removeprefix(f"{name}_")

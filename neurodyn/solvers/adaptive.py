@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.checks import positive
 from neurodyn.solvers.base import (
     DivergenceError,
     Progress,
@@ -19,7 +20,6 @@ from neurodyn.solvers.base import (
     SavePoints,
     Solver,
     Until,
-    positive,
     velocity,
 )
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.checks import positive
 from neurodyn.maps import Activity
 from neurodyn.system import State, System
 
@@ -206,19 +207,3 @@ def residual(out: State) -> float:
 def tolerance_of(until: Until | None, dtype: torch.dtype) -> float:
     """Return the residual under which a run counts as converged."""
     return (until if isinstance(until, steady) else steady()).bound(dtype)
-
-
-def positive(what: str, value: float) -> None:
-    """Refuse a setting that is not a positive finite number.
-
-    Raises
-    ------
-    TypeError
-        If it is no number.
-    ValueError
-        If it is not positive and finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise TypeError(f"{what} must be a number, not {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{what} must be positive and finite, not {value!r}")

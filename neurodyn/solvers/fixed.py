@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neurodyn.checks import positive
 from neurodyn.solvers.base import (
     DivergenceError,
     Progress,
@@ -18,7 +19,6 @@ from neurodyn.solvers.base import (
     SavePoints,
     Solver,
     Until,
-    positive,
     velocity,
 )
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau

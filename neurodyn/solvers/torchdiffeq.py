@@ -10,6 +10,7 @@ import torchdiffeq
 from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
+from neurodyn.checks import positive
 from neurodyn.solvers.base import (
     DivergenceError,
     Progress,
@@ -17,7 +18,6 @@ from neurodyn.solvers.base import (
     Report,
     Solver,
     Until,
-    positive,
 )
 from neurodyn.system import State, System
 

@@ -1,0 +1,134 @@
+"""When plasticity acts: at the end of a relaxation, at a step of discrete inference, or when a unit spikes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from neurodyn.checks import positive, whole
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Discrete inference: Euler steps x ← x + γ F(x), as the machine-learning literature runs a relaxation.
+
+    Parameters
+    ----------
+    step
+        γ, in units of time.
+    steps
+        How many steps, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If γ is not positive, or the number of steps no integer ≥ 0.
+    """
+
+    step: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        positive("step of inference", self.step)
+        whole("steps of inference", self.steps, least=0)
+
+
+@dataclass(frozen=True)
+class AtStep:
+    """At one step of the network's discrete inference, counted from 0, the state before the first step.
+
+    Parameters
+    ----------
+    step
+        Which.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer ≥ 0.
+    """
+
+    step: int
+
+    def __post_init__(self) -> None:
+        whole("step at which plasticity acts", self.step, least=0)
+
+    def __str__(self) -> str:
+        return f"at step {self.step}"
+
+
+@dataclass(frozen=True)
+class OnSpike:
+    """At every step of discrete inference, for the postsynaptic units that spike then: φ(ε) = 1.
+
+    Parameters
+    ----------
+    window
+        t_d, as in `SpikeDetector`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the window is no integer ≥ 1.
+    """
+
+    window: int
+
+    def __post_init__(self) -> None:
+        whole("window of spikes", self.window, least=1)
+
+    def __str__(self) -> str:
+        return f"when a unit of it spikes (window {self.window})"
+
+
+When = Literal["end"] | AtStep | OnSpike
+
+
+class SpikeDetector:
+    """The local gate φ: a unit spikes when its activity is not 0, having been exactly 0 at the last t_d steps.
+
+    Before the first step counts as 0: the prediction phase has converged.
+
+    Parameters
+    ----------
+    window
+        t_d, in steps.
+
+    References
+    ----------
+    Song et al., "Can the Brain Do Backpropagation?" (2020), §4.
+    """
+
+    def __init__(self, window: int) -> None:
+        whole("window of spikes", window, least=1)
+        self.window = window
+        self._quiet: Tensor | None = None
+
+    def step(self, activity: Tensor) -> Tensor:
+        """Take the activity at the next step, and return which units spike.
+
+        Parameters
+        ----------
+        activity
+            Any shape, the same at every step.
+
+        Returns
+        -------
+        Tensor
+            Boolean, of the same shape.
+        """
+        if self._quiet is None:
+            self._quiet = torch.full(activity.shape, self.window, dtype=torch.int32, device=activity.device)
+        active = activity != 0
+        spikes = active & (self._quiet >= self.window)
+        self._quiet.add_(1).masked_fill_(active, 0)
+        return spikes
+
+    @property
+    def soonest(self) -> int:
+        """After how many more steps the next spike of any unit can come, 1 at the earliest."""
+        quiet = self.window if self._quiet is None else int(self._quiet.max())
+        return 1 + max(0, self.window - quiet)
