@@ -40,9 +40,10 @@ def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
     with torch.no_grad():
         system = System(network, inputs, targets)
     values: dict[int, Tensor] = {}
-    x = inputs
+    x = inputs.detach().requires_grad_()
     with torch.enable_grad():
         for number, stage in enumerate(network.forward):
+            x = x.clone()  # a stage that begins with a layer in place would overwrite what the stage before gave
             for layer in stage.layers:
                 x = layer(x)
             values[number] = x

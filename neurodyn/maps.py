@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from neurodyn.stages import ForwardPass, Stage, StagePoint
@@ -46,7 +47,7 @@ class OperatingPoints:
         return point
 
     def expire(self, populations: Collection[str] | None = None) -> None:
-        """Say that the activity of populations (all if None) has changed; their live points are then worked out anew."""
+        """Say that the activity of populations (all if None) has changed, so that live points are worked out anew."""
         if populations is None:
             self._current.clear()
             return
@@ -111,7 +112,14 @@ class _Applied(Term):
         self._map, self._source = map_, source
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(self._map.apply(activity[self._source]), alpha=gain)
+        value = self._map.apply(activity[self._source])
+        if value.shape != out.shape:
+            # Broadcasting would hide the mistake.
+            raise ValueError(
+                f"{type(self._map).__name__}.apply makes the shape {tuple(value.shape)} of population {self._source}, "
+                f"and the target has {tuple(out.shape)}; say so in output_shape, or change apply"
+            )
+        out.add_(value, alpha=gain)
 
 
 class Identity(Map):
@@ -212,6 +220,8 @@ class Feedback(_OfStage):
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         if self.frozen:
             return _FrozenFeedbackTerm(points.frozen(self.stage), source)
+        if self.linear:
+            return _AffineFeedbackTerm(self.stage, source)
         return _LiveFeedbackTerm(self.stage, points, source, target)
 
 
@@ -220,6 +230,19 @@ class _FrozenFeedbackTerm(Term):
         self._point, self._source = point, source
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._point.add_feedback(activity[self._source], out, gain)
+
+
+class _AffineFeedbackTerm(Term):
+    """J is the same everywhere, so that the coupling does not depend on the target, but for its shape."""
+
+    def __init__(self, stage: Stage, source: str) -> None:
+        self._stage, self._source = stage, source
+        self._point: StagePoint | None = None
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        if self._point is None:
+            self._point = self._stage.at(torch.zeros_like(out))
         self._point.add_feedback(activity[self._source], out, gain)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from neurodyn.checks import positive
 from neurodyn.network import Network
-from neurodyn.solvers import Adaptive, Report, Solver, steady
+from neurodyn.solvers import Adaptive, DivergenceError, Report, Solver, steady
 from neurodyn.solvers.base import Unrecorded, Until, residual
 from neurodyn.system import Inputs, State, System
 from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
@@ -87,6 +88,8 @@ def simulate(
     solver = Adaptive() if solver is None else solver
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
+    if until is not None and not callable(until):
+        raise TypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     names = _recorded(network, record)
     times = _save_times(save_at, duration, solver)
     system = System(network, inputs, targets, initial=initial)
@@ -179,6 +182,9 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
     state = system.initial_state()
     if system.structure.acyclic:
         system.sweep(state)
+        bad = system.first_bad(state)
+        if bad is not None:
+            raise DivergenceError(f"population {bad} is not finite at the equilibrium", math.inf, bad)
         slope = system.new_state()
         system.field(state, slope)
         remaining = residual(slope)
@@ -207,7 +213,8 @@ def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
-            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are {', '.join(known)}"
+            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "
+            f"{', '.join(known)}"
         )
     if not names:
         raise ValueError("record: name at least one population, or leave it out to record all")
@@ -225,12 +232,16 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
         if save_at < 2:
             raise ValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
         return np.linspace(0.0, duration, int(save_at))
-    times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
+    try:
+        times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"save_at is a number of points, an array of times, or 'steps': {error}") from error
     if times.ndim != 1 or len(times) == 0:
         raise ValueError(f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}")
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise ValueError("save_at: the times must be finite and increase")
-    if times[0] < 0 or times[-1] > duration:
+    # A time computed as n · h may exceed the duration by rounding.
+    if times[0] < 0 or times[-1] > duration * (1 + 1e-12):
         raise ValueError(
             f"save_at: the times must lie within the run [0, {duration:g}], and span [{times[0]:g}, {times[-1]:g}]"
         )

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers import Function, LayerPoint, invert_layer, is_activation, is_affine, layer_point
+from neurodyn.layers import Function, LayerPoint, computes, invert_layer, is_activation, is_affine, layer_point
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
@@ -31,7 +31,11 @@ def _check_layer(layer: nn.Module, stage: str) -> None:
                 f"stage {stage}: {name} in training mode couples the samples of a batch, so that a sample has no "
                 "Jacobian of its own; call .eval() on the module, or use LayerNorm or GroupNorm"
             )
-        if isinstance(part, _DROPOUTS) and part.training and part.p > 0:
+        if any(nn.parameter.is_lazy(p) for p in part.parameters(recurse=False)):
+            raise ValueError(
+                f"stage {stage}: {name} does not know its sizes yet; run the module once on a batch of inputs before"
+            )
+        if part.training and (isinstance(part, nn.RReLU) or (isinstance(part, _DROPOUTS) and part.p > 0)):
             raise ValueError(
                 f"stage {stage}: {name} in training mode gives another value at every evaluation; call .eval() on the "
                 "module or remove the layer"
@@ -104,18 +108,10 @@ class Stage:
         """
         input_shape = tuple(input_shape)
         if input_shape not in self._output_shapes:
-            like = next(iter(self.parameters), torch.empty(0))
-            try:
-                value = self.at(like.new_zeros((1, *input_shape))).value
-            except (RuntimeError, IndexError, ValueError) as error:
-                raise ValueError(self.misfit(input_shape, error)) from error
+            like = next(iter(self.parameters), torch.empty(0)).detach()
+            value = self.checked_at(like.new_zeros((2, *input_shape))).value
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]
-
-    def misfit(self, input_shape: Sequence[int], error: Exception) -> str:
-        """Say that the layers do not accept an input of that shape a sample."""
-        shape = " × ".join(map(str, input_shape))
-        return f"stage {self.name} ({self.label}) does not take an input of {shape} a sample: {error}"
 
     @property
     def symbol(self) -> str:
@@ -135,6 +131,27 @@ class Stage:
         """Return the stage at the operating point `x`, shape (sample, …)."""
         point = StagePoint(self)
         point.move_to(x)
+        return point
+
+    def checked_at(self, x: Tensor) -> StagePoint:
+        """Return the stage at the operating point `x`, its value worked out.
+
+        Raises
+        ------
+        ValueError
+            If the layers do not accept `x`, or do not return one value a sample.
+        """
+        point = self.at(x)
+        where = f"stage {self.name} ({self.label})"
+        try:
+            value = point.value
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            shape = " × ".join(map(str, x.shape[1:]))
+            raise ValueError(f"{where} does not take an input of {shape} a sample: {error}") from error
+        if value.ndim < 2 or len(value) != len(x):
+            raise ValueError(
+                f"{where} makes {tuple(value.shape)} of the shape {tuple(x.shape)}; the first axis must stay the sample"
+            )
         return point
 
     def inverted(self) -> Function:
@@ -192,10 +209,9 @@ class StagePoint:
 
     def feedback(self, v: Tensor) -> Tensor:
         """Return Jᵀ v, where J = ∂g/∂x at the operating point and `v` is shaped like g(x)."""
-        self._advance(self._needed_by_feedback)
-        for layer in reversed(self._layers):
-            v = layer.feedback(v)
-        return v
+        out = torch.zeros_like(self._values[0])
+        self.add_feedback(v, out, 1.0)
+        return out
 
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`."""
@@ -232,11 +248,8 @@ class ForwardPass:
         self.points: dict[Stage, StagePoint] = {}
         self.output = inputs
         for stage in stages:
-            try:
-                self.points[stage] = stage.at(self.output)
-                self.output = self.points[stage].value
-            except (RuntimeError, IndexError, ValueError) as error:
-                raise ValueError(stage.misfit(self.output.shape[1:], error)) from error
+            self.points[stage] = stage.checked_at(self.output)
+            self.output = self.points[stage].value
 
 
 def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:
@@ -251,7 +264,7 @@ def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:
     for layer in layers:
         if not isinstance(layer, nn.Module):
             raise TypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
-        flat.extend(flatten(layer) if isinstance(layer, nn.Sequential) else [layer])
+        flat.extend(flatten(layer) if isinstance(layer, nn.Sequential) and computes(layer, nn.Sequential) else [layer])
     return flat
 
 
@@ -294,7 +307,7 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
     for layer in layers:
-        if isinstance(layer, nn.Linear):
+        if computes(layer, nn.Linear):
             return int(getattr(layer, attribute))
         if not is_activation(layer):
             return None

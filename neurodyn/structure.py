@@ -87,7 +87,11 @@ def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
             return False
     if len(downward) != len(upward) or any(factor < 0 for factor in factors.values()):
         return False
-    return all(
-        any((d.source, d.target, d.gain) == (c.target, c.source, c.gain) and d.map.adjoint_to(c.map) for d in lateral)
-        for c in lateral
-    )
+    for c in lateral:
+        back = [d for d in lateral if (d.source, d.target) == (c.target, c.source) and d.map.adjoint_to(c.map)]
+        # Several couplings may share the two populations: their gains add up.
+        forth = [d for d in lateral if (d.source, d.target) == (c.source, c.target)]
+        gain = sum(d.gain for d in forth if back and back[0].map.adjoint_to(d.map))
+        if not back or sum(d.gain for d in back) != gain:
+            return False
+    return True

@@ -98,8 +98,10 @@ class System:
         if targets is not None:
             given["targets"] = targets
         for name, tensor in self._initial.items():
-            if network[name].clamp is not None and not network[name].clamp.optional:  # type: ignore[union-attr]
-                raise ValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
+            if network[name].tau == 0:
+                raise ValueError(
+                    f"initial value of population {name}: it is instantaneous, and equals its input; leave it out"
+                )
             given[f"initial value of population {name}"] = tensor
         _check_targets(network, targets)
         self.dtype, self.device = _common_kind(network, given)
@@ -116,6 +118,9 @@ class System:
         self.data = Data({k: v.detach() for k, v in by_name.items()}, targets, forward, network.loss)
         self.points = OperatingPoints(forward)
         self.clamped = self._hold()
+        for name in self._initial:
+            if name in self.clamped:
+                raise ValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
         self.free = tuple(p for p in network.populations if p.name not in self.clamped)
         self.dynamic = tuple(p.name for p in self.free if p.tau > 0)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in self.clamped.items()}

@@ -74,7 +74,8 @@ class TrajectoryRecorder:
         self.times = times
         self._system = system
         self._names = [name for name in names if name not in system.clamped]
-        self._held = {name: to_numpy(system.clamped[name]) for name in names if name in system.clamped}
+        # Copied, because a clamp may be the caller's own tensor.
+        self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
         self._order = list(names)
         sample_bytes = sum(prod(system.shape(name)) for name in names) * system.samples * system.dtype.itemsize
         self._capacity = expected or 64
@@ -197,7 +198,9 @@ def run_attributes(system: System, report: Report) -> dict[str, Any]:
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor's values as an array on the host, sharing memory where it can."""
+    """Return a tensor's values as an array on the host, sharing memory where it can; bfloat16 becomes float32."""
+    if tensor.dtype == torch.bfloat16:  # which NumPy lacks
+        tensor = tensor.float()
     array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
 
@@ -325,14 +328,18 @@ def _partial(path: Path) -> Path:
 
 
 def _replace(partial: Path, path: Path) -> None:
-    # A folder can only be moved onto an empty name; the old one is set aside first, so that a crash loses neither.
-    if path.is_dir():
-        aside = _partial(path)
-        os.replace(path, aside)
+    # A folder can only be moved onto an empty name: what has it is set aside first, so that a crash loses neither.
+    if not (path.is_dir() or (partial.is_dir() and path.exists())):
         os.replace(partial, path)
-        _remove(aside)
-    else:
+        return
+    aside = _partial(path)
+    os.replace(path, aside)
+    try:
         os.replace(partial, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    _remove(aside)
 
 
 def _remove(path: Path) -> None:

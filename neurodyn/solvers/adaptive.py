@@ -86,10 +86,10 @@ class Adaptive(Solver):
         h, error_before = step.initial_size(duration), 1e-4
         time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
         order = step.pair.order
-        if save.at(0.0, 0.0):
-            recorder.record(0.0, step.x)
+        moments = save.at(0.0, 0.0)
+        for moment in moments:
+            recorder.record(moment, step.x)
         stop = until is not None and until(0.0, step.x.activity, velocity(system, step.slopes[0]))
-        recorded = recorder.times is None
         while not stop and time < duration:
             last = time + h >= duration * (1 - 1e-12)
             h = duration - time if last else h
@@ -107,9 +107,9 @@ class Adaptive(Solver):
             if inside:
                 step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
             step.accept()
-            recorded = bool(save.at(then, 1e-12 * duration))
-            if recorded:
-                recorder.record(then, step.x)
+            moments = save.at(then, 1e-12 * duration)
+            for moment in moments:
+                recorder.record(moment, step.x)
             if progress is not None:
                 progress.update(then - time)
             time = then
@@ -120,7 +120,7 @@ class Adaptive(Solver):
             growth = 0.9 * error ** (-0.85 / order) * error_before ** (0.2 / order)
             h *= min(grow_at_most, max(0.2, growth))
             error_before, grow_at_most = max(error, 1e-4), 10.0
-        if stop and not recorded:
+        if stop and not moments:
             recorder.record(time, step.x)
         state.flat.copy_(step.x.flat)
         return self.report(

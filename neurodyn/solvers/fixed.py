@@ -101,8 +101,8 @@ class FixedStep(Solver):
                     recorder.record(moment, between)
                 system.settle(state)
             moments = save.at(time, tolerance)
-            if moments:
-                recorder.record(time, state, settled=True)
+            for moment in moments:
+                recorder.record(moment, state, settled=True)
             stop = until is not None and until(time, state.activity, velocity(system, slopes[0]))
             if taken % _STEPS_BETWEEN_CHECKS == 0 or taken == steps or stop:
                 if not bool(torch.isfinite(state.flat.sum())):

@@ -55,6 +55,13 @@ class TorchDiffEq(Solver):
         options = "".join(f", {key}={value!r}" for key, value in self.options.items())
         return f"TorchDiffEq(method={self.method!r}, rtol={self.rtol!r}, atol={self.atol!r}{options})"
 
+    def check(self, system: System) -> None:
+        if not system.size:
+            raise ValueError(
+                f"solver: network {system.network.name!r} has no dynamic population, and torchdiffeq integrates no "
+                "empty state; use a solver of neurodyn"
+            )
+
     def integrate(
         self,
         system: System,
