@@ -26,7 +26,6 @@ from neurodyn import (
     OnSpike,
     Plasticity,
     Population,
-    Stage,
     Target,
     cut,
 )
@@ -44,9 +43,10 @@ def network(
     spike_window: int = 4,
     initial_noise: float = 0.0,
 ) -> Network:
-    """Declare the PC network of a feedforward module, cut before the activations: μ_l = g_l(x_{l−1}) = W_l f(x_{l−1}) + b_l.
+    """Declare the PC network of a feedforward module, cut before the activations.
 
-    Value populations x_l and error populations e_l (figure 1; eqs. 5 and 7)::
+    Predictions are μ_l = g_l(x_{l−1}) = W_l f(x_{l−1}) + b_l. Value populations x_l and error populations e_l
+    (figure 1; eqs. 5 and 7)::
 
         e_l = x_l − g_l(x_{l−1})
         dx_l/dt = −e_l + J_{l+1}(x_l)ᵀ e_{l+1},    J_{l+1}ᵀ e_{l+1} = f'(x_l) ⊙ (W_{l+1}ᵀ e_{l+1})

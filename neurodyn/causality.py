@@ -150,9 +150,7 @@ class Schedule:
         free = [p for p in network.populations if p.name not in clamped]
         self._dynamic = [p.name for p in free if p.tau > 0]
         self._instantaneous = [n for n in network.instantaneous_order if n not in clamped]
-        self._reads = {
-            p.name: {r for c in network.into(p.name) for r in c.map.reads(c.source, c.target)} for p in free
-        }
+        self._reads = {p.name: {r for c in network.into(p.name) for r in c.map.reads(c.source, c.target)} for p in free}
         self._silent, self._moves = self._spread(begins)
         self._plans: dict[tuple[int, tuple[tuple[int, int], ...]], dict[int, Step]] = {}
 

@@ -68,9 +68,10 @@ def backward(
             point = system.points.frozen(rule.stage)
         else:
             point = system.points.live(rule.stage, rule.pre, state.activity)
-        for parameter, gradient in zip(rule.stage.parameters, point.gradient(post), strict=True):
+        gradients = point.gradient(post * (rule.gain / system.samples))
+        for parameter, gradient in zip(rule.stage.parameters, gradients, strict=True):
             if parameter.requires_grad:
-                _accumulate(parameter, gradient, rule.gain / system.samples)
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     if duration is None and network.inference is not None:
         infer(system, network.inference, act)
@@ -97,10 +98,3 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> Sta
     solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
     return state
-
-
-def _accumulate(parameter: Tensor, gradient: Tensor, scale: float) -> None:
-    if parameter.grad is None:
-        parameter.grad = gradient * scale
-    else:
-        parameter.grad.add_(gradient, alpha=scale)
