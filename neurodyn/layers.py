@@ -65,7 +65,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
     nn.LeakyReLU: Activation(
         lambda f, x, out: functional.leaky_relu(x, f.negative_slope),
-        lambda f, x, y: torch.where(x > 0, 1.0, f.negative_slope).to(x.dtype),
+        lambda f, x, y: torch.ones_like(x).masked_fill_(x <= 0, f.negative_slope),
         lambda f, y: torch.where(y > 0, y, y / f.negative_slope),
     ),
     nn.Softplus: Activation(

@@ -61,7 +61,9 @@ class Stage:
     """
 
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
-        self.layers = tuple(flatten([layers] if isinstance(layers, nn.Module) else layers))
+        if isinstance(layers, nn.Module) or not isinstance(layers, Iterable):
+            layers = [layers]
+        self.layers = tuple(flatten(layers))
         if not self.layers:
             raise ValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
         self.name = name if name is not None else type(self.layers[-1]).__name__
@@ -123,6 +125,7 @@ class Stage:
         """The layers as a short text, e.g. "Linear(300 → 100), Tanh"."""
         return ", ".join(_layer_label(layer) for layer in self.layers)
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return g(x), shape (sample, …), without a graph."""
         return self.at(x).value.clone()
