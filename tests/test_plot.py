@@ -1,0 +1,227 @@
+"""Pictures: what is drawn is what was declared, and nothing lies on top of anything else."""
+
+from itertools import combinations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.patches import Circle, FancyBboxPatch
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
+from torch import nn
+
+import neurodyn as nd
+from neurodyn import diagram, plot
+from tests.problems import PROBLEMS
+
+matplotlib.use("agg")
+
+
+class Square(nd.Map):
+    """A map of one's own."""
+
+    def apply(self, source):
+        return source.square()
+
+
+def ring(size):
+    names = [f"unit_{letter}" for letter in "abcdefgh"[:size]]
+    couplings = [nd.Coupling(a, b, gain=1 if a <= b else -1) for a in names for b in names]
+    return nd.Network("ring", [nd.Population(name, 3) for name in names], couplings)
+
+
+def skips():
+    layers = [nd.Population(f"x{i}", 3) for i in range(1, 6)]
+    chain = [nd.Coupling(f"x{i}", f"x{i + 1}") for i in range(1, 5)]
+    more = [("x1", "x3"), ("x1", "x4"), ("x2", "x5"), ("x2", "x2"), ("x3", "x4"), ("x3", "x4")]
+    return nd.Network("skips", layers, chain + [nd.Coupling(a, b, Square()) for a, b in more])
+
+
+def images():
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 10))
+    return ar.network(module)
+
+
+NETWORKS = {
+    "AR": lambda: ar.network(nd.mlp([64, 30, 20, 10])),
+    "AR, relaxing output": lambda: ar.network(nd.mlp([64, 30, 20, 10]), output="relaxing"),
+    "AR of images": images,
+    "AR of 10 layers": lambda: ar.network(nd.mlp([784] + [300] * 9 + [10])),
+    "PC": lambda: pc.network(nd.mlp([64, 30, 20, 10])),
+    "PC of 10 layers": lambda: pc.network(nd.mlp([784] + [300] * 9 + [10])),
+    "ring": lambda: ring(5),
+    "skips": skips,
+    "one long name": lambda: nd.Network("", [nd.Population("a_population_with_a_very_long_name", (32, 28, 28))]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(params=[*PROBLEMS, *NETWORKS])
+def network(request):
+    return PROBLEMS[request.param]().network if request.param in PROBLEMS else NETWORKS[request.param]()
+
+
+def artists(ax, kind):
+    """Return the artists that stand for populations, couplings or labels, by name."""
+    found = [(a.get_gid(), a) for a in ax.get_children() if (a.get_gid() or "").startswith(f"{kind} ")]
+    return [(gid.removeprefix(f"{kind} "), artist) for gid, artist in found]
+
+
+def legend_of(ax):
+    legend = ax.get_legend()
+    assert legend is not None
+    return legend
+
+
+def legend_texts(ax):
+    return [text.get_text() for text in legend_of(ax).get_texts()]
+
+
+def test_it_shows_every_population_and_coupling_once_and_a_legend_of_what_occurs(network):
+    ax = network.plot()
+    assert [name for name, _ in artists(ax, "population")] == [p.name for p in network.populations]
+    assert [name for name, _ in artists(ax, "coupling")] == [str(c) for c in network.couplings]
+    sizes = ["×".join(map(str, p.shape)) for p in network.populations if p.shape]
+    labels = [name for name, _ in artists(ax, "label")]
+    assert sorted(labels) == sorted([p.name for p in network.populations] + sizes)
+    sign = ["negative gain"] if any(c.gain < 0 for c in network.couplings) else []
+    roles = {p.role for p in network.populations}
+    assert sorted(legend_texts(ax)) == sorted({type(c.map).__name__ for c in network.couplings} | roles | {*sign})
+
+
+def test_nothing_overlaps(network):
+    ax = network.plot()
+    figure = ax.figure
+    figure.canvas.draw()
+    nodes = {name: node.get_window_extent() for name, node in artists(ax, "population")}
+    for a, b in combinations(nodes, 2):
+        assert not nodes[a].overlaps(nodes[b]), (a, b)
+    for _, label in artists(ax, "label"):
+        box = label.get_window_extent()
+        assert any(node.contains(*box.min) and node.contains(*box.max) for node in nodes.values())
+    centres = {name: (box.min + box.max) / 2 for name, box in nodes.items()}
+    radius = {name: min(box.width, box.height) / 2 for name, box in nodes.items()}
+    for coupling, (_, arrow) in zip(network.couplings, artists(ax, "coupling"), strict=True):
+        path = ax.transData.transform(arrow.get_path().interpolated(20).vertices)
+        for name in nodes.keys() - {coupling.source, coupling.target}:
+            assert np.linalg.norm(path - centres[name], axis=1).min() > radius[name], (str(coupling), name)
+    legend, title = legend_of(ax).get_window_extent(), ax.title.get_window_extent()
+    for name, box in nodes.items():
+        assert not box.overlaps(legend), name
+        assert not box.overlaps(title), name
+    for box in (legend, title, *nodes.values()):
+        assert figure.bbox.contains(*box.min)
+        assert figure.bbox.contains(*box.max)
+
+
+def test_a_map_has_one_colour_and_every_map_its_own():
+    a, b, tanh = nd.Population("a", 2), nd.Population("b", 2), nd.Stage(nn.Tanh())
+    invertible = nd.Stage(nn.LeakyReLU())
+    maps = [nd.Identity(), nd.Forward(tanh), nd.Feedback(tanh, "live"), nd.Inverse(invertible), Square(), Square()]
+    net = nd.Network("maps", [a, b], [nd.Coupling("a", "b", each) for each in maps])
+    ax = net.plot()
+    colours = [to_hex(arrow.get_edgecolor()) for _, arrow in artists(ax, "coupling")]
+    assert colours[4] == colours[5]
+    assert len(set(colours)) == 5
+    lines = [to_hex(line.get_color()) for line in legend_of(ax).get_lines()]
+    assert legend_texts(ax)[:5] == ["Identity", "Forward", "Feedback", "Inverse", "Square"]
+    assert lines[:5] == colours[:5]
+
+
+def test_shape_and_edge_tell_the_role():
+    module = nd.mlp([4, 3, 2])
+    nodes = dict(artists(pc.network(module).plot(), "population"))
+    assert isinstance(nodes["s"], FancyBboxPatch)
+    assert isinstance(nodes["x1"], Circle)
+    assert nodes["x1"].get_linestyle() == "-"
+    assert isinstance(nodes["e1"], Circle)
+    assert nodes["e1"].get_linestyle() != "-"
+
+
+def test_inhibition_ends_in_a_bar_and_excitation_in_an_arrow():
+    ax = PROBLEMS["stiff pair"]().network.plot()
+    heads = {name: type(arrow.get_arrowstyle()).__name__ for name, arrow in artists(ax, "coupling")}
+    assert heads == {"slow → fast": "CurveFilledB", "fast → slow": "BracketB"}
+
+
+@pytest.mark.parametrize("layers", [2, 10])
+def test_layers_run_from_left_to_right_and_populations_of_one_kind_in_a_row(layers):
+    module = nd.mlp([8] * (layers + 1))
+    for net, rows in ((ar.network(module, output="relaxing"), "x"), (pc.network(module), "xe")):
+        at = diagram.place(net)
+        across = [at["s"][0], *(at[f"x{i}"][0] for i in range(1, layers + 1))]
+        assert np.all(np.diff(across) > 2 * diagram.RADIUS)
+        for kind in rows:
+            assert {at[f"{kind}{i}"][1] for i in range(1, layers + 1)} == {at[f"{kind}1"][1]}
+        if "e" in rows:
+            assert all(at[f"x{i}"][0] == at[f"e{i}"][0] for i in range(1, layers + 1))
+        else:
+            assert at["error"][0] > at[f"x{layers}"][0]
+
+
+def test_a_population_alone_in_its_column_keeps_to_the_row_of_its_kind():
+    populations = [nd.Population(name, 1) for name in ("a1", "b1", "b2")]
+    at = diagram.place(nd.Network("rows", populations, [nd.Coupling("a1", "b2"), nd.Coupling("b1", "b2")]))
+    assert at["b2"][1] == at["b1"][1] != at["a1"][1]
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_network_has_room_for_its_populations_and_a_lane_for_each_coupling(data):
+    names = data.draw(st.lists(st.from_regex(r"[a-c][0-9]?", fullmatch=True), min_size=1, max_size=7, unique=True))
+    pair = st.tuples(st.sampled_from(names), st.sampled_from(names))
+    couplings = data.draw(st.integers(1, 2)) * data.draw(st.lists(pair, max_size=8, unique=True))
+    net = nd.Network("any", [nd.Population(name, 1) for name in names], [nd.Coupling(*pair) for pair in couplings])
+    places = diagram.place(net)
+    assert sorted(places) == sorted(names)
+    for a, b in combinations(names, 2):
+        assert np.linalg.norm(places[a] - places[b]) > 2.5 * diagram.RADIUS
+    curves = diagram.route(net, places)
+    assert len(curves) == len(couplings)
+    for (one, p), (other, q) in combinations(zip(couplings, curves, strict=True), 2):
+        middles = [diagram.points_of(curve)[12] for curve in (p, q)]
+        if set(one) == set(other):
+            assert np.linalg.norm(middles[0] - middles[1]) > 0.1, (one, other)
+
+
+def test_it_draws_in_the_axes_it_is_given():
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    net = pc.network(nd.mlp([4, 3, 2]))
+    assert net.plot(right) is right
+    figure.canvas.draw()
+    legend = legend_of(right).get_window_extent()
+    for _, node in artists(right, "population"):
+        box = node.get_window_extent()
+        assert not box.overlaps(legend)
+        assert box.x0 > left.get_window_extent().x1
+    assert not artists(left, "population")
+
+
+def test_style_ends_with_its_block():
+    before = matplotlib.rcParams["axes.spines.top"]
+    with plot.style():
+        assert matplotlib.rcParams["figure.constrained_layout.use"]
+        assert not matplotlib.rcParams["axes.spines.top"]
+    assert matplotlib.rcParams["axes.spines.top"] == before
+
+
+def test_a_figure_replaces_the_old_one_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "new folder" / "figure.png"
+    figure, ax = plt.subplots()
+    assert plot.save_figure(figure, path) == path
+    first = path.read_bytes()
+    assert plt.imread(path).ndim == 3
+    ax.set_title("$\\unknown$")
+    with pytest.raises(ValueError, match="unknown"):
+        plot.save_figure(figure, path)
+    assert path.read_bytes() == first
+    assert list(path.parent.iterdir()) == [path]
