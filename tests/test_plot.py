@@ -188,9 +188,10 @@ def test_any_network_has_room_for_its_populations_and_a_lane_for_each_coupling(d
     curves = diagram.route(net, places)
     assert len(curves) == len(couplings)
     for (one, p), (other, q) in combinations(zip(couplings, curves, strict=True), 2):
-        middles = [diagram.points_of(curve)[12] for curve in (p, q)]
         if set(one) == set(other):
-            assert np.linalg.norm(middles[0] - middles[1]) > 0.1, (one, other)
+            lanes = sum(set(pair) == set(one) for pair in couplings)
+            apart = np.linalg.norm(diagram.points_of(p)[12] - diagram.points_of(q)[12])
+            assert apart > (0.1 if lanes == 2 else 0.05), (one, other)
 
 
 def test_it_draws_in_the_axes_it_is_given():
