@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
@@ -61,12 +62,18 @@ class Population:
     clamp: Drive | None = None
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
+        if not (isinstance(self.name, str) and self.name.isidentifier()):
             raise ValueError(f"population {self.name!r}: a name consists of letters, digits and underscores")
-        if self.size is not None and (not self.shape or any(not isinstance(n, int) or n < 1 for n in self.shape)):
+        if self.name in ("time", "sample"):
+            raise ValueError(f"population {self.name!r}: a trajectory has a dimension of that name; choose another")
+        sizes = self.size if isinstance(self.size, tuple) else (self.size,)
+        if self.size is not None and (not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes)):
             raise ValueError(
                 f"population {self.name}: its size is a positive number of units, or a tuple of them, not {self.size!r}"
             )
+        for what, value in (("tau", self.tau), ("leak", self.leak), ("initial", self.initial)):
+            if not isinstance(value, (Real, Drive)):
+                raise TypeError(f"population {self.name}: {what} must be a number, not {type(value).__name__}")
         if not (math.isfinite(self.tau) and self.tau >= 0):
             raise ValueError(f"population {self.name}: tau must be ≥ 0 (0 makes it instantaneous), not {self.tau!r}")
         if not (math.isfinite(self.leak) and self.leak >= 0):
@@ -79,7 +86,7 @@ class Population:
     @property
     def shape(self) -> tuple[int, ...] | None:
         """The shape of one sample, e.g. (300,) or (32, 14, 14); None if the data are to tell."""
-        return (self.size,) if isinstance(self.size, int) else self.size
+        return self.size if self.size is None or isinstance(self.size, tuple) else (self.size,)
 
     @property
     def role(self) -> Literal["dynamic", "instantaneous", "clamped"]:
@@ -235,14 +242,19 @@ class Network:
         for coupling in self.couplings:
             self._check_coupling(coupling)
         for rule in self.plasticity:
-            for end in (rule.pre, rule.post):
-                self._known(end, f"plasticity of stage {rule.stage.name}")
+            pre, post = (self._known(end, f"plasticity of stage {rule.stage.name}") for end in (rule.pre, rule.post))
+            if pre.shape is not None and post.shape is not None:
+                check_plasticity_shapes(rule, pre.shape, post.shape)
             if rule.presynaptic == "frozen":
                 self._check_in_forward(rule.stage, f"plasticity of stage {rule.stage.name}")
             self._check_when(rule)
         for population in self.populations:
             for drive in (population.clamp, population.initial):
                 self._check_drive(population, drive.drive if isinstance(drive, Noisy) else drive)
+        if len(set(self.forward)) < len(self.forward):
+            raise ValueError(
+                f"network {name!r}: a stage stands twice in forward=; make a second Stage of the same layers"
+            )
         if self.forward and len(self.inputs) != 1:
             raise ValueError(
                 f"network {name!r}: a forward pass starts from one population clamped to Input(), and there are "
@@ -439,6 +451,22 @@ def check_coupling_shapes(coupling: Coupling, source: tuple[int, ...], target: t
         )
 
 
+def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[int, ...]) -> None:
+    """Refuse plasticity whose stage does not lead from the shape of `pre` to that of `post`.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    given = rule.stage.output_shape(pre)
+    if given != post:
+        raise ValueError(
+            f"plasticity of stage {rule.stage.name}: {rule.stage.symbol}({rule.pre}) has "
+            f"{' × '.join(map(str, given))} units, and population {rule.post} has {' × '.join(map(str, post))}"
+        )
+
+
 def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Population]:
     by_name: dict[str, Population] = {}
     for population in populations:
@@ -446,6 +474,12 @@ def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Popul
             raise TypeError(f"network {network!r}: {population!r} is no Population")
         if population.name in by_name:
             raise ValueError(f"network {network!r}: two populations are called {population.name!r}; names must differ")
+        stem, _, kind = population.name.rpartition("_")
+        if stem in by_name and kind in ("unit", "channel", "row", "column"):
+            raise ValueError(
+                f"network {network!r}: population {population.name} is called like a dimension of population {stem} in "
+                "a trajectory; choose another name"
+            )
         by_name[population.name] = population
     if not by_name:
         raise ValueError(f"network {network!r} has no populations")

@@ -12,7 +12,7 @@ from torch import Tensor
 from neurodyn.causality import Schedule, input_of
 from neurodyn.drives import Data, Drive
 from neurodyn.maps import Identity, OperatingPoints, Term
-from neurodyn.network import Network, Population, check_coupling_shapes
+from neurodyn.network import Network, Population, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.stages import ForwardPass
 
 Inputs = Tensor | Mapping[str, Tensor] | None
@@ -131,6 +131,9 @@ class System:
         for coupling in network.couplings:
             if network[coupling.source].shape is None or network[coupling.target].shape is None:
                 check_coupling_shapes(coupling, self.shapes[coupling.source], self.shapes[coupling.target])
+        for rule in network.plasticity:
+            if network[rule.pre].shape is None or network[rule.post].shape is None:
+                check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
         self._instant = {p.name: starts[p.name].clone() for p in self.free if p.tau == 0}
         equations = {p.name: self._equation(p) for p in self.free}
