@@ -9,7 +9,7 @@ from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map
 from neurodyn.modules import mlp
 from neurodyn.network import Coupling, Network, Observable, Plasticity, Population
 from neurodyn.simulate import equilibrium, simulate
-from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Heun, Solver, TorchDiffEq, steady
+from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, TorchDiffEq, steady
 from neurodyn.stages import Stage, cut
 from neurodyn.system import System
 from neurodyn.timing import AtStep, Inference, OnSpike
@@ -25,6 +25,7 @@ __all__ = [
     "DivergenceError",
     "Drive",
     "Euler",
+    "Exact",
     "Feedback",
     "Forward",
     "ForwardValue",

@@ -66,6 +66,10 @@ class Term(ABC):
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Add gain · map(source) to `out`, shaped like the target."""
 
+    def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
+        """Write gain · map(source) into `out`."""
+        self.add(activity, out.zero_(), gain)
+
 
 class Map:
     """What a coupling does to the activity of its source. Subclass it for a map of one's own.
@@ -136,6 +140,20 @@ class Identity(Map):
 
     def describe(self, source: str, target: str) -> str:
         return source
+
+    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+        return _IdentityTerm(source)
+
+
+class _IdentityTerm(Term):
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        out.add_(activity[self._source], alpha=gain)
+
+    def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
+        torch.mul(activity[self._source], gain, out=out)
 
 
 class _OfStage(Map):

@@ -56,5 +56,5 @@ def mlp(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after, dtype=dtype), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1]).to(device)
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1]).to(device, dtype)

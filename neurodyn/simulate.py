@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from neurodyn.checks import positive
 from neurodyn.network import Network
-from neurodyn.solvers import Adaptive, DivergenceError, Report, Solver, steady
+from neurodyn.solvers import Adaptive, DivergenceError, Exact, Report, Solver, steady
 from neurodyn.solvers.base import Unrecorded, Until, residual
 from neurodyn.system import Inputs, State, System
 from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
@@ -55,7 +55,7 @@ def simulate(
     duration
         How long, in units of time.
     solver
-        By default `Adaptive()`.
+        By default `Exact()` for a linear network, where nothing asks for steps, and `Adaptive()` otherwise.
     save_at
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
@@ -85,14 +85,16 @@ def simulate(
         If the activity becomes non-finite.
     """
     positive("duration", duration)
-    solver = Adaptive() if solver is None else solver
-    if not isinstance(solver, Solver):
+    if solver is not None and not isinstance(solver, Solver):
         raise TypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
     if until is not None and not callable(until):
         raise TypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     names = _recorded(network, record)
-    times = _save_times(save_at, duration, solver)
     system = System(network, inputs, targets, initial=initial)
+    if solver is None:
+        steps_wanted = until is not None or isinstance(save_at, str)
+        solver = Exact() if system.structure.linear and not steps_wanted else Adaptive()
+    times = _save_times(save_at, duration, solver)
     solver.check(system)
     steps = solver.steps_in(duration)
     expected = len(times) if times is not None else None if steps is None else steps + 1

@@ -8,7 +8,16 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers import Function, LayerPoint, computes, invert_layer, is_activation, is_affine, layer_point
+from neurodyn.layers import (
+    ACTIVATIONS,
+    Function,
+    LayerPoint,
+    computes,
+    invert_layer,
+    is_activation,
+    is_affine,
+    layer_point,
+)
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
@@ -16,11 +25,14 @@ _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Embedding, "its input is an index, which has no derivative"),
     (nn.Transformer, "it takes two inputs"),
 )
+_ALWAYS_FIT = {nn.Linear, nn.Conv2d, *ACTIVATIONS}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def _check_layer(layer: nn.Module, stage: str) -> None:
+    if type(layer) in _ALWAYS_FIT:
+        return
     for part in layer.modules():
         name = type(part).__name__
         for kind, reason in _REFUSED:
@@ -78,7 +90,12 @@ class Stage:
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The parameters of the layers, in the order in which `StagePoint.gradient` returns their gradients."""
-        return tuple(p for layer in self.layers for p in layer.parameters())
+        return tuple(p for i in self.weighted for p in self.layers[i].parameters())
+
+    @cached_property
+    def weighted(self) -> tuple[int, ...]:
+        """The places of the layers that have parameters."""
+        return tuple(i for i, layer in enumerate(self.layers) if any(True for _ in layer.parameters()))
 
     @cached_property
     def affine(self) -> bool:
@@ -189,7 +206,7 @@ class StagePoint:
         self._layers: list[LayerPoint] = [layer_point(layer) for layer in stage.layers]
         last = max((i for i, layer in enumerate(self._layers) if layer.feedback_needs_forward), default=-1)
         self._needed_by_feedback = last + 1
-        self._weighted = [i for i, layer in enumerate(stage.layers) if any(True for _ in layer.parameters())]
+        self._weighted = stage.weighted
         self._values: list[Tensor] = []
 
     def move_to(self, x: Tensor) -> None:
@@ -249,10 +266,15 @@ class ForwardPass:
 
     def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
         self.points: dict[Stage, StagePoint] = {}
-        self.output = inputs
+        self.output = _plain(inputs)
         for stage in stages:
             self.points[stage] = stage.checked_at(self.output)
-            self.output = self.points[stage].value
+            self.output = _plain(self.points[stage].value)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Lay a tensor out as a population's activity is: a convolution's rounding depends on the strides of its input."""
+    return x.contiguous().flatten().view(x.shape)
 
 
 def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:

@@ -27,6 +27,8 @@ class Structure:
         The order in which one sweep evaluates the equilibrium of an acyclic network; None otherwise.
     gradient_flow
         F = −∇E of an energy E, with each population's time constant as its metric.
+    rate
+        The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
     spectral_bound
         The largest |λ| of the Jacobian, where the declaration fixes it (acyclic: max leak/τ); None otherwise.
     """
@@ -35,6 +37,7 @@ class Structure:
     acyclic: bool
     order: tuple[str, ...] | None
     gradient_flow: bool
+    rate: float | None
     spectral_bound: float | None
 
 
@@ -52,12 +55,15 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     couplings = [c for c in network.couplings if c.target not in clamped]
     graph = network.graph(p.name for p in free)
     acyclic = nx.is_directed_acyclic_graph(graph)
+    linear = all(_linear(c, clamped) for c in couplings)
+    rates = {p.leak / p.tau for p in free if p.tau > 0}
     return Structure(
-        linear=all(_linear(c, clamped) for c in couplings),
+        linear=linear,
         acyclic=acyclic,
         order=tuple(nx.topological_sort(graph)) if acyclic else None,
         gradient_flow=_gradient_flow(network, clamped),
-        spectral_bound=max((p.leak / p.tau for p in free if p.tau > 0), default=0.0) if acyclic else None,
+        rate=next(iter(rates)) if linear and acyclic and len(rates) == 1 else None,
+        spectral_bound=max(rates, default=0.0) if acyclic else None,
     )
 
 

@@ -48,13 +48,22 @@ class _Equation:
     """Each bound map, its factor, and its source where a silent source may be skipped."""
 
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
-        if self.decay == 0.0:
-            out.zero_() if self.constant is None else out.copy_(self.constant)
-        elif self.constant is None:
-            torch.mul(activity[self.name], -self.decay, out=out)
+        terms = iter(self.terms)
+        if self.decay != 0.0:
+            if self.constant is None:
+                torch.mul(activity[self.name], -self.decay, out=out)
+            else:
+                torch.add(self.constant, activity[self.name], alpha=-self.decay, out=out)
+        elif self.constant is not None:
+            out.copy_(self.constant)
         else:
-            torch.add(self.constant, activity[self.name], alpha=-self.decay, out=out)
-        for term, gain, source in self.terms:
+            for term, gain, source in terms:
+                if source not in silent:
+                    term.assign(activity, out, gain)
+                    break
+            else:
+                out.zero_()
+        for term, gain, source in terms:
             if source not in silent:
                 term.add(activity, out, gain)
 
@@ -136,12 +145,14 @@ class System:
                 check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
         self._instant = {p.name: starts[p.name].clone() for p in self.free if p.tau == 0}
+        self._take_points_from_forward()
         equations = {p.name: self._equation(p) for p in self.free}
         self._instantaneous_equations = [equations[n] for n in network.instantaneous_order if n in equations]
         self._dynamic_equations = [equations[n] for n in self.dynamic]
         self._equations = equations
+        self.instantaneous = tuple(equation.name for equation in self._instantaneous_equations)
+        self.has_offsets = any(source is None for e in equations.values() for _, _, source in e.terms)
         self._start_values = [starts[n] for n in self.dynamic]
-        self._take_points_from_forward()
         self.size = sum(value.numel() for value in self._start_values)
 
     def initial_state(self) -> State:
@@ -162,11 +173,16 @@ class System:
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
+        for name, place in self.places():
+            yield name, flat[place].view(self.samples, *self.shapes[name])
+
+    def places(self) -> Iterator[tuple[str, slice]]:
+        """Yield each dynamic population's name and the place of its block in a flat tensor."""
         start = 0
         for name in self.dynamic:
-            shape = (self.samples, *self.shapes[name])
-            yield name, flat[start : start + prod(shape)].view(shape)
-            start += prod(shape)
+            end = start + self.samples * prod(self.shapes[name])
+            yield name, slice(start, end)
+            start = end
 
     def field(self, state: State, out: State) -> None:
         """Write dx/dt = F(x) at `state` into `out`, and the instantaneous populations' activity into their buffers."""
@@ -183,6 +199,16 @@ class System:
     def evaluate(self, name: str, state: State, out: Tensor, silent: Collection[str] = ()) -> None:
         """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
         self._equations[name].evaluate(state.activity, out, silent)
+
+    def couple(self, state: State, out: State, silent: Collection[str] = ()) -> None:
+        """Write what the couplings alone make of `state` into `out`, without leaks, constants and what is `silent`.
+
+        The instantaneous populations pass it on likewise.
+        """
+        self.points.expire()
+        for name in (*self.instantaneous, *self.dynamic):
+            block = (state if name in self._instant else out).activity[name]
+            _Equation(name, 0.0, None, self._equations[name].terms).evaluate(state.activity, block, silent)
 
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""

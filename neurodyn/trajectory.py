@@ -87,6 +87,9 @@ class TrajectoryRecorder:
 
     def _buffer(self, name: str, capacity: int) -> Tensor:
         shape = (capacity, self._system.samples, *self._system.shape(name))
+        if self._system.device.type == "cpu":
+            # NumPy asks for huge pages, which makes the first write to a large buffer several times faster.
+            return torch.from_numpy(np.empty(shape, to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype))
         return torch.empty(shape, dtype=self._system.dtype, device=self._system.device)
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
@@ -98,6 +101,25 @@ class TrajectoryRecorder:
         for name in self._names:
             self._buffers[name][len(self._moments)].copy_(self._system.read(name, state))
         self._moments.append(time)
+
+    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
+        """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
+        if not set(self._names) <= set(self._system.dynamic):
+            for time, weight in zip(times.tolist(), weights, strict=True):
+                self.record(time, self._system.new_state(torch.mv(rows.t(), weight)))
+            return
+        saved = 0
+        while saved < len(times):
+            if len(self._moments) == self._capacity:
+                self._make_room()
+            here = len(self._moments)
+            count = min(self._capacity - here, len(times) - saved)
+            for name, place in self._system.places():
+                if name in self._buffers:
+                    out = self._buffers[name][here : here + count].view(count, -1)
+                    torch.mm(weights[saved : saved + count], rows[:, place], out=out)
+            self._moments.extend(times[saved : saved + count].tolist())
+            saved += count
 
     def _make_room(self) -> None:
         if self._store is not None:

@@ -108,6 +108,9 @@ class Recorder(Protocol):
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
 
+    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
+        """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
+
 
 class Unrecorded:
     """A recorder that saves nothing, for a run of which only the end is wanted."""
@@ -115,6 +118,9 @@ class Unrecorded:
     times: NDArray[np.float64] | None = np.empty(0)
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
+        """Save nothing."""
+
+    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save nothing."""
 
 

@@ -1,0 +1,182 @@
+"""The closed form of linear systems: of the flow, and of its Euler iterates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import gammaln
+from torch import Tensor
+
+from neurodyn.checks import positive
+from neurodyn.solvers.base import DivergenceError, Progress, Recorder, Report, Solver, Until
+from neurodyn.solvers.krylov import krylov
+from neurodyn.solvers.linear import LinearPart
+from neurodyn.system import State, System
+
+
+@dataclass(frozen=True)
+class Exact(Solver):
+    """The closed form of a linear system dx/dt = A x + b, at any number of save points.
+
+    Where the network is acyclic and its populations share one rate λ = leak/τ, A = −λ + N with N nilpotent: Nᴸ = 0 for
+    L populations in a row. The deviation e = x − x* from the equilibrium then is, for every time t, and after every n
+    Euler steps of size h::
+
+        e(t) = e^{−λt} Σ_{k<L} t^k / k! N^k e(0)
+        e_n  = Σ_{k<L} C(n, k) (1 − hλ)^{n−k} h^k N^k e(0)
+
+    so that a whole trajectory costs the powers N^k e(0) and no steps; the coefficients are worked out in logarithms.
+    Other linear systems take the exponential of A on a Krylov space.
+
+    Parameters
+    ----------
+    euler_step
+        The step h of the Euler iterates; None for the flow itself.
+
+    Raises
+    ------
+    ValueError
+        If the step is not positive.
+
+    References
+    ----------
+    M. Hochbruck, C. Lubich, SIAM J. Numer. Anal. 34 (1997), for the Krylov exponential.
+    """
+
+    euler_step: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.euler_step is not None:
+            positive("euler_step of Exact", self.euler_step)
+
+    def steps_in(self, duration: float) -> int | None:
+        if self.euler_step is None:
+            return None
+        steps = round(duration / self.euler_step)
+        if steps < 1 or abs(steps * self.euler_step - duration) > 1e-6 * self.euler_step:
+            raise ValueError(
+                f"duration: {duration:g} is no whole number of Euler steps of {self.euler_step:g}, "
+                f"and {max(1, steps) * self.euler_step:g} is"
+            )
+        return steps
+
+    def check(self, system: System) -> None:
+        if not system.structure.linear:
+            raise ValueError(
+                f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"
+            )
+
+    def integrate(
+        self,
+        system: System,
+        state: State,
+        duration: float,
+        recorder: Recorder,
+        *,
+        until: Until | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        if until is not None:
+            raise ValueError("until: a closed form takes no steps at which to stop; use Adaptive() or Euler(step)")
+        moments = self._moments(duration, recorder)
+        if system.structure.rate is not None:
+            evaluations = _nilpotent(system, state, moments, duration, self.euler_step, recorder)
+        else:
+            evaluations = krylov(system, state, moments, duration, self.euler_step, recorder)
+        bad = system.first_bad(state)
+        if bad is not None:
+            raise DivergenceError(f"population {bad} is not finite at time {duration:g}, with {self!r}", duration, bad)
+        if progress is not None:
+            progress.update(duration)
+        slope = system.new_state()
+        system.field(state, slope)
+        return self.report(slope, None, time=duration, evaluations=evaluations, accepted=0)
+
+    def _moments(self, duration: float, recorder: Recorder) -> NDArray[np.float64]:
+        if self.euler_step is None:
+            if recorder.times is None:
+                raise ValueError(
+                    "save_at: the closed form takes no steps; give a number of points or an array of times"
+                )
+            return recorder.times
+        iterates: NDArray[np.float64] = self.euler_step * np.arange(1.0 + (self.steps_in(duration) or 0))
+        if recorder.times is None:
+            return iterates
+        nearest = np.rint(recorder.times / self.euler_step) * self.euler_step
+        if np.abs(nearest - recorder.times).max(initial=0.0) > 1e-6 * self.euler_step:
+            raise ValueError(f"save_at: Euler iterates exist at multiples of their step {self.euler_step:g} alone")
+        return recorder.times
+
+
+def _nilpotent(
+    system: System,
+    state: State,
+    moments: NDArray[np.float64],
+    duration: float,
+    step: float | None,
+    recorder: Recorder,
+) -> int:
+    """Record the closed form of an acyclic system of one rate λ, leave `state` at the end, and count evaluations."""
+    rate = system.structure.rate
+    assert rate is not None, "integrate comes here only with a common rate"
+    rows, scales = _powers(system, state, rate)
+    # Without a leak there is no equilibrium: x(t) = x(0) + Σ_k t^(k+1) / (k+1)! N^k F(x(0)) takes its place.
+    first = 0 if rate > 0 else 1
+
+    def weights(times: NDArray[np.float64]) -> Tensor:
+        logs, signs = _coefficients(times, np.arange(first, first + len(scales)), rate, step)
+        with np.errstate(over="ignore"):
+            table = np.concatenate([np.ones((len(times), 1)), signs * np.exp(logs + scales)], axis=1)
+        return torch.as_tensor(table, dtype=system.dtype, device=system.device)
+
+    recorder.combine(moments, weights(moments), rows)
+    torch.mv(rows.t(), weights(np.array([duration]))[0], out=state.flat)
+    return len(scales)
+
+
+def _powers(system: System, state: State, rate: float) -> tuple[Tensor, NDArray[np.float64]]:
+    """Return x* and N^k e(0), or without a leak x(0) and N^k F(x(0)), as rows, and the logarithms of their scales.
+
+    Each power is scaled to a largest entry of 1, so that a deep network's neither overflow nor vanish.
+    """
+    fixed, power = system.new_state(), system.new_state()
+    if rate > 0:
+        system.sweep(fixed)
+        torch.sub(state.flat, fixed.flat, out=power.flat)
+    else:
+        fixed.flat.copy_(state.flat)
+        system.field(state, power)
+    rows, scales = [fixed.flat], [torch.zeros((), dtype=torch.float64, device=system.device)]
+    coupling = LinearPart(system)
+    moving = set(system.dynamic)
+    while moving:
+        scale = power.flat.abs().amax().clamp_min(torch.finfo(system.dtype).tiny)
+        power.flat.div_(scale)
+        rows.append(power.flat)
+        scales.append(scales[-1] + scale.double().log())
+        after = system.new_state()
+        moving = coupling.apply(power, after, moving)
+        power = after
+    return torch.stack(rows), torch.stack(scales[1:]).cpu().numpy()
+
+
+def _coefficients(
+    times: NDArray[np.float64], k: NDArray[np.int64], rate: float, step: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return log |c_k(t)| and the sign of c_k(t), shape (time, k) both."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if step is None:
+            t = times[:, None]
+            flow: NDArray[np.float64] = np.where(k == 0, 0.0, k * np.log(t)) - rate * t - gammaln(k + 1)
+            return flow, np.ones(flow.shape)
+        n: NDArray[np.float64] = np.rint(times / step)[:, None]
+        keep = 1.0 - step * rate
+        left = np.maximum(n - k, 0.0)
+        logs: NDArray[np.float64] = gammaln(n + 1) - gammaln(k + 1) - gammaln(left + 1) + k * np.log(step)
+        logs += np.where(left == 0, 0.0, left * np.log(np.abs(keep)))
+        logs[k > n] = -np.inf
+        signs: NDArray[np.float64] = np.where(left % 2 == 0, 1.0, np.sign(keep))
+        return logs, signs

@@ -1,0 +1,142 @@
+"""The exponential of a linear system on a Krylov space, for systems with cycles or several rates."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.linear import LinearPart
+from neurodyn.system import State, System
+
+_DIMENSION = 40
+"""The largest Krylov space; where it does not reach, the run is split."""
+
+
+def krylov(
+    system: System,
+    state: State,
+    moments: NDArray[np.float64],
+    duration: float,
+    step: float | None,
+    recorder: Recorder,
+) -> int:
+    """Record x(t) = x(0) + t φ₁(tA) F(x(0)), or the Euler iterates, leave `state` at the end, and count evaluations.
+
+    With an orthonormal basis V of the Krylov space of F(x(0)) and H = Vᵀ A V, t φ₁(tA) F ≈ ‖F‖ V t φ₁(tH) e₁; for the
+    Euler iterates, h Σ_{j<n} (1 + hA)^j takes the place of t φ₁(tA).
+
+    Parameters
+    ----------
+    system
+        A linear system.
+    state
+        x(0); on return, x(duration).
+    moments
+        The times to record.
+    duration
+        The end.
+    step
+        The Euler step h, or None for the flow.
+    recorder
+        Where the states go.
+
+    Returns
+    -------
+    int
+        Evaluations of the vector field.
+
+    References
+    ----------
+    R. B. Sidje, Expokit, ACM Trans. Math. Softw. 24 (1998), for the error estimate.
+    """
+    linear = LinearPart(system)
+    evaluations, saved, time = 0, 0, 0.0
+    accuracy = 1e-13 if system.dtype == torch.float64 else 1e-7
+    while True:
+        slope = system.new_state()
+        system.field(state, slope)
+        basis, small, tail = _arnoldi(system, linear, slope)
+        evaluations += 1 + len(small)
+        size = float(torch.linalg.vector_norm(slope.flat))
+        bound = accuracy * max(float(torch.linalg.vector_norm(state.flat)), size)
+        span = _reach(small, tail * size, duration - time, step, bound)
+        last = span == duration - time
+        upto = len(moments) if last else int(np.searchsorted(moments, time + span, side="right"))
+        rows = torch.cat([state.flat[None], basis])
+        if upto > saved:
+            table = _integrals(small, moments[saved:upto] - time, step)[0]
+            recorder.combine(moments[saved:upto], _weights(size * table, state.flat), rows)
+        table = _integrals(small, np.array([span]), step)[0]
+        torch.mv(rows.t(), _weights(size * table, state.flat)[0], out=slope.flat)
+        state.flat.copy_(slope.flat)
+        if last:
+            return evaluations
+        saved, time = upto, time + span
+
+
+def _arnoldi(system: System, linear: LinearPart, start: State) -> tuple[Tensor, NDArray[np.float64], float]:
+    """Return an orthonormal basis V (rows) of the Krylov space of `start`, H = Vᵀ A V, and how much it misses."""
+    size = torch.linalg.vector_norm(start.flat)
+    if float(size) == 0.0:
+        return start.flat[None, :][:0], np.zeros((0, 0)), 0.0
+    basis = torch.empty(_DIMENSION, len(start.flat), dtype=system.dtype, device=system.device)
+    basis[0] = start.flat / size
+    h = np.zeros((_DIMENSION + 1, _DIMENSION))
+    image = system.new_state()
+    for j in range(_DIMENSION):
+        vector = system.new_state(basis[j])
+        linear.apply(vector, image)
+        linear.decay(vector, image)
+        scale = float(torch.linalg.vector_norm(image.flat))
+        # Once more than Gram–Schmidt asks for, or rounding would spoil the orthogonality.
+        for _ in range(2):
+            overlap = basis[: j + 1] @ image.flat
+            image.flat.sub_(torch.mv(basis[: j + 1].t(), overlap))
+            h[: j + 1, j] += overlap.double().cpu().numpy()
+        h[j + 1, j] = float(torch.linalg.vector_norm(image.flat))
+        if h[j + 1, j] <= 4 * torch.finfo(system.dtype).eps * scale:
+            return basis[: j + 1], h[: j + 1, : j + 1], 0.0
+        if j + 1 < _DIMENSION:
+            basis[j + 1] = image.flat / h[j + 1, j]
+    return basis, h[:-1], float(h[-1, -1])
+
+
+def _integrals(
+    small: NDArray[np.float64], times: NDArray[np.float64], step: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return t φ₁(tH) e₁ and t² φ₂(tH) e₁, or their sums over Euler steps, at each time; shape (time, m) both."""
+    m = len(small)
+    first = np.eye(m, 1)[:, 0]
+    if m == 0:
+        return np.zeros((len(times), 0)), np.zeros((len(times), 0))
+    if step is None:
+        padded = np.zeros((m + 2, m + 2))
+        padded[:m, :m], padded[:m, m], padded[m, m + 1] = small, first, 1.0
+        exponentials = scipy.linalg.expm(times[:, None, None] * padded)
+        return exponentials[:, :m, m], exponentials[:, :m, m + 1]
+    steps = np.rint(times / step).astype(np.int64)
+    inner, outer = np.zeros((steps.max(initial=0) + 1, m)), np.zeros((steps.max(initial=0) + 1, m))
+    for n in range(len(inner) - 1):
+        inner[n + 1] = inner[n] + step * (small @ inner[n] + first)
+        outer[n + 1] = outer[n] + step * (small @ outer[n] + inner[n])
+    return inner[steps], outer[steps]
+
+
+def _reach(small: NDArray[np.float64], tail: float, remaining: float, step: float | None, bound: float) -> float:
+    """Return how far the Krylov space reaches within the bound on the error, by halving the remaining time."""
+    span = remaining
+    while tail > 0:
+        error = tail * abs(float(_integrals(small, np.array([span]), step)[1][0, -1]))
+        if error <= bound or (step is not None and span <= step * (1 + 1e-9)):
+            break
+        span = span / 2 if step is None else max(1.0, np.floor(span / step / 2 + 1e-9)) * step
+    return span
+
+
+def _weights(table: NDArray[np.float64], like: Tensor) -> Tensor:
+    ones = np.ones((len(table), 1))
+    return torch.as_tensor(np.concatenate([ones, table], axis=1), dtype=like.dtype, device=like.device)

@@ -1,0 +1,61 @@
+"""The linear part of a linear system: dx/dt = A x + b, with A = −leak/τ + N."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from neurodyn.system import State, System
+
+
+class LinearPart:
+    """A and N of a system that is linear in its state, without the constants b and the maps' offsets.
+
+    Parameters
+    ----------
+    system
+        A linear system.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._depends = system.network.graph(p.name for p in system.free)
+        self._free = frozenset(p.name for p in system.free)
+        self._rates = {p.name: p.leak / p.tau for p in system.free if p.tau > 0}
+        self._offset: Tensor | None = None
+        if system.has_offsets:
+            zero, offset = system.new_state(torch.zeros_like(system.new_state().flat)), system.new_state()
+            system.couple(zero, offset)
+            self._offset = offset.flat
+
+    def apply(self, state: State, out: State, moving: Collection[str] | None = None) -> set[str]:
+        """Write N x into `out`, and return which dynamic populations may not be 0 there.
+
+        Parameters
+        ----------
+        state
+            x.
+        out
+            Where N x goes.
+        moving
+            The dynamic populations of x that may not be 0; all if None.
+        """
+        active = set(self._system.dynamic if moving is None else moving)
+        reached: set[str] = set()
+        for name in self._system.instantaneous:
+            if active & set(self._depends.predecessors(name)):
+                active.add(name)
+        for name in self._system.dynamic:
+            if active & set(self._depends.predecessors(name)):
+                reached.add(name)
+        self._system.couple(state, out, self._free - active)
+        if self._offset is not None:
+            out.flat.sub_(self._offset)
+        return reached
+
+    def decay(self, state: State, out: State) -> None:
+        """Subtract leak/τ · x from `out`, which makes A x of N x."""
+        for name, rate in self._rates.items():
+            out.activity[name].sub_(state.activity[name], alpha=rate)

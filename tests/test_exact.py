@@ -1,0 +1,166 @@
+"""The closed form, against loops, adaptive integration and dense matrix exponentials."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import neurodyn as nd
+from neurodyn.models import activation_relaxation as ar
+
+
+def bound(sizes=(8, 7, 6, 5), output="clamped", dtype=torch.float64, seed=0, scale=1.0):
+    """An AR network with inputs and targets."""
+    module = nd.mlp(list(sizes), seed=seed, dtype=dtype)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(scale)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(3, sizes[0], generator=generator, dtype=torch.float64).to(dtype)
+    t = torch.randn(3, sizes[-1], generator=generator, dtype=torch.float64).to(dtype)
+    return ar.network(module, output=output), x, t
+
+
+def rotation():
+    """A linear network with a cycle, two rates, a drive, an offset, and an instantaneous population in between."""
+    torch.manual_seed(0)
+    return nd.Network(
+        "rotation",
+        [
+            nd.Population("drive", 3, clamp=nd.Input()),
+            nd.Population("a", 3, initial=1.0),
+            nd.Population("b", 3, tau=2.0, leak=0.5, initial=0.3),
+            nd.Population("between", 3, tau=0.0, leak=2.0),
+        ],
+        [
+            nd.Coupling("a", "b", gain=-0.5),
+            nd.Coupling("b", "between", nd.Forward(nn.Linear(3, 3, dtype=torch.float64)), gain=1.5),
+            nd.Coupling("between", "a"),
+            nd.Coupling("drive", "a"),
+        ],
+    )
+
+
+def largest_difference(a: xr.Dataset, b: xr.Dataset) -> float:
+    assert set(a.data_vars) == set(b.data_vars)
+    return max(float(abs(a[name] - b[name]).max()) for name in a.data_vars)
+
+
+@pytest.mark.parametrize("output", ["clamped", "relaxing"])
+@given(step=st.floats(0.01, 1.99), sizes=st.lists(st.integers(1, 9), min_size=2, max_size=6), seed=st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_euler_iterates_equal_the_loop(output, step, sizes, seed):
+    network, x, t = bound(sizes, output, seed=seed)
+    loop = nd.simulate(network, x, t, duration=30 * step, solver=nd.Euler(step))
+    closed = nd.simulate(network, x, t, duration=30 * step, solver=nd.Exact(euler_step=step))
+    assert closed.sizes["time"] == 31
+    assert largest_difference(loop, closed) < 1e-11 * max(1.0, float(abs(loop["x1"]).max()))
+
+
+def test_float32_iterates_equal_the_loop():
+    network, x, t = bound((20, 30, 20, 10), dtype=torch.float32)
+    loop = nd.simulate(network, x, t, duration=10.0, solver=nd.Euler(0.1))
+    closed = nd.simulate(network, x, t, duration=10.0, solver=nd.Exact(euler_step=0.1))
+    assert closed["x1"].dtype == np.float32
+    assert largest_difference(loop, closed) < 1e-5
+
+
+@pytest.mark.parametrize("output", ["clamped", "relaxing"])
+def test_flow_equals_tight_integration_and_is_the_default(output):
+    network, x, t = bound(output=output)
+    closed = nd.simulate(network, x, t, duration=12.0)
+    stepped = nd.simulate(network, x, t, duration=12.0, solver=nd.Adaptive(rtol=1e-12, atol=1e-13))
+    assert closed.attrs["solver"].startswith("Exact")
+    assert largest_difference(closed, stepped) < 1e-10
+
+
+def test_flow_is_exact_at_time_zero():
+    network, x, t = bound()
+    start = nd.simulate(network, x, t, duration=1.0, save_at=[0.0]).isel(time=0)
+    stepped = nd.simulate(network, x, t, duration=1.0, solver=nd.Euler(0.5)).isel(time=0)
+    assert largest_difference(start, stepped) < 1e-14
+
+
+@pytest.mark.parametrize("duration", [1.0, 10.0, 60.0])
+def test_cycles_and_several_rates_take_the_krylov_exponential(duration):
+    network, x = rotation(), torch.ones(2, 3, dtype=torch.float64)
+    closed = nd.simulate(network, x, duration=duration, save_at=41)
+    stepped = nd.simulate(network, x, duration=duration, solver=nd.Adaptive(rtol=1e-12, atol=1e-13), save_at=41)
+    assert closed.attrs["solver"].startswith("Exact")
+    assert largest_difference(closed, stepped) < 1e-9
+    loop = nd.simulate(network, x, duration=duration, solver=nd.Euler(0.25))
+    iterates = nd.simulate(network, x, duration=duration, solver=nd.Exact(euler_step=0.25))
+    assert largest_difference(loop, iterates) < 1e-10
+
+
+def test_krylov_equals_the_dense_exponential_beyond_one_krylov_space():
+    torch.manual_seed(0)
+    recurrent = nn.Linear(120, 120, bias=False, dtype=torch.float64)
+    nn.init.normal_(recurrent.weight)
+    network = nd.Network("recurrent", [nd.Population("x", 120)], [nd.Coupling("x", "x", nd.Forward(recurrent))])
+    start = torch.randn(3, 120, dtype=torch.float64)
+    run = nd.simulate(network, None, duration=2.0, initial={"x": start}, save_at=5)
+    matrix = recurrent.weight.detach() - torch.eye(120, dtype=torch.float64)
+    for time in run["time"].values:
+        expected = start @ torch.linalg.matrix_exp(time * matrix).T
+        error = np.abs(run["x"].sel(time=time).values - expected.numpy()).max()
+        assert error < 1e-10 * float(expected.abs().max())
+
+
+def test_without_leak_the_series_is_a_polynomial():
+    populations = [nd.Population("a", 1, leak=0.0, initial=1.0), nd.Population("b", 1, leak=0.0, initial=2.0)]
+    network = nd.Network("integrators", [*populations, nd.Population("c", 1, leak=0.0)],
+                         [nd.Coupling("a", "b"), nd.Coupling("b", "c")])  # fmt: skip
+    run = nd.simulate(network, None, duration=3.0, save_at=[0.0, 1.0, 3.0])
+    np.testing.assert_allclose(run["c"].values.ravel(), [0.0, 2.5, 10.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [nd.Exact(), nd.Exact(euler_step=0.1)])
+def test_deep_nets_and_long_times_neither_overflow_nor_lose_precision(solver):
+    runs = {}
+    for dtype in (torch.float32, torch.float64):
+        network, x, t = bound((10,) * 101, dtype=dtype, scale=1.5)
+        runs[dtype] = nd.simulate(network, x, t, duration=1000.0, solver=solver, save_at=[1.0, 50.0, 100.0, 1000.0])
+    for name, wanted in runs[torch.float64].data_vars.items():
+        error = abs(runs[torch.float32][name] - wanted).max()
+        assert float(error) < 1e-5 * float(abs(wanted).max())
+
+
+def test_backward_from_a_run_that_stops_early_equals_the_loop():
+    network, x, t = bound()
+    gradients = []
+    for solver in (nd.Euler(0.1), nd.Exact(euler_step=0.1)):
+        for stage in network.forward:
+            for parameter in stage.parameters:
+                parameter.grad = None
+        nd.backward(network, x, t, duration=2.0, solver=solver)
+        gradients.append([p.grad.clone() for stage in network.forward for p in stage.parameters])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
+
+
+def test_streamed_in_chunks_is_the_same(tmp_path, monkeypatch):
+    from neurodyn import trajectory
+
+    network, x, t = bound()
+    whole = nd.simulate(network, x, t, duration=5.0, save_at=23)
+    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 2000)
+    xr.testing.assert_identical(nd.simulate(network, x, t, duration=5.0, save_at=23, store=tmp_path / "r.zarr"), whole)
+
+
+def test_what_has_no_closed_form_is_refused():
+    network, x, t = bound()
+    with pytest.raises(ValueError, match=r"until"):
+        nd.simulate(network, x, t, duration=1.0, solver=nd.Exact(), until=nd.steady())
+    with pytest.raises(ValueError, match=r"whole number of Euler steps"):
+        nd.simulate(network, x, t, duration=1.05, solver=nd.Exact(euler_step=0.1))
+    with pytest.raises(ValueError, match=r"multiples of their step"):
+        nd.simulate(network, x, t, duration=1.0, solver=nd.Exact(euler_step=0.1), save_at=[0.25])
+    with pytest.raises(ValueError, match=r"euler_step of Exact must be positive"):
+        nd.Exact(euler_step=0.0)
+    squashed = nd.Network("squashed", [nd.Population("x", 2)], [nd.Coupling("x", "x", nd.Forward(nn.Tanh()))])
+    with pytest.raises(ValueError, match=r"'squashed' is not linear"):
+        nd.simulate(squashed, None, duration=1.0, solver=nd.Exact())
