@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, FancyBboxPatch
-from neurodyn.models import activation_relaxation as ar
-from neurodyn.models import predictive_coding as pc
 from torch import nn
 
 import neurodyn as nd
 from neurodyn import diagram, plot
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
 from tests.problems import PROBLEMS
 
 matplotlib.use("agg")
