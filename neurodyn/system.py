@@ -39,21 +39,25 @@ class State:
 
 @dataclass
 class _Equation:
-    """τ dx/dt = −leak x + Σ gain · map, with the gains divided by τ, or by the leak of an instantaneous population."""
+    """dx/dt = scale · (−leak x + Σ gain · map), with 1/τ as the scale; for an instantaneous x, 1/leak · Σ gain · map.
+
+    The sum is scaled last: divided gains would round, and what balances exactly would no longer do so.
+    """
 
     name: str
-    decay: float
+    scale: float
+    leak: float
     constant: Tensor | None
     terms: list[tuple[Term, float, str | None]]
     """Each bound map, its factor, and its source where a silent source may be skipped."""
 
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         terms = iter(self.terms)
-        if self.decay != 0.0:
+        if self.leak != 0.0:
             if self.constant is None:
-                torch.mul(activity[self.name], -self.decay, out=out)
+                torch.mul(activity[self.name], -self.leak, out=out)
             else:
-                torch.add(self.constant, activity[self.name], alpha=-self.decay, out=out)
+                torch.add(self.constant, activity[self.name], alpha=-self.leak, out=out)
         elif self.constant is not None:
             out.copy_(self.constant)
         else:
@@ -66,6 +70,8 @@ class _Equation:
         for term, gain, source in terms:
             if source not in silent:
                 term.add(activity, out, gain)
+        if self.scale != 1.0:
+            out.mul_(self.scale)
 
 
 class System:
@@ -208,7 +214,8 @@ class System:
         self.points.expire()
         for name in (*self.instantaneous, *self.dynamic):
             block = (state if name in self._instant else out).activity[name]
-            _Equation(name, 0.0, None, self._equations[name].terms).evaluate(state.activity, block, silent)
+            equation = self._equations[name]
+            _Equation(name, equation.scale, 0.0, None, equation.terms).evaluate(state.activity, block, silent)
 
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""
@@ -236,16 +243,16 @@ class System:
         self.points.expire()
         for name in self.structure.order:
             equation = self._equations[name]
-            out = state.activity[name]
-            if equation.decay == 0.0 and name in self.dynamic:
+            leak = self.network[name].leak
+            if leak == 0.0:
                 raise ValueError(
                     f"population {name} has no leak and does not depend on itself, so it has no equilibrium; give it a "
                     "leak > 0"
                 )
-            # x = Σ gain · map / leak: the equation without its own decay, scaled.
-            _Equation(name, 0.0, equation.constant, equation.terms).evaluate(state.activity, out)
-            if name in self.dynamic:
-                out.div_(equation.decay)
+            # x = Σ gain · map / leak, as if every population were instantaneous.
+            _Equation(name, 1.0 / leak, 0.0, equation.constant, equation.terms).evaluate(
+                state.activity, state.activity[name]
+            )
 
     def _take_points_from_forward(self) -> None:
         begins = self.network.start(frozenset(self.clamped), frozenset(self._initial))
@@ -305,7 +312,6 @@ class System:
         return value.detach()
 
     def _equation(self, population: Population) -> _Equation:
-        scale = 1.0 / (population.tau or population.leak)
         constant: Tensor | None = None
         terms: list[tuple[Term, float, str | None]] = []
         for coupling in self.network.into(population.name):
@@ -315,11 +321,13 @@ class System:
                 if constant is None:
                     shape = (self.samples, *self.shapes[population.name])
                     constant = torch.zeros(shape, dtype=self.dtype, device=self.device)
-                term.add(self.clamped, constant, coupling.gain * scale)
+                term.add(self.clamped, constant, coupling.gain)
             else:
                 source = coupling.source if coupling.map.homogeneous else None
-                terms.append((term, coupling.gain * scale, source))
-        return _Equation(population.name, population.leak * scale if population.tau else 0.0, constant, terms)
+                terms.append((term, coupling.gain, source))
+        if population.tau == 0:
+            return _Equation(population.name, 1.0 / population.leak, 0.0, constant, terms)
+        return _Equation(population.name, 1.0 / population.tau, population.leak, constant, terms)
 
 
 def _inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
