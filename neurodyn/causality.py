@@ -1,15 +1,21 @@
 """What discrete inference has to evaluate: only what has begun to move and can still reach pending plasticity.
 
-Both cones are read off the declaration. From the start, a change spreads by one coupling a step: a population whose
-equation is still in balance rests, exactly. And what no pending update depends on, through the couplings of the steps
-in between, need not be evaluated.
+Both causal cones are read off the declaration.
+
+- From the start, onwards in time: after a forward pass x̄_l = g_l(x̄_{l−1}), an error e_l = x_l − g_l(x_{l−1}) is 0,
+  and a value that only such errors enter rests. Whatever is not in balance moves, and the change spreads from there,
+  from one dynamic population to the next in a step.
+- From the plasticity, backwards in time: a rule that acts at step n reads two populations there; to advance those from
+  step n − 1 takes what enters them, and so on down to the start. Nothing else is evaluated.
+
+In Z-IL the two cones meet in one error population a step, so that it costs little more than backprop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from neurodyn.drives import ForwardValue, Input
 from neurodyn.maps import Forward, Identity
@@ -19,8 +25,8 @@ from neurodyn.timing import OnSpike
 if TYPE_CHECKING:
     from neurodyn.network import Coupling, Network, Population
 
-Symbol = Stage | str | None
-"""What a population is known to hold: the forward pass's value after a stage, "input", "zero", or nothing known."""
+Symbol = Stage | Literal["input", "zero"] | None
+"""What a population is known to hold: the forward pass's value after a stage, its input, 0, or nothing known."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Step:
 def read_start(network: Network, clamped: Collection[str], overridden: Collection[str] = ()) -> Start:
     """Read off a declaration what balances before the first step.
 
+    The instantaneous populations are followed symbolically: one that receives gain · x̄_l and −gain · x̄_l is 0.
+
     Parameters
     ----------
     network
@@ -74,58 +82,57 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
         The populations that start elsewhere than the declaration says.
     """
     before = input_of(network)
-    holds: dict[str, Symbol] = {}
-    balanced: set[str] = set()
-    free = [p for p in network.populations if p.name not in clamped]
-    for population in network.populations:
-        drive = population.clamp if population.name in clamped else population.initial
-        if population.name in overridden:
-            holds[population.name] = None
-        elif isinstance(drive, ForwardValue):
-            holds[population.name] = drive.stage
-        elif isinstance(drive, Input) and network.forward:
-            holds[population.name] = "input"
-        elif population.name not in clamped and population.tau > 0 and drive == 0.0:
-            holds[population.name] = "zero"
-        else:
-            holds[population.name] = None
+    holds = {p.name: None if p.name in overridden else _declared(network, p, clamped) for p in network.populations}
 
-    def total(population: Population) -> dict[Symbol, float] | None:
-        """Add up gain · map by what it is known to be; None if something is not known."""
-        result: dict[Symbol, float] = {}
+    def received(population: Population) -> dict[Symbol, float] | None:
+        """Add up the gains of each symbol that enters a population, but for 0; None if something is not known."""
+        gains: dict[Symbol, float] = {}
         for coupling in network.into(population.name):
             symbol = _through(coupling, holds[coupling.source], before)
             if symbol is None:
                 return None
             if symbol != "zero":
-                result[symbol] = result.get(symbol, 0.0) + coupling.gain
-        return {symbol: gain for symbol, gain in result.items() if gain}
+                gains[symbol] = gains.get(symbol, 0.0) + coupling.gain
+        return {symbol: gain for symbol, gain in gains.items() if gain}
 
-    instantaneous = {p.name: p for p in free if p.tau == 0}
     for name in network.instantaneous_order:
-        balance = total(instantaneous[name]) if name in instantaneous else None
-        if balance == {}:
-            holds[name] = "zero"
-        elif balance is not None and list(balance.values()) == [instantaneous[name].leak]:
-            holds[name] = next(iter(balance))
-    for population in free:
-        still = population.leak == 0 or holds[population.name] == "zero"
-        if population.tau > 0 and still and total(population) == {}:
-            balanced.add(population.name)
-    return Start(holds, frozenset(n for n, symbol in holds.items() if symbol == "zero"), frozenset(balanced))
+        if name not in clamped:
+            gains = received(network[name])
+            if gains == {}:
+                holds[name] = "zero"
+            elif gains is not None and list(gains.values()) == [network[name].leak]:
+                (holds[name],) = gains
+    silent = frozenset(name for name, symbol in holds.items() if symbol == "zero")
+    resting = frozenset(
+        p.name
+        for p in network.populations
+        if p.tau > 0 and p.name not in clamped and (p.leak == 0 or p.name in silent) and received(p) == {}
+    )
+    return Start(holds, silent, resting)
 
 
 def input_of(network: Network) -> dict[Stage, Symbol]:
-    """Return what each stage of the forward pass reads: "input", or the stage before it."""
+    """Return what each stage of the forward pass reads: its input, or the value after the stage before it."""
     return dict(zip(network.forward, ("input", *network.forward), strict=False))
 
 
+def _declared(network: Network, population: Population, clamped: Collection[str]) -> Symbol:
+    """Return what a population holds at the start by its own declaration."""
+    drive = population.clamp if population.name in clamped else population.initial
+    if type(drive) is ForwardValue:
+        return drive.stage
+    if type(drive) is Input and network.forward:  # which has one input, where other networks may have several
+        return "input"
+    return "zero" if drive == 0.0 and population.tau > 0 else None
+
+
 def _through(coupling: Coupling, symbol: Symbol, before: Mapping[Stage, Symbol]) -> Symbol:
+    """Return what a coupling's map makes of a symbol."""
     if symbol == "zero" and coupling.map.homogeneous:
         return "zero"
-    if isinstance(coupling.map, Identity):
+    if type(coupling.map) is Identity:
         return symbol
-    if isinstance(coupling.map, Forward) and symbol is not None and before.get(coupling.map.stage) == symbol:
+    if type(coupling.map) is Forward and symbol is not None and before.get(coupling.map.stage) == symbol:
         return coupling.map.stage
     return None
 
@@ -155,7 +162,7 @@ class Schedule:
         self._plans: dict[tuple[int, tuple[tuple[int, int], ...]], dict[int, Step]] = {}
 
     def _spread(self, begins: Start) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
-        """For each step, work out who is still exactly 0, and who moves in it."""
+        """Follow the change onwards: for each step, who is still exactly 0, and who moves in it."""
         silent: list[frozenset[str]] = []
         moves: list[frozenset[str]] = []
         changed: set[str] = set()
@@ -164,13 +171,8 @@ class Schedule:
                 if self._reads[name] & changed:
                     changed.add(name)
             silent.append(begins.silent - changed)
-            moves.append(
-                frozenset(
-                    name
-                    for name in self._dynamic
-                    if name not in begins.resting or name in changed or self._reads[name] & changed
-                )
-            )
+            resting = {n for n in begins.resting - changed if not self._reads[n] & changed}
+            moves.append(frozenset(self._dynamic) - resting)
             changed |= moves[-1]
         return silent, moves
 
@@ -196,30 +198,27 @@ class Schedule:
         return self._plans[key]
 
     def _plan(self, first: int, pending: Mapping[int, int]) -> dict[int, Step]:
+        """Follow the dependencies backwards, from the last step at which a rule may act to the first."""
         plan: dict[int, Step] = {}
-        later: set[str] = set()
+        needed_later: set[str] = set()
         for step in range(self._steps, first - 1, -1):
-            acting = self._acting(step, pending)
+            acting = self._read_by_plasticity(step, pending)
             if not (acting or plan):
                 continue
-            advance = tuple(name for name in self._dynamic if name in later and name in self._moves[step])
-            needed = self._closure(later | acting, advance)
+            advance = tuple(n for n in self._dynamic if n in needed_later and n in self._moves[step])
+            needed = needed_later.union(acting, *(self._reads[n] for n in advance))
+            for name in reversed(self._instantaneous):
+                if name in needed:
+                    needed |= self._reads[name]
             settle = tuple(n for n in self._instantaneous if n in needed and n not in self._silent[step])
             plan[step] = Step(settle, advance, self._silent[step])
-            later = needed.intersection(self._dynamic)
+            needed_later = needed.intersection(self._dynamic)
         return plan
 
-    def _acting(self, step: int, pending: Mapping[int, int]) -> set[str]:
+    def _read_by_plasticity(self, step: int, pending: Mapping[int, int]) -> set[str]:
         names: set[str] = set()
         for index, earliest in pending.items():
             rule = self._network.plasticity[index]
             if step == earliest or (step > earliest and isinstance(rule.when, OnSpike)):
                 names |= {rule.post, rule.pre} if rule.presynaptic == "live" else {rule.post}
         return names
-
-    def _closure(self, names: Iterable[str], advance: Iterable[str]) -> set[str]:
-        needed = set(names).union(*(self._reads[name] for name in advance))
-        for name in reversed(self._instantaneous):
-            if name in needed:
-                needed |= self._reads[name]
-        return needed

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from neurodyn.network import Plasticity
+from neurodyn.solvers.base import DivergenceError
 from neurodyn.system import State, System
 from neurodyn.timing import AtStep, Inference, OnSpike, SpikeDetector
 
@@ -27,6 +29,11 @@ def infer(system: System, inference: Inference, act: Act) -> None:
         γ and the number of steps.
     act
         Called whenever a rule acts.
+
+    Raises
+    ------
+    DivergenceError
+        If the activity is not finite at the last step, before any rule acts there.
     """
     rules = system.network.plasticity
     schedule = system.schedule(inference.steps)
@@ -37,8 +44,11 @@ def infer(system: System, inference: Inference, act: Act) -> None:
     for now in range(inference.steps + 1):
         if now not in plan:
             break
+        system.points.expire(plan[now].settle)
         for name in plan[now].settle:
             system.evaluate(name, state, state.activity[name], plan[now].silent)
+        if now + 1 not in plan:
+            _refuse_divergence(system, state, inference, now)
         finished = set()
         for i, earliest in pending.items():
             post = state.activity[rules[i].post]
@@ -62,6 +72,19 @@ def infer(system: System, inference: Inference, act: Act) -> None:
         for name in advance:
             state.activity[name].add_(slope.activity[name], alpha=inference.step)
         system.points.expire(advance)
+
+
+def _refuse_divergence(system: System, state: State, inference: Inference, steps: int) -> None:
+    if bool(torch.isfinite(state.flat.sum())):
+        return
+    bad = system.first_bad(state)
+    if bad is not None:  # the sum alone may have overflowed
+        raise DivergenceError(
+            f"population {bad} became non-finite within {steps} steps of inference, each of {inference.step:g}; try a "
+            "smaller step",
+            steps * inference.step,
+            bad,
+        )
 
 
 def _earliest(rule: Plasticity, inference: Inference) -> int:
