@@ -61,9 +61,10 @@ def network(
         An `nn.Sequential` of Linear, Conv2d, activations, pooling, flatten and other differentiable layers.
     learning
         When W_l learns: at the end of inference ("il"); at inference step L − l ("z-il", C2), which with a step of 1
-        (C3) equals backprop; or when its error units spike ("fa-z-il"), which needs no control signal. Units that
-        receive no feedback at step L − l (an inactive ReLU, what max-pooling passes over) may spike later, from the
-        prediction below them, and then "fa-z-il" departs from backprop.
+        (C3) equals backprop; or when its error units spike ("fa-z-il"), which needs no control signal and equals
+        "z-il" where feedback reaches every unit. A unit whose feedback is exactly 0 at step L − l (an inactive ReLU,
+        what max-pooling passes over) spikes a step later, when its prediction changes, and "fa-z-il" then departs from
+        backprop.
     error_tau
         The time constant of the error populations; 0 makes them instantaneous, as in the paper.
     steps
@@ -136,6 +137,8 @@ def _inference(learning: str, steps: int | str | None, step: float | None, layer
     if steps == "equilibrium":
         if learning != "il":
             raise ValueError(f"steps: only 'il' learns at the equilibrium, not {learning!r}")
+        if step is not None:
+            raise ValueError("step: the equilibrium is reached without steps of inference; leave it out")
         return None
     if steps is None:
         steps = 20 if learning == "il" else layers - 1
@@ -145,9 +148,8 @@ def _inference(learning: str, steps: int | str | None, step: float | None, layer
 
 
 def _when(learning: str, distance: int, window: int) -> When:
-    if learning == "z-il":
-        return AtStep(distance)
-    return OnSpike(window) if learning == "fa-z-il" else "end"
+    rules: dict[str, When] = {"il": "end", "z-il": AtStep(distance), "fa-z-il": OnSpike(window)}
+    return rules[learning]
 
 
 def _energy(activity: Activity, errors: list[str]) -> Tensor:
