@@ -1,7 +1,8 @@
-"""What to ask of a trajectory: how far it is from backprop."""
+"""What to ask of a trajectory: how far it is from backprop, and when its units spike."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -10,6 +11,7 @@ from neurodyn.drives import ForwardValue
 from neurodyn.losses import per_sample
 from neurodyn.network import Network
 from neurodyn.system import System
+from neurodyn.timing import SpikeDetector
 from neurodyn.trajectory import dataset, to_numpy
 
 
@@ -83,3 +85,47 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
         distance = ((trajectory[name] - reference[name]) ** 2).mean(dims)
         distances[name] = distance.assign_attrs(units="1", long_name=f"mean squared distance of {name}")
     return xr.Dataset(distances)
+
+
+def spikes(errors: xr.DataArray, window: int) -> xr.DataArray:
+    """Return where units spike, by the gate φ of plasticity that acts `OnSpike(window)`.
+
+    φ(ε) = 1 where ε is not 0, having been exactly 0 at the last t_d steps; before the first step counts as 0.
+
+    Parameters
+    ----------
+    errors
+        The activity of a population, recorded from the start at every step of discrete inference, e.g. by
+        `simulate(…, solver=Euler(1.0))`; with dimension `time`. For several populations,
+        `trajectory.map(spikes, window=4)`.
+    window
+        t_d, in steps.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean, with the dimensions and coordinates of `errors`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `errors` is no DataArray over evenly spaced times, or the window no integer ≥ 1.
+
+    References
+    ----------
+    Song et al., "Can the Brain Do Backpropagation?" (2020), §4.
+    """
+    if not isinstance(errors, xr.DataArray):
+        raise TypeError(f"errors must be one population's activity, a DataArray, not a {type(errors).__name__}")
+    if "time" not in errors.dims:
+        raise ValueError(f"errors: it has no dimension 'time', but {', '.join(map(str, errors.dims)) or 'none'}")
+    intervals = np.diff(errors["time"].values)
+    if intervals.size and not np.allclose(intervals, intervals[0]):
+        raise ValueError("errors: the times are not evenly spaced; record every step, with save_at='steps'")
+    detector = SpikeDetector(window)
+    steps = errors.transpose("time", ...)
+    fired = np.empty(steps.shape, dtype=bool)
+    for now, activity in zip(fired, steps.to_numpy(), strict=True):
+        now[...] = detector.step(torch.tensor(activity)).numpy()
+    attributes = {"units": "1", "long_name": f"spikes of population {errors.name}"}
+    return steps.copy(data=fired).drop_attrs(deep=False).assign_attrs(attributes).transpose(*errors.dims)

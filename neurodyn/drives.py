@@ -124,6 +124,8 @@ class Noisy(Drive):
 
     def __post_init__(self) -> None:
         positive("sigma of the noise", self.sigma)
+        object.__setattr__(self, "reads_targets", self.drive.reads_targets)
+        object.__setattr__(self, "optional", self.drive.optional)
 
     def value(self, population: str, data: Data) -> Tensor | None:
         value = self.drive.value(population, data)

@@ -80,6 +80,10 @@ class Population:
             raise ValueError(f"population {self.name}: leak must be ≥ 0, not {self.leak!r}")
         if self.tau == 0 and self.leak == 0:
             raise ValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
+        if self.tau == 0 and self.initial != 0.0:
+            raise ValueError(
+                f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
+            )
         if not isinstance(self.initial, Drive) and not math.isfinite(self.initial):
             raise ValueError(f"population {self.name}: it cannot start from {self.initial!r}; give a finite number")
 
