@@ -1,85 +1,209 @@
 """Activation relaxation (AR): the activities relax to the gradients of backprop.
 
 B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical Approximation to
-Backpropagation in the Brain" (2020).
+Backpropagation in the Brain" (2020), and "Investigating the Scalability and Biological Plausibility of the Activation
+Relaxation Algorithm" (2020), the second paper.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from neurodyn import (
     Coupling,
     Feedback,
+    FeedbackWeights,
     ForwardValue,
     Input,
     LossGradient,
     Network,
+    Observable,
     Plasticity,
     Population,
+    Stage,
     cut,
 )
 from neurodyn.losses import Loss, squared_error
+from neurodyn.maps import Activity
+
+_OPTIONS = {
+    "feedback": ("transpose", "fixed", "learned"),
+    "relaxation_derivative": ("frozen", "live", "none"),
+    "weight_derivative": ("frozen", "live", "none"),
+    "presynaptic": ("frozen", "live"),
+    "output": ("clamped", "relaxing"),
+    "simplified": ("all", "convolutional", "fully connected"),
+}
 
 
 def network(
     module: nn.Module,
     *,
+    feedback: Literal["transpose", "fixed", "learned"] = "transpose",
+    relaxation_derivative: Literal["frozen", "live", "none"] = "frozen",
+    weight_derivative: Literal["frozen", "live", "none"] = "frozen",
+    presynaptic: Literal["frozen", "live"] = "frozen",
     output: Literal["clamped", "relaxing"] = "clamped",
+    simplified: Literal["all", "convolutional", "fully connected"] = "all",
     loss: Loss = squared_error,
+    seed: int = 0,
 ) -> Network:
     """Declare the AR network of a feedforward module, cut after the activations: x_l = g_l(x_{l−1}).
 
     From the forward pass, x_l(0) = x̄_l, all layers relax in parallel to x_l = ∂ℒ/∂x̄_l (eqs. 4–5)::
 
-        dx_l/dt = −x_l + J_{l+1}ᵀ x_{l+1},    J_{l+1} = ∂g_{l+1}/∂x_l at x̄_l
+        dx_l/dt = −x_l + J_{l+1}ᵀ x_{l+1},    J_{l+1} = ∂g_{l+1}/∂x_l = diag(f'(h_{l+1})) W_{l+1} at x̄_l
         ΔW_l ∝ −(x_l ⊙ f'(h_l)) x̄_{l−1}ᵀ     (eq. 1)
+
+    The options make it more plausible, each alone or together.
 
     Parameters
     ----------
     module
         An `nn.Sequential` of Linear, Conv2d, activations, pooling, flatten and other differentiable layers.
+    feedback
+        The way back: the "transpose" Wᵀ; or "fixed" random weights ψ, as in feedback alignment; or ψ that are "learned"
+        along with W, Δψ_l = (ΔW_l)ᵀ (eq. 6).
+    relaxation_derivative
+        f' in the relaxation: at the "frozen" forward pass; at the "live" activity, f'(W_{l+1} x_l) (second paper, §2);
+        or "none" (eq. 7).
+    weight_derivative
+        f' in the weight update, likewise.
+    presynaptic
+        x_{l−1} in the weight update: the "frozen" x̄_{l−1}, or the "live" activity, which destroys learning (second
+        paper, figure 1d).
     output
         The output population x_L is "clamped" to ∂ℒ/∂x̄_L, or "relaxing" to it with leak 1 (eq. 2).
+    simplified
+        Which stages `feedback` and the derivatives' "none" apply to: "all", those with a convolution ("convolutional"),
+        or the others ("fully connected") (second paper, figures 2 and 6).
     loss
         One value per sample.
+    seed
+        Of the feedback weights, drawn from N(0, 0.05²).
 
     Returns
     -------
     Network
-        Populations `s` (the input) and `x1` … `xL`.
+        Populations `s` (the input) and `x1` … `xL`; observable `energy` (eq. 9), which is 0 at the start but for the
+        output, and bounded neither above nor below.
 
     Raises
     ------
     ValueError
         If a layer cannot be part of a stage, or an option is unknown.
     """
-    if output not in ("clamped", "relaxing"):
-        raise ValueError(f"output is 'clamped' or 'relaxing', not {output!r}")
+    options = {
+        "feedback": feedback,
+        "relaxation_derivative": relaxation_derivative,
+        "weight_derivative": weight_derivative,
+        "presynaptic": presynaptic,
+        "output": output,
+        "simplified": simplified,
+    }
+    for option, value in options.items():
+        if value not in _OPTIONS[option]:
+            raise ValueError(f"{option} is one of {', '.join(map(repr, _OPTIONS[option]))}, not {value!r}")
     stages = cut(module)
+    chosen = {stage for stage in stages if simplified == "all" or (simplified == "convolutional") == _convolves(stage)}
     names = ["s", *(f"x{stage.name}" for stage in stages)]
-    top = names[-1]
+
     populations = [Population("s", stages[0].input_size, clamp=Input())]
-    populations += [
-        Population(f"x{stage.name}", stage.output_size, initial=ForwardValue(stage)) for stage in stages[:-1]
-    ]
-    couplings = [
-        Coupling(above, below, Feedback(stage))
-        for below, above, stage in zip(names[1:], names[2:], stages[1:], strict=False)
-    ]
+    populations += [Population(f"x{stage.name}", stage.output_size, initial=ForwardValue(stage)) for stage in stages]
+    couplings: list[Coupling] = []
+    plasticity: list[Plasticity] = []
+    for number, (stage, below, above) in enumerate(zip(stages, names, names[1:], strict=False)):
+        simple = stage in chosen
+        weights = None
+        if number and simple and feedback != "transpose" and stage.weighted:
+            weights = FeedbackWeights(stage, seed=seed + number, learned=feedback == "learned")
+        if number:
+            without = relaxation_derivative == "none"
+            point: Literal["frozen", "live"] = "live" if relaxation_derivative == "live" else "frozen"
+            way_back = Feedback(stage, point, weights=weights, derivative=not (without and simple))
+            couplings.append(Coupling(above, below, way_back))
+        if stage.parameters:
+            derivative = "frozen" if weight_derivative == "none" and not simple else weight_derivative
+            learned = weights if feedback == "learned" else None
+            for target in (None, learned) if learned else (None,):
+                plasticity.append(
+                    Plasticity(stage, below, above, presynaptic=presynaptic, derivative=derivative, weights=target)
+                )
+
+    top, output_stage = names[-1], stages[-1]
     if output == "clamped":
-        populations.append(
-            Population(top, stages[-1].output_size, initial=ForwardValue(stages[-1]), clamp=LossGradient())
-        )
+        start = ForwardValue(output_stage)
+        populations[-1] = Population(top, output_stage.output_size, initial=start, clamp=LossGradient())
     else:
-        populations.append(Population(top, stages[-1].output_size, initial=ForwardValue(stages[-1])))
-        populations.append(Population("error", stages[-1].output_size, clamp=LossGradient()))
+        populations.append(Population("error", output_stage.output_size, clamp=LossGradient()))
         couplings.append(Coupling("error", top))
-    plasticity = [
-        Plasticity(stage, pre, post)
-        for stage, pre, post in zip(stages, names, names[1:], strict=False)
-        if stage.parameters
-    ]
-    return Network("activation relaxation", populations, couplings, plasticity, forward=stages, loss=loss)
+    return Network(
+        "activation relaxation",
+        populations,
+        couplings,
+        plasticity,
+        forward=stages,
+        loss=loss,
+        observables=[Observable("energy", lambda activity: _energy(activity, stages, names), "energy E (eq. 9)")],
+    )
+
+
+def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: int = 0) -> nn.Sequential:
+    """Build the CNN of the second paper: conv 32, max-pool, conv 64, 64, 120, classes; tanh, linear output.
+
+    Parameters
+    ----------
+    classes
+        The number of outputs.
+    input_shape
+        Channels, rows and columns of an input in [0, 1].
+    seed
+        Of the weights; the global random state is left as it was.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Kernels are 5 × 5, or 3 × 3 for inputs of fewer than 16 rows.
+
+    Raises
+    ------
+    ValueError
+        If the input is too small for two convolutions and the pooling between them.
+    """
+    channels, rows, columns = input_shape
+    kernel = 5 if min(rows, columns) >= 16 else 3
+    sides = [((side - kernel + 1) // 2) - kernel + 1 for side in (rows, columns)]
+    if min(sides) < 1:
+        raise ValueError(f"input_shape of cnn: {rows} × {columns} is too small; at least 8 × 8")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(channels, 32, kernel),
+            nn.Tanh(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, kernel),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(64 * sides[0] * sides[1], 64),
+            nn.Tanh(),
+            nn.Linear(64, 120),
+            nn.Tanh(),
+            nn.Linear(120, classes),
+        )
+
+
+def _convolves(stage: Stage) -> bool:
+    return any(isinstance(layer, nn.Conv2d) for layer in stage.layers)
+
+
+def _energy(activity: Activity, stages: Sequence[Stage], names: Sequence[str]) -> Tensor:
+    """E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9)."""
+    total = torch.zeros(len(activity["s"]), dtype=activity["s"].dtype, device=activity["s"].device)
+    for stage, below, above in zip(stages, names, names[1:], strict=False):
+        x, predicted = activity[above], stage.at(activity[below]).value
+        total += 0.5 * (x.square().flatten(1).sum(1) - predicted.square().flatten(1).sum(1))
+    return total

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from neurodyn import analysis, data
 from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
+from neurodyn.feedback import FeedbackWeights
 from neurodyn.learning import backward
 from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map
 from neurodyn.modules import mlp
@@ -27,6 +28,7 @@ __all__ = [
     "Euler",
     "Exact",
     "Feedback",
+    "FeedbackWeights",
     "Forward",
     "ForwardValue",
     "Heun",

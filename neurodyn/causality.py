@@ -220,5 +220,5 @@ class Schedule:
         for index, earliest in pending.items():
             rule = self._network.plasticity[index]
             if step == earliest or (step > earliest and isinstance(rule.when, OnSpike)):
-                names |= {rule.post, rule.pre} if rule.presynaptic == "live" else {rule.post}
+                names |= rule.reads
         return names

@@ -123,6 +123,10 @@ class LayerPoint(ABC):
         """Add gain · Jᵀ v to `out`."""
         out.add_(self.feedback(v), alpha=gain)
 
+    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
+        """Return what feedback weights ψ, in place of the transposed ones, make of v."""
+        raise TypeError(f"{type(self.layer).__name__} has no feedback weights; Linear and Conv2d have")
+
 
 class LinearPoint(LayerPoint):
     """`nn.Linear`: y = W x + b."""
@@ -149,6 +153,9 @@ class LinearPoint(LayerPoint):
         else:
             out.addmm_(v, self.weight, alpha=gain)
 
+    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
+        return v @ weights.t()
+
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         weight = v.t() @ x
@@ -173,7 +180,10 @@ class Conv2dPoint(LayerPoint):
         return functional.conv2d(x, self.weight, self.bias, *self._geometry)
 
     def feedback(self, v: Tensor) -> Tensor:
-        result: Tensor = conv2d_input(self._input_shape, self.weight, v, *self._geometry)  # type: ignore[no-untyped-call]
+        return self.feedback_through(v, self.weight)
+
+    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
+        result: Tensor = conv2d_input(self._input_shape, weights, v, *self._geometry)  # type: ignore[no-untyped-call]
         return result
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:

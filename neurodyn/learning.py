@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurodyn.checks import positive
 from neurodyn.inference import infer
@@ -12,6 +14,7 @@ from neurodyn.network import Network, Plasticity
 from neurodyn.simulate import to_equilibrium
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
+from neurodyn.stages import StagePoint
 from neurodyn.system import Inputs, State, System
 
 
@@ -64,14 +67,21 @@ def backward(
     system = System(network, inputs, targets)
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
-        if rule.presynaptic == "frozen":
-            point = system.points.frozen(rule.stage)
+        def point(where: str) -> StagePoint:
+            frozen = where == "frozen"
+            return (
+                system.points.frozen(rule.stage) if frozen else system.points.live(rule.stage, rule.pre, state.activity)
+            )
+
+        gradients = point(rule.presynaptic).layer_gradients(
+            post * (rule.gain / system.samples),
+            at=None if rule.derivative in (None, "none") else point(rule.derivative),
+            derivative=rule.derivative != "none",
+        )
+        if rule.weights is None:
+            _add(rule.stage.parameters, [gradient for layer in gradients.values() for gradient in layer])
         else:
-            point = system.points.live(rule.stage, rule.pre, state.activity)
-        gradients = point.gradient(post * (rule.gain / system.samples))
-        for parameter, gradient in zip(rule.stage.parameters, gradients, strict=True):
-            if parameter.requires_grad:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            _add(rule.weights.tensors.values(), rule.weights.gradient(gradients).values())
 
     if duration is None and network.inference is not None:
         infer(system, network.inference, act)
@@ -98,3 +108,9 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> Sta
     solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
     return state
+
+
+def _add(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if parameter.requires_grad:
+            parameter.grad = gradient.contiguous() if parameter.grad is None else parameter.grad.add_(gradient)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from neurodyn.feedback import FeedbackWeights
 from neurodyn.stages import ForwardPass, Stage, StagePoint
 
 Activity = Mapping[str, Tensor]
@@ -208,14 +209,29 @@ class Feedback(_OfStage):
         A `Stage`, or any `nn.Module`, which becomes one. It leads from the coupling's target to its source.
     point
         Where J is taken: at the "frozen" forward pass, or at the "live" activity of the coupling's target.
+    weights
+        Feedback weights ψ in place of the transposed ones.
+    derivative
+        Whether the derivatives f' of the stage's activations are applied.
     """
 
     homogeneous = True
 
-    def __init__(self, stage: Stage | nn.Module, point: Literal["frozen", "live"] = "frozen") -> None:
+    def __init__(
+        self,
+        stage: Stage | nn.Module,
+        point: Literal["frozen", "live"] = "frozen",
+        *,
+        weights: FeedbackWeights | None = None,
+        derivative: bool = True,
+    ) -> None:
         super().__init__(stage)
         if point not in ("frozen", "live"):
             raise ValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        if weights is not None and weights.stage is not self.stage:
+            raise ValueError(f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}")
+        self.weights = weights
+        self.derivative = derivative
         self.frozen = point == "frozen"
         self.linear = self.frozen or self.stage.affine
 
@@ -229,47 +245,59 @@ class Feedback(_OfStage):
         return (source,) if self.linear else (source, target)
 
     def adjoint_to(self, other: Map) -> bool:
-        return isinstance(other, Forward) and other.stage is self.stage and (not self.frozen or self.stage.affine)
+        jacobian = self.weights is None and self.derivative and (not self.frozen or self.stage.affine)
+        return jacobian and isinstance(other, Forward) and other.stage is self.stage
 
     def describe(self, source: str, target: str) -> str:
         at = "x̄" if self.frozen else target
+        matrix = f"W{self.stage.name}ᵀ" if self.weights is None else f"ψ{self.stage.name}"
+        if not self.derivative:
+            return f"{matrix} {source}"
+        if self.weights is not None:
+            return f"{matrix} (f'({at}) ⊙ {source})"
         return f"J{self.stage.name}({at})ᵀ {source}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         if self.frozen:
-            return _FrozenFeedbackTerm(points.frozen(self.stage), source)
+            return _FrozenFeedbackTerm(self, points.frozen(self.stage), source)
         if self.linear:
-            return _AffineFeedbackTerm(self.stage, source)
-        return _LiveFeedbackTerm(self.stage, points, source, target)
+            return _AffineFeedbackTerm(self, source)
+        return _LiveFeedbackTerm(self, points, source, target)
+
+    def add(self, point: StagePoint, v: Tensor, out: Tensor, gain: float) -> None:
+        """Add gain · Jᵀ v to `out`, with the stage at an operating point."""
+        weights = None if self.weights is None else self.weights.tensors
+        point.add_feedback(v, out, gain, weights=weights, derivative=self.derivative)
 
 
 class _FrozenFeedbackTerm(Term):
-    def __init__(self, point: StagePoint, source: str) -> None:
-        self._point, self._source = point, source
+    def __init__(self, map_: Feedback, point: StagePoint, source: str) -> None:
+        self._map, self._point, self._source = map_, point, source
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        self._point.add_feedback(activity[self._source], out, gain)
+        self._map.add(self._point, activity[self._source], out, gain)
 
 
 class _AffineFeedbackTerm(Term):
     """J is the same everywhere, so that the coupling does not depend on the target, but for its shape."""
 
-    def __init__(self, stage: Stage, source: str) -> None:
-        self._stage, self._source = stage, source
+    def __init__(self, map_: Feedback, source: str) -> None:
+        self._map, self._source = map_, source
         self._point: StagePoint | None = None
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         if self._point is None:
-            self._point = self._stage.at(torch.zeros_like(out))
-        self._point.add_feedback(activity[self._source], out, gain)
+            self._point = self._map.stage.at(torch.zeros_like(out))
+        self._map.add(self._point, activity[self._source], out, gain)
 
 
 class _LiveFeedbackTerm(Term):
-    def __init__(self, stage: Stage, points: OperatingPoints, source: str, target: str) -> None:
-        self._stage, self._points, self._source, self._target = stage, points, source, target
+    def __init__(self, map_: Feedback, points: OperatingPoints, source: str, target: str) -> None:
+        self._map, self._points, self._source, self._target = map_, points, source, target
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        self._points.live(self._stage, self._target, activity).add_feedback(activity[self._source], out, gain)
+        point = self._points.live(self._map.stage, self._target, activity)
+        self._map.add(point, activity[self._source], out, gain)
 
 
 class Inverse(_OfStage):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurodyn.causality import Schedule, Start, read_start
 from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy
+from neurodyn.feedback import FeedbackWeights
 from neurodyn.losses import Loss, squared_error
-from neurodyn.maps import Activity, Identity, Map
+from neurodyn.maps import Activity, Feedback, Identity, Map
 from neurodyn.stages import Stage
 from neurodyn.structure import Structure, read_structure
 from neurodyn.timing import AtStep, Inference, OnSpike, When
@@ -148,9 +149,13 @@ class Plasticity:
         At the "end" of the relaxation; `AtStep(n)` of discrete inference; or `OnSpike(window)`, for the units of `post`
         that spike.
     presynaptic
-        Where the stage's operating point is taken: at the "frozen" forward pass, or at the "live" activity of `pre`.
+        Where the presynaptic activity is taken: at the "frozen" forward pass, or at the "live" activity of `pre`.
+    derivative
+        Where the derivative f' is taken, likewise; "none" drops it. By default where the presynaptic activity is.
     gain
         The factor; negative where `post` points down the loss, as a prediction error does.
+    weights
+        Feedback weights ψ of the stage that learn in place of its parameters, by (ΔW)ᵀ.
     """
 
     stage: Stage
@@ -158,7 +163,9 @@ class Plasticity:
     post: str
     when: When = "end"
     presynaptic: Literal["frozen", "live"] = "frozen"
+    derivative: Literal["frozen", "live", "none"] | None = None
     gain: float = 1.0
+    weights: FeedbackWeights | None = None
 
     def __post_init__(self) -> None:
         if not self.stage.parameters:
@@ -173,6 +180,24 @@ class Plasticity:
             raise ValueError(
                 f"plasticity of stage {self.stage.name}: presynaptic is 'frozen' or 'live', not {self.presynaptic!r}"
             )
+        if self.derivative not in ("frozen", "live", "none", None):
+            raise ValueError(
+                f"plasticity of stage {self.stage.name}: derivative is 'frozen', 'live' or 'none', not "
+                f"{self.derivative!r}"
+            )
+        if self.weights is not None and self.weights.stage is not self.stage:
+            raise ValueError(f"plasticity of stage {self.stage.name}: {self.weights} belong to another stage")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The populations whose live activity the rule depends on."""
+        live = "live" in (self.presynaptic, self.derivative)
+        return frozenset({self.post, self.pre} if live else {self.post})
+
+    @property
+    def reads_forward(self) -> bool:
+        """Whether the rule depends on its stage at the forward pass."""
+        return "frozen" in (self.presynaptic, self.derivative)
 
 
 @dataclass(frozen=True)
@@ -249,7 +274,7 @@ class Network:
             pre, post = (self._known(end, f"plasticity of stage {rule.stage.name}") for end in (rule.pre, rule.post))
             if pre.shape is not None and post.shape is not None:
                 check_plasticity_shapes(rule, pre.shape, post.shape)
-            if rule.presynaptic == "frozen":
+            if rule.reads_forward:
                 self._check_in_forward(rule.stage, f"plasticity of stage {rule.stage.name}")
             self._check_when(rule)
         for population in self.populations:
@@ -292,6 +317,13 @@ class Network:
     def __getitem__(self, name: str) -> Population:
         """Return the population called `name`."""
         return self._known(name, f"network {self.name!r}")
+
+    def feedback_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield all feedback weights ψ, each with the name of its stage; other parameters are the module's."""
+        weights = [c.map.weights for c in self.couplings if isinstance(c.map, Feedback) and c.map.weights is not None]
+        for each in dict.fromkeys(weights):
+            for tensor in each.tensors.values():
+                yield each.stage.name, tensor
 
     def into(self, name: str) -> tuple[Coupling, ...]:
         """Return the couplings that lead into the population called `name`."""
@@ -520,7 +552,11 @@ def _equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
 
 
 def _plasticity_text(rule: Plasticity) -> str:
+    g, number = rule.stage.symbol, rule.stage.name
     pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
     sign = "−" if rule.gain > 0 else "+"
+    what = f"Δθ{number} ∝ {sign}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {sign}((∂{g}/∂W)ᵀ"
+    end = "" if rule.weights is None else ")ᵀ"
+    derivative = "" if rule.derivative in (None, rule.presynaptic) else f", f' {rule.derivative}"
     when = "at the end" if rule.when == "end" else str(rule.when)
-    return f"Δθ{rule.stage.name} ∝ {sign}(∂{rule.stage.symbol}/∂θ)ᵀ {rule.post}, pre = {pre}, {when}"
+    return f"{what} {rule.post}{end}, pre = {pre}{derivative}, {when}"

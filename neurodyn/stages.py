@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -96,6 +96,11 @@ class Stage:
     def weighted(self) -> tuple[int, ...]:
         """The places of the layers that have parameters."""
         return tuple(i for i, layer in enumerate(self.layers) if any(True for _ in layer.parameters()))
+
+    @cached_property
+    def activations(self) -> frozenset[int]:
+        """The places of the layers that are activations."""
+        return frozenset(i for i, layer in enumerate(self.layers) if is_activation(layer))
 
     @cached_property
     def affine(self) -> bool:
@@ -206,7 +211,6 @@ class StagePoint:
         self._layers: list[LayerPoint] = [layer_point(layer) for layer in stage.layers]
         last = max((i for i, layer in enumerate(self._layers) if layer.feedback_needs_forward), default=-1)
         self._needed_by_feedback = last + 1
-        self._weighted = stage.weighted
         self._values: list[Tensor] = []
 
     def move_to(self, x: Tensor) -> None:
@@ -233,24 +237,77 @@ class StagePoint:
         self.add_feedback(v, out, 1.0)
         return out
 
-    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
-        """Add gain · Jᵀ v to `out`."""
+    def add_feedback(
+        self,
+        v: Tensor,
+        out: Tensor,
+        gain: float,
+        *,
+        weights: Mapping[int, Tensor] | None = None,
+        derivative: bool = True,
+    ) -> None:
+        """Add gain · Jᵀ v to `out`.
+
+        Parameters
+        ----------
+        v
+            Shaped like g(x).
+        out
+            Shaped like x.
+        gain
+            The factor.
+        weights
+            Feedback weights in place of the transposed ones, by the place of their layer.
+        derivative
+            Whether the activations' derivatives f' are applied.
+        """
         self._advance(self._needed_by_feedback)
-        for layer in self._layers[:0:-1]:
-            v = layer.feedback(v)
-        self._layers[0].add_feedback(v, out, gain)
+        if weights is None and derivative:
+            for layer in self._layers[:0:-1]:
+                v = layer.feedback(v)
+            self._layers[0].add_feedback(v, out, gain)
+        else:
+            for place in range(len(self._layers) - 1, -1, -1):
+                v = self._back(place, v, weights or {}, derivative)
+            out.add_(v, alpha=gain)
+
+    def _back(self, place: int, v: Tensor, weights: Mapping[int, Tensor], derivative: bool) -> Tensor:
+        if place in weights:
+            return self._layers[place].feedback_through(v, weights[place].detach())
+        if not derivative and place in self.stage.activations:
+            return v
+        return self._layers[place].feedback(v)
 
     def gradient(self, v: Tensor) -> tuple[Tensor, ...]:
         """Return Σ_sample (∂g/∂θ)ᵀ v for each parameter θ of the stage, in the order of `Stage.parameters`."""
-        if not self._weighted:
-            return ()
-        self._advance(max(self._needed_by_feedback, self._weighted[-1]))
-        gradients: tuple[Tensor, ...] = ()
-        for i in range(len(self._layers) - 1, self._weighted[0] - 1, -1):
-            gradients = self._layers[i].gradient(self._values[i], v) + gradients
-            if i > self._weighted[0]:
-                v = self._layers[i].feedback(v)
-        return gradients
+        return tuple(gradient for layer in self.layer_gradients(v).values() for gradient in layer)
+
+    def layer_gradients(
+        self, v: Tensor, *, at: StagePoint | None = None, derivative: bool = True
+    ) -> dict[int, tuple[Tensor, ...]]:
+        """Return Σ_sample (∂g/∂θ)ᵀ v for the parameters θ of each layer, by the layer's place, the first one first.
+
+        Parameters
+        ----------
+        v
+            Shaped like g(x).
+        at
+            Where the derivatives f' are taken; here, if None. The presynaptic activity is that of this point.
+        derivative
+            Whether the activations' derivatives f' are applied.
+        """
+        at = self if at is None else at
+        gradients: dict[int, tuple[Tensor, ...]] = {}
+        if self.stage.weighted:
+            first, last = self.stage.weighted[0], self.stage.weighted[-1]
+            self._advance(last)
+            at._advance(at._needed_by_feedback)
+            for place in range(len(self._layers) - 1, first - 1, -1):
+                if place in self.stage.weighted:
+                    gradients[place] = self._layers[place].gradient(self._values[place], v)
+                if place > first:
+                    v = at._back(place, v, {}, derivative)
+        return dict(reversed(gradients.items()))
 
 
 class ForwardPass:

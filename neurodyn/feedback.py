@@ -1,0 +1,63 @@
+"""Feedback weights: the way back through a stage that is not the transpose of the way forth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neurodyn.layers import Conv2dPoint, LinearPoint, layer_point
+from neurodyn.stages import Stage
+
+
+class FeedbackWeights:
+    """Feedback weights ψ of a stage, in place of Wᵀ: one tensor for each Linear or Conv2d layer.
+
+    Of a Linear, ψ has the shape of Wᵀ, (in, out); of a Conv2d, it is a kernel of the same shape as W. They are drawn
+    from N(0, σ²), on the device and in the dtype of W.
+
+    Parameters
+    ----------
+    stage
+        The stage.
+    seed
+        Of the draw; the global random state is left as it was.
+    learned
+        Whether they learn; fixed ones require no gradient.
+    sigma
+        The standard deviation σ; 0.05 as in the paper.
+
+    Raises
+    ------
+    ValueError
+        If a layer with parameters is neither Linear nor Conv2d.
+
+    References
+    ----------
+    Millidge et al., "Activation Relaxation" (2020), §3.1; T. P. Lillicrap et al., Nat. Commun. 7 (2016), for fixed ones.
+    """
+
+    def __init__(self, stage: Stage, *, seed: int, learned: bool, sigma: float = 0.05) -> None:
+        self.stage = stage
+        self.learned = learned
+        generator = torch.Generator().manual_seed(seed)
+        self.tensors: dict[int, nn.Parameter] = {}
+        for place in stage.weighted:
+            layer = stage.layers[place]
+            if not isinstance(layer_point(layer), (LinearPoint, Conv2dPoint)):
+                raise ValueError(
+                    f"stage {stage.name} ({stage.label}): feedback weights replace those of Linear and of Conv2d with zero "
+                    f"padding in numbers, and {type(layer).__name__} is neither"
+                )
+            assert isinstance(layer, (nn.Linear, nn.Conv2d)), "checked above"
+            weight = layer.weight.detach()
+            shape = weight.shape[::-1] if isinstance(layer, nn.Linear) else weight.shape
+            draw = sigma * torch.randn(shape, generator=generator)
+            self.tensors[place] = nn.Parameter(draw.to(weight), requires_grad=learned)
+
+    def gradient(self, gradients: dict[int, tuple[Tensor, ...]]) -> dict[int, Tensor]:
+        """Return the gradient of each ψ, (ΔW)ᵀ of a Linear and ΔW of a Conv2d, given the stage's by layer."""
+        linear = {place for place in self.tensors if isinstance(self.stage.layers[place], nn.Linear)}
+        return {place: gradients[place][0].t() if place in linear else gradients[place][0] for place in self.tensors}
+
+    def __repr__(self) -> str:
+        return f"FeedbackWeights({self.stage}, {'learned' if self.learned else 'fixed'})"
