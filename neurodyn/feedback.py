@@ -33,7 +33,7 @@ class FeedbackWeights:
 
     References
     ----------
-    Millidge et al., "Activation Relaxation" (2020), §3.1; T. P. Lillicrap et al., Nat. Commun. 7 (2016), for fixed ones.
+    Millidge et al., "Activation Relaxation" (2020), §3.1; fixed ones: T. P. Lillicrap et al., Nat. Commun. 7 (2016).
     """
 
     def __init__(self, stage: Stage, *, seed: int, learned: bool, sigma: float = 0.05) -> None:
@@ -45,8 +45,8 @@ class FeedbackWeights:
             layer = stage.layers[place]
             if not isinstance(layer_point(layer), (LinearPoint, Conv2dPoint)):
                 raise ValueError(
-                    f"stage {stage.name} ({stage.label}): feedback weights replace those of Linear and of Conv2d with zero "
-                    f"padding in numbers, and {type(layer).__name__} is neither"
+                    f"stage {stage.name} ({stage.label}): feedback weights replace those of Linear, and of Conv2d with "
+                    f"zero padding in numbers, and {type(layer).__name__} is neither"
                 )
             assert isinstance(layer, (nn.Linear, nn.Conv2d)), "checked above"
             weight = layer.weight.detach()
