@@ -261,6 +261,13 @@ class System:
                 if held is not None and held == read:
                     self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
+    def seems_finite(self, state: State) -> bool:
+        """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
+        total = state.flat.sum()
+        for name in self.instantaneous:
+            total = total + state.activity[name].sum()
+        return bool(torch.isfinite(total))
+
     def first_bad(self, state: State) -> str | None:
         """Name the first population whose activity is not finite; None if all are."""
         for population in self.free:

@@ -20,6 +20,7 @@ from neurodyn.solvers.base import (
     SavePoints,
     Solver,
     Until,
+    fastest,
     velocity,
 )
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
@@ -103,6 +104,8 @@ class Adaptive(Solver):
                 continue
             accepted += 1
             then = duration if last else time + h
+            if not system.seems_finite(step.y):
+                self._refuse(system, step, then)
             inside = save.before(then, 1e-12 * duration)
             if inside:
                 step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
@@ -127,12 +130,18 @@ class Adaptive(Solver):
             step.slopes[0], until, time=time, evaluations=step.evaluations, accepted=accepted, rejected=rejected
         )
 
+    def _refuse(self, system: System, step: _Stepper, time: float) -> None:
+        """Raise if a population is not finite at the end of a step whose error is: one that no other reads."""
+        bad = system.first_bad(step.y)
+        if bad is not None:
+            raise DivergenceError(f"population {bad} became non-finite at time {time:g}, with {self!r}", time, bad)
+
     def _give_up(self, system: System, step: _Stepper, time: float) -> None:
-        system.settle(step.y)
-        bad = system.first_bad(step.y) or system.first_bad(step.slopes[-1]) or system.dynamic[0]
+        system.field(step.x, step.slopes[0])
+        bad, speed = fastest(system, step.slopes[0])
         raise DivergenceError(
-            f"population {bad} grows without bound at time {time:g}: the step of {self!r} shrank to nothing there; "
-            "check the couplings' gains and time constants",
+            f"population {bad} grows without bound at time {time:g}, where its |dx/dt| is {speed:.3g}: the step of "
+            f"{self!r} shrank to nothing there; check the couplings' gains and time constants",
             time,
             bad,
         )

@@ -210,6 +210,13 @@ def residual(out: State) -> float:
     return float(out.flat.abs().max()) if out.flat.numel() else 0.0
 
 
+def fastest(system: System, out: State) -> tuple[str, float]:
+    """Name the dynamic population whose max |dx/dt| is the largest, or the first whose is not a number, and say it."""
+    speeds = {name: float(out.activity[name].abs().max()) for name in system.dynamic}
+    name = max(speeds, key=lambda name: math.inf if math.isnan(speeds[name]) else speeds[name])
+    return name, speeds[name]
+
+
 def tolerance_of(until: Until | None, dtype: torch.dtype) -> float:
     """Return the residual under which a run counts as converged."""
     return (until if isinstance(until, steady) else steady()).bound(dtype)

@@ -105,7 +105,7 @@ class FixedStep(Solver):
                 recorder.record(moment, state, settled=True)
             stop = until is not None and until(time, state.activity, velocity(system, slopes[0]))
             if taken % _STEPS_BETWEEN_CHECKS == 0 or taken == steps or stop:
-                if not bool(torch.isfinite(state.flat.sum())):
+                if not system.seems_finite(state):
                     self._locate_divergence(system, state, rewind, taken, steps, duration, slopes, work)
                 rewind.copy_(state.flat)
             if stop or taken == steps:

@@ -18,6 +18,7 @@ from neurodyn.solvers.base import (
     Report,
     Solver,
     Until,
+    fastest,
 )
 from neurodyn.system import State, System
 
@@ -92,20 +93,24 @@ class TorchDiffEq(Solver):
                 options=self.options or None,
             )
         except AssertionError as error:
-            time = field.time
-            system.settle(state)
+            slope = system.new_state()
+            system.field(field.last, slope)
+            time, (bad, speed) = field.time, fastest(system, slope)
             raise DivergenceError(
-                f"{self!r} gave up at time {time:g}: {error}", time, system.first_bad(field.last) or system.dynamic[0]
+                f"population {bad}, whose |dx/dt| is {speed:.3g}, made {self!r} give up at time {time:g}: {error}",
+                time,
+                bad,
             ) from error
         for time, flat in zip(times, path, strict=True):
             moment = system.new_state(flat)
-            bad = system.first_bad(moment)
-            if bad is not None:
+            system.settle(moment)
+            lost = system.first_bad(moment)
+            if lost is not None:
                 raise DivergenceError(
-                    f"population {bad} became non-finite at time {time:g}, with {self!r}", float(time), bad
+                    f"population {lost} became non-finite at time {time:g}, with {self!r}", float(time), lost
                 )
             if time in recorder.times:
-                recorder.record(float(time), moment)
+                recorder.record(float(time), moment, settled=True)
         state.flat.copy_(path[-1])
         slope = system.new_state()
         system.field(state, slope)
