@@ -1,4 +1,4 @@
-"""What one layer of a feedforward module contributes to a stage: value, feedback, parameter gradient, inverse.
+"""What one layer of a feedforward module contributes to a stage: value, feedback, parameter gradient.
 
 Linear, Conv2d and the common activations have hand-written paths; every other layer goes through `torch.func.vjp`.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
-Function = Callable[[Tensor], Tensor]
+from neurodyn.modules import FirstUnits
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ _NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2
 _TORCH_ACTIVATIONS = tuple(
     getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
 )
-_AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d)
+_AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
 
 
 def is_activation(layer: nn.Module) -> bool:
@@ -243,6 +243,28 @@ class FlattenPoint(LayerPoint):
         return ()
 
 
+class FirstUnitsPoint(LayerPoint):
+    """`FirstUnits`: the feedback reaches the units read, and no others."""
+
+    layer: FirstUnits
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._shape = x.shape
+        y: Tensor = self.layer(x)
+        return y
+
+    def feedback(self, v: Tensor) -> Tensor:
+        out = v.new_zeros(self._shape)
+        self.add_feedback(v, out, 1.0)
+        return out
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        out[..., : self.layer.out_features].add_(v, alpha=gain)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+
 class AutogradPoint(LayerPoint):
     """Any other differentiable layer, through `torch.func.vjp`."""
 
@@ -285,68 +307,6 @@ def layer_point(layer: nn.Module) -> LayerPoint:
         return ActivationPoint(layer)
     if type(layer) in (nn.Flatten, nn.Unflatten):
         return FlattenPoint(layer)
+    if type(layer) is FirstUnits:
+        return FirstUnitsPoint(layer)
     return AutogradPoint(layer)
-
-
-def invert_layer(layer: nn.Module, stage: str) -> Function:
-    """Return the inverse function of a layer, factorised once; it is valid until the layer's weights change.
-
-    Parameters
-    ----------
-    layer
-        A square `nn.Linear` or an invertible activation.
-    stage
-        The name of its stage, for messages.
-
-    Raises
-    ------
-    ValueError
-        If the layer has no inverse, or its matrix is singular or too badly conditioned for its precision.
-    """
-    if isinstance(layer, nn.Linear) and computes(layer, nn.Linear):
-        return _invert_linear(layer, stage)
-    activation = ACTIVATIONS.get(type(layer))
-    if activation is None or activation.inverse is None:
-        raise ValueError(
-            f"stage {stage} has no inverse: {type(layer).__name__} is not invertible; use square Linear layers with "
-            "LeakyReLU, Tanh, Sigmoid, Softplus or no activation"
-        )
-    if isinstance(layer, nn.LeakyReLU) and layer.negative_slope <= 0:
-        raise ValueError(f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}")
-    inverse, (low, high) = activation.inverse, activation.range
-
-    def invert(y: Tensor) -> Tensor:
-        if not bool(((y > low) & (y < high)).all()):
-            raise ValueError(
-                f"stage {stage} cannot be inverted here: {type(layer).__name__} takes values in ({low:g}, {high:g}), "
-                f"and the activity given spans [{y.min():.4g}, {y.max():.4g}]"
-            )
-        return inverse(layer, y)
-
-    return invert
-
-
-def _invert_linear(layer: nn.Linear, stage: str) -> Function:
-    weight = layer.weight.detach()
-    if weight.shape[0] != weight.shape[1]:
-        raise ValueError(
-            f"stage {stage} has no inverse: its weights are {weight.shape[0]} × {weight.shape[1]}, and only a square "
-            "matrix can be inverted"
-        )
-    factors, pivots, info = torch.linalg.lu_factor_ex(weight)
-    diagonal = factors.diagonal().abs()
-    # The pivots only bound the conditioning, which is cheap; the exact number is worked out for the message.
-    if bool(info.any()) or bool(diagonal.min() < torch.finfo(weight.dtype).eps * diagonal.max()):
-        condition = float(torch.linalg.cond(weight.double()))
-        raise ValueError(
-            f"stage {stage} cannot be inverted in {weight.dtype}: its weights' condition number is {condition:.3g}"
-        )
-    bias = None if layer.bias is None else layer.bias.detach()
-
-    def invert(y: Tensor) -> Tensor:
-        if bias is not None:
-            y = y - bias
-        solution: Tensor = torch.linalg.lu_solve(factors, pivots, y.mT)
-        return solution.mT
-
-    return invert

@@ -1,6 +1,7 @@
 """Coupling maps: what a population makes of the activity of another.
 
-Four maps say it all: `Identity`, `Forward`, `Feedback` and `Inverse`. A new one subclasses `Map` and defines `apply`.
+Four maps say it all: `Identity`, `Forward`, `Feedback` and `Inverse`; `Modulated` scales another unit by unit. A new
+one subclasses `Map` and defines `apply`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.feedback import FeedbackWeights
+from neurodyn.inverses import check_invertible, needs_forward
+from neurodyn.modules import FirstUnits
 from neurodyn.stages import ForwardPass, Stage, StagePoint
 
 Activity = Mapping[str, Tensor]
@@ -86,6 +89,16 @@ class Map:
     """The stage that the map uses, if any."""
     frozen: bool = False
     """Whether the map needs its stage's operating point from the forward pass."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage that the map uses."""
+        return () if self.stage is None else (self.stage,)
+
+    @property
+    def frozen_stages(self) -> tuple[Stage, ...]:
+        """Those whose operating point the map needs from the forward pass."""
+        return self.stages if self.frozen else ()
 
     def apply(self, source: Tensor) -> Tensor:
         """Return the map of the source's activity; shapes (sample, …) both."""
@@ -306,8 +319,19 @@ class Inverse(_OfStage):
     Parameters
     ----------
     stage
-        A `Stage`, or any `nn.Module`, which becomes one; its layers must be invertible.
+        A `Stage`, or any `nn.Module`, which becomes one; its layers must be invertible. Units that the stage does not
+        read (`FirstUnits`) keep their value of the forward pass.
+
+    Raises
+    ------
+    ValueError
+        If a layer has no inverse.
     """
+
+    def __init__(self, stage: Stage | nn.Module) -> None:
+        super().__init__(stage)
+        check_invertible(self.stage.layers, self.stage.name)
+        self.frozen = needs_forward(self.stage.layers)
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         expected = self.stage.output_shape(target)
@@ -319,15 +343,84 @@ class Inverse(_OfStage):
         return f"{self.stage.symbol}⁻¹({source})"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        return _InverseTerm(self.stage, source)
+        return _InverseTerm(self.stage, points.frozen(self.stage) if self.frozen else None, source)
 
 
 class _InverseTerm(Term):
-    def __init__(self, stage: Stage, source: str) -> None:
+    def __init__(self, stage: Stage, point: StagePoint | None, source: str) -> None:
         self._inverse, self._source = stage.inverted(), source
+        self._at = None if point is None else point.values
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(self._inverse(activity[self._source]), alpha=gain)
+        out.add_(self._inverse(activity[self._source], self._at), alpha=gain)
+
+
+class Modulated(Map):
+    """f'(h)ⁿ ⊙ map(source): another map, whose output a stage's derivative at the forward pass scales unit by unit.
+
+    Parameters
+    ----------
+    map
+        The other map.
+    stage
+        The stage whose activations f, after its last layer with weights, give f'(h); one of the network's `forward`.
+    power
+        n.
+
+    Raises
+    ------
+    ValueError
+        If the stage's last layers are no activations, so that its units have no derivative f'(h) of their own.
+    """
+
+    stage: Stage
+    frozen = True
+
+    def __init__(self, map: Map, stage: Stage, power: int) -> None:
+        for place in range(stage.first_of_output, len(stage.layers)):
+            layer = stage.layers[place]
+            if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):
+                raise ValueError(
+                    f"stage {stage.name} ({stage.label}) ends in {type(layer).__name__}, which is no activation, so "
+                    "its units have no derivative f'(h) of their own"
+                )
+        self.map, self.stage, self.power = map, stage, power
+        self.linear, self.homogeneous = map.linear, map.homogeneous
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (self.stage, *self.map.stages)
+
+    @property
+    def frozen_stages(self) -> tuple[Stage, ...]:
+        return (self.stage, *self.map.frozen_stages)
+
+    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+        return self.map.output_shape(source, target)
+
+    def reads(self, source: str, target: str) -> tuple[str, ...]:
+        return self.map.reads(source, target)
+
+    def describe(self, source: str, target: str) -> str:
+        return f"f'(h{self.stage.name})^{self.power} ⊙ {self.map.describe(source, target)}"
+
+    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+        factor = points.frozen(self.stage).slope.pow_(self.power)
+        return _ModulatedTerm(self.map.bind(points, source, target), factor)
+
+
+class _ModulatedTerm(Term):
+    def __init__(self, term: Term, factor: Tensor) -> None:
+        self._term, self._factor = term, factor
+        self._value = torch.empty_like(factor)
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._term.assign(activity, self._value, gain)
+        out.addcmul_(self._factor, self._value)
+
+    def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._term.assign(activity, out, gain)
+        out.mul_(self._factor)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

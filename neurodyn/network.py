@@ -309,7 +309,7 @@ class Network:
         """Every stage that the network uses, each once."""
         stages = [
             *self.forward,
-            *(c.map.stage for c in self.couplings if c.map.stage),
+            *(stage for c in self.couplings for stage in c.map.stages),
             *(r.stage for r in self.plasticity),
         ]
         return tuple(dict.fromkeys(stages))
@@ -412,8 +412,8 @@ class Network:
                 f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
                 "remove the coupling or the clamp"
             )
-        if coupling.map.frozen and coupling.map.stage is not None:
-            self._check_in_forward(coupling.map.stage, f"coupling {coupling}")
+        for stage in coupling.map.frozen_stages:
+            self._check_in_forward(stage, f"coupling {coupling}")
         if source.shape is not None and target.shape is not None:
             check_coupling_shapes(coupling, source.shape, target.shape)
 

@@ -8,16 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers import (
-    ACTIVATIONS,
-    Function,
-    LayerPoint,
-    computes,
-    invert_layer,
-    is_activation,
-    is_affine,
-    layer_point,
-)
+from neurodyn.inverses import StageInverse
+from neurodyn.layers import ACTIVATIONS, LayerPoint, computes, is_activation, is_affine, layer_point
+from neurodyn.modules import FirstUnits
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
@@ -114,7 +107,7 @@ class Stage:
 
     @cached_property
     def output_size(self) -> int | None:
-        """The number of output units, where the layers fix it: a Linear with only activations after it."""
+        """The number of output units, where the layers fix it: a Linear or FirstUnits with only activations after."""
         return _fixed_size(self.layers[::-1], "out_features")
 
     def output_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -136,6 +129,11 @@ class Stage:
             value = self.checked_at(like.new_zeros((2, *input_shape))).value
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]
+
+    @cached_property
+    def first_of_output(self) -> int:
+        """The place after the last layer with parameters: the layers from there on make g's units of h."""
+        return self.weighted[-1] + 1 if self.weighted else 0
 
     @property
     def symbol(self) -> str:
@@ -179,22 +177,15 @@ class Stage:
             )
         return point
 
-    def inverted(self) -> Function:
-        """Return g⁻¹ as a function of g's value, factorised once and valid until the weights change.
+    def inverted(self) -> StageInverse:
+        """Return g⁻¹, factorised once and valid until the weights change.
 
         Raises
         ------
         ValueError
             If a layer has no inverse, or its matrix is singular or too badly conditioned.
         """
-        inverses = [invert_layer(layer, self.name) for layer in reversed(self.layers)]
-
-        def inverse(y: Tensor) -> Tensor:
-            for step in inverses:
-                y = step(y)
-            return y
-
-        return inverse
+        return StageInverse(self.layers, self.name)
 
     def __repr__(self) -> str:
         return f"Stage {self.name}: {self.label}"
@@ -226,6 +217,22 @@ class StagePoint:
     def value(self) -> Tensor:
         """g(x), shape (sample, …)."""
         return self._advance(len(self._layers))
+
+    @property
+    def values(self) -> Sequence[Tensor]:
+        """x, and then the value of each layer; g(x) is the last."""
+        self._advance(len(self._layers))
+        return self._values
+
+    @property
+    def slope(self) -> Tensor:
+        """f'(h) of each unit of g(x), where f are the activations after the last layer with weights."""
+        first = self.stage.first_of_output
+        slope = torch.ones_like(self.values[first])
+        for place in range(first, len(self._layers)):
+            layer = self._layers[place]
+            slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
+        return slope.clone()
 
     def add_value(self, out: Tensor, gain: float) -> None:
         """Add gain · g(x) to `out`, with the very bits of `value`: a population in balance must stay so exactly."""
@@ -354,8 +361,8 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
     """Cut a feedforward module into stages, named "1" to "L" from the input.
 
     After the activation, x_l = f(W_l x_{l−1} + b_l), or before it, μ_l = W_l f(x_{l−1}) + b_l. A stage begins at
-    each layer with parameters, or, when cut before the activation, at the activation in front of it. Pooling,
-    flattening and the like belong to the stage that they follow.
+    each layer with parameters, at the `FirstUnits` that it reads, or, when cut before the activation, at the activation
+    in front of it. Pooling, flattening and the like belong to the stage that they follow.
 
     Parameters
     ----------
@@ -371,17 +378,18 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
     ValueError
         If it has no layers, or one that cannot be part of a stage.
     """
+    layers = flatten([module])
+    with_weights = [not is_activation(layer) and any(True for _ in layer.parameters()) for layer in layers]
     pieces: list[list[nn.Module]] = []
     weighted = False
-    for layer in flatten([module]):
-        activation = is_activation(layer)
-        has_weights = not activation and any(True for _ in layer.parameters())
-        begins = (before_activation and activation and weighted) or (has_weights and weighted)
+    for place, layer in enumerate(layers):
+        reads = with_weights[place] or (isinstance(layer, FirstUnits) and any(with_weights[place:]))
+        begins = weighted and (reads or (before_activation and is_activation(layer)))
         if begins or not pieces:
             pieces.append([])
             weighted = False
         pieces[-1].append(layer)
-        weighted = weighted or has_weights
+        weighted = weighted or with_weights[place]
     if not pieces:
         raise ValueError("the module has no layers: give an nn.Sequential with at least one")
     return [Stage(layers, str(number)) for number, layers in enumerate(pieces, start=1)]
@@ -389,8 +397,9 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
     for layer in layers:
-        if computes(layer, nn.Linear):
-            return int(getattr(layer, attribute))
+        if computes(layer, nn.Linear) or isinstance(layer, FirstUnits):
+            size: int | None = getattr(layer, attribute, None)
+            return size
         if not is_activation(layer):
             return None
     return None
@@ -401,4 +410,4 @@ def _layer_label(layer: nn.Module) -> str:
         return f"Linear({layer.in_features} → {layer.out_features})"
     if isinstance(layer, nn.Conv2d):
         return f"Conv2d({layer.in_channels} → {layer.out_channels}, {'×'.join(map(str, layer.kernel_size))})"
-    return type(layer).__name__
+    return repr(layer) if isinstance(layer, FirstUnits) else type(layer).__name__

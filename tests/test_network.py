@@ -102,8 +102,8 @@ def test_a_map_is_a_map() -> None:
             "coupling a → b: its feedback takes 4 units, and the source has 3",
         ),
         (
-            lambda: two(nd.Coupling("a", "b", nd.Inverse(nn.Linear(3, 4)))),
-            "coupling a → b: its inverse takes 4 units, and the source has 3",
+            lambda: two(nd.Coupling("a", "b", nd.Inverse(nn.Linear(4, 4)))),
+            r"coupling a → b: stage Linear \(Linear\(4 → 4\)\) does not take an input of 3 a sample",
         ),
         (
             lambda: two(nd.Coupling("a", "b"), clamp=nd.Input()),
