@@ -23,6 +23,8 @@ _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
 _CHUNK_BYTES = 64 * 2**20
 """How much of a streamed trajectory is held in memory."""
+_ORDER = "variable_order"
+"""The attribute of a Zarr store that keeps the order of the variables, as Zarr lists them in none."""
 
 
 def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
@@ -255,7 +257,8 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         if kind == "netcdf":
             data.to_netcdf(partial, engine="h5netcdf")
         else:
-            data.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
+            ordered = data.assign_attrs({_ORDER: list(map(str, data.data_vars))})
+            ordered.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
         _replace(partial, path)
     finally:
         _remove(partial)
@@ -287,7 +290,9 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         raise FileNotFoundError(f"{path} does not exist")
     if kind == "netcdf":
         return xr.load_dataset(path, engine="h5netcdf")
-    return xr.open_dataset(path, engine="zarr", consolidated=False)
+    data = xr.open_dataset(path, engine="zarr", consolidated=False)
+    order = data.attrs.pop(_ORDER, [])
+    return data[sorted(data.data_vars, key=lambda name: order.index(name) if name in order else len(order))]
 
 
 class ZarrStream:
@@ -307,7 +312,7 @@ class ZarrStream:
     """
 
     def __init__(self, path: Path) -> None:
-        if _format(path) != "zarr":
+        if path.suffix != ".zarr":
             raise ValueError(f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on")
         if path.exists():
             raise FileExistsError(f"store {path} exists; remove it or choose another name")
@@ -317,7 +322,7 @@ class ZarrStream:
 
     def append(self, chunk: xr.Dataset) -> None:
         """Write the next chunk along `time`."""
-        write: Callable[..., Any] = chunk.to_zarr
+        write: Callable[..., Any] = chunk.assign_attrs({_ORDER: list(chunk.data_vars)}).to_zarr
         if self._started:
             write(self._partial, append_dim="time", consolidated=False, zarr_format=3)
         else:

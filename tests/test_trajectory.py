@@ -1,0 +1,329 @@
+"""Trajectories: labels, files that give back exactly what was saved, and writing that leaves nothing half-done."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+import neurodyn as nd
+from neurodyn import trajectory
+from neurodyn.models import activation_relaxation as ar
+from tests.problems import cnn, decay, mlp, tensor, wilson_cowan
+
+FORMATS = [".nc", ".zarr"]
+
+
+def run(dtype: torch.dtype = torch.float64, **settings) -> xr.Dataset:
+    example = cnn(dtype=dtype)
+    settings = {"duration": 1.0, "solver": nd.Euler(0.25), "record": ["s", "x1", "x2", "x4"], **settings}
+    return nd.simulate(ar.network(example.module), example.inputs, example.targets, **settings)
+
+
+def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
+    """Compare everything: values, dtypes, dimensions, coordinates and all attributes with their types."""
+    xr.testing.assert_identical(found, expected)
+    assert list(found.data_vars) == list(expected.data_vars)
+    assert dict(found.sizes) == dict(expected.sizes)
+    for name in expected.variables:
+        assert found[name].dtype == expected[name].dtype
+        assert found[name].dims == expected[name].dims
+        assert found[name].attrs == expected[name].attrs
+    for name, value in expected.attrs.items():
+        kinds = (int, np.integer) if isinstance(value, int) else (type(value), np.floating)
+        assert isinstance(found.attrs[name], kinds)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Labels
+
+
+def test_dimensions_say_what_they_are() -> None:
+    data = run()
+    assert data.s.dims == ("time", "sample", "s_channel", "s_row", "s_column")
+    assert data.x1.dims == ("time", "sample", "x1_channel", "x1_row", "x1_column")
+    assert data.x4.dims == ("time", "sample", "x4_unit")
+    assert dict(data.sizes) == {
+        **{"time": 5, "sample": 4, "s_channel": 2, "s_row": 12, "s_column": 10},
+        **{"x1_channel": 4, "x1_row": 6, "x1_column": 5, "x2_unit": 6, "x4_unit": 3},
+    }
+    for name, coordinate in data.coords.items():
+        assert set(coordinate.attrs) == {"units", "long_name"}, name
+        np.testing.assert_array_equal(coordinate, np.arange(len(coordinate)) * (0.25 if name == "time" else 1))
+    assert data.x1_row.attrs["long_name"] == "row of units of x1"
+    assert data.time.attrs["units"] == "tau"
+
+
+def test_other_shapes_have_numbered_axes() -> None:
+    network = nd.Network("n", [nd.Population("a", (2, 3)), nd.Population("b", (2, 2, 2, 2))])
+    data = nd.simulate(network, None, duration=1.0, save_at=2)
+    assert data.a.dims == ("time", "sample", "a_axis0", "a_axis1")
+    assert data.b.dims[2:] == ("b_axis0", "b_axis1", "b_axis2", "b_axis3")
+
+
+def test_variables_say_what_they_are() -> None:
+    data = wilson_cowan().simulate(1.0)
+    assert data.E.attrs == {
+        "units": "1",
+        "long_name": "activity of population E",
+        "role": "dynamic",
+        "tau": 1.0,
+        "leak": 1.0,
+    }
+    assert data.hE.attrs["role"] == "instantaneous"
+    assert run().s.attrs["role"] == "clamped"
+
+
+def test_the_role_is_that_of_the_run() -> None:
+    network = nd.Network("n", [nd.Population("x", 2, clamp=nd.Target(optional=True))])
+    assert nd.simulate(network, None, duration=1.0).x.attrs["role"] == "dynamic"
+    assert nd.simulate(network, None, tensor(1, 2), duration=1.0).x.attrs["role"] == "clamped"
+
+
+def test_attributes_say_what_ran() -> None:
+    problem = wilson_cowan()
+    data = problem.simulate(1.0, solver=nd.Adaptive("bosh3", 1e-4, 1e-6))
+    assert data.attrs["network"] == "Wilson–Cowan"
+    assert data.attrs["equations"] == problem.network.equations()
+    assert data.attrs["solver"] == "Adaptive(method='bosh3', rtol=0.0001, atol=1e-06)"
+    assert data.attrs["torch_version"] == torch.__version__
+    assert data.attrs["neurodyn_version"] == nd.__version__
+    assert data.attrs["residual"] > 0
+    for name in ("evaluations", "accepted_steps", "rejected_steps", "converged"):
+        assert isinstance(data.attrs[name], int)
+
+
+def test_a_trajectory_is_the_callers_own() -> None:
+    network = nd.Network("n", [nd.Population("s", 2, clamp=nd.Input()), nd.Population("x", 2)], [nd.Coupling("s", "x")])
+    inputs = tensor(3, 2)
+    for data in (
+        nd.simulate(network, inputs, duration=1.0, record=["s", "x"], save_at=3),
+        nd.equilibrium(network, inputs, record=["s", "x"]),
+    ):
+        before = data.copy(deep=True)
+        inputs.add_(1.0)
+        xr.testing.assert_identical(data, before)
+
+
+def test_bfloat16_becomes_float32_exactly() -> None:
+    network = nd.Network("n", [nd.Population("s", 2, clamp=nd.Input()), nd.Population("x", 2)], [nd.Coupling("s", "x")])
+    inputs = tensor(3, 2).bfloat16()
+    data = nd.simulate(network, inputs, duration=1.0, solver=nd.Euler(0.5), record=["s", "x"])
+    assert data.x.dtype == np.float32
+    np.testing.assert_array_equal(data.s[-1], inputs.float())
+    np.testing.assert_array_equal(data.x[1], (0.5 * inputs).float())
+
+
+# Files
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_file_gives_back_what_was_saved(suffix: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    data = run(dtype)
+    path = nd.save(data, tmp_path / f"run{suffix}")
+    assert path == tmp_path / f"run{suffix}"
+    assert_same(nd.load(path), data)
+    assert files(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_equilibrium_is_saved_too(suffix: str, tmp_path: Path) -> None:
+    example = mlp()
+    data = nd.equilibrium(ar.network(example.module), example.inputs, example.targets)
+    assert "time" not in data.dims
+    assert_same(nd.load(nd.save(data, tmp_path / f"eq{suffix}")), data)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_network_without_dynamic_populations_is_saved_too(suffix: str, tmp_path: Path) -> None:
+    example = mlp()
+    module = nn.Sequential(nn.Linear(12, 5)).double()
+    data = nd.simulate(ar.network(module), example.inputs, example.targets, duration=1.0, save_at=3)
+    assert list(data.data_vars) == ["x1"]
+    assert_same(nd.load(nd.save(data, tmp_path / f"top{suffix}")), data)
+
+
+@pytest.mark.parametrize("first", FORMATS)
+@pytest.mark.parametrize("second", FORMATS)
+def test_a_reopened_file_is_saved_again_unchanged(first: str, second: str, tmp_path: Path) -> None:
+    data = run()
+    nd.save(data, tmp_path / f"a{first}")
+    nd.save(nd.load(tmp_path / f"a{first}"), tmp_path / f"b{second}")
+    assert_same(nd.load(tmp_path / f"b{second}"), data)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_is_replaced_even_by_what_it_holds(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"run{suffix}"
+    nd.save(run(), path)
+    nd.save(nd.load(path), path)
+    assert_same(nd.load(path), run())
+    other = decay().simulate(1.0)
+    nd.save(other, path)
+    assert_same(nd.load(path), other)
+    assert files(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_folders_are_made(suffix: str, tmp_path: Path) -> None:
+    data = decay().simulate(1.0)
+    assert_same(nd.load(nd.save(data, str(tmp_path / "a" / "b" / f"run{suffix}"))), data)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failure_half_way_leaves_the_old_file_and_no_litter(
+    suffix: str, exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, old = tmp_path / f"run{suffix}", decay().simulate(1.0)
+    if exists:
+        nd.save(old, path)
+    method = "to_netcdf" if suffix == ".nc" else "to_zarr"
+    write = getattr(xr.Dataset, method)
+
+    def write_and_fail(self, *arguments, **settings):
+        write(self, *arguments, **settings)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(xr.Dataset, method, write_and_fail)
+    with pytest.raises(OSError, match="disk full"):
+        nd.save(run(), path)
+    monkeypatch.undo()
+    assert files(tmp_path) == ([path.name] if exists else [])
+    if exists:
+        assert_same(nd.load(path), old)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_failure_to_move_leaves_the_old_file_and_no_litter(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, old = tmp_path / f"run{suffix}", decay().simulate(1.0)
+    nd.save(old, path)
+    replace = os.replace
+
+    def fail_onto_path(source: Path, target: Path) -> None:
+        if ".partial" in Path(source).name and target == path and not failed:
+            failed.append(source)
+            raise PermissionError("in use")
+        replace(source, target)
+
+    failed: list[Path] = []
+    monkeypatch.setattr(os, "replace", fail_onto_path)
+    with pytest.raises(PermissionError, match="in use"):
+        nd.save(run(), path)
+    assert files(tmp_path) == [path.name]
+    assert_same(nd.load(path), old)
+
+
+def test_a_store_may_replace_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    path.write_text("not a store")
+    data = decay().simulate(1.0)
+    nd.save(data, path)
+    assert_same(nd.load(path), data)
+
+
+@pytest.mark.parametrize("act", [lambda p: nd.save(decay().simulate(1.0), p), nd.load], ids=["save", "load"])
+def test_other_formats_are_refused(act, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'run\.pkl': the name must end in \.nc \(NetCDF\) or \.zarr \(Zarr\)"):
+        act(tmp_path / "run.pkl")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_missing_file_is_named(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"none{suffix} does not exist"):
+        nd.load(tmp_path / f"none{suffix}")
+
+
+# Streaming
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 10**9])
+@pytest.mark.parametrize("save_at", ["steps", 17, [0.1, 0.5]], ids=str)
+@pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Adaptive("bosh3")], ids=repr)
+def test_a_streamed_run_is_that_in_memory(
+    solver, save_at, chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", chunk_bytes)
+    example = mlp()
+    network = ar.network(example.module, output="relaxing")
+    settings = {"duration": 1.0, "solver": solver, "save_at": save_at, "record": ["x1", "s", "x3"]}
+    held = nd.simulate(network, example.inputs, example.targets, **settings)
+    streamed = nd.simulate(network, example.inputs, example.targets, **settings, store=tmp_path / "run.zarr")
+    assert_same(streamed, held)
+    assert_same(nd.load(tmp_path / "run.zarr"), held)
+    assert files(tmp_path) == ["run.zarr"]
+
+
+def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    append = trajectory.ZarrStream.append
+
+    def spy(self, chunk: xr.Dataset) -> None:
+        lengths.append(chunk.sizes["time"])
+        append(self, chunk)
+
+    monkeypatch.setattr(trajectory.ZarrStream, "append", spy)
+    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 8 * 300)
+    data = decay().simulate(100.0, solver=nd.Euler(0.1), store=tmp_path / "long.zarr")
+    assert len(data.time) == 1001
+    assert lengths == [300, 300, 300, 101]
+    np.testing.assert_allclose(data.x[:, 0, 0], 0.9 ** np.arange(1001.0), rtol=1e-10)
+
+
+def test_a_stopped_run_is_streamed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 8 * 10)
+    data = decay().simulate(100.0, solver=nd.Euler(0.1), until=nd.steady(1e-2), store=tmp_path / "run.zarr")
+    assert 40 < len(data.time) < 50
+    assert data.converged == 1
+
+
+def explode(folder: Path) -> None:
+    network = nd.Network("n", [nd.Population("x", 1, leak=0.0, initial=1.0)], [nd.Coupling("x", "x", gain=10.0)])
+    nd.simulate(network, None, duration=100.0, solver=nd.Euler(1.0), store=folder / "run.zarr")
+
+
+def interrupt(folder: Path) -> None:
+    def until(time: float, activity, velocity) -> bool:
+        if time > 50:
+            raise KeyboardInterrupt
+        return False
+
+    decay().simulate(100.0, solver=nd.Euler(1.0), until=until, store=folder / "run.zarr")
+
+
+def fail_to_bind(folder: Path) -> None:
+    decay().simulate(100.0, solver=nd.Euler(1.0), record="nobody", store=folder / "run.zarr")
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind"), [(explode, nd.DivergenceError), (interrupt, KeyboardInterrupt), (fail_to_bind, ValueError)]
+)
+def test_a_run_that_fails_leaves_no_store(fail, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 16)
+    with pytest.raises(kind):
+        fail(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_a_store_is_not_overwritten(tmp_path: Path) -> None:
+    decay().simulate(1.0, store=tmp_path / "run.zarr")
+    with pytest.raises(FileExistsError, match=r"store .*run\.zarr exists; remove it or choose another name"):
+        decay().simulate(2.0, store=tmp_path / "run.zarr")
+    assert nd.load(tmp_path / "run.zarr").time[-1] == 1.0
+
+
+@pytest.mark.parametrize("name", ["run.nc", "run"])
+def test_only_zarr_streams(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"store must end in \.zarr, not '{name}'"):
+        decay().simulate(1.0, store=tmp_path / name)
+    assert files(tmp_path) == []
