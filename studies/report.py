@@ -1,0 +1,50 @@
+"""What every study leaves behind: its figures, its datasets, and tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.figure import Figure
+
+import neurodyn as nd
+from neurodyn import plot
+
+
+def write(
+    out: Path, figures: Mapping[str, Figure], datasets: Mapping[str, xr.Dataset], about: Mapping[str, str]
+) -> str:
+    """Write figures as PNG and PDF and datasets as NetCDF, close the figures, and return the list of files.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    figures, datasets
+        By file name, without suffix.
+    about
+        What ran: attributes of every dataset.
+    """
+    files = [
+        plot.save_figure(figure, out / f"{name}{suffix}")
+        for name, figure in figures.items()
+        for suffix in (".png", ".pdf")
+    ]
+    for figure in figures.values():
+        plt.close(figure)
+    files += [nd.save(data.assign_attrs(about), out / f"{name}.nc") for name, data in datasets.items()]
+    return "\n".join(["Written:", *(f"  {file}" for file in files)])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for the terminal: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [header, ["─" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in lines
+    )

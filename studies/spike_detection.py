@@ -1,0 +1,558 @@
+"""When error units spike: how well the local gate φ of Fa-Z-IL finds the moment t = L − l, and what it misses.
+
+φ lets a unit learn at the step at which its error leaves 0, after at least t_d steps of exactly 0. Table 3 of Song et
+al. reports how often that is the moment at which Z-IL, and so backprop, has W_l learn. This study measures it in
+multilayer perceptrons of 2 to 8 layers, and then looks for what makes φ fail: rounding, units without feedback
+(inactive ReLU, maximum pooling), how long a pair is presented, learning during inference, weights that have learned,
+and a prediction phase that is run instead of the forward pass.
+
+After Y. Song, T. Lukasiewicz, Z. Xu, R. Bogacz, "Can the Brain Do Backpropagation? — Exact Implementation of
+Backpropagation in Predictive Coding Networks" (2020), §4 and table 3, whose setup for that table is not in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import tyro
+import xarray as xr
+from ablation import Group, logistic, loss, train
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from report import table, write
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import neurodyn as nd
+from neurodyn import plot
+from neurodyn.models import predictive_coding as pc
+from neurodyn.timing import SpikeDetector
+
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
+
+WINDOWS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+PUBLISHED = (93.4, 92.4, 99.6, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0)
+"""Table 3, in per cent."""
+OUTCOMES = ("at L − l only", "at L − l and again", "at another step", "never")
+CHOSEN = 4
+"""t_d, from which on the paper found no failure."""
+WIDTH = 32
+SHORT = 8
+"""T, for one pass through the convolutional network and a little more."""
+PREDICTION_STEPS = 200
+RATE = 0.1
+EPOCHS = 20
+SHOWN_UNITS = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run.
+
+    Parameters
+    ----------
+    dataset
+        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
+    layers
+        The depths L of the perceptrons.
+    samples
+        How many pairs are presented to each network.
+    steps
+        T, how many steps a pair is presented.
+    seeds
+        Of the weights and of the choice of pairs.
+    full
+        MNIST, and 100 pairs, whatever the options say.
+    out
+        The folder for the results.
+    """
+
+    dataset: DatasetName = "digits"
+    layers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    samples: int = 50
+    steps: int = 64
+    seeds: tuple[int, ...] = (0, 1, 2)
+    full: bool = False
+    out: Path = Path("results/spike_detection")
+
+
+Builder = Callable[[tuple[int, ...], int, int], nn.Sequential]
+"""A function of the shape of an input, the number of classes and a seed, that returns a network."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how pairs are presented to it.
+
+    Parameters
+    ----------
+    name
+        For tables and figures.
+    build
+        Builds the network.
+    steps
+        T.
+    dtype
+        Of weights and activity.
+    predict
+        For how many steps a prediction phase runs before, without targets, from the activity that another input left;
+        with 0, activity starts from the forward pass.
+    rate
+        α of learning during inference (algorithm 2); with 0, weights stay while a pair is presented.
+    epochs
+        For how many epochs the weights were trained by backprop.
+    """
+
+    name: str
+    build: Builder
+    steps: int
+    dtype: torch.dtype = torch.float32
+    predict: int = 0
+    rate: float = 0.0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """What was recorded while pairs were presented.
+
+    Parameters
+    ----------
+    network
+        What ran.
+    inputs
+        Shape (sample, …).
+    run
+        The values and errors before each step; the targets are clamped from time 0 on, and a prediction phase has
+        negative times.
+    forward
+        The forward pass's value of each layer, shape (sample, …).
+    delta
+        Backprop's ∂ℒ/∂x_l of each sample.
+    gradients
+        Backprop's gradients of each stage's parameters.
+    """
+
+    network: nd.Network
+    inputs: Tensor
+    run: xr.Dataset
+    forward: dict[str, Tensor]
+    delta: xr.Dataset
+    gradients: list[tuple[Tensor, ...]]
+
+    def layers(self, window: int) -> Iterator[tuple[int, xr.DataArray, xr.DataArray]]:
+        """Yield t = L − l, the errors and their spikes of each layer, from time 0 on."""
+        number = len(self.network.forward)
+        for layer in range(1, number + 1):
+            errors = self.run[f"e{layer}"]
+            spikes = nd.analysis.spikes(errors, window)
+            yield number - layer, errors.sel(time=slice(0, None)), spikes.sel(time=slice(0, None))
+
+    def outcomes(self, window: int) -> NDArray[np.int64]:
+        """Return which of `OUTCOMES` each unit of each sample had, from the first layer to the last, flat."""
+        found = []
+        for moment, _, spikes in self.layers(window):
+            count, in_time = spikes.sum("time").to_numpy(), spikes.sel(time=moment).to_numpy()
+            found.append(np.where(in_time, np.where(count > 1, 1, 0), np.where(count > 0, 2, 3)).ravel())
+        return np.concatenate(found)
+
+    def in_time(self) -> NDArray[np.floating]:
+        """Return ε_l at t = L − l, flat as `outcomes` is."""
+        return np.concatenate([errors.sel(time=moment).to_numpy().ravel() for moment, errors, _ in self.layers(CHOSEN)])
+
+    def ulps(self) -> NDArray[np.floating]:
+        """Return |∂ℒ/∂x_l| in units of the rounding error of x_l, flat as `outcomes` is."""
+        parts = []
+        for name, value in self.forward.items():
+            spacing = torch.finfo(value.dtype).eps * value.abs().numpy()
+            parts.append((np.abs(self.delta[name].to_numpy()) / spacing).ravel())
+        return np.concatenate(parts)
+
+    def update_distance(self, window: int) -> float:
+        """Return ‖Δθ − Δθ_BP‖ / ‖Δθ_BP‖ over all parameters, with Δθ summed over the presentation."""
+        off, size = 0.0, 0.0
+        below = self.inputs.expand(int((self.run.time >= 0).sum()), *self.inputs.shape)
+        for stage, exact, (_, errors, spikes) in zip(
+            self.network.forward, self.gradients, self.layers(window), strict=True
+        ):
+            post = torch.tensor((errors * spikes).to_numpy()).flatten(0, 1) / -len(self.inputs)
+            for found, expected in zip(stage.at(below.flatten(0, 1)).gradient(post), exact, strict=True):
+                off += float((found - expected).double().square().sum())
+                size += float(expected.double().square().sum())
+            if f"x{stage.name}" in self.run:
+                below = torch.tensor(self.run[f"x{stage.name}"].sel(time=slice(0, None)).to_numpy())
+        return float(np.sqrt(off / size))
+
+
+def perceptron(layers: int, activation: str, *, wide: bool = False) -> Builder:
+    """Return a builder of perceptrons; `wide`: with the weights of Whittington and Bogacz, else with PyTorch's."""
+
+    def build(shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
+        sizes = [int(np.prod(shape)), *[WIDTH] * (layers - 1), classes]
+        module = logistic(sizes, seed) if wide else nd.mlp(sizes, activation=activation, seed=seed)
+        return nn.Sequential(nn.Flatten(), *module)
+
+    return build
+
+
+def convolutional(activation: type[nn.Module], pool: Callable[[int], nn.Module]) -> Builder:
+    """Return a builder of networks of two convolutions, each pooled, and three fully connected layers."""
+
+    def build(shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
+        channels, rows, columns = shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Sequential(
+                *(nn.Conv2d(channels, 8, 3, padding=1), activation(), pool(2)),
+                *(nn.Conv2d(8, 16, 3, padding=1), activation(), pool(2), nn.Flatten()),
+                *(nn.Linear(16 * (rows // 4) * (columns // 4), WIDTH), activation()),
+                *(nn.Linear(WIDTH, WIDTH), activation(), nn.Linear(WIDTH, classes)),
+            )
+
+    return build
+
+
+def cases(steps: int) -> dict[str, Case]:
+    """Return what may make φ fail, one change at a time."""
+    four = Case("logistic, 4 layers", perceptron(4, "sigmoid", wide=True), steps)
+    eight = Case("logistic, 8 layers, small weights", perceptron(8, "sigmoid"), steps)
+    pooled = Case(f"ReLU, convolutions, max pooling, T = {SHORT}", convolutional(nn.ReLU, nn.MaxPool2d), SHORT)
+    average = f"convolutions, average pooling, T = {SHORT}"
+    return {
+        "basic": four,
+        "learning": replace(four, name=f"{four.name}, learning during inference", rate=RATE),
+        "trained": replace(four, name=f"{four.name}, trained before", epochs=EPOCHS),
+        "predicting": replace(four, name=f"{four.name}, prediction run", predict=PREDICTION_STEPS),
+        "settling": Case(
+            f"{four.name}, small weights, prediction run",
+            perceptron(4, "sigmoid"),
+            steps,
+            predict=PREDICTION_STEPS,
+        ),
+        "single": eight,
+        "double": replace(eight, name=f"{eight.name}, float64", dtype=torch.float64),
+        "relu": Case("ReLU, 4 layers", perceptron(4, "relu"), steps),
+        "pooled": pooled,
+        "longer": replace(pooled, name=f"ReLU, convolutions, max pooling, T = {steps}", steps=steps),
+        "average": replace(pooled, name=f"ReLU, {average}", build=convolutional(nn.ReLU, nn.AvgPool2d)),
+        "smooth": replace(pooled, name=f"logistic, {average}", build=convolutional(nn.Sigmoid, nn.AvgPool2d)),
+    }
+
+
+def present(case: Case, options: Options, seed: int) -> Presentation:
+    """Present pairs to a case's network for T steps, and record its values and errors."""
+    data, _ = nd.data.DATASETS[options.dataset](flatten=False)
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: options.samples]
+    inputs, targets = (part.to(case.dtype) for part in data[chosen])
+    module = case.build(tuple(inputs.shape[1:]), targets.shape[1], seed)
+    if case.epochs:
+        group = Group(options.dataset, 3, WIDTH, case.epochs, 20, RATE, seed)
+        train(module.double(), lambda x, t: loss(module, x, t).backward(), group)
+    network = pc.network(module.to(case.dtype), learning="fa-z-il", steps=case.steps)
+    delta = nd.analysis.backprop(network, inputs, targets)
+    forward, value = {}, inputs
+    for stage in network.forward:
+        value = forward[f"x{stage.name}"] = stage.forward(value)
+    gradients = [torch.autograd.grad(loss(module, inputs, targets), stage.parameters) for stage in network.forward]
+
+    start: dict[str, Tensor] = {}
+    phases: list[xr.Dataset] = []
+    if case.predict:
+        left = {name: value.roll(1, 0) for name, value in forward.items()}
+        phase = infer(network, inputs, None, left, case.predict)
+        start = ends_at(phase, network)
+        phases = [phase.isel(time=slice(-1)).assign_coords(time=phase.time[:-1] - case.predict)]
+    if case.rate:
+        phases.extend(learn(network, inputs, targets, start, case))
+    else:
+        phases.append(infer(network, inputs, targets, start, case.steps))
+    run = xr.concat(phases, "time", combine_attrs="drop")
+    return Presentation(network, inputs, run, forward, delta, gradients)
+
+
+def infer(
+    network: nd.Network, inputs: Tensor, targets: Tensor | None, start: Mapping[str, Tensor], steps: int
+) -> xr.Dataset:
+    """Run so many steps of inference with γ = 1; return hidden values and errors before each, and at the end."""
+    number = len(network.forward)
+    record = [*(f"x{layer}" for layer in range(1, number)), *(f"e{layer}" for layer in range(1, number + 1))]
+    return nd.simulate(
+        network, inputs, targets, duration=float(steps), solver=nd.Euler(1.0), record=record, initial=start
+    )
+
+
+def ends_at(run: xr.Dataset, network: nd.Network) -> dict[str, Tensor]:
+    """Return the hidden values at the end of a run, for the next to start from."""
+    hidden = [f"x{stage.name}" for stage in network.forward[:-1]]
+    return {name: torch.tensor(run[name].isel(time=-1).to_numpy()) for name in hidden}
+
+
+def learn(
+    network: nd.Network, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], case: Case
+) -> list[xr.Dataset]:
+    """Do as `infer`, while the weights learn at each step where φ lets them (algorithm 2)."""
+    detectors = [SpikeDetector(CHOSEN) for _ in network.forward]
+    steps = []
+    for time in range(case.steps + 1):
+        step = infer(network, inputs, targets, start, 1)
+        now = step.isel(time=[0]).assign_coords(time=[float(time)])
+        steps.append(now)
+        below = inputs
+        for stage, detector in zip(network.forward, detectors, strict=True):
+            error = torch.tensor(now[f"e{stage.name}"].to_numpy()[0])
+            change = stage.at(below).gradient(error * detector.step(error) / len(inputs))
+            with torch.no_grad():
+                for parameter, by in zip(stage.parameters, change, strict=True):
+                    parameter += case.rate * by
+            if f"x{stage.name}" in now:
+                below = torch.tensor(now[f"x{stage.name}"].to_numpy()[0])
+        start = ends_at(step, network)
+    return steps
+
+
+def measure(case: Case, options: Options, seed: int) -> xr.Dataset:
+    """Count what became of a case's units, by window t_d."""
+    shown = present(case, options, seed)
+    outcomes = {window: shown.outcomes(window) for window in WINDOWS}
+    felt, ulps, failed = shown.in_time() != 0, shown.ulps(), outcomes[CHOSEN] != 0
+    unsettled = 0.0
+    if case.predict:
+        before = shown.run.sel(time=slice(None, -1)).isel(time=-1)
+        unsettled = max(float(np.abs(before[f"e{stage.name}"]).max()) for stage in shown.network.forward)
+    return xr.Dataset(
+        {
+            "share": (
+                ("window", "outcome"),
+                [[np.mean(o == n) for n in range(len(OUTCOMES))] for o in outcomes.values()],
+            ),
+            "detected": ("window", [np.mean(outcome[felt] == 0) for outcome in outcomes.values()]),
+            "update_distance": ("window", [shown.update_distance(window) for window in WINDOWS]),
+            "failed_without_feedback": np.mean(ulps[failed] == 0) if failed.any() else np.nan,
+            "failed_ulps": _median(ulps[failed & (ulps > 0)]),
+            "others_ulps": _median(ulps[~failed]),
+            "unsettled": unsettled,
+        },
+        {"window": list(WINDOWS), "outcome": list(OUTCOMES)},
+    )
+
+
+def _median(values: NDArray[np.floating]) -> float:
+    return float(np.median(values)) if len(values) else np.nan
+
+
+def raster(case: Case, options: Options) -> xr.Dataset:
+    """Return the spikes of one sample, t_d = 1, of some units of each layer."""
+    shown = present(case, replace(options, samples=1), options.seeds[0])
+    layers = []
+    for moment, _, spikes in shown.layers(1):
+        units = spikes.isel(sample=0).to_numpy().reshape(len(spikes), -1)
+        units = units[:, np.unique(np.linspace(0, units.shape[1] - 1, SHOWN_UNITS).round().astype(int))]
+        layer = len(shown.network.forward) - moment
+        layers.append(xr.DataArray(units, dims=("time", "unit"), coords={"layer": ("unit", [layer] * units.shape[1])}))
+    time = xr.Variable("time", np.arange(case.steps + 1), {"units": "1", "long_name": "inference step t"})
+    return xr.Dataset({"spikes": xr.concat(layers, "unit").assign_coords(time=time)}, attrs={"case": case.name})
+
+
+def main(options: Options) -> None:
+    """Run the study, write its results and its figure, and print its tables."""
+    if options.full:
+        options = replace(options, dataset="mnist", samples=100)
+    torch.set_num_threads(1)  # the layers are too small for more
+    deep = [
+        Case(f"logistic, {layers} layers", perceptron(layers, "sigmoid", wide=True), options.steps)
+        for layers in options.layers
+    ]
+    causes = cases(options.steps)
+    seeds = xr.Variable("seed", list(options.seeds))
+    with tqdm(total=len(seeds) * (len(deep) + len(causes)), unit="network", disable=None) as bar:
+
+        def over_seeds(case: Case) -> xr.Dataset:
+            runs = []
+            for seed in options.seeds:
+                runs.append(measure(case, options, seed))
+                bar.update()
+            return xr.concat(runs, seeds)
+
+        depth = xr.concat([over_seeds(case) for case in deep], xr.Variable("layers", list(options.layers)))
+        cause = xr.concat([over_seeds(case) for case in causes.values()], xr.Variable("case", list(causes)))
+    cause = cause.assign_coords(name=("case", [case.name for case in causes.values()]))
+    rasters = {
+        "logistic": raster(replace(deep[-1], steps=2 * SHORT), options),
+        "relu": raster(replace(causes["pooled"], steps=2 * SHORT), options),
+    }
+
+    about = {"dataset": options.dataset, "samples": str(options.samples), "steps": str(options.steps)}
+    with plot.style():
+        figure = draw(depth, cause, rasters)
+    print(summary(depth, cause))
+    datasets = {"depth": describe(depth), "causes": describe(cause)}
+    datasets |= {f"raster_{name}": data for name, data in rasters.items()}
+    print(write(options.out, {"spike_detection": figure}, datasets, about))
+
+
+def describe(data: xr.Dataset) -> xr.Dataset:
+    texts = {
+        "share": "share of the units that spiked so",
+        "detected": "share that spiked at t = L − l only, of the units whose error is not 0 there",
+        "update_distance": "|Δθ − Δθ_BP| / |Δθ_BP|",
+        "failed_without_feedback": f"of the units that fail at t_d = {CHOSEN}, the share with ∂ℒ/∂x = 0",
+        "failed_ulps": f"median |∂ℒ/∂x| of the others that fail at t_d = {CHOSEN}, in units of x's rounding error",
+        "others_ulps": "the same of those that do not fail",
+        "unsettled": "largest |ε| at the end of the prediction phase",
+        "window": "t_d, in steps",
+    }
+    for name, text in texts.items():
+        data[name].attrs.update(units="1", long_name=text)
+    return data
+
+
+def summary(depth: xr.Dataset, cause: xr.Dataset) -> str:
+    head = ["t_d", *map(str, WINDOWS)]
+    published = ["paper, table 3", *(f"{value:.1f}" for value in PUBLISHED)]
+
+    def rows(values: xr.DataArray, names: Sequence[str]) -> list[list[str]]:
+        shares = 100 * values.mean("seed").to_numpy()
+        return [[name, *(f"{share:.2f}" for share in row)] for name, row in zip(names, shares, strict=True)]
+
+    names = [str(name) for name in cause.name.to_numpy()]
+    layers = [f"{number} layers" for number in depth.layers.to_numpy()]
+    at = cause.sel(window=CHOSEN).mean("seed")
+    fates = [
+        [name, *(f"{100 * share:.2f}" for share in shares), f"{distance:.1e}"]
+        for name, shares, distance in zip(names, at.share.to_numpy(), at.update_distance.to_numpy(), strict=True)
+    ]
+    return "\n".join(
+        [
+            "Units that spike at t = L − l and at no other step, %: logistic perceptrons, float32",
+            table(head, [published, *rows(depth.share.sel(outcome=OUTCOMES[0]), layers)]),
+            "\nThe same in other networks and presentations, %",
+            table(head, [published, *rows(cause.share.sel(outcome=OUTCOMES[0]), names)]),
+            "\n… of the units whose error is not 0 at t = L − l, %",
+            table(head, [published, *rows(cause.detected, names)]),
+            f"\nWhen units spike with t_d = {CHOSEN}, %, and how far the update that they make is from backprop's",
+            table(["", *OUTCOMES, "|Δθ − Δθ_BP| / |Δθ_BP|"], fates),
+            *("\n" + fill(line, 120, subsequent_indent="  ") for line in explain(cause)),
+        ]
+    )
+
+
+def explain(cause: xr.Dataset) -> list[str]:
+    """Say why φ fails where it does, with the evidence of this run."""
+    mean = cause.mean("seed")
+    at = mean.sel(window=CHOSEN)
+
+    def strict(case: str) -> str:
+        return f"{100 * float(at.share.sel(case=case, outcome=OUTCOMES[0])):.2f} %"
+
+    def felt(case: str, window: int) -> str:
+        return f"{100 * float(mean.detected.sel(case=case, window=window)):.1f}"
+
+    def value(variable: str, case: str) -> float:
+        return float(at[variable].sel(case=case))
+
+    silent = {case: f"{100 * value('failed_without_feedback', case):.0f} %" for case in ("relu", "pooled")}
+    off = {case: f"{100 * value('update_distance', case):.1f} %" for case in ("relu", "pooled")}
+    elsewhere = 100 * float(at.share.sel(case="pooled", outcome=OUTCOMES[2]))
+    first = ", ".join(felt("pooled", window) for window in WINDOWS[:4])
+    published = ", ".join(f"{figure:.1f}" for figure in PUBLISHED[:4])
+    return [
+        f"- Logistic units all feel feedback. Learning during inference ({strict('learning')}) and trained weights "
+        f"({strict('trained')}) leave φ alone.",
+        f"- Rounding: with 8 layers and small weights, {strict('single')} succeed in float32 and {strict('double')} "
+        f"in float64. Where φ fails, backprop's error is {value('failed_ulps', 'single'):.1g} times the rounding "
+        f"error of x (median); elsewhere {value('others_ulps', 'single'):.1g} times.",
+        f"- No feedback: of the units that fail, {silent['relu']} (ReLU perceptron) and {silent['pooled']} (max "
+        "pooling) have a backprop error of exactly 0. Such a unit has nothing to learn at t = L − l, and spikes when "
+        f"the layer below it moves: with max pooling {elsewhere:.0f} % of the units, however long t_d. Those spikes "
+        f"teach: the update is off backprop's by {off['relu']} and {off['pooled']}.",
+        "- The paper's figures: its §4 calls a failure harmless where the error at t = L − l is 0. Without those "
+        f"units, max pooling gives {first} % for t_d = 1 to 4, and the paper has {published} %. That is like it, and "
+        "no proof: the paper does not tell its network. The failures left are errors that return to exactly 0 and "
+        f"leave it again, where feedback is cut off; with average pooling, {felt('average', 1)} % succeed at t_d = 1.",
+        f"- Presentation: the longer it is, the more such failures; max pooling, t_d = {CHOSEN}: "
+        f"{felt('pooled', CHOSEN)} % succeed within {SHORT} steps, {felt('longer', CHOSEN)} % in the longer run.",
+        f"- Prediction phase: {PREDICTION_STEPS} steps of it with γ = 1, instead of the forward pass, leave errors up "
+        f"to {value('unsettled', 'predicting'):.2g} ({strict('predicting')} succeed); gamma_sweep.py shows why γ = 1 "
+        f"does not settle. With small weights they leave up to {value('unsettled', 'settling'):.1g}, rounding that "
+        f"never becomes exactly 0 ({strict('settling')}).",
+    ]
+
+
+def draw(depth: xr.Dataset, cause: xr.Dataset, rasters: Mapping[str, xr.Dataset]) -> Figure:
+    figure = plt.figure(figsize=(11, 8.5))
+    axes = figure.subplots(2, 2)
+    draw_detection(axes[0, 0], depth, cause)
+    draw_outcomes(axes[0, 1], cause)
+    for ax, letter, data in zip(axes[1], "cd", rasters.values(), strict=True):
+        draw_raster(ax, data)
+        ax.set_title(f"({letter}) Spikes of one sample, t_d = 1")
+    return figure
+
+
+def draw_detection(ax: Axes, depth: xr.Dataset, cause: xr.Dataset) -> None:
+    lines = {"logistic, the worst depth": depth.detected.mean("seed").min("layers")}
+    for case in ("single", "relu", "pooled", "longer"):
+        shown = cause.sel(case=case)
+        lines[str(shown.name.item()).replace("convolutions, ", "")] = shown.detected.mean("seed")
+    colours = (plot.BLUE, plot.SKY, plot.GREEN, plot.VERMILION, plot.ORANGE)
+    places = range(len(WINDOWS))
+    for (label, values), colour, marker in zip(lines.items(), colours, "ov^sD", strict=True):
+        ax.plot(places, 100 * values, marker=marker, color=colour, label=label, markersize=4)
+    ax.plot(places, PUBLISHED, "x--", color=plot.BLACK, label="paper, table 3")
+    ax.set(xlabel="window t_d (steps)", ylabel="spike at L − l only, of units\nwith an error there (%)")
+    ax.set_xticks(places, list(map(str, WINDOWS)))
+    ax.set_title("(a) How often φ finds the moment")
+    ax.legend(loc="lower right")
+
+
+def draw_outcomes(ax: Axes, cause: xr.Dataset) -> None:
+    shares = 100 * cause.share.sel(window=CHOSEN).mean("seed")
+    places = range(len(shares))
+    start = np.zeros(len(shares))
+    for outcome, colour in zip(OUTCOMES, (plot.BLUE, plot.ORANGE, plot.VERMILION, "#BBBBBB"), strict=True):
+        width = shares.sel(outcome=outcome).to_numpy()
+        ax.barh(places, width, left=start, color=colour, label=outcome)
+        start += width
+    ax.set_yticks(places, [fill(str(name), 32) for name in cause.name.to_numpy()], fontsize=7)
+    ax.invert_yaxis()
+    ax.set(xlabel="units (%)", xlim=(0, 100))
+    ax.set_title(f"(b) When units spike, t_d = {CHOSEN}", pad=22)
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, fontsize=7.5, columnspacing=1, handlelength=1)
+
+
+def draw_raster(ax: Axes, data: xr.Dataset) -> None:
+    spikes, layer = data.spikes.to_numpy(), data.layer.to_numpy()
+    last = int(layer.max())
+    time, unit = np.nonzero(spikes)
+    again = np.cumsum(spikes, 0)[time, unit] > 1
+    in_time = time == last - layer[unit]
+    groups = {
+        "at L − l": (in_time, plot.BLUE),
+        "first at another step": (~in_time & ~again, plot.VERMILION),
+        "again": (~in_time & again, plot.ORANGE),
+    }
+    for label, (chosen, colour) in groups.items():
+        if chosen.any():
+            ax.scatter(time[chosen], unit[chosen], s=16, marker="|", linewidths=1.6, color=colour, label=label)
+    for edge in np.flatnonzero(np.diff(layer)) + 0.5:
+        ax.axhline(edge, color=plot.GREY, linewidth=0.4)
+    middles = [float(np.flatnonzero(layer == number).mean()) for number in range(1, last + 1)]
+    ax.set_yticks(middles, [str(number) for number in range(1, last + 1)])
+    ax.set_xticks(range(0, len(spikes), 2))
+    ax.set(xlabel="inference step t", ylabel=f"layer l ({SHOWN_UNITS} units of each)", xlim=(-0.5, len(spikes) - 0.5))
+    ax.legend(title=data.attrs["case"].partition(", T")[0], loc="upper right", frameon=True, framealpha=0.9)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

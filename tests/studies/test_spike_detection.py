@@ -1,0 +1,78 @@
+"""The study of spikes, at toy size: its files, and what is known of φ without it."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+import tyro
+
+import neurodyn as nd
+from neurodyn.models import predictive_coding as pc
+from studies import spike_detection as study
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Run the study once, as its command line would."""
+    out = tmp_path_factory.mktemp("spike_detection")
+    arguments = ["--layers", "2", "4", "--samples", "6", "--steps", "12", "--seeds", "0", "1", "--out", str(out)]
+    study.main(tyro.cli(study.Options, args=arguments))
+    return out
+
+
+def test_it_writes_what_it_promises(results):
+    data = {"depth.nc", "causes.nc", "raster_logistic.nc", "raster_relu.nc"}
+    assert {path.name for path in results.iterdir()} == data | {"spike_detection.png", "spike_detection.pdf"}
+    assert nd.load(results / "causes.nc").attrs["steps"] == "12"
+
+
+def test_every_unit_has_one_outcome(results):
+    for name in ("depth", "causes"):
+        share = nd.load(results / f"{name}.nc").share
+        np.testing.assert_allclose(share.sum("outcome"), 1)
+
+
+def test_a_longer_window_lets_no_more_through(results):
+    # A spike needs a quiet window: a longer one can only take spikes away.
+    share = nd.load(results / "causes.nc").share
+    repeated = share.sel(outcome=study.OUTCOMES[1])
+    assert bool((repeated.diff("window") <= 1e-12).all())
+
+
+def test_logistic_units_spike_in_time_and_so_learn_as_backprop(results):
+    causes = nd.load(results / "causes.nc").sel(case=["basic", "learning", "trained"], window=4)
+    np.testing.assert_array_equal(causes.share.sel(outcome=study.OUTCOMES[0]), 1)
+    assert float(causes.update_distance.max()) < 1e-4
+    raster = nd.load(results / "raster_logistic.nc").spikes
+    first = raster.argmax("time")
+    np.testing.assert_array_equal(first, 4 - raster.layer)
+
+
+def test_units_without_feedback_are_why_relu_fails(results):
+    causes = nd.load(results / "causes.nc").sel(window=4)
+    assert float(causes.share.sel(case="relu", outcome=study.OUTCOMES[0]).max()) < 0.9
+    np.testing.assert_array_equal(causes.failed_without_feedback.sel(case=["relu", "pooled"]), 1)
+    assert float(causes.update_distance.sel(case="relu").min()) > 1e-3
+
+
+def test_rounding_is_gone_in_float64(results):
+    causes = nd.load(results / "causes.nc").sel(window=4)
+    np.testing.assert_array_equal(causes.share.sel(case="double", outcome=study.OUTCOMES[0]), 1)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("case", ["relu", "pooled"])
+def test_the_update_that_spikes_make_is_that_of_backward(case, window):
+    options = study.Options(samples=5)
+    shown = study.present(study.cases(9)[case], options, seed=3)
+    data, _ = nd.data.digits(flatten=False)
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(3))[:5]
+    module = study.cases(9)[case].build((1, 8, 8), 10, 3)
+    steps = int(shown.run.time[-1])
+    nd.backward(pc.network(module, learning="fa-z-il", steps=steps, spike_window=window), *data[chosen])
+    exact = [gradient for stage in shown.gradients for gradient in stage]
+    off = sum(float((p.grad - g).square().sum()) for p, g in zip(module.parameters(), exact, strict=True))
+    size = sum(float(g.square().sum()) for g in exact)
+    assert shown.update_distance(window) == pytest.approx((off / size) ** 0.5, rel=1e-4)
