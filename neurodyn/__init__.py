@@ -3,14 +3,15 @@
 from importlib.metadata import version
 
 from neurodyn import analysis, data
+from neurodyn.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.feedback import FeedbackWeights
 from neurodyn.learning import backward
-from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map
-from neurodyn.modules import mlp
+from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map, Modulated
+from neurodyn.modules import FirstUnits, mlp
 from neurodyn.network import Coupling, Network, Observable, Plasticity, Population
 from neurodyn.simulate import equilibrium, simulate
-from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, TorchDiffEq, steady
+from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
 from neurodyn.stages import Stage, cut
 from neurodyn.system import System
 from neurodyn.timing import AtStep, Inference, OnSpike
@@ -29,15 +30,19 @@ __all__ = [
     "Exact",
     "Feedback",
     "FeedbackWeights",
+    "FirstUnits",
     "Forward",
+    "ForwardDeviation",
     "ForwardValue",
     "Heun",
     "Identity",
     "Inference",
     "Input",
     "Inverse",
+    "InverseDeviation",
     "LossGradient",
     "Map",
+    "Modulated",
     "Network",
     "Noisy",
     "Observable",
@@ -45,6 +50,7 @@ __all__ = [
     "Plasticity",
     "Population",
     "Solver",
+    "Stabilized",
     "Stage",
     "System",
     "Target",

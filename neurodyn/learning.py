@@ -11,9 +11,9 @@ from neurodyn.checks import positive
 from neurodyn.inference import infer
 from neurodyn.losses import per_sample
 from neurodyn.network import Network, Plasticity
-from neurodyn.simulate import to_equilibrium
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
+from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.stages import StagePoint
 from neurodyn.system import Inputs, State, System
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -18,9 +16,10 @@ from tqdm import tqdm
 
 from neurodyn.checks import positive
 from neurodyn.network import Network
-from neurodyn.solvers import Adaptive, DivergenceError, Exact, Report, Solver, steady
-from neurodyn.solvers.base import Unrecorded, Until, residual
-from neurodyn.system import Inputs, State, System
+from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
+from neurodyn.solvers.base import Until
+from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.system import Inputs, System
 from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
@@ -55,7 +54,8 @@ def simulate(
     duration
         How long, in units of time.
     solver
-        By default `Exact()` for a linear network, where nothing asks for steps, and `Adaptive()` otherwise.
+        By default what suits the network's structure: `Exact()` for a linear one, where nothing asks for steps;
+        `Stabilized()` for a gradient flow; `Adaptive()` otherwise.
     save_at
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
@@ -92,8 +92,7 @@ def simulate(
     names = _recorded(network, record)
     system = System(network, inputs, targets, initial=initial)
     if solver is None:
-        steps_wanted = until is not None or isinstance(save_at, str)
-        solver = Exact() if system.structure.linear and not steps_wanted else Adaptive()
+        solver = _suitable(system, steps=until is not None or isinstance(save_at, str))
     times = _save_times(save_at, duration, solver)
     solver.check(system)
     steps = solver.steps_in(duration)
@@ -103,7 +102,12 @@ def simulate(
     try:
         with bar:
             report = solver.integrate(
-                system, system.initial_state(), duration, recorder, until=until, progress=bar if progress else None
+                system,
+                system.initial_state(),
+                duration,
+                recorder,
+                until=until,
+                progress=_WithinTotal(bar) if progress else None,
             )
         return recorder.finish(run_attributes(system, report))
     except BaseException:
@@ -125,7 +129,8 @@ def equilibrium(
     """Take a network to its equilibrium dx/dt = 0 and return the activity there.
 
     An acyclic network takes one sweep, each population in the order of its dependencies, which is exact. A cyclic one
-    relaxes until max |dx/dt| is within the tolerance.
+    takes accelerated fixed-point iterations, or, where these do not contract, relaxes until max |dx/dt| is within the
+    tolerance.
 
     Parameters
     ----------
@@ -162,49 +167,20 @@ def equilibrium(
     return dataset(system, values).assign_attrs(run_attributes(system, report))
 
 
-def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
-    """Take a system to its equilibrium, by one sweep if it is acyclic and by relaxation otherwise.
+def _suitable(system: System, *, steps: bool) -> Solver:
+    if system.structure.linear and not steps:
+        return Exact()
+    return Stabilized() if system.structure.gradient_flow else Adaptive()
 
-    Parameters
-    ----------
-    system
-        The system.
-    stop
-        When a relaxation has arrived.
-    max_duration
-        How long to relax at most.
 
-    Returns
-    -------
-    State
-        The equilibrium, the instantaneous populations included.
-    Report
-        What happened.
-    """
-    state = system.initial_state()
-    if system.structure.acyclic:
-        system.sweep(state)
-        bad = system.first_bad(state)
-        if bad is not None:
-            raise DivergenceError(f"population {bad} is not finite at the equilibrium", math.inf, bad)
-        slope = system.new_state()
-        system.field(state, slope)
-        remaining = residual(slope)
-        converged = remaining <= stop.bound(system.dtype)
-        return state, Report("sweep", 1, 0, 0, remaining, converged, 0.0)
-    bound = stop.bound(system.dtype)
-    smallest = 4 * torch.finfo(system.dtype).eps
-    solver = Adaptive(rtol=max(1e-4 * min(1.0, bound), smallest), atol=0.01 * bound)
-    report = solver.integrate(system, state, max_duration, Unrecorded(), until=stop)
-    system.settle(state)
-    if not report.converged:
-        warnings.warn(
-            f"network {system.network.name!r} has not reached its equilibrium after {max_duration:g} units of time: "
-            f"max |dx/dt| is {report.residual:.3g}, and the tolerance {bound:.3g}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return state, report
+class _WithinTotal:
+    """A bar that does not run over where steps do: by rounding, or those of a solver that steps beyond the end."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+
+    def update(self, n: float) -> None:
+        self._bar.update(min(n, self._bar.total - self._bar.n))
 
 
 def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:

@@ -4,6 +4,19 @@ from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import DivergenceError, Report, Solver, steady
 from neurodyn.solvers.exact import Exact
 from neurodyn.solvers.fixed import RK4, Euler, Heun
+from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
 
-__all__ = ["RK4", "Adaptive", "DivergenceError", "Euler", "Exact", "Heun", "Report", "Solver", "TorchDiffEq", "steady"]
+__all__ = [
+    "RK4",
+    "Adaptive",
+    "DivergenceError",
+    "Euler",
+    "Exact",
+    "Heun",
+    "Report",
+    "Solver",
+    "Stabilized",
+    "TorchDiffEq",
+    "steady",
+]

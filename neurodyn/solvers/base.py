@@ -220,3 +220,9 @@ def fastest(system: System, out: State) -> tuple[str, float]:
 def tolerance_of(until: Until | None, dtype: torch.dtype) -> float:
     """Return the residual under which a run counts as converged."""
     return (until if isinstance(until, steady) else steady()).bound(dtype)
+
+
+def hermite(a: Tensor, slope_a: Tensor, b: Tensor, slope_b: Tensor, *, h: float, theta: float, out: Tensor) -> None:
+    """Write the cubic Hermite interpolant at a + θh into `out`, between the states a and b that are h apart."""
+    torch.lerp(a, b, theta * theta * (3 - 2 * theta), out=out)
+    out.add_(slope_a, alpha=h * theta * (1 - theta) ** 2).sub_(slope_b, alpha=h * theta**2 * (1 - theta))

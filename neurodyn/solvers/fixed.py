@@ -19,6 +19,7 @@ from neurodyn.solvers.base import (
     SavePoints,
     Solver,
     Until,
+    hermite,
     velocity,
 )
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
@@ -97,7 +98,15 @@ class FixedStep(Solver):
                 h = time - earlier
                 between = system.new_state()
                 for moment in inside:
-                    _hermite(start, start_slope, state.flat, slopes[0].flat, h, (moment - earlier) / h, between.flat)
+                    hermite(
+                        start,
+                        start_slope,
+                        state.flat,
+                        slopes[0].flat,
+                        h=h,
+                        theta=(moment - earlier) / h,
+                        out=between.flat,
+                    )
                     recorder.record(moment, between)
                 system.settle(state)
             moments = save.at(time, tolerance)
@@ -174,12 +183,6 @@ class FixedStep(Solver):
             self._advance(
                 system, state, slopes, work, self._time(step + 1, steps, duration) - self._time(step, steps, duration)
             )
-
-
-def _hermite(a: Tensor, slope_a: Tensor, b: Tensor, slope_b: Tensor, h: float, theta: float, out: Tensor) -> None:
-    """Write the cubic Hermite interpolant at a + θh into `out`, between the states a and b that are h apart."""
-    torch.lerp(a, b, theta * theta * (3 - 2 * theta), out=out)
-    out.add_(slope_a, alpha=h * theta * (1 - theta) ** 2).sub_(slope_b, alpha=h * theta**2 * (1 - theta))
 
 
 class Euler(FixedStep):

@@ -1,0 +1,120 @@
+"""Anderson acceleration of the fixed-point iteration that an equilibrium is: F(x) = 0."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from neurodyn.system import State, System
+
+_MEMORY = 8
+"""How many differences of iterates are combined; more gains little, and costs a larger least squares."""
+_MIXING = 0.5
+"""The step of the underlying iteration, in units of each population's own relaxation time."""
+_PATIENCE = 10
+"""After how many evaluations without progress the iteration gives up."""
+
+
+def anderson(system: System, state: State, tolerance: float, most: int = 200) -> tuple[int, bool]:
+    """Look for the equilibrium F(x) = 0 near `state`, each sample on its own.
+
+    The iteration x ← x + β τ/leak F(x) is accelerated: with the last differences ΔX and ΔR of iterates and residuals
+    R = τ/leak F,  x ← x + β R − (ΔX + β ΔR) γ, where γ minimises ‖R − ΔR γ‖ (type II). A sample stops moving once it is
+    within the tolerance. Where plain steps do not contract at the start, or progress stops, the iteration gives up, as
+    it may then lead elsewhere than the relaxation would.
+
+    Parameters
+    ----------
+    system
+        The system.
+    state
+        Where to start; on return the equilibrium, or the start if the iteration gave up.
+    tolerance
+        On max |dx/dt|, in units of activity per unit of time.
+    most
+        How many evaluations of the vector field at most.
+
+    Returns
+    -------
+    int
+        Evaluations of the vector field.
+    bool
+        Whether every sample is within the tolerance.
+
+    References
+    ----------
+    D. G. Anderson, J. ACM 12 (1965); H. F. Walker, P. Ni, SIAM J. Numer. Anal. 49 (2011).
+    """
+    iteration = _Iteration(system, state)
+    start = iteration.x.clone()
+    best, waited = iteration.size.clone(), 0
+    plain = iteration.size.clone()
+    while iteration.evaluations < most and waited < _PATIENCE:
+        moving = iteration.velocity > tolerance
+        if not bool(moving.any()):
+            iteration.write()
+            return iteration.evaluations, True
+        iteration.step(moving)
+        if not bool(torch.isfinite(iteration.size).all()):
+            break
+        if iteration.evaluations == 2 and bool((iteration.size > plain)[moving].any()):
+            break
+        waited = 0 if bool((iteration.size < 0.9 * best)[moving].any()) else waited + 1
+        best = torch.minimum(best, iteration.size)
+    iteration.x = start
+    iteration.write()
+    return iteration.evaluations, False
+
+
+class _Iteration:
+    """The iterates, one row a sample: x, its residual R, and the last differences of both."""
+
+    def __init__(self, system: System, state: State) -> None:
+        self._system, self._state, self._slope = system, state, system.new_state()
+        scales = [p.tau / (p.leak or 1.0) for p in system.free if p.tau > 0]
+        widths = [state.activity[name][0].numel() for name in system.dynamic]
+        self._widths = widths
+        self._scale = torch.cat([state.flat.new_full((n,), scale) for n, scale in zip(widths, scales, strict=True)])
+        self._dx: deque[Tensor] = deque(maxlen=_MEMORY)
+        self._dr: deque[Tensor] = deque(maxlen=_MEMORY)
+        self.evaluations = 0
+        self.x = self._rows(state)
+        self._evaluate()
+
+    def _rows(self, state: State) -> Tensor:
+        return torch.cat([state.activity[name].flatten(1) for name in self._system.dynamic], dim=1)
+
+    def write(self) -> None:
+        """Write x into the system's state."""
+        for name, block in zip(self._system.dynamic, torch.split(self.x, self._widths, dim=1), strict=True):
+            self._state.activity[name].copy_(block.view_as(self._state.activity[name]))
+
+    def _evaluate(self) -> None:
+        self.write()
+        self._system.field(self._state, self._slope)
+        self.evaluations += 1
+        slopes = self._rows(self._slope)
+        self.velocity = slopes.abs().amax(1)
+        self.residual = slopes.mul_(self._scale)
+        self.size = torch.linalg.vector_norm(self.residual, dim=1)
+
+    def step(self, moving: Tensor) -> None:
+        """Advance the samples that are moving, shape (sample,), by one accelerated step."""
+        x, residual = self.x, self.residual
+        change = _MIXING * residual
+        if self._dr:
+            dx, dr = torch.stack(tuple(self._dx), dim=2), torch.stack(tuple(self._dr), dim=2)
+            gram = dr.transpose(1, 2) @ dr
+            # A ridge far below the largest direction keeps nearly dependent differences from blowing up; a sample that
+            # no longer moves has none.
+            largest = gram.diagonal(dim1=1, dim2=2).amax(1)
+            ridge = torch.where(largest > 0, torch.finfo(x.dtype).eps * largest, 1.0)
+            gram.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
+            gamma = torch.linalg.solve(gram, dr.transpose(1, 2) @ residual[:, :, None])
+            change -= ((dx + _MIXING * dr) @ gamma)[:, :, 0]
+        self.x = x + change * moving[:, None]
+        self._evaluate()
+        self._dx.append(self.x - x)
+        self._dr.append(self.residual - residual)

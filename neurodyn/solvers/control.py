@@ -1,0 +1,196 @@
+"""Step control by an estimate of the error, for any method that gives one."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurodyn.checks import positive
+from neurodyn.solvers.base import (
+    DivergenceError,
+    Progress,
+    Recorder,
+    Report,
+    SavePoints,
+    Solver,
+    Until,
+    fastest,
+    velocity,
+)
+from neurodyn.system import State, System
+
+
+class Stepper(ABC):
+    """One method's steps: the state x with its slope, and the candidate y for the end of the step under way.
+
+    Parameters
+    ----------
+    system
+        The system.
+    rtol, atol
+        The relative tolerance, and the absolute one in units of activity.
+    start
+        The flat state to start from.
+    slope, slope_after
+        Where F(x) and F(y) go.
+    """
+
+    error_order: int
+    """The power of the step with which the error estimate shrinks."""
+
+    def __init__(
+        self, system: System, rtol: float, atol: float, start: Tensor, slope: State, slope_after: State
+    ) -> None:
+        self.system, self.rtol, self.atol = system, rtol, atol
+        self.x, self.y = system.new_state(start.clone()), system.new_state()
+        self.slope, self.slope_after = slope, slope_after
+        self._scale, self._work = torch.empty_like(start), torch.empty_like(start)
+        self.evaluations = 0
+        self.evaluate(self.x, self.slope)
+
+    def evaluate(self, x: State, out: State) -> None:
+        """Write F(x) into `out`, and count."""
+        self.system.field(x, out)
+        self.evaluations += 1
+
+    def _norm(self, vector: Tensor) -> float:
+        return float(torch.linalg.vector_norm(vector)) / math.sqrt(max(1, vector.numel()))
+
+    def initial_size(self, duration: float) -> float:
+        """Guess the first step from the size of x, F and its change (Hairer et al., §II.4)."""
+        scale = self.atol + self.rtol * self.x.flat.abs()
+        slope = self.slope.flat
+        d0, d1 = self._norm(self.x.flat / scale), self._norm(slope / scale)
+        h = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+        h = min(h, duration)
+        torch.add(self.x.flat, slope, alpha=h, out=self.y.flat)
+        self.evaluate(self.y, self.slope_after)
+        d2 = self._norm((self.slope_after.flat - slope) / scale) / h
+        steepest = max(d1, d2)
+        second = max(1e-6, h * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1 / self.error_order)
+        first = min(100 * h, second, duration)
+        return first if math.isfinite(first) else min(1e-6, duration)
+
+    def scaled_norm(self, error: Tensor) -> float:
+        """Return ‖e / (atol + rtol · max(|x|, |y|))‖ in the root mean square; `error` is overwritten."""
+        torch.maximum(torch.abs(self.x.flat, out=self._scale), torch.abs(self.y.flat, out=self._work), out=self._scale)
+        self._scale.mul_(self.rtol).add_(self.atol)
+        return self._norm(error.div_(self._scale))
+
+    @abstractmethod
+    def attempt(self, h: float) -> float:
+        """Take a step of size h from x to the candidate y, with its slope, and return its scaled error."""
+
+    def accept(self) -> None:
+        """Make the candidate, and its slope, the state."""
+        self.x, self.y = self.y, self.x
+        self.slope.flat.copy_(self.slope_after.flat)
+
+    @abstractmethod
+    def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
+        """Record the dense output at the fractions θ of the step from x to y, before it is accepted."""
+
+
+class ErrorControlled(Solver):
+    """A method with proportional–integral step control.
+
+    A step is accepted where ‖e / (atol + rtol · max(|x|, |x'|))‖ ≤ 1, in the root mean square over all units and
+    samples, with e the estimate of its error.
+    """
+
+    rtol: float
+    atol: float
+
+    def __post_init__(self) -> None:
+        positive(f"rtol of {type(self).__name__}", self.rtol)
+        positive(f"atol of {type(self).__name__}", self.atol)
+
+    def check(self, system: System) -> None:
+        smallest = 4 * torch.finfo(system.dtype).eps
+        if self.rtol < smallest:
+            raise ValueError(
+                f"rtol of {type(self).__name__}: {self.rtol:g} is below what {system.dtype} can resolve; take at least "
+                f"{smallest:.1g}, or float64"
+            )
+
+    @abstractmethod
+    def stepper(self, system: System, start: Tensor) -> Stepper:
+        """Return the method's steps from a flat state."""
+
+    def integrate(
+        self,
+        system: System,
+        state: State,
+        duration: float,
+        recorder: Recorder,
+        *,
+        until: Until | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        step = self.stepper(system, state.flat)
+        save = SavePoints(recorder.times)
+        h, error_before = step.initial_size(duration), 1e-4
+        time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
+        order = step.error_order
+        moments = save.at(0.0, 0.0)
+        for moment in moments:
+            recorder.record(moment, step.x)
+        stop = until is not None and until(0.0, step.x.activity, velocity(system, step.slope))
+        while not stop and time < duration:
+            last = time + h >= duration * (1 - 1e-12)
+            h = duration - time if last else h
+            if h <= 16 * np.spacing(time) or not math.isfinite(h):
+                self._give_up(system, step, time)
+            error = step.attempt(h)
+            if not error <= 1:
+                rejected += 1
+                h *= max(0.2, 0.9 * error ** (-1 / order)) if math.isfinite(error) else 0.1
+                grow_at_most = 1.0
+                continue
+            accepted += 1
+            then = duration if last else time + h
+            if not system.seems_finite(step.y):
+                self._refuse(system, step, then)
+            inside = save.before(then, 1e-12 * duration)
+            if inside:
+                step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
+            step.accept()
+            moments = save.at(then, 1e-12 * duration)
+            for moment in moments:
+                recorder.record(moment, step.x)
+            if progress is not None:
+                progress.update(then - time)
+            time = then
+            if until is not None:
+                system.settle(step.x)
+                stop = until(time, step.x.activity, velocity(system, step.slope))
+            error = max(error, 1e-10)
+            growth = 0.9 * error ** (-0.85 / order) * error_before ** (0.2 / order)
+            h *= min(grow_at_most, max(0.2, growth))
+            error_before, grow_at_most = max(error, 1e-4), 10.0
+        if stop and not moments:
+            recorder.record(time, step.x)
+        state.flat.copy_(step.x.flat)
+        return self.report(
+            step.slope, until, time=time, evaluations=step.evaluations, accepted=accepted, rejected=rejected
+        )
+
+    def _refuse(self, system: System, step: Stepper, time: float) -> None:
+        """Raise if a population is not finite at the end of a step whose error is: one that no other reads."""
+        bad = system.first_bad(step.y)
+        if bad is not None:
+            raise DivergenceError(f"population {bad} became non-finite at time {time:g}, with {self!r}", time, bad)
+
+    def _give_up(self, system: System, step: Stepper, time: float) -> None:
+        system.field(step.x, step.slope)
+        bad, speed = fastest(system, step.slope)
+        raise DivergenceError(
+            f"population {bad} grows without bound at time {time:g}, where its |dx/dt| is {speed:.3g}: the step of "
+            f"{self!r} shrank to nothing there; check the couplings' gains and time constants",
+            time,
+            bad,
+        )

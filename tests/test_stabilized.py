@@ -1,0 +1,109 @@
+"""The stabilised method: order, stability beyond an explicit method's limit, error control, and where it is used."""
+
+import numpy as np
+import pytest
+import torch
+
+import neurodyn as nd
+from neurodyn.models import predictive_coding as pc
+from neurodyn.solvers.base import Unrecorded
+from neurodyn.solvers.stabilized import _ChebyshevStepper
+from neurodyn.system import System
+from tests.problems import stiff_pair, wilson_cowan
+
+
+def predictive(seed=0, dtype=torch.float64):
+    module = nd.mlp([9, 8, 7, 5], seed=seed, dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(4, 9, generator=generator, dtype=torch.float64).to(dtype)
+    t = torch.randn(4, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return pc.network(module, steps="equilibrium"), x, t
+
+
+@pytest.mark.parametrize("stages", [2, 3, 7, 20])
+def test_each_number_of_stages_is_of_second_order(stages):
+    problem = wilson_cowan()
+    system = System(problem.network, problem.inputs, initial=problem.initial)
+    reference = problem.reference(np.array([0.4]))
+    errors = []
+    with torch.no_grad():
+        for steps in (8, 16, 32):
+            stepper = _ChebyshevStepper(system, 1e-3, 1e-3, system.initial_state().flat)
+            for _ in range(steps):
+                stepper._chebyshev(0.4 / steps, stages)
+                stepper.evaluate(stepper.y, stepper.slope_after)
+                stepper.accept()
+            error = [np.abs(stepper.x.activity[n].numpy() - value[0]).max() for n, value in reference.items()]
+            errors.append(max(error))
+    orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    assert np.all(np.abs(orders - 2.0) < 0.25)
+
+
+def test_error_follows_the_tolerance():
+    network, x, t = predictive()
+    reference = nd.simulate(network, x, t, duration=5.0, solver=nd.Adaptive(rtol=1e-11, atol=1e-12), save_at=11)
+    for tolerance in (1e-3, 1e-4, 1e-5):
+        run = nd.simulate(network, x, t, duration=5.0, solver=nd.Stabilized(tolerance, tolerance), save_at=11)
+        error = max(float(abs(run[name] - reference[name]).max()) for name in reference.data_vars)
+        assert error < 20 * tolerance
+
+
+def test_stiffness_costs_its_square_root():
+    evaluations = {}
+    for ratio in (100.0, 10000.0):
+        problem = stiff_pair(ratio)
+        run = problem.simulate(20.0, solver=nd.Stabilized(1e-3, 1e-4), save_at=[20.0])
+        assert abs(run["slow"].values).max() < 1e-3
+        evaluations[ratio] = run.attrs["evaluations"]
+    assert evaluations[10000.0] < 30 * evaluations[100.0]
+    assert evaluations[10000.0] < 20.0 * 10000.0 / 2.0 / 10
+
+
+def test_spectral_radius_is_that_of_the_jacobian():
+    network, x, t = predictive()
+    system = System(network, x, t)
+    flat = system.initial_state().flat
+
+    def field(flat):
+        state, out = system.new_state(flat.clone()), system.new_state()
+        system.field(state, out)
+        return out.flat
+
+    with torch.no_grad():
+        step = 1e-6 * torch.eye(system.size, dtype=torch.float64)
+        columns = [(field(flat + row) - field(flat - row)) / 2e-6 for row in step]
+        stepper = _ChebyshevStepper(system, 1e-3, 1e-3, flat)
+        estimate = stepper._spectral_radius()
+    largest = float(torch.linalg.eigvals(torch.stack(columns, 1)).abs().max())
+    assert largest < estimate < 1.3 * largest
+
+
+def test_default_for_gradient_flows_and_float32_agrees():
+    network, x, t = predictive()
+    run = nd.simulate(network, x, t, duration=3.0, save_at=[3.0])
+    assert run.attrs["solver"].startswith("Stabilized")
+    single, x, t = predictive(dtype=torch.float32)
+    other = nd.simulate(single, x, t, duration=3.0, save_at=[3.0])
+    assert other["x1"].dtype == np.float32
+    assert float(abs(run["x1"] - other["x1"]).max()) < 1e-3
+
+
+def test_a_run_leaves_the_state_at_its_end_and_counts_every_evaluation():
+    network, x, t = predictive()
+    system = System(network, x, t)
+    calls = 0
+    field = system.field
+
+    def counted(state, out):
+        nonlocal calls
+        calls += 1
+        field(state, out)
+
+    system.field = counted
+    with torch.no_grad():
+        state = system.initial_state()
+        report = nd.Stabilized().integrate(system, state, 2.0, Unrecorded())
+    assert report.evaluations == calls
+    assert report.time == 2.0
+    expected = nd.simulate(network, x, t, duration=2.0, solver=nd.Stabilized(), save_at=[2.0])["x1"].values[0]
+    np.testing.assert_array_equal(state.activity["x1"].numpy(), expected)
