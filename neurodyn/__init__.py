@@ -13,6 +13,7 @@ from neurodyn.network import Coupling, Network, Observable, Plasticity, Populati
 from neurodyn.simulate import equilibrium, simulate
 from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
 from neurodyn.stages import Stage, cut
+from neurodyn.sweep import sweep
 from neurodyn.system import System
 from neurodyn.timing import AtStep, Inference, OnSpike
 from neurodyn.trajectory import load, save
@@ -65,4 +66,5 @@ __all__ = [
     "save",
     "simulate",
     "steady",
+    "sweep",
 ]

@@ -1,0 +1,86 @@
+"""Sweeps: a function of parameters at every point of a grid, as one dataset with the parameters as dimensions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.base import compute
+from dask.callbacks import Callback
+from dask.delayed import delayed
+from tqdm import tqdm
+
+Point = Callable[..., xr.Dataset | Mapping[str, Any]]
+"""A function of the parameters by name, that returns a dataset, or numbers and arrays by name."""
+
+
+def sweep(
+    point: Point,
+    grid: Mapping[str, Iterable[Any]],
+    *,
+    scheduler: str | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Call a function at every point of a grid, and put the results side by side.
+
+    Parameters
+    ----------
+    point
+        A function of the grid's parameters, by name. It returns an `xarray.Dataset`, or a mapping of names to numbers;
+        of the same variables and dimensions at every point.
+    grid
+        The values of each parameter: numbers, text or booleans, each once.
+    scheduler
+        Dask's: None or "synchronous" one after the other, "threads", "processes", or that of a running
+        `dask.distributed` cluster, "distributed".
+    progress
+        Whether to show a bar, on a terminal.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the parameters as the first dimensions, in the order of the grid, and their values as coordinates.
+
+    Raises
+    ------
+    ValueError
+        If the grid is empty, a parameter has no values or one twice, or a parameter's name is a dimension of a result.
+    TypeError
+        If `point` returns neither a dataset nor a mapping.
+    """
+    values = {name: list(given) for name, given in grid.items()}
+    if not values:
+        raise ValueError("grid: name at least one parameter and its values")
+    for name, given in values.items():
+        if not given:
+            raise ValueError(f"grid: parameter {name!r} has no values")
+        if len(set(given)) != len(given):
+            raise ValueError(f"grid: parameter {name!r} has a value twice; give each once")
+    points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    tasks = [delayed(_labelled, pure=False)(point, where) for where in points]
+    bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
+    with bar, Callback(posttask=lambda *_: bar.update()):  # type: ignore[no-untyped-call]
+        results = compute(*tasks, scheduler=scheduler or "synchronous")  # type: ignore[no-untyped-call]
+    return _side_by_side(list(results), values)
+
+
+def _labelled(point: Point, where: dict[str, Any]) -> xr.Dataset:
+    result = point(**where)
+    if not isinstance(result, (xr.Dataset, Mapping)):
+        raise TypeError(f"sweep: the function returns a dataset or a mapping, and returned a {type(result).__name__}")
+    data = result if isinstance(result, xr.Dataset) else xr.Dataset(result)
+    taken = [str(name) for name in where if name in data.variables or name in data.dims]
+    if taken:
+        raise ValueError(f"sweep: the result already has {taken[0]!r}, which is a parameter of the grid; rename one")
+    return data
+
+
+def _side_by_side(results: list[xr.Dataset], values: dict[str, list[Any]]) -> xr.Dataset:
+    for name, given in reversed(values.items()):
+        index = xr.DataArray(np.asarray(given), dims=name, name=name)
+        rows = [results[i : i + len(given)] for i in range(0, len(results), len(given))]
+        results = [xr.concat(row, index, coords="minimal", compat="override", join="exact") for row in rows]
+    return results[0]
