@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal
 from neurodyn.drives import ForwardValue, Input
 from neurodyn.maps import Forward, Identity
 from neurodyn.stages import Stage
-from neurodyn.timing import OnSpike
 
 if TYPE_CHECKING:
     from neurodyn.network import Coupling, Network, Population
@@ -159,7 +158,7 @@ class Schedule:
         self._instantaneous = [n for n in network.instantaneous_order if n not in clamped]
         self._reads = {p.name: {r for c in network.into(p.name) for r in c.map.reads(c.source, c.target)} for p in free}
         self._silent, self._moves = self._spread(begins)
-        self._plans: dict[tuple[int, tuple[tuple[int, int], ...]], dict[int, Step]] = {}
+        self._plans: dict[tuple[tuple[int, range], ...], tuple[Step, ...]] = {}
 
     def _spread(self, begins: Start) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
         """Follow the change onwards: for each step, who is still exactly 0, and who moves in it."""
@@ -176,49 +175,35 @@ class Schedule:
             changed |= moves[-1]
         return silent, moves
 
-    def plan(self, first: int, pending: Mapping[int, int]) -> Mapping[int, Step]:
-        """Return what each step from `first` on evaluates.
+    def wakes(self, population: str) -> int | None:
+        """Return the first step at which a population may be other than 0; None if it is 0 throughout."""
+        return next((step for step, silent in enumerate(self._silent) if population not in silent), None)
+
+    def plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
+        """Return what each step evaluates, up to the last at which a rule may act; there, nothing advances.
 
         Parameters
         ----------
-        first
-            The step at hand.
         pending
-            The rules that may still act, by their index in the network's plasticity, and the first step at which each
-            may: at that one only, or, for a rule that acts on spikes, from then on.
-
-        Returns
-        -------
-        mapping of int to Step
-            By step, up to the last one at which a rule may act; there, nothing advances.
+            The steps at which each rule may act, by its index in the network's plasticity.
         """
-        key = (first, tuple(pending.items()))
+        key = tuple(pending.items())
         if key not in self._plans:
-            self._plans[key] = self._plan(first, pending)
+            self._plans[key] = self._plan(pending)
         return self._plans[key]
 
-    def _plan(self, first: int, pending: Mapping[int, int]) -> dict[int, Step]:
+    def _plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
         """Follow the dependencies backwards, from the last step at which a rule may act to the first."""
-        plan: dict[int, Step] = {}
+        plan: list[Step] = []
         needed_later: set[str] = set()
-        for step in range(self._steps, first - 1, -1):
-            acting = self._read_by_plasticity(step, pending)
-            if not (acting or plan):
-                continue
+        for step in reversed(range(max((steps.stop for steps in pending.values()), default=0))):
+            acting = [self._network.plasticity[i] for i, steps in pending.items() if step in steps]
             advance = tuple(n for n in self._dynamic if n in needed_later and n in self._moves[step])
-            needed = needed_later.union(acting, *(self._reads[n] for n in advance))
+            needed = needed_later.union(*(rule.reads for rule in acting), *(self._reads[n] for n in advance))
             for name in reversed(self._instantaneous):
                 if name in needed:
                     needed |= self._reads[name]
             settle = tuple(n for n in self._instantaneous if n in needed and n not in self._silent[step])
-            plan[step] = Step(settle, advance, self._silent[step])
+            plan.append(Step(settle, advance, self._silent[step]))
             needed_later = needed.intersection(self._dynamic)
-        return plan
-
-    def _read_by_plasticity(self, step: int, pending: Mapping[int, int]) -> set[str]:
-        names: set[str] = set()
-        for index, earliest in pending.items():
-            rule = self._network.plasticity[index]
-            if step == earliest or (step > earliest and isinstance(rule.when, OnSpike)):
-                names |= rule.reads
-        return names
+        return tuple(reversed(plan))

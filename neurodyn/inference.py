@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from neurodyn.causality import Schedule
 from neurodyn.network import Plasticity
 from neurodyn.solvers.base import DivergenceError
 from neurodyn.system import State, System
@@ -35,43 +36,60 @@ def infer(system: System, inference: Inference, act: Act) -> None:
     DivergenceError
         If the activity is not finite at the last step, before any rule acts there.
     """
+    last, schedule = inference.steps, system.schedule(inference.steps)
+    steps = {i: _first_step(rule, schedule, last) for i, rule in enumerate(system.network.plasticity)}
+    first = {i: step for i, step in steps.items() if step is not None}
+    # Most units spike when a change first reaches them, and no more: what comes after is run only where one still can.
+    unfinished = _run(system, inference, {i: range(step, step + 1) for i, step in first.items()}, act)
+    if unfinished:
+        _run(system, inference, {i: range(first[i], last + 1) for i in unfinished}, act)
+
+
+def _first_step(rule: Plasticity, schedule: Schedule, last: int) -> int | None:
+    """Return the first step at which a rule may act; None if its units are silent throughout."""
+    if isinstance(rule.when, OnSpike):
+        return schedule.wakes(rule.post)
+    return rule.when.step if isinstance(rule.when, AtStep) else last
+
+
+def _run(system: System, inference: Inference, pending: Mapping[int, range], act: Act) -> list[int]:
+    """Run from the start, with rules that may act at certain steps, and return those that are left unfinished.
+
+    That is a rule whose units can still spike after the last of its steps here, at which it then has not acted.
+    """
     rules = system.network.plasticity
-    schedule = system.schedule(inference.steps)
     state, slope = system.initial_state(), system.new_state()
-    detectors = {i: SpikeDetector(rule.when.window) for i, rule in enumerate(rules) if isinstance(rule.when, OnSpike)}
-    pending = {i: _earliest(rule, inference) for i, rule in enumerate(rules)}
-    plan = schedule.plan(0, pending)
-    for now in range(inference.steps + 1):
-        if now not in plan:
-            break
-        system.points.expire(plan[now].settle)
-        for name in plan[now].settle:
-            system.evaluate(name, state, state.activity[name], plan[now].silent)
-        if now + 1 not in plan:
+    detectors = {i: SpikeDetector(when.window) for i in pending if isinstance(when := rules[i].when, OnSpike)}
+    waiting, unfinished = dict(pending), []
+    plan = system.schedule(inference.steps).plan(pending)
+    for now, step in enumerate(plan):
+        system.points.expire(step.settle)
+        for name in step.settle:
+            system.evaluate(name, state, state.activity[name], step.silent)
+        if now + 1 == len(plan):
             _refuse_divergence(system, state, inference, now)
-        finished = set()
-        for i, earliest in pending.items():
+        for i in [i for i, steps in waiting.items() if now in steps]:
             post = state.activity[rules[i].post]
             if i not in detectors:
-                if earliest == now:
-                    act(rules[i], state, post)
-            elif rules[i].post not in plan[now].silent:
-                spikes = detectors[i].step(post)
-                if bool(spikes.any()):
-                    act(rules[i], state, post * spikes)
-                if now + detectors[i].soonest > inference.steps:
-                    finished.add(i)
-        if finished:
-            pending = {i: earliest for i, earliest in pending.items() if i not in finished}
-            plan = schedule.plan(now, pending)
-            if now not in plan:
-                break
-        advance = plan[now].advance
-        for name in advance:
-            system.evaluate(name, state, slope.activity[name], plan[now].silent)
-        for name in advance:
+                act(rules[i], state, post)
+                del waiting[i]
+                continue
+            spikes = detectors[i].step(post)
+            spikes_later = now + detectors[i].soonest <= inference.steps
+            if spikes_later and now == pending[i][-1]:
+                unfinished.append(i)
+            elif bool(spikes.any()):
+                act(rules[i], state, post * spikes)
+            if not spikes_later:
+                del waiting[i]
+        if not waiting:
+            break
+        for name in step.advance:
+            system.evaluate(name, state, slope.activity[name], step.silent)
+        for name in step.advance:
             state.activity[name].add_(slope.activity[name], alpha=inference.step)
-        system.points.expire(advance)
+        system.points.expire(step.advance)
+    return unfinished
 
 
 def _refuse_divergence(system: System, state: State, inference: Inference, steps: int) -> None:
@@ -85,9 +103,3 @@ def _refuse_divergence(system: System, state: State, inference: Inference, steps
             steps * inference.step,
             bad,
         )
-
-
-def _earliest(rule: Plasticity, inference: Inference) -> int:
-    if isinstance(rule.when, AtStep):
-        return rule.when.step
-    return 0 if isinstance(rule.when, OnSpike) else inference.steps

@@ -166,6 +166,10 @@ class System:
         state = self.new_state()
         for name, value in zip(self.dynamic, self._start_values, strict=True):
             state.activity[name].copy_(value)
+        for name in self.instantaneous:
+            state.activity[name].zero_()  # and stays so where inference does not evaluate it
+        self.points.expire()
+        self._take_points_from_forward()
         return state
 
     def new_state(self, flat: Tensor | None = None) -> State:

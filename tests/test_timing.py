@@ -20,9 +20,7 @@ courses = st.tuples(st.integers(1, 9), st.integers(1, 3)).flatmap(
 def spikes_by_definition(course: NDArray[np.float64], window: int) -> NDArray[np.bool_]:
     """φ(ε_t) = 1 iff ε_{t−t_d} = … = ε_{t−1} = 0 and ε_t ≠ 0, with 0 before the start; course (time, unit)."""
     quiet_before = np.concatenate([np.zeros((window, course.shape[1])), course])
-    return np.array(
-        [(activity != 0) & (quiet_before[t : t + window] == 0).all(0) for t, activity in enumerate(course)]
-    )
+    return np.array([(activity != 0) & (quiet_before[t : t + window] == 0).all(0) for t, activity in enumerate(course)])
 
 
 @given(courses, st.integers(1, 10))
@@ -68,4 +66,4 @@ def test_a_step_of_inference_is_positive(step) -> None:
 
 def test_a_step_of_inference_is_a_number() -> None:
     with pytest.raises(TypeError, match="step of inference must be a number, not str"):
-        nd.Inference("1", 3)
+        nd.Inference("1", 3)  # type: ignore[arg-type]
