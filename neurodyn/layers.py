@@ -1,6 +1,6 @@
 """What one layer of a feedforward module contributes to a stage: value, feedback, parameter gradient.
 
-Linear, Conv2d and the common activations have hand-written paths; every other layer goes through `torch.func.vjp`.
+Linear, Conv2d and the common activations have hand-written paths; every other layer goes through `torch.autograd`.
 """
 
 from __future__ import annotations
@@ -103,12 +103,14 @@ class LayerPoint(ABC):
 
     feedback_needs_forward = True
     """Whether `feedback` depends on the operating point, and so needs `forward` to have run there."""
+    gradient_needs_forward = False
+    """Whether `gradient` needs `forward` to have run at the operating point."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, /) -> Tensor:
         """Return the layer's value at `x`, shape (sample, …), and make `x` the operating point."""
 
     @abstractmethod
@@ -122,6 +124,10 @@ class LayerPoint(ABC):
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`."""
         out.add_(self.feedback(v), alpha=gain)
+
+    def feedback_to(self, argument: int, v: Tensor) -> Tensor:
+        """Return Jᵀ v, with J the Jacobian by one of several values that the layer reads, counted from 0."""
+        raise TypeError(f"{type(self.layer).__name__} reads one value, and has no argument {argument}")
 
     def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
         """Return what feedback weights ψ, in place of the transposed ones, make of v."""
@@ -266,33 +272,37 @@ class FirstUnitsPoint(LayerPoint):
 
 
 class AutogradPoint(LayerPoint):
-    """Any other differentiable layer, through `torch.func.vjp`."""
+    """Any other differentiable layer, through `torch.autograd`; it may read several values."""
+
+    gradient_needs_forward = True
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        self._parameters = {name: p.detach() for name, p in layer.named_parameters()}
+        self._parameters = {name: p.detach().requires_grad_() for name, p in layer.named_parameters()}
 
-    def _value(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        # A copy, because a layer that works in place would overwrite the population that it reads.
-        value = torch.func.functional_call(self.layer, parameters, (x.clone(),))
+    def forward(self, *x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            self._x = [each.detach().requires_grad_(each.is_floating_point()) for each in x]
+            # Copies, because a layer that works in place would overwrite the populations that it reads.
+            value = torch.func.functional_call(self.layer, self._parameters, tuple(each.clone() for each in self._x))
         if not isinstance(value, Tensor):
             raise TypeError(f"{type(self.layer).__name__} returns a {type(value).__name__}, not one tensor")
-        return value
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._vjp: Callable[[Tensor], tuple[Tensor]]
-        value: Tensor
-        value, self._vjp = torch.func.vjp(lambda x: self._value(x, self._parameters), x)  # type: ignore[misc]
-        return value
+        self._value = value
+        return value.detach()
 
     def feedback(self, v: Tensor) -> Tensor:
-        return self._vjp(v)[0]
+        return self.feedback_to(0, v)
+
+    def feedback_to(self, argument: int, v: Tensor) -> Tensor:
+        return self._pull_back(v, [self._x[argument]])[0]
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        if not self._parameters:
-            return ()
-        (gradients,) = torch.func.vjp(lambda parameters: self._value(x, parameters), self._parameters)[1](v)
-        return tuple(gradients[name] for name in self._parameters)
+        return self._pull_back(v, list(self._parameters.values()))
+
+    def _pull_back(self, v: Tensor, onto: list[Tensor]) -> tuple[Tensor, ...]:
+        if not (onto and self._value.requires_grad):  # a constant has no graph
+            return tuple(torch.zeros_like(each) for each in onto)
+        return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
 
 
 def layer_point(layer: nn.Module) -> LayerPoint:

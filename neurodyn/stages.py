@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,8 @@ class Stage:
         if not self.layers:
             raise ValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
         self.name = name if name is not None else type(self.layers[-1]).__name__
+        self.sources: tuple[Source, ...] = ()
+        """What it reads in a forward pass, if not what the stage before it gives."""
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.check()
 
@@ -79,6 +82,11 @@ class Stage:
         """Refuse layers that cannot be part of a stage in their present mode (training or evaluation)."""
         for layer in self.layers:
             _check_layer(layer, self.name)
+
+    @property
+    def arguments(self) -> int:
+        """How many values g reads."""
+        return len(self.sources) or 1
 
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
@@ -110,13 +118,15 @@ class Stage:
         """The number of output units, where the layers fix it: a Linear or FirstUnits with only activations after."""
         return _fixed_size(self.layers[::-1], "out_features")
 
-    def output_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+    def output_shape(self, input_shape: Sequence[int], argument: int = 0) -> tuple[int, ...]:
         """Return the shape of one sample of g's value.
 
         Parameters
         ----------
         input_shape
             The shape of one sample of its input, e.g. (784,) or (3, 32, 32).
+        argument
+            Which of the values that it reads has that shape, counted from 0.
 
         Raises
         ------
@@ -150,13 +160,21 @@ class Stage:
         """Return g(x), shape (sample, …), without a graph."""
         return self.at(x).value.clone()
 
-    def at(self, x: Tensor) -> StagePoint:
-        """Return the stage at the operating point `x`, shape (sample, …)."""
+    def apply(self, *x: Tensor) -> Tensor:
+        """Return g(x), shape (sample, …), by the layers themselves, for `torch.autograd` to differentiate."""
+        # Copies, because a layer that works in place would overwrite what it reads.
+        value: Tensor = self.layers[0](*(each.clone() for each in x))
+        for layer in self.layers[1:]:
+            value = layer(value)
+        return value
+
+    def at(self, *x: Tensor) -> StagePoint:
+        """Return the stage at the operating point `x`, shape (sample, …): one tensor for each value that it reads."""
         point = StagePoint(self)
-        point.move_to(x)
+        point.move_to(*x)
         return point
 
-    def checked_at(self, x: Tensor) -> StagePoint:
+    def checked_at(self, *x: Tensor) -> StagePoint:
         """Return the stage at the operating point `x`, its value worked out.
 
         Raises
@@ -164,16 +182,17 @@ class Stage:
         ValueError
             If the layers do not accept `x`, or do not return one value a sample.
         """
-        point = self.at(x)
+        point = self.at(*x)
         where = f"stage {self.name} ({self.label})"
         try:
             value = point.value
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            shape = " × ".join(map(str, x.shape[1:]))
-            raise ValueError(f"{where} does not take an input of {shape} a sample: {error}") from error
-        if value.ndim < 2 or len(value) != len(x):
+            shapes = " and ".join(" × ".join(map(str, each.shape[1:])) for each in x)
+            raise ValueError(f"{where} does not take an input of {shapes} a sample: {error}") from error
+        if value.ndim < 2 or len(value) != len(x[0]):
+            shapes = " and ".join(str(tuple(each.shape)) for each in x)
             raise ValueError(
-                f"{where} makes {tuple(value.shape)} of the shape {tuple(x.shape)}; the first axis must stay the sample"
+                f"{where} makes {tuple(value.shape)} of the shape {shapes}; the first axis must stay the sample"
             )
         return point
 
@@ -191,6 +210,10 @@ class Stage:
         return f"Stage {self.name}: {self.label}"
 
 
+Source = Stage | Literal["input"]
+"""What a stage reads in a forward pass: the value of another stage, or the input."""
+
+
 class StagePoint:
     """A stage at an operating point: its value, its feedback and its parameter gradient there.
 
@@ -202,16 +225,20 @@ class StagePoint:
         self._layers: list[LayerPoint] = [layer_point(layer) for layer in stage.layers]
         last = max((i for i, layer in enumerate(self._layers) if layer.feedback_needs_forward), default=-1)
         self._needed_by_feedback = last + 1
+        last = stage.weighted[-1] if stage.weighted else 0
+        self._needed_by_gradient = last + self._layers[last].gradient_needs_forward
+        self._inputs: tuple[Tensor, ...] = ()
         self._values: list[Tensor] = []
 
-    def move_to(self, x: Tensor) -> None:
+    def move_to(self, *x: Tensor) -> None:
         """Make `x`, shape (sample, …), the operating point; it must not change while the point is in use."""
-        self._values = [x]
+        self._inputs, self._values = x, []
 
     def _advance(self, layers: int) -> Tensor:
-        for layer in self._layers[len(self._values) - 1 : layers]:
-            self._values.append(layer.forward(self._values[-1]))
-        return self._values[layers]
+        """Return the value after as many layers, and x itself after none."""
+        for layer in self._layers[len(self._values) : layers]:
+            self._values.append(layer.forward(*(self._values[-1:] or self._inputs)))
+        return self._values[layers - 1] if layers else self._inputs[0]
 
     @property
     def value(self) -> Tensor:
@@ -222,7 +249,7 @@ class StagePoint:
     def values(self) -> Sequence[Tensor]:
         """x, and then the value of each layer; g(x) is the last."""
         self._advance(len(self._layers))
-        return self._values
+        return [self._inputs[0], *self._values]
 
     @property
     def slope(self) -> Tensor:
@@ -238,10 +265,10 @@ class StagePoint:
         """Add gain · g(x) to `out`, with the very bits of `value`: a population in balance must stay so exactly."""
         out.add_(self.value, alpha=gain)
 
-    def feedback(self, v: Tensor) -> Tensor:
+    def feedback(self, v: Tensor, argument: int = 0) -> Tensor:
         """Return Jᵀ v, where J = ∂g/∂x at the operating point and `v` is shaped like g(x)."""
-        out = torch.zeros_like(self._values[0])
-        self.add_feedback(v, out, 1.0)
+        out = torch.zeros_like(self._inputs[argument])
+        self.add_feedback(v, out, 1.0, argument=argument)
         return out
 
     def add_feedback(
@@ -250,6 +277,7 @@ class StagePoint:
         out: Tensor,
         gain: float,
         *,
+        argument: int = 0,
         weights: Mapping[int, Tensor] | None = None,
         derivative: bool = True,
     ) -> None:
@@ -263,16 +291,21 @@ class StagePoint:
             Shaped like x.
         gain
             The factor.
+        argument
+            By which of the values that g reads it is differentiated, counted from 0.
         weights
             Feedback weights in place of the transposed ones, by the place of their layer.
         derivative
             Whether the activations' derivatives f' are applied.
         """
         self._advance(self._needed_by_feedback)
-        if weights is None and derivative:
+        if argument or (weights is None and derivative):
             for layer in self._layers[:0:-1]:
                 v = layer.feedback(v)
-            self._layers[0].add_feedback(v, out, gain)
+            if argument:
+                out.add_(self._layers[0].feedback_to(argument, v), alpha=gain)
+            else:
+                self._layers[0].add_feedback(v, out, gain)
         else:
             for place in range(len(self._layers) - 1, -1, -1):
                 v = self._back(place, v, weights or {}, derivative)
@@ -306,24 +339,53 @@ class StagePoint:
         at = self if at is None else at
         gradients: dict[int, tuple[Tensor, ...]] = {}
         if self.stage.weighted:
-            first, last = self.stage.weighted[0], self.stage.weighted[-1]
-            self._advance(last)
+            first = self.stage.weighted[0]
+            self._advance(self._needed_by_gradient)
             at._advance(at._needed_by_feedback)
             for place in range(len(self._layers) - 1, first - 1, -1):
                 if place in self.stage.weighted:
-                    gradients[place] = self._layers[place].gradient(self._values[place], v)
+                    gradients[place] = self._layers[place].gradient(self._advance(place), v)
                 if place > first:
                     v = at._back(place, v, {}, derivative)
         return dict(reversed(gradients.items()))
 
 
+def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
+    """Return what each stage of a forward pass reads: its own sources, or else what stands before it.
+
+    Parameters
+    ----------
+    forward
+        The stages, in the order of their evaluation.
+
+    Raises
+    ------
+    ValueError
+        If a stage reads one that does not stand before it.
+    """
+    reads: dict[Stage, tuple[Source, ...]] = {}
+    before: Source = "input"
+    for stage in forward:
+        for source in stage.sources:
+            if source != "input" and source not in reads:
+                raise ValueError(
+                    f"stage {stage.name} ({stage.label}) reads stage {source.name}, which does not stand before it in "
+                    "the forward pass"
+                )
+        reads[stage] = stage.sources or (before,)
+        before = stage
+    return reads
+
+
 class ForwardPass:
-    """The forward pass x̄_0 = s, x̄_l = g_l(x̄_{l−1}) through a chain of stages, kept for its operating points.
+    """The forward pass x̄_0 = s, x̄_l = g_l(x̄_{l−1}) through the stages, kept for its operating points.
+
+    A stage with sources of its own reads those in place of x̄_{l−1}.
 
     Parameters
     ----------
     stages
-        The stages from the input to the output.
+        The stages from the input to the output, in the order of their evaluation.
     inputs
         s, shape (sample, …).
     """
@@ -331,9 +393,10 @@ class ForwardPass:
     def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
         self.points: dict[Stage, StagePoint] = {}
         self.output = _plain(inputs)
-        for stage in stages:
-            self.points[stage] = stage.checked_at(self.output)
-            self.output = _plain(self.points[stage].value)
+        values: dict[Source, Tensor] = {"input": self.output}
+        for stage, read in sources(stages).items():
+            self.points[stage] = stage.checked_at(*(values[source] for source in read))
+            values[stage] = self.output = _plain(self.points[stage].value)
 
 
 def _plain(x: Tensor) -> Tensor:
