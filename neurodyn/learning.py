@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,23 @@ from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.stages import StagePoint
 from neurodyn.system import Inputs, State, System
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a batch leaves behind, beside the gradients.
+
+    Parameters
+    ----------
+    output
+        That of the forward pass, shape (sample, …); None for a network without one.
+    iterations
+        The steps of discrete inference, or the evaluations of the vector field that a relaxation took; None where one
+        sweep gave the equilibrium.
+    """
+
+    output: Tensor | None
+    iterations: int | None
 
 
 @torch.no_grad()
@@ -56,6 +74,32 @@ def backward(
     DivergenceError
         If the relaxation grows without bound.
     """
+    lesson = learn(network, inputs, targets, duration=duration, solver=solver)
+    if lesson.output is None or targets is None:
+        return None
+    return per_sample(network.loss, lesson.output, targets).mean()
+
+
+@torch.no_grad()
+def learn(
+    network: Network,
+    inputs: Inputs,
+    targets: Tensor | None = None,
+    *,
+    duration: float | None = None,
+    solver: Solver | None = None,
+    members: int = 1,
+) -> Lesson:
+    """Do what `backward` does, and tell more of it.
+
+    Parameters
+    ----------
+    network, inputs, targets, duration, solver
+        As for `backward`.
+    members
+        How many networks of equally many samples are stacked in this one: gradients are averaged over the samples of a
+        member.
+    """
     if not network.plasticity:
         raise ValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
@@ -74,7 +118,7 @@ def backward(
             )
 
         gradients = point(rule.presynaptic).layer_gradients(
-            post * (rule.gain / system.samples),
+            post * (rule.gain * members / system.samples),
             at=None if rule.derivative in (None, "none") else point(rule.derivative),
             derivative=rule.derivative != "none",
         )
@@ -85,29 +129,29 @@ def backward(
 
     if duration is None and network.inference is not None:
         infer(system, network.inference, act)
+        iterations: int | None = network.inference.steps
     else:
-        state = _relax(system, duration, solver)
+        state, iterations = _relax(system, duration, solver)
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
-    forward = system.data.forward
-    if forward is None or targets is None:
-        return None
-    return per_sample(network.loss, forward.output, targets).mean()
+    return Lesson(None if system.data.forward is None else system.data.forward.output, iterations)
 
 
-def _relax(system: System, duration: float | None, solver: Solver | None) -> State:
-    state = system.initial_state()
+def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
+        state = system.initial_state()
         system.sweep(state)
-        return state
+        return state, None
     if duration is None:
-        return to_equilibrium(system, steady())[0]
+        state, report = to_equilibrium(system, steady())
+        return state, report.evaluations
     positive("duration", duration)
+    state = system.initial_state()
     solver = Adaptive() if solver is None else solver
     solver.check(system)
-    solver.integrate(system, state, duration, Unrecorded())
+    report = solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
-    return state
+    return state, report.evaluations
 
 
 def _add(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
