@@ -53,7 +53,7 @@ def style() -> AbstractContextManager[None]:
             "savefig.dpi": 150,
             "pdf.fonttype": 42,
             "font.size": 9,
-            "axes.titlesize": 10,
+            "axes.titlesize": 9.5,
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,
