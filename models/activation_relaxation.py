@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurodyn import (
     Coupling,
+    Drive,
     Feedback,
     FeedbackWeights,
     ForwardValue,
@@ -27,6 +29,7 @@ from neurodyn import (
     Stage,
     cut,
 )
+from neurodyn.drives import Data
 from neurodyn.losses import Loss, squared_error
 from neurodyn.maps import Activity
 
@@ -35,6 +38,7 @@ _OPTIONS = {
     "relaxation_derivative": ("frozen", "live", "none"),
     "weight_derivative": ("frozen", "live", "none"),
     "presynaptic": ("frozen", "live"),
+    "input": ("relaxing", "clamped"),
     "output": ("clamped", "relaxing"),
     "simplified": ("all", "convolutional", "fully connected"),
 }
@@ -47,6 +51,7 @@ def network(
     relaxation_derivative: Literal["frozen", "live", "none"] = "frozen",
     weight_derivative: Literal["frozen", "live", "none"] = "frozen",
     presynaptic: Literal["frozen", "live"] = "frozen",
+    input: Literal["relaxing", "clamped"] = "relaxing",
     output: Literal["clamped", "relaxing"] = "clamped",
     simplified: Literal["all", "convolutional", "fully connected"] = "all",
     loss: Loss = squared_error,
@@ -76,11 +81,14 @@ def network(
     presynaptic
         x_{l−1} in the weight update: the "frozen" x̄_{l−1}, or the "live" activity, which destroys learning (second
         paper, figure 1d).
+    input
+        Where the first stage's weight update reads its live activity x_0: the input layer is "relaxing" from s like all
+        others, as in algorithm 1 and in the authors' code; or it stays "clamped" to s, and the first stage learns well.
     output
         The output population x_L is "clamped" to ∂ℒ/∂x̄_L, or "relaxing" to it with leak 1 (eq. 2).
     simplified
         Which stages `feedback` and the derivatives' "none" apply to: "all", those with a convolution ("convolutional"),
-        or the others ("fully connected") (second paper, figures 2 and 6).
+        or the others ("fully connected") (second paper, figure 2).
     loss
         One value per sample.
     seed
@@ -89,19 +97,20 @@ def network(
     Returns
     -------
     Network
-        Populations `s` (the input) and `x1` … `xL`; observable `energy` (eq. 9), which is 0 at the start but for the
-        output, and bounded neither above nor below.
+        Populations `s` (the input) and `x1` … `xL`, and `x0` where a weight update reads it; observable `energy`
+        (eq. 9), which is 0 at the start but for the output, and bounded neither above nor below.
 
     Raises
     ------
     ValueError
-        If a layer cannot be part of a stage, or an option is unknown.
+        If a layer cannot be part of a stage, an option is unknown, or no stage is of the kind to be simplified.
     """
     options = {
         "feedback": feedback,
         "relaxation_derivative": relaxation_derivative,
         "weight_derivative": weight_derivative,
         "presynaptic": presynaptic,
+        "input": input,
         "output": output,
         "simplified": simplified,
     }
@@ -110,18 +119,25 @@ def network(
             raise ValueError(f"{option} is one of {', '.join(map(repr, _OPTIONS[option]))}, not {value!r}")
     stages = cut(module)
     chosen = {stage for stage in stages if simplified == "all" or (simplified == "convolutional") == _convolves(stage)}
-    names = ["s", *(f"x{stage.name}" for stage in stages)]
+    if not chosen:
+        raise ValueError(f"simplified: the module has no {simplified} stage; 'all' simplifies those that it has")
+    input_relaxes = input == "relaxing" and "live" in (presynaptic, weight_derivative)
+    names = ["x0" if input_relaxes else "s", *(f"x{stage.name}" for stage in stages)]
+    # Of each stage another seed, that no other seed of a network gives too.
+    seeds = np.random.SeedSequence(seed).generate_state(len(stages)).tolist()
 
     populations = [Population("s", stages[0].input_size, clamp=Input())]
+    if input_relaxes:
+        populations.append(Population("x0", stages[0].input_size, initial=_NetworkInput()))
     populations += [Population(f"x{stage.name}", stage.output_size, initial=ForwardValue(stage)) for stage in stages]
     couplings: list[Coupling] = []
     plasticity: list[Plasticity] = []
-    for number, (stage, below, above) in enumerate(zip(stages, names, names[1:], strict=False)):
-        simple = stage in chosen
+    for stage, below, above, own_seed in zip(stages, names, names[1:], seeds, strict=False):
+        simple, fed_back = stage in chosen, below != "s"
         weights = None
-        if number and simple and feedback != "transpose" and stage.weighted:
-            weights = FeedbackWeights(stage, seed=seed + number, learned=feedback == "learned")
-        if number:
+        if fed_back and simple and feedback != "transpose" and stage.weighted:
+            weights = FeedbackWeights(stage, seed=own_seed, learned=feedback == "learned")
+        if fed_back:
             without = relaxation_derivative == "none"
             point: Literal["frozen", "live"] = "live" if relaxation_derivative == "live" else "frozen"
             way_back = Feedback(stage, point, weights=weights, derivative=not (without and simple))
@@ -196,14 +212,26 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
         )
 
 
+class _NetworkInput(Drive):
+    """The input s, where a population starts from it."""
+
+    def value(self, population: str, data: Data) -> Tensor:
+        return data.inputs["s"]
+
+    def __str__(self) -> str:
+        return "s"
+
+
 def _convolves(stage: Stage) -> bool:
     return any(isinstance(layer, nn.Conv2d) for layer in stage.layers)
 
 
 def _energy(activity: Activity, stages: Sequence[Stage], names: Sequence[str]) -> Tensor:
-    """E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9)."""
-    total = torch.zeros(len(activity["s"]), dtype=activity["s"].dtype, device=activity["s"].device)
-    for stage, below, above in zip(stages, names, names[1:], strict=False):
-        x, predicted = activity[above], stage.at(activity[below]).value
-        total += 0.5 * (x.square().flatten(1).sum(1) - predicted.square().flatten(1).sum(1))
-    return total
+    """E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9); of an input layer that relaxes, ½‖x_0‖² − ½‖s‖²."""
+    layers = [activity[name] for name in names]
+    predicted = [activity["s"], *(stage.at(below).value for stage, below in zip(stages, layers, strict=False))]
+    terms = [
+        0.5 * (x.square().flatten(1).sum(1) - mu.square().flatten(1).sum(1))
+        for x, mu in zip(layers, predicted, strict=True)
+    ]
+    return torch.stack(terms).sum(0)

@@ -29,7 +29,7 @@ class FeedbackWeights:
     Raises
     ------
     ValueError
-        If a layer with parameters is neither Linear nor Conv2d.
+        If a layer with parameters is neither Linear nor Conv2d with a padding of zeros, given in numbers.
 
     References
     ----------
@@ -45,8 +45,8 @@ class FeedbackWeights:
             layer = stage.layers[place]
             if not isinstance(layer_point(layer), (LinearPoint, Conv2dPoint)):
                 raise ValueError(
-                    f"stage {stage.name} ({stage.label}): feedback weights replace those of Linear, and of Conv2d with "
-                    f"zero padding in numbers, and {type(layer).__name__} is neither"
+                    f"stage {stage.name} ({stage.label}): there are feedback weights for Linear, and for Conv2d whose "
+                    f"padding is zeros, given in numbers; not for {layer}"
                 )
             assert isinstance(layer, (nn.Linear, nn.Conv2d)), "checked above"
             weight = layer.weight.detach()
