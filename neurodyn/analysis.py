@@ -10,6 +10,7 @@ from torch import Tensor
 from neurodyn.drives import ForwardValue
 from neurodyn.losses import per_sample
 from neurodyn.network import Network
+from neurodyn.stages import Source, sources
 from neurodyn.system import System
 from neurodyn.timing import SpikeDetector
 from neurodyn.trajectory import dataset, to_numpy
@@ -41,16 +42,13 @@ def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
         raise ValueError(f"network {network.name!r} has no forward pass, so backprop has nothing to differentiate")
     with torch.no_grad():
         system = System(network, inputs, targets)
-    values: dict[int, Tensor] = {}
-    x = inputs.detach().requires_grad_()
+    values: dict[Source, Tensor] = {"input": inputs.detach()}
     with torch.enable_grad():
-        for number, stage in enumerate(network.forward):
-            x = x.clone()  # a stage that begins with a layer in place would overwrite what the stage before gave
-            for layer in stage.layers:
-                x = layer(x)
-            values[number] = x
-        loss = per_sample(network.loss, x, targets).sum()
-        gradients = torch.autograd.grad(loss, list(values.values()))
+        for stage, read in sources(network.forward).items():
+            value = stage.apply(*(values[source] for source in read))
+            values[stage] = value if value.requires_grad else value.requires_grad_()
+        loss = per_sample(network.loss, values[network.forward[-1]], targets).sum()
+        gradients = torch.autograd.grad(loss, [values[stage] for stage in network.forward], materialize_grads=True)
     by_stage = dict(zip(network.forward, gradients, strict=True))
     starts = {p.name: p.initial.stage for p in network.populations if isinstance(p.initial, ForwardValue)}
     return dataset(system, {name: to_numpy(by_stage[stage]) for name, stage in starts.items()})

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from neurodyn.drives import ForwardValue, Input
 from neurodyn.maps import Forward, Identity
-from neurodyn.stages import Stage
+from neurodyn.stages import Stage, sources
 
 if TYPE_CHECKING:
     from neurodyn.network import Coupling, Network, Population
@@ -111,8 +111,8 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
 
 
 def input_of(network: Network) -> dict[Stage, Symbol]:
-    """Return what each stage of the forward pass reads: its input, or the value after the stage before it."""
-    return dict(zip(network.forward, ("input", *network.forward), strict=False))
+    """Return what each stage of the forward pass reads that reads one value: the input, or another stage's value."""
+    return {stage: read[0] for stage, read in sources(network.forward).items() if len(read) == 1}
 
 
 def _declared(network: Network, population: Population, clamped: Collection[str]) -> Symbol:

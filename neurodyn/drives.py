@@ -53,7 +53,15 @@ class Drive(ABC):
 
 @dataclass(frozen=True)
 class Input(Drive):
-    """The inputs: the tensor given, or its entry under the population's name."""
+    """The inputs: the tensor given, or its entry under the population's name.
+
+    Parameters
+    ----------
+    integer
+        Whether the inputs are integers, such as indices of words, which the forward pass alone reads.
+    """
+
+    integer: bool = False
 
     def value(self, population: str, data: Data) -> Tensor:
         return data.inputs[population]

@@ -179,6 +179,14 @@ class _OfStage(Map):
         self.stage = stage if isinstance(stage, Stage) else Stage(stage)
         self.linear = self.stage.affine
 
+    def _refuse_several(self) -> None:
+        if self.stage.arguments > 1:
+            raise ValueError(
+                f"{type(self).__name__} of stage {self.stage.name} ({self.stage.label}): the stage reads "
+                f"{self.stage.arguments} values, and a coupling has one source; such a stage takes Feedback alone, with "
+                "its transposed Jacobian at the frozen forward pass"
+            )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.stage})"
 
@@ -191,6 +199,10 @@ class Forward(_OfStage):
     stage
         A `Stage`, or any `nn.Module`, which becomes one.
     """
+
+    def __init__(self, stage: Stage | nn.Module) -> None:
+        super().__init__(stage)
+        self._refuse_several()
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         return self.stage.output_shape(source)
@@ -226,6 +238,8 @@ class Feedback(_OfStage):
         Feedback weights ψ in place of the transposed ones.
     derivative
         Whether the derivatives f' of the stage's activations are applied.
+    argument
+        Which of several values that the stage reads J is by, counted from 0: the one that the coupling's target holds.
     """
 
     homogeneous = True
@@ -237,19 +251,28 @@ class Feedback(_OfStage):
         *,
         weights: FeedbackWeights | None = None,
         derivative: bool = True,
+        argument: int = 0,
     ) -> None:
         super().__init__(stage)
+        if point != "frozen" or weights is not None or not derivative:
+            self._refuse_several()
+        if argument not in range(self.stage.arguments):
+            raise ValueError(
+                f"Feedback of stage {self.stage.name} ({self.stage.label}): argument counts the values that the stage "
+                f"reads, from 0 to {self.stage.arguments - 1}, and is not {argument!r}"
+            )
         if point not in ("frozen", "live"):
             raise ValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
         if weights is not None and weights.stage is not self.stage:
             raise ValueError(f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}")
         self.weights = weights
         self.derivative = derivative
+        self.argument = argument
         self.frozen = point == "frozen"
         self.linear = self.frozen or self.stage.affine
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
-        expected = self.stage.output_shape(target)
+        expected = self.stage.output_shape(target, self.argument)
         if source != expected:
             raise ValueError(f"its feedback takes {_shape(expected)} units, and the source has {_shape(source)}")
         return target
@@ -262,6 +285,8 @@ class Feedback(_OfStage):
         return jacobian and isinstance(other, Forward) and other.stage is self.stage
 
     def describe(self, source: str, target: str) -> str:
+        if self.stage.arguments > 1:
+            return f"(∂{self.stage.symbol}/∂{target})ᵀ {source}"
         at = "x̄" if self.frozen else target
         matrix = f"W{self.stage.name}ᵀ" if self.weights is None else f"ψ{self.stage.name}"
         if not self.derivative:
@@ -280,7 +305,7 @@ class Feedback(_OfStage):
     def add(self, point: StagePoint, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`, with the stage at an operating point."""
         weights = None if self.weights is None else self.weights.tensors
-        point.add_feedback(v, out, gain, weights=weights, derivative=self.derivative)
+        point.add_feedback(v, out, gain, argument=self.argument, weights=weights, derivative=self.derivative)
 
 
 class _FrozenFeedbackTerm(Term):
@@ -330,6 +355,7 @@ class Inverse(_OfStage):
 
     def __init__(self, stage: Stage | nn.Module) -> None:
         super().__init__(stage)
+        self._refuse_several()
         check_invertible(self.stage.layers, self.stage.name)
         self.frozen = needs_forward(self.stage.layers)
 
@@ -402,7 +428,8 @@ class Modulated(Map):
         return self.map.reads(source, target)
 
     def describe(self, source: str, target: str) -> str:
-        return f"f'(h{self.stage.name})^{self.power} ⊙ {self.map.describe(source, target)}"
+        power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"f'(h{self.stage.name}){power} ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         factor = points.frozen(self.stage).slope.pow_(self.power)

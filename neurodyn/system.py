@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.causality import Schedule, input_of
-from neurodyn.drives import Data, Drive
+from neurodyn.drives import Data, Drive, Input
 from neurodyn.maps import Identity, OperatingPoints, Term
 from neurodyn.network import Network, Population, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.stages import ForwardPass
@@ -109,7 +109,8 @@ class System:
         for stage in network.stages:
             stage.check()
         by_name = _inputs_by_name(network, inputs)
-        given = {f"inputs of population {name}": tensor for name, tensor in by_name.items()}
+        indices = {name for name in by_name if _of_integers(network[name].clamp)}
+        given = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
         if targets is not None:
             given["targets"] = targets
         for name, tensor in self._initial.items():
@@ -120,6 +121,8 @@ class System:
             given[f"initial value of population {name}"] = tensor
         _check_targets(network, targets)
         self.dtype, self.device = _common_kind(network, given)
+        for name in indices:
+            _check_integers(name, by_name[name], self.device)
         self.samples = _samples(network, by_name, targets, self._initial)
         forward = None
         if network.forward:
@@ -380,10 +383,26 @@ def _check_targets(network: Network, targets: Tensor | None) -> None:
         raise ValueError(f"network {network.name!r} uses no targets; leave them out")
 
 
+def _of_integers(drive: Drive | None) -> bool:
+    return isinstance(drive, Input) and drive.integer
+
+
+def _check_integers(population: str, tensor: Tensor, device: torch.device) -> None:
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
+        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
+    if tensor.device != device:
+        raise ValueError(
+            f"inputs of population {population} are on {tensor.device}, and the rest is on {device}; bring both to one "
+            "device with .to()"
+        )
+
+
 def _common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
     tensors: list[tuple[str, Tensor]] = []
     for stage in network.stages:
         tensors += [(f"a weight of stage {stage.name}", p.detach()) for p in stage.parameters]
+    tensors += [(f"the feedback weights of stage {name}", p.detach()) for name, p in network.feedback_parameters()]
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
