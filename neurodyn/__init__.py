@@ -10,6 +10,7 @@ from neurodyn.learning import backward
 from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map, Modulated
 from neurodyn.modules import FirstUnits, mlp
 from neurodyn.network import Coupling, Network, Observable, Plasticity, Population
+from neurodyn.regularizers import Orthogonality, Regularizer
 from neurodyn.simulate import equilibrium, simulate
 from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
 from neurodyn.stages import Stage, cut
@@ -48,8 +49,10 @@ __all__ = [
     "Noisy",
     "Observable",
     "OnSpike",
+    "Orthogonality",
     "Plasticity",
     "Population",
+    "Regularizer",
     "Solver",
     "Stabilized",
     "Stage",

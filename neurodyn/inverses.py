@@ -49,13 +49,11 @@ def _scaled(function: Callable[[Tensor], Tensor], u: Tensor, scale: float) -> Te
 def _bent(x: Tensor, v: Tensor, scale: float, above: float, below: float) -> Tensor:
     """Return [f(x) − f(x − s v)] / s of f(x) = above · x for x > 0 and below · x elsewhere.
 
-    The path from x − s v to x is split at the kink, and each part takes its slope.
+    The path of length v, in units of s, is split at the kink, and each part takes its slope.
     """
-    positive = x > 0
     kink = x / max(scale, torch.finfo(x.dtype).tiny)
-    near = torch.where(positive, torch.minimum(v, kink), torch.maximum(v, kink))
-    slope = torch.full_like(x, below).masked_fill_(positive, above)
-    return torch.addcmul(slope * near, v - near, (above + below) - slope)
+    positive = torch.minimum(v - kink.clamp(max=0.0), kink.clamp(min=0.0))
+    return torch.add(above * positive, v - positive, alpha=below)
 
 
 def _tanh_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -209,7 +207,7 @@ class _ActivationInverse(LayerInverse):
                     f"stage {self.stage} cannot be inverted here: {type(self.layer).__name__} takes values in "
                     f"({self._low:g}, {self._high:g}), and the activity or target given spans "
                     f"[{y.min():.4g}, {y.max():.4g}]; nothing was clipped: bring the targets inside, e.g. 0.1 and 0.9 "
-                    "for 0 and 1, or use targets closer to the forward pass (a smaller gamma)"
+                    "for 0 and 1, or closer to the forward pass"
                 )
 
 

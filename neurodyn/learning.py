@@ -123,9 +123,9 @@ def learn(
             derivative=rule.derivative != "none",
         )
         if rule.weights is None:
-            _add(rule.stage.parameters, [gradient for layer in gradients.values() for gradient in layer])
+            _add(rule.learns, [gradient for layer in gradients.values() for gradient in layer])
         else:
-            _add(rule.weights.tensors.values(), rule.weights.gradient(gradients).values())
+            _add(rule.learns, rule.weights.gradient(gradients).values())
 
     if duration is None and network.inference is not None:
         infer(system, network.inference, act)
@@ -134,6 +134,10 @@ def learn(
         state, iterations = _relax(system, duration, solver)
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
+    for rule in network.plasticity:
+        if rule.regularizer is not None:
+            weights = [parameter for parameter in rule.learns if parameter.ndim > 1]
+            _add(weights, [rule.regularizer.gradient(parameter.detach()) for parameter in weights])
     return Lesson(None if system.data.forward is None else system.data.forward.output, iterations)
 
 

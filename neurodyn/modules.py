@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 """By name; the slope 0.1 of the leaky ReLU is that of GAIT-prop."""
 
 Weights = Literal["default", "xavier", "orthogonal"]
-_DRAWS: dict[str, Callable[..., Tensor]] = {"xavier": nn.init.xavier_normal_, "orthogonal": nn.init.orthogonal_}
+_DRAWS: dict[str, Callable[[Tensor], Tensor]] = {"xavier": nn.init.xavier_normal_, "orthogonal": nn.init.orthogonal_}
 
 
 class FirstUnits(nn.Module):
@@ -79,7 +79,7 @@ def mlp(
     activation
         f: "tanh", "relu", "sigmoid", "leaky_relu" (slope 0.1), "softplus" or "linear".
     weights
-        "default": PyTorch's; "xavier" or "orthogonal": as `initialize` draws them.
+        "default", which is PyTorch's, "xavier" or "orthogonal": as `initialize` draws them.
     seed
         Of the weights; the global random state is left as it was.
     device, dtype
@@ -96,14 +96,17 @@ def mlp(
     """
     check_sizes("mlp", sizes, activation)
     layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-    module = nn.Sequential(*layers[:-1]).to(device, dtype)
-    if weights != "default":
-        initialize(module, weights, seed=seed)
+    for before, after in pairwise(sizes):
+        layers += [empty_linear(before, after, device, dtype), ACTIVATIONS[activation]()]
+    module = nn.Sequential(*layers[:-1])
+    initialize(module, weights, seed=seed)
     return module
+
+
+def empty_linear(inputs: int, outputs: int, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Linear:
+    """Return a Linear whose weights are still to be drawn."""
+    device = torch.get_default_device() if device is None else device
+    return nn.Linear(inputs, outputs, device="meta", dtype=dtype).to_empty(device=device)
 
 
 def check_sizes(what: str, sizes: Sequence[int], activation: str) -> None:
@@ -121,8 +124,8 @@ def check_sizes(what: str, sizes: Sequence[int], activation: str) -> None:
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, weights: Literal["xavier", "orthogonal"], *, seed: int = 0) -> None:
-    """Draw the weights W of every Linear in a module anew, and set its biases to 0.
+def initialize(module: nn.Module, weights: Weights = "default", *, seed: int = 0) -> None:
+    """Draw the weights W and biases b of every Linear in a module anew.
 
     The same seed gives the same weights in every dtype, up to its rounding; the global random state is left as it was.
 
@@ -131,8 +134,8 @@ def initialize(module: nn.Module, weights: Literal["xavier", "orthogonal"], *, s
     module
         The module; it is changed in place.
     weights
-        "xavier": from N(0, 2 / (n_in + n_out)). "orthogonal": orthonormal rows (or columns, where there are fewer),
-        uniformly distributed.
+        "default": PyTorch's. "xavier": W from N(0, 2 / (n_in + n_out)), b = 0. "orthogonal": W with orthonormal rows
+        (or columns, where there are fewer), uniformly distributed, b = 0.
     seed
         Of the draw.
 
@@ -141,13 +144,18 @@ def initialize(module: nn.Module, weights: Literal["xavier", "orthogonal"], *, s
     ValueError
         If the weights are unknown.
     """
-    if weights not in _DRAWS:
-        raise ValueError(f"weights: 'default', {', '.join(map(repr, _DRAWS))}, not {weights!r}")
-    generator = torch.Generator().manual_seed(seed)
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            weight = torch.empty(layer.weight.shape, dtype=torch.float64)
-            _DRAWS[weights](weight, generator=generator)
-            layer.weight.copy_(weight)
-            if layer.bias is not None:
-                layer.bias.zero_()
+    if weights not in ("default", *_DRAWS):
+        raise ValueError(f"weights: one of 'default', {', '.join(map(repr, _DRAWS))}, not {weights!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in module.modules():
+            if not isinstance(layer, nn.Linear):
+                continue
+            drawn = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            if weights != "default":
+                drawn.double()  # so that orthogonal weights are so in every dtype
+                _DRAWS[weights](drawn.weight)
+                if drawn.bias is not None:
+                    drawn.bias.zero_()
+            for parameter, values in zip(layer.parameters(), drawn.parameters(), strict=True):
+                parameter.copy_(values)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,8 @@ from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy
 from neurodyn.feedback import FeedbackWeights
 from neurodyn.losses import Loss, squared_error
 from neurodyn.maps import Activity, Feedback, Identity, Map
-from neurodyn.stages import Stage
+from neurodyn.regularizers import Regularizer
+from neurodyn.stages import Stage, sources
 from neurodyn.structure import Structure, read_structure
 from neurodyn.timing import AtStep, Inference, OnSpike, When
 
@@ -144,7 +146,7 @@ class Plasticity:
     stage
         The stage that learns.
     pre, post
-        The names of the populations before and after it.
+        The names of the populations before and after it; before a stage that reads several, the first of them.
     when
         At the "end" of the relaxation; `AtStep(n)` of discrete inference; or `OnSpike(window)`, for the units of `post`
         that spike.
@@ -156,6 +158,8 @@ class Plasticity:
         The factor; negative where `post` points down the loss, as a prediction error does.
     weights
         Feedback weights ψ of the stage that learn in place of its parameters, by (ΔW)ᵀ.
+    regularizer
+        Adds its gradient to that of the weights, once an update.
     """
 
     stage: Stage
@@ -166,6 +170,7 @@ class Plasticity:
     derivative: Literal["frozen", "live", "none"] | None = None
     gain: float = 1.0
     weights: FeedbackWeights | None = None
+    regularizer: Regularizer | None = None
 
     def __post_init__(self) -> None:
         if not self.stage.parameters:
@@ -185,8 +190,23 @@ class Plasticity:
                 f"plasticity of stage {self.stage.name}: derivative is 'frozen', 'live' or 'none', not "
                 f"{self.derivative!r}"
             )
+        if self.stage.arguments > 1 and (self.presynaptic, self.derivative or "frozen") != ("frozen", "frozen"):
+            raise ValueError(
+                f"plasticity of stage {self.stage.name} ({self.stage.label}): it reads {self.stage.arguments} values, "
+                "which are known at the frozen forward pass alone; leave presynaptic and derivative out"
+            )
         if self.weights is not None and self.weights.stage is not self.stage:
             raise ValueError(f"plasticity of stage {self.stage.name}: {self.weights} belong to another stage")
+        if self.regularizer is not None and not isinstance(self.regularizer, Regularizer):
+            raise TypeError(
+                f"plasticity of stage {self.stage.name}: its regularizer is a Regularizer such as Orthogonality(0.1), "
+                f"not {self.regularizer!r}"
+            )
+
+    @property
+    def learns(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that the rule changes."""
+        return self.stage.parameters if self.weights is None else tuple(self.weights.tensors.values())
 
     @property
     def reads(self) -> frozenset[str]:
@@ -262,6 +282,7 @@ class Network:
         self.couplings = tuple(couplings)
         self.plasticity = tuple(plasticity)
         self.forward = tuple(forward)
+        sources(self.forward)  # refuses a stage that reads what comes later
         self.loss = loss
         self.inference = inference
         self.observables = {observable.name: observable for observable in observables}
@@ -328,6 +349,14 @@ class Network:
     def into(self, name: str) -> tuple[Coupling, ...]:
         """Return the couplings that lead into the population called `name`."""
         return tuple(c for c in self.couplings if c.target == name)
+
+    def regularized(self, regularizer: Regularizer) -> Network:
+        """Return the same network with a regularizer of every stage's weights; feedback weights have none."""
+        network = copy.copy(self)
+        network.plasticity = tuple(
+            replace(rule, regularizer=regularizer) if rule.weights is None else rule for rule in self.plasticity
+        )
+        return network
 
     def structure(self, clamped: frozenset[str]) -> Structure:
         """Return the structure of the dynamics with the populations called `clamped` held."""
@@ -411,6 +440,11 @@ class Network:
             raise ValueError(
                 f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
                 "remove the coupling or the clamp"
+            )
+        if isinstance(source.clamp, Input) and source.clamp.integer:
+            raise ValueError(
+                f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone reads; "
+                "remove the coupling, or declare Input() without integer"
             )
         for stage in coupling.map.frozen_stages:
             self._check_in_forward(stage, f"coupling {coupling}")
@@ -559,4 +593,5 @@ def _plasticity_text(rule: Plasticity) -> str:
     end = "" if rule.weights is None else ")ᵀ"
     derivative = "" if rule.derivative in (None, rule.presynaptic) else f", f' {rule.derivative}"
     when = "at the end" if rule.when == "end" else str(rule.when)
-    return f"{what} {rule.post}{end}, pre = {pre}{derivative}, {when}"
+    regularizer = "" if rule.regularizer is None else f", with {rule.regularizer}"
+    return f"{what} {rule.post}{end}, pre = {pre}{derivative}, {when}{regularizer}"

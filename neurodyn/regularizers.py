@@ -1,0 +1,65 @@
+"""Regularizers: what plasticity adds to a stage's update for the sake of its weights alone, whatever the data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neurodyn.checks import positive
+
+
+class Regularizer(ABC):
+    """A penalty on the weights of a stage. Subclass it for one of one's own.
+
+    Its gradient enters once an update, whatever the batch; biases have none.
+    """
+
+    @abstractmethod
+    def penalty(self, weights: Tensor) -> Tensor:
+        """Return the penalty of weights of two or more axes, the first one that of the outputs, as a scalar."""
+
+    @abstractmethod
+    def gradient(self, weights: Tensor) -> Tensor:
+        """Return the gradient of the penalty, shaped like the weights."""
+
+
+@dataclass(frozen=True)
+class Orthogonality(Regularizer):
+    """λ ‖(W Wᵀ) ⊙ (J − I)‖², with J all ones: it makes the rows of W orthogonal, of any length.
+
+    A convolution's W is its kernel with a row for each output channel.
+
+    Parameters
+    ----------
+    strength
+        λ > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If λ is not positive.
+
+    References
+    ----------
+    Ahmad et al., "GAIT-prop" (2020), eq. 23.
+    """
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        positive("strength of Orthogonality", self.strength)
+
+    def penalty(self, weights: Tensor) -> Tensor:
+        return self.strength * self._overlaps(weights).square().sum()
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        overlaps = self._overlaps(weights)
+        return (overlaps @ weights.flatten(1)).mul_(4.0 * self.strength).view_as(weights)
+
+    def _overlaps(self, weights: Tensor) -> Tensor:
+        """Return the inner products of different rows, (W Wᵀ) ⊙ (J − I)."""
+        rows = weights.flatten(1)
+        products = rows @ rows.t()
+        return products - products.diagonal().diag_embed()
