@@ -314,7 +314,7 @@ def learn(
             change = stage.at(below).gradient(error * detector.step(error) / len(inputs))
             with torch.no_grad():
                 for parameter, by in zip(stage.parameters, change, strict=True):
-                    parameter += case.rate * by
+                    parameter.add_(by, alpha=case.rate)
             if f"x{stage.name}" in now:
                 below = torch.tensor(now[f"x{stage.name}"].to_numpy()[0])
         start = ends_at(step, network)

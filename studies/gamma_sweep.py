@@ -1,0 +1,625 @@
+"""The step γ and the moment of learning: how far inference learning ends from backprop, and why.
+
+(1) Networks of 1 to 3 hidden layers learn by inference with each γ, the weights updated at each time t; their test
+error and their final weights are compared with those of the same network trained by backprop (figure 3 of Song et
+al., conditions C2 and C3). The time "l" is the paper's: W_l learns at step L − l, Z-IL with γ = 1.
+(2) Inference itself, by Euler's method: energy against time for each γ, and the γ at which it ceases to settle,
+against the bound 2/λ_max of the energy's Hessian.
+(3) Inference in continuous time: Euler's iterates sample the gradient flow as γ → 0; error populations with a time
+constant τ_ε > 0 make it oscillate, and from some τ_ε on it does not settle.
+
+After Y. Song, T. Lukasiewicz, Z. Xu, R. Bogacz, "Can the Brain Do Backpropagation? — Exact Implementation of
+Backpropagation in Predictive Coding Networks" (2020), §5.1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import tyro
+import xarray as xr
+from ablation import SEEDS, Group, diverge, in_processes, load, logistic, loss, train
+from linearised import Linearisation, linearise
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import NDArray
+from report import table, write
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import neurodyn as nd
+from neurodyn import plot
+from neurodyn.models import predictive_coding as pc
+
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
+
+GAMMAS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0)
+TIMES = ("l", "0", "1", "2", "3", "4", "16", "64")
+SAMPLES = 20
+"""Of the inference that is looked at in detail."""
+LEARNED_EPOCHS = 20
+STEPS = 400
+SETTLED = 1e-3
+"""Inference has settled when its last step is that small against its first."""
+FLOW_STEPS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
+FLOW_TIME = 10.0
+LAG_SAMPLES = 6
+TAUS = torch.logspace(-2, 3, 31, dtype=torch.float64)
+LAGS = (0.0, 1.0, 10.0, 100.0)
+LAG_TIME = 100.0
+WEIGHTS = {"first": plot.BLUE, "learned": plot.VERMILION}
+FACTORS = (0.5, 0.8, 1.25, 2.0)
+"""Of the critical τ_ε."""
+DISTURBANCE = 1e-5
+PERIODS = 6
+E_FOLDS = 8
+PRECISE = nd.Adaptive("dopri5", rtol=1e-10, atol=1e-12)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run.
+
+    Parameters
+    ----------
+    dataset
+        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
+    samples
+        How many training samples are used; all if not given.
+    hidden
+        The numbers of hidden layers.
+    width
+        The units of a hidden layer.
+    epochs
+        Of training; the test error is compared after each.
+    batch
+        The size of a batch.
+    rate
+        α, for the gradient averaged over a batch. The paper's 0.001 needs its 64 epochs of MNIST to learn anything.
+    seeds
+        Of the weights and the order of the samples.
+    processes
+        How many networks are trained at a time.
+    full
+        The paper's setting, whatever the options say: MNIST, α = 0.001, 64 epochs; about ten hours on two cores.
+    out
+        The folder for the results.
+    """
+
+    dataset: DatasetName = "digits"
+    samples: int | None = None
+    hidden: tuple[int, ...] = (1, 2, 3)
+    width: int = 32
+    epochs: int = 3
+    batch: int = 20
+    rate: float = 0.1
+    seeds: tuple[int, ...] = SEEDS
+    processes: int = os.cpu_count() or 1
+    full: bool = False
+    out: Path = Path("results/gamma_sweep")
+
+    def group(self, hidden: int, seed: int, epochs: int) -> Group:
+        return Group(self.dataset, hidden, self.width, epochs, self.batch, self.rate, seed, self.samples)
+
+
+def rule(time: str, gamma: float) -> dict[str, Any]:
+    """Return the options of `pc.network` that update the weights at a time of `TIMES`."""
+    if time == "l":
+        return {"learning": "z-il", "step": gamma}
+    return {"learning": "il", "steps": int(time), "step": gamma}
+
+
+# (1) Training
+
+
+def sweep(options: Options) -> xr.Dataset:
+    """Train every network, and measure its divergence from backprop."""
+    sizes = {"hidden": options.hidden, "seed": options.seeds, "time": TIMES, "gamma": GAMMAS}
+    shape = tuple(len(values) for values in sizes.values())
+    found = {name: np.full(shape, np.nan) for name in ("test_error", "weights", "diverged")}
+    backprop_error = np.full((*shape[:2], options.epochs), np.nan)
+    moved = np.full(shape[:2], np.nan)
+    # The longest inference first, so that no process is left with it in the end.
+    order = sorted(np.ndindex(shape[:3]), key=lambda at: -(len(TIMES) if TIMES[at[2]] == "l" else int(TIMES[at[2]])))
+    tasks = []
+    for layers, seed, time in order:
+        group = options.group(options.hidden[layers], options.seeds[seed], options.epochs)
+        tasks.append((group, [rule(TIMES[time], gamma) for gamma in GAMMAS]))
+    with tqdm(total=len(tasks), desc="training", unit="group", disable=None) as bar:
+        for number, (reference, results) in in_processes(diverge, tasks, options.processes):
+            at = order[number]
+            backprop_error[at[:2]] = 100 * reference.test_error
+            moved[at[:2]] = reference.moved
+            found["test_error"][at] = [100 * result.test_error for result in results]
+            found["weights"][at] = [result.weights for result in results]
+            found["diverged"][at] = [result.diverged for result in results]
+            bar.update()
+    return xr.Dataset(
+        {
+            "test_error": (list(sizes), found["test_error"], {"units": "percentage points"}),
+            "weights": (list(sizes), found["weights"], {"long_name": "Σ ‖θ − θ_BP‖ after training"}),
+            "diverged": (list(sizes), found["diverged"].astype(np.int8), {"long_name": "whether training diverged"}),
+            "backprop_test_error": (["hidden", "seed", "epoch"], backprop_error, {"units": "%"}),
+            "backprop_moved": (["hidden", "seed"], moved, {"long_name": "Σ ‖θ − θ(0)‖ of backprop"}),
+        },
+        {name: list(values) for name, values in sizes.items()} | {"epoch": np.arange(1, options.epochs + 1)},
+    )
+
+
+def scaling(options: Options) -> float:
+    """Return the largest relative deviation of W_l's update at t = L − l from γ^(L−l) times backprop's."""
+    worst = 0.0
+    for hidden in options.hidden:
+        problem = Problem.draw(options, hidden, learned=False)
+        exact = torch.autograd.grad(loss(problem.module, problem.inputs, problem.targets), problem.weights)
+        for gamma in GAMMAS:
+            problem.module.zero_grad()
+            nd.backward(pc.network(problem.module, **rule("l", gamma)), problem.inputs, problem.targets)
+            for above, (weight, expected) in enumerate(zip(problem.weights[::-1], exact[::-1], strict=True)):
+                assert weight.grad is not None
+                off = torch.linalg.vector_norm(weight.grad - gamma**above * expected)
+                worst = max(worst, float(off / torch.linalg.vector_norm(gamma**above * expected)))
+    return worst
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network and the pairs whose inference is looked at, in float64."""
+
+    module: nn.Sequential
+    inputs: Tensor
+    targets: Tensor
+
+    @classmethod
+    def draw(cls, options: Options, hidden: int, *, learned: bool) -> Problem:
+        """Return the first seed's network, at its first weights or trained by backprop."""
+        (inputs, targets), _ = load(options.dataset)
+        sizes = [inputs.shape[1], *[options.width] * hidden, targets.shape[1]]
+        module = logistic(sizes, options.seeds[0]).double()
+        if learned:
+            group = options.group(hidden, options.seeds[0], LEARNED_EPOCHS)
+            train(module, lambda x, t: loss(module, x, t).backward(), replace(group, rate=0.1))
+        return cls(module, inputs[:SAMPLES], targets[:SAMPLES])
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [parameter for parameter in self.module.parameters() if parameter.ndim == 2]
+
+    @property
+    def hidden(self) -> list[str]:
+        return [f"x{number}" for number in range(1, len(self.weights))]
+
+    def simulate(self, duration: float, solver: nd.Solver, **options: Any) -> xr.Dataset:
+        network = pc.network(self.module, error_tau=options.pop("error_tau", 0.0))
+        return nd.simulate(network, self.inputs, self.targets, duration=duration, solver=solver, **options)
+
+
+# (2) Euler's method
+
+
+def settle(problem: Problem, gammas: NDArray[np.float64]) -> xr.Dataset:
+    """Return, for each γ and sample, the energy after some steps, and the size of the last step over the first's."""
+    energy, moving = [], []
+    for gamma in gammas:
+        at = gamma * np.array([0, 1, STEPS - 1, STEPS])
+        try:
+            run = problem.simulate(STEPS * gamma, nd.Euler(gamma), record=["energy", *problem.hidden], save_at=at)
+        except nd.DivergenceError:
+            energy.append(np.full(SAMPLES, np.inf))
+            moving.append(np.full(SAMPLES, np.inf))
+            continue
+        values = np.concatenate([run[name].to_numpy() for name in problem.hidden], axis=2)
+        first, last = (np.linalg.norm(values[now + 1] - values[now], axis=1) for now in (0, 2))
+        energy.append(run.energy.to_numpy()[-2:].max(0))
+        moving.append(last / first)
+    return xr.Dataset({"energy": (("gamma", "sample"), energy), "moving": (("gamma", "sample"), moving)})
+
+
+def stability(options: Options, learned: bool, hidden: int) -> xr.Dataset:
+    """Compare the γ at which Euler's method ceases to settle with 2/λ_max, sample by sample."""
+    problem = Problem.draw(options, hidden, learned=learned)
+    linear = linearise(pc.network(problem.module), problem.inputs, problem.targets)
+    bound = linear.largest_step.numpy()
+    fine = np.linspace(0.8 * bound.min(), 1.2 * bound.max(), 61)
+    gammas = np.sort([*np.geomspace(0.02, fine[0], 15)[:-1], *fine, *np.geomspace(fine[-1], 3, 10)[1:]])
+    found = settle(problem, gammas)
+    rest = 0.5 * linear.errors.square().sum(1).numpy()
+    start = problem.simulate(1.0, nd.Euler(1.0), record=["energy"]).energy.to_numpy()[0]
+    # Steps much smaller than the bound are too short to settle within so few of them.
+    unsettled = (found.moving.to_numpy() > SETTLED) & (gammas >= fine[0])[:, None]
+    return xr.Dataset(
+        {
+            "bound": ("sample", bound),
+            "measured": ("sample", np.where(unsettled.any(0), gammas[unsettled.argmax(0)], np.nan)),
+            "excess": (("point", "sample"), (found.energy.to_numpy() - rest) / (start - rest)),
+            "gamma": ("point", gammas),
+        }
+    )
+
+
+def energies(options: Options) -> xr.Dataset:
+    """Record the energy in time for each γ, and in continuous time, in one network at its first weights."""
+    problem = Problem.draw(options, middle(options), learned=False)
+    runs = {}
+    for gamma in GAMMAS:
+        run = problem.simulate(max(2 * GAMMAS[-1], gamma), nd.Euler(gamma), record=["energy"])
+        runs[f"euler_{gamma:g}"] = run.energy.mean("sample").rename(time=f"time_{gamma:g}")
+    flow = problem.simulate(2 * GAMMAS[-1], PRECISE, record=["energy"], save_at=201)
+    return xr.Dataset(runs | {"flow": flow.energy.mean("sample")})
+
+
+# (3) Continuous time
+
+
+def flow(options: Options) -> xr.Dataset:
+    """Measure how far Euler's iterates are from the flow at the same times, in one network at its first weights."""
+    problem = Problem.draw(options, middle(options), learned=False)
+    exact = problem.simulate(FLOW_TIME, PRECISE, record=problem.hidden, save_at=1 + round(FLOW_TIME / FLOW_STEPS[-1]))
+    far, unit = [], {}
+    for step in FLOW_STEPS:
+        run = problem.simulate(FLOW_TIME, nd.Euler(step), record=problem.hidden)
+        at = exact.isel(time=slice(None, None, round(step / FLOW_STEPS[-1])))
+        far.append(max(float(np.abs(run[name].to_numpy() - at[name].to_numpy()).max()) for name in problem.hidden))
+        unit[f"euler_{step:g}"] = run.x1[:, 0, 0].rename(time=f"time_{step:g}").drop_vars(["sample", "x1_unit"])
+    unit["flow"] = exact.x1[:, 0, 0].drop_vars(["sample", "x1_unit"])
+    return xr.Dataset({"distance": ("step", far)} | unit, {"step": list(FLOW_STEPS)})
+
+
+def lag(options: Options, learned: bool) -> xr.Dataset:
+    """Give the error populations a time constant: eigenvalues, and a unit in runs from the forward pass."""
+    problem = Problem.draw(options, middle(options), learned=learned)
+    few = replace(problem, inputs=problem.inputs[:LAG_SAMPLES], targets=problem.targets[:LAG_SAMPLES])
+    linear = linearise(pc.network(few.module), few.inputs, few.targets)
+    spectra = torch.stack([torch.linalg.eigvals(linear.jacobian(tau)) for tau in TAUS])
+    growth = spectra.real.amax(2)
+    critical = linear.critical_tau(TAUS, growth)
+    data = xr.Dataset(
+        {
+            "growth": (("tau", "sample"), growth.numpy()),
+            "frequency": (("tau", "sample"), spectra.imag.amax(2).numpy()),
+            "critical": ("sample", critical.numpy()),
+            "oscillation": ("sample", linear.oscillation_tau.numpy()),
+            "critical_damping": ("sample", 0.25 / torch.linalg.eigvalsh(linear.hessian)[:, 0].numpy()),
+        },
+        {"tau": TAUS.numpy()},
+    )
+    for error_tau in LAGS:
+        run = few.simulate(LAG_TIME, PRECISE, record=["x1"], save_at=401, error_tau=error_tau)
+        data[f"value_{error_tau:g}"] = run.x1[:, 0, 0].drop_vars(["sample", "x1_unit"])
+    return data.merge(disturb(few, linear, critical))
+
+
+def disturb(problem: Problem, linear: Linearisation, critical: Tensor) -> xr.Dataset:
+    """Push one sample from its equilibrium along the fastest growing eigenvector, with τ_ε around the critical one."""
+    sample = int(critical.argsort()[len(critical) // 2])
+    one = replace(problem, inputs=problem.inputs[[sample]], targets=problem.targets[[sample]])
+    rest = torch.cat([linear.values[sample], linear.errors[sample]])
+    layers = [weight.shape[0] for weight in problem.weights]
+    names = [*one.hidden, *(f"e{number}" for number in range(1, len(layers) + 1))]
+    found: dict[str, list[Any]] = {"moment": [], "distance_from_rest": [], "predicted": [], "measured": []}
+    for factor in FACTORS:
+        error_tau = factor * critical[sample]
+        values, vectors = torch.linalg.eig(linear.jacobian(error_tau)[sample])
+        fastest = values.real.argmax()
+        start = rest + DISTURBANCE * vectors[:, fastest].real
+        initial = dict(zip(names, start[None].split([*layers[:-1], *layers], 1), strict=True))
+        rate, frequency = float(values[fastest].real), float(values[fastest].imag.abs())
+        # Until it grows out of the linear range, or shrinks to the solver's errors.
+        duration = min(2 * np.pi * PERIODS / max(0.1, frequency), E_FOLDS / abs(rate))
+        run = one.simulate(duration, PRECISE, record=names, save_at=601, error_tau=float(error_tau), initial=initial)
+        activity = np.concatenate([run[name].to_numpy()[:, 0] for name in names], 1)
+        off = np.linalg.norm(activity - rest.numpy(), axis=1)
+        found["moment"].append(run.time.to_numpy())
+        found["distance_from_rest"].append(off)
+        found["predicted"].append(rate)
+        found["measured"].append(np.polyfit(run.time.to_numpy(), np.log(off), 1)[0])
+    dims = {name: ("factor", "point") if np.ndim(value[0]) else "factor" for name, value in found.items()}
+    return xr.Dataset(
+        {name: (dims[name], values) for name, values in found.items()} | {"followed": float(critical[sample])},
+        {"factor": list(FACTORS)},
+    )
+
+
+def middle(options: Options) -> int:
+    """Return the number of hidden layers of the network that is looked at in continuous time."""
+    return options.hidden[len(options.hidden) // 2]
+
+
+def main(options: Options) -> None:
+    """Run the study, write its results and its figures, and print its tables."""
+    if options.full:
+        options = replace(options, dataset="mnist", samples=None, epochs=64, rate=0.001, width=32, batch=20)
+    torch.set_num_threads(1)  # the layers are too small for more
+    training = sweep(options)
+    parts = [(learned, hidden) for learned in (False, True) for hidden in options.hidden]
+    with tqdm(total=len(parts) + 4, desc="inference", unit="part", disable=None) as bar:
+
+        def done(result: Any) -> Any:
+            bar.update()
+            return result
+
+        tables = [done(stability(options, *part)) for part in parts]
+        steps = xr.concat(tables, xr.Variable("network", [f"{hidden} hidden" for _, hidden in parts]))
+        learned_too = ["learned" if learned else "first" for learned, _ in parts]
+        steps = steps.assign_coords(weights=("network", learned_too))
+        energy = done(energies(options))
+        continuous = done(flow(options))
+        both = [done(lag(options, learned)) for learned in (False, True)]
+        lags = xr.concat(both, xr.Variable("weights", list(WEIGHTS)))
+    deviation = scaling(options)
+
+    about = {
+        "dataset": options.dataset,
+        "setting": f"{options.epochs} epochs, batches of {options.batch}, learning rate {options.rate:g}, "
+        f"hidden layers of {options.width} logistic units, {len(options.seeds)} seeds",
+    }
+    with plot.style():
+        figures = {
+            "gamma_sweep": draw_training(training),
+            "gamma_sweep_inference": draw_inference(energy, steps),
+            "gamma_sweep_continuous": draw_continuous(continuous, lags),
+        }
+    print(summary(training, deviation, steps, continuous, lags, about))
+    datasets = {"training": training, "energy": energy, "stability": steps, "flow": continuous, "lag": lags}
+    print(write(options.out, figures, datasets, about))
+
+
+# Tables
+
+
+def summary(
+    training: xr.Dataset,
+    deviation: float,
+    steps: xr.Dataset,
+    continuous: xr.Dataset,
+    lags: xr.Dataset,
+    about: Mapping[str, str],
+) -> str:
+    text = [f"{about['dataset']}: {about['setting']}"]
+    for hidden in training.hidden.to_numpy():
+        part = training.sel(hidden=hidden)
+        head = [f"{hidden} hidden", *(f"γ = {gamma:g}" for gamma in GAMMAS)]
+        for name, title in (
+            ("test_error", "|test error − backprop's|, percentage points, mean over epochs"),
+            ("weights", f"Σ ‖θ − θ_BP‖ at the end; backprop itself moved {part.backprop_moved.mean().item():.3g}"),
+        ):
+            rows = [
+                [f"t = {time}", *(cell(part[name], part.diverged, time, gamma) for gamma in GAMMAS)] for time in TIMES
+            ]
+            text += ["", title, table(head, rows)]
+    text += ["", *(fill(line, 120, subsequent_indent="  ") for line in findings(training, deviation))]
+    rows = []
+    for network in range(steps.sizes["network"]):
+        part = steps.isel(network=network)
+        ratio = part.measured / part.bound
+        rows.append(
+            [
+                f"{part.network.item()}, {part.weights.item()} weights",
+                f"{part.bound.min().item():.3f} – {part.bound.max().item():.3f}",
+                f"{part.measured.min().item():.3f} – {part.measured.max().item():.3f}",
+                f"{ratio.min().item():.3f} – {ratio.max().item():.3f}",
+            ]
+        )
+    text += ["", f"The γ at which Euler's method ceases to settle ({SAMPLES} samples, {STEPS} steps)"]
+    text += [table(["", "2/λ_max", "measured", "ratio"], rows)]
+    slope = np.polyfit(np.log(continuous.step), np.log(continuous.distance), 1, w=continuous.step < 0.15)[0]
+    text += [
+        "",
+        "Continuous time: the largest distance of Euler's iterates from the flow, over time, units and samples",
+    ]
+    text += [
+        table(
+            ["γ", *(f"{step:g}" for step in FLOW_STEPS)],
+            [["distance", *(f"{far:.2g}" for far in continuous.distance.to_numpy())]],
+        ),
+        f"It falls as γ^{slope:.2f}: a first-order sample of the flow.",
+    ]
+    return "\n".join([*text, "", *lag_table(lags)])
+
+
+def lag_table(lags: xr.Dataset) -> list[str]:
+    def span(values: xr.DataArray) -> str:
+        parts = [(weights, values.sel(weights=weights)) for weights in WEIGHTS]
+        return " and ".join(f"{part.min().item():.3g} – {part.max().item():.3g} ({name})" for name, part in parts)
+
+    fastest = lags.tau[lags.growth.mean("sample").argmin("tau")].to_numpy()
+    rows = []
+    for weights in WEIGHTS:
+        for factor in FACTORS:
+            at = lags.sel(weights=weights, factor=factor)
+            name = f"{weights} weights, {factor:g} × {at.followed.item():.3g}"
+            rows.append([name, f"{at.predicted.item():+.4f}", f"{at.measured.item():+.4f}"])
+    lines = [
+        f"- From τ_ε = 1/(4σ²_max) on, {span(lags.oscillation)}, the fastest modes oscillate.",
+        f"- At τ_ε = {fastest[0]:.2g} and {fastest[1]:.2g} inference settles fastest, about where its slowest mode is "
+        f"critically damped, 1/(4λ_min) = {span(lags.critical_damping)}.",
+        f"- From τ_ε = {span(lags.critical)} on, it does not settle: the curvature of the predictions outweighs the "
+        "leak 1/τ_ε of the errors. In a linear network, it always settles.",
+    ]
+    return [
+        "Error populations with a time constant τ_ε, first and learned weights",
+        *(fill(line, 120, subsequent_indent="  ") for line in lines),
+        "",
+        "Growth rate of a small disturbance of one sample's equilibrium (1/τ)",
+        table(["τ_ε", "eigenvalue", "simulated"], rows),
+    ]
+
+
+def short(value: float) -> str:
+    """Return two digits that count, and no exponent below 10,000."""
+    return f"{value:.0e}".replace("e+0", "e") if value >= 1e4 else f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def cell(values: xr.DataArray, diverged: xr.DataArray, time: str, gamma: float) -> str:
+    """Return the mean over the seeds, or how many of them diverged."""
+    number = int(diverged.sel(time=time, gamma=gamma).sum())
+    if number:
+        return f"✗ {number}/{diverged.sizes['seed']}"
+    return short(values.sel(time=time, gamma=gamma).mean().item())
+
+
+def findings(training: xr.Dataset, deviation: float) -> list[str]:
+    exact = training.sel(time="l", gamma=1.0)
+    others = training.weights.where((training.time != "l") | (training.gamma != 1.0)).mean("seed")
+    nearest = others.isel(others.argmin(...))
+    where = f"t = {nearest.time.item()}, γ = {nearest.gamma.item():g}, {nearest.hidden.item()} hidden"
+    return [
+        f"- Zero divergence at t = l and γ = 1: weights {exact.weights.max().item():.1g} (rounding), test error "
+        f"{exact.test_error.max().item():.2g}. Elsewhere the weights are at least {short(nearest.item())} off "
+        f"({where}). The paper: zero divergence only at t = l and γ = 1.",
+        f"- C3 alone: at t = l, W_l's update is γ^(L−l) times backprop's, up to {deviation:.1g} of it (rounding).",
+        f"- ✗: training diverged, in {int(training.diverged.sum())} of {training.diverged.size} runs.",
+    ]
+
+
+# Figures
+
+
+def draw_training(training: xr.Dataset) -> Figure:
+    layers = training.hidden.to_numpy()
+    figure = plt.figure(figsize=(4 * len(layers) + 1, 7))
+    axes = figure.subplots(2, len(layers), squeeze=False)
+    names = {"test_error": "test error: |difference|\n(percentage points)", "weights": "final weights: Σ ‖θ − θ_BP‖"}
+    for row, (name, title) in zip(axes, names.items(), strict=True):
+        values = training[name].mean("seed", skipna=False)
+        positive = values.where(values > 1e-6)
+        norm = LogNorm(positive.min().item(), positive.max().item())
+        for ax, hidden in zip(row, layers, strict=True):
+            draw_cells(ax, values.sel(hidden=hidden), training.diverged.sel(hidden=hidden).sum("seed"), norm)
+            moved = short(training.backprop_moved.sel(hidden=hidden).mean().item())
+            ax.set_title(f"{hidden} hidden" + (f"; backprop itself moved {moved}" if name == "weights" else ""))
+            ax.set(xlabel="integration step γ", ylabel="update at t" if ax is row[0] else "")
+        image = plt.cm.ScalarMappable(norm, "cividis")
+        figure.colorbar(image, ax=list(row), label=title, pad=0.01)
+    return figure
+
+
+def draw_cells(ax: Axes, values: xr.DataArray, diverged: xr.DataArray, norm: LogNorm) -> None:
+    shown, failed = (part.transpose("time", "gamma").to_numpy() for part in (values, diverged))
+    low, high = norm.vmin or 0.0, norm.vmax or 1.0
+    ax.imshow(np.maximum(shown, low), norm=norm, cmap="cividis", aspect="auto")
+    for (row, column), value in np.ndenumerate(shown):
+        text = "✗" if failed[row, column] else "0" if value < 1e-6 else short(value)
+        dark = not failed[row, column] and value < np.sqrt(low * high)
+        ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
+    ax.set_xticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
+    ax.set_yticks(range(len(TIMES)), TIMES)
+    ax.set_facecolor("#DDDDDD")
+
+
+def draw_inference(energy: xr.Dataset, steps: xr.Dataset) -> Figure:
+    figure = plt.figure(figsize=(12, 3.9))
+    left, centre, right = figure.subplots(1, 3)
+    shades = plt.colormaps["viridis"](np.linspace(0, 0.95, len(GAMMAS)))
+    for gamma, shade in zip(GAMMAS, shades, strict=True):
+        marker = "" if gamma < 0.2 else "o"
+        run = energy[f"euler_{gamma:g}"]
+        left.plot(run[f"time_{gamma:g}"], run, marker=marker, markersize=3, color=shade, label=f"{gamma:g}")
+    left.plot(energy.time, energy.flow, ":", color=plot.BLACK, label="flow")
+    top = 100 * energy.flow[0].item()
+    left.set(yscale="log", ylim=(0.7 * energy.flow.min().item(), top), xlabel="time nγ (τ)", ylabel="energy F, mean")
+    left.set_title("(a) Energy in time")
+    left.legend(title="step γ", ncols=2, fontsize=8)
+
+    colours = dict(zip(dict.fromkeys(steps.network.to_numpy()), (plot.BLUE, plot.VERMILION, plot.GREEN), strict=False))
+    for network in range(steps.sizes["network"]):
+        part = steps.isel(network=network)
+        first = part.weights.item() == "first"
+        colour, marker, fill_style = colours[part.network.item()], "o" if first else "^", "full" if first else "none"
+        label = f"{part.network.item()}, {part.weights.item()} weights"
+        centre.plot(part.gamma, part.excess.mean("sample"), "-" if first else "--", color=colour)
+        centre.plot(part.bound.min(), 1e-8, marker, color=colour, fillstyle=fill_style, markersize=5)
+        right.plot(part.bound, part.measured, marker, color=colour, fillstyle=fill_style, markersize=4, label=label)
+    centre.set(xscale="log", yscale="log", ylim=(3e-9, 1e3), xlim=(0.05, 3), xlabel="step γ (τ)")
+    centre.set_ylabel(f"(F − F*) / (F(0) − F*) after {STEPS} steps, mean")
+    centre.set_title("(b) Where Euler ceases to settle (dashed: learned)\nmarks: smallest 2/λ_max of the samples")
+    limits = [0.95 * steps.bound.min().item(), 1.05 * steps.bound.max().item()]
+    right.plot(limits, limits, color=plot.GREY, linewidth=0.8)
+    right.set(xscale="log", yscale="log", xlabel="2/λ_max (τ)", ylabel="smallest γ that does not settle (τ)")
+    for axis in (centre.xaxis, right.xaxis, right.yaxis):
+        axis.set_major_locator(FixedLocator([0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2]))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    right.set_title(f"(c) Sample by sample, {SAMPLES} a network")
+    right.legend(fontsize=7.5)
+    return figure
+
+
+def draw_continuous(continuous: xr.Dataset, lags: xr.Dataset) -> Figure:
+    figure = plt.figure(figsize=(12, 7))
+    axes = figure.subplots(2, 3)
+    draw_flow(axes[0, 0], axes[0, 1], continuous)
+    draw_lags(axes[0, 2], lags)
+    draw_spectrum(axes[1, 0], axes[1, 1], lags)
+    draw_disturbances(axes[1, 2], lags)
+    return figure
+
+
+def draw_flow(left: Axes, right: Axes, continuous: xr.Dataset) -> None:
+    left.plot(continuous.time, continuous.flow, color=plot.BLACK, label="flow")
+    for step, colour, marker in zip((0.05, 0.1, 0.2), (plot.BLUE, plot.GREEN, plot.VERMILION), "o^s", strict=True):
+        run = continuous[f"euler_{step:g}"]
+        left.plot(run[f"time_{step:g}"], run, marker, markersize=3.5, color=colour, label=f"γ = {step:g}", alpha=0.8)
+    left.set(xlabel="time (τ)", ylabel="value x₁ of one unit", xlim=(-0.1, 6))
+    left.set_title("(a) Euler's iterates sample the flow")
+    left.legend()
+    right.loglog(continuous.step, continuous.distance, "o-")
+    small = continuous.isel(step=-1)
+    right.loglog(continuous.step, small.distance / small.step * continuous.step, ":", color=plot.GREY, label="∝ γ")
+    right.set(xlabel="step γ (τ)", ylabel="largest distance from the flow")
+    right.set_title("(b) … the better, the smaller γ")
+    right.legend()
+
+
+def draw_lags(ax: Axes, lags: xr.Dataset) -> None:
+    part = lags.sel(weights="first")
+    for error_tau in LAGS:
+        ax.plot(part.time, part[f"value_{error_tau:g}"], label=f"{error_tau:g}", linewidth=1.2)
+    ax.set(xlabel="time (τ)", ylabel="value x₁ of one unit")
+    ax.set_title("(c) Error units that lag")
+    ax.legend(title="τ_ε (τ)")
+
+
+def draw_spectrum(left: Axes, right: Axes, lags: xr.Dataset) -> None:
+    for weights, colour in WEIGHTS.items():
+        part = lags.sel(weights=weights)
+        for ax, values in ((left, part.growth), (right, part.frequency)):
+            ax.plot(part.tau, values.mean("sample"), color=colour, label=f"{weights} weights")
+            ax.fill_between(part.tau, values.min("sample"), values.max("sample"), color=colour, alpha=0.25, linewidth=0)
+        left.axvline(part.critical.median(), color=colour, linestyle=":", linewidth=1)
+        right.axvline(part.oscillation.median(), color=colour, linestyle=":", linewidth=1)
+    left.axhline(0, color=plot.GREY, linewidth=0.6)
+    left.set(xscale="log", xlabel="time constant of the errors τ_ε (τ)", ylabel="largest Re λ (1/τ)")
+    left.set_title("(d) Growth rate; dotted: median critical τ_ε")
+    left.legend()
+    right.set(xscale="log", xlabel="time constant of the errors τ_ε (τ)", ylabel="largest Im λ (1/τ)")
+    right.set_title("(e) Frequency; dotted: 1/(4σ²_max)")
+
+
+def draw_disturbances(ax: Axes, lags: xr.Dataset) -> None:
+    part = lags.sel(weights="first")
+    for factor in FACTORS:
+        at = part.sel(factor=factor)
+        (line,) = ax.semilogy(at.moment, at.distance_from_rest, linewidth=0.9, label=f"{factor:g}")
+        expected = at.distance_from_rest[0] * np.exp(at.predicted * at.moment)
+        ax.semilogy(at.moment, expected, "--", color=line.get_color(), linewidth=1.2)
+    ax.set(xlabel="time (τ)", ylabel="distance from equilibrium")
+    ax.set_title("(f) A disturbance; dashed: exp(Re λ t)")
+    ax.legend(title="τ_ε / critical")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
