@@ -28,7 +28,7 @@ def squared_error(output: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """Return ∂ℒ/∂y of each sample, without a graph.
+    """Return ∂ℒ/∂y of each sample; with a graph where the gradient mode is on.
 
     Parameters
     ----------
@@ -49,10 +49,11 @@ def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
     """
     if loss is squared_error:
         return output - targets
+    graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        y = output.detach().requires_grad_()
+        y = output if output.requires_grad else output.detach().requires_grad_()
         losses = per_sample(loss, y, targets)
-        (gradient,) = torch.autograd.grad(losses.sum(), y)
+        (gradient,) = torch.autograd.grad(losses.sum(), y, create_graph=graph)
     return gradient
 
 

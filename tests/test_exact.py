@@ -7,9 +7,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import gradcheck
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
+from tests.problems import cnn, mlp, tensor
 
 
 def bound(sizes=(8, 7, 6, 5), output="clamped", dtype=torch.float64, seed=0, scale=1.0):
@@ -164,3 +166,119 @@ def test_what_has_no_closed_form_is_refused():
     squashed = nd.Network("squashed", [nd.Population("x", 2)], [nd.Coupling("x", "x", nd.Forward(nn.Tanh()))])
     with pytest.raises(ValueError, match=r"'squashed' is not linear"):
         nd.simulate(squashed, None, duration=1.0, solver=nd.Exact())
+
+
+TIMES = [0.0, 0.5, 3.0]
+SOLVERS = [nd.Exact(), nd.Exact(euler_step=0.1)]
+
+
+def assert_differentiable(solver, network, inputs, targets=None, initial=None, by=()):
+    """The activity is that of `simulate`, and its derivatives by some tensors are those of finite differences."""
+    activity = solver.activity(network, inputs, targets, times=TIMES, initial=initial)
+    given = [None if value is None else value.detach() for value in (inputs, targets)]
+    start = {name: value.detach() for name, value in (initial or {}).items()}
+    run = nd.simulate(network, *given, duration=3.0, solver=solver, save_at=TIMES, initial=start)
+    assert {p.name for p in network.populations if p.name in activity} == set(activity)
+    for name, found in activity.items():
+        np.testing.assert_allclose(found.detach().numpy(), run[name].values, rtol=0, atol=1e-13)
+    leaves = [leaf for leaf in (inputs, targets, *by) if leaf is not None and leaf.requires_grad]
+    assert gradcheck(
+        lambda *_: tuple(solver.activity(network, inputs, targets, times=TIMES, initial=initial).values()), leaves
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"output": "relaxing"},
+        {"feedback": "learned"},
+        {"feedback": "fixed", "relaxation_derivative": "none"},
+        {"weight_derivative": "live"},
+        {"loss": lambda y, t: (y - t).pow(4).sum(1)},
+    ],
+    ids=["default", "output relaxing", "learned ψ", "fixed ψ, no derivative", "input relaxing", "loss of one's own"],
+)
+def test_activity_is_differentiable_by_data_weights_and_feedback_weights(solver, options):
+    module = nd.mlp([3, 4, 3, 2], dtype=torch.float64)
+    network = ar.network(module, **options)
+    x, t = tensor(2, 3).requires_grad_(), tensor(2, 2).requires_grad_()
+    parameters = [*module.parameters(), *(psi for _, psi in network.feedback_parameters())]
+    assert_differentiable(solver, network, x, t, by=parameters)
+
+
+def test_activity_is_differentiable_through_convolutions_and_pooling():
+    example = cnn()
+    network = ar.network(example.module, feedback="learned", relaxation_derivative="none", simplified="convolutional")
+    parameters = dict(example.module.named_parameters())
+    weights = [parameters["3.weight"], parameters["9.weight"], *(psi for _, psi in network.feedback_parameters())]
+    for parameter in example.module.parameters():
+        parameter.requires_grad_(any(parameter is weight for weight in weights))
+    solver = nd.Exact()
+
+    def first(*_):
+        return solver.activity(network, example.inputs, example.targets, times=[1.0])["x2"].flatten()[:3]
+
+    run = nd.simulate(network, example.inputs, example.targets, duration=1.0, solver=solver, save_at=[1.0])
+    np.testing.assert_allclose(first().detach().numpy(), run["x2"].values.ravel()[:3], rtol=0, atol=1e-13)
+    assert gradcheck(first, weights, fast_mode=True)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_activity_is_differentiable_by_where_populations_start(solver):
+    torch.manual_seed(0)
+    linear = nn.Linear(3, 2, dtype=torch.float64)
+    doubling = type("Doubling", (nd.Map,), {"linear": True, "apply": lambda self, source: 2 * source})()
+    network = nd.Network(
+        "chain",
+        [
+            nd.Population("s", 3, clamp=nd.Input()),
+            nd.Population("a", 3, tau=2.0, leak=2.0),
+            nd.Population("b", 2, initial=0.5),
+            nd.Population("c", 2),
+            nd.Population("d", 3, tau=0.5, leak=0.5),
+        ],
+        [
+            nd.Coupling("s", "a", nd.Forward(nn.Tanh())),
+            nd.Coupling("a", "b", nd.Forward(linear), gain=-0.7),
+            nd.Coupling("b", "c", doubling),
+            nd.Coupling("c", "d", nd.Feedback(linear, "live")),
+            nd.Coupling("a", "d", gain=0.3),
+        ],
+    )
+    x, start = tensor(2, 3).requires_grad_(), {"a": tensor(2, 3, seed=1).requires_grad_()}
+    assert_differentiable(solver, network, x, initial=start, by=[start["a"], *linear.parameters()])
+
+
+def test_activity_of_a_deep_net_keeps_its_precision():
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        network, x, t = bound((8,) * 41, dtype=dtype, scale=1.5)
+        found[dtype] = nd.Exact().activity(network, x, t.requires_grad_(), times=[1.0, 40.0, 1000.0])["x1"]
+        (gradient,) = torch.autograd.grad(found[dtype].sum(), t, retain_graph=True)
+        assert bool(torch.isfinite(gradient).all())
+    wanted = found[torch.float64].detach()
+    assert float((found[torch.float32] - wanted).detach().abs().max()) < 1e-5 * float(wanted.abs().max())
+
+
+def test_where_there_is_no_differentiable_closed_form_it_is_refused():
+    example = mlp()
+    network = ar.network(example.module)
+    with pytest.raises(ValueError, match=r"times: an array of finite times ≥ 0, not \[-1.0\]"):
+        nd.Exact().activity(network, example.inputs, example.targets, times=[-1.0])
+    with pytest.raises(ValueError, match=r"times: Euler iterates exist at multiples of their step 0.1"):
+        nd.Exact(euler_step=0.1).activity(network, example.inputs, example.targets, times=[0.25])
+    with pytest.raises(ValueError, match=r"inputs of population s .*NaN"):
+        nd.Exact().activity(network, torch.full_like(example.inputs, torch.nan), example.targets, times=[1.0])
+    live = ar.network(example.module, relaxation_derivative="live")
+    for refused, inputs, targets in [
+        (live, example.inputs, example.targets),
+        (rotation(), torch.ones(2, 3, dtype=torch.float64), None),
+    ]:
+        with pytest.raises(ValueError, match=r"has no differentiable closed form: that takes a linear, acyclic"):
+            nd.Exact().activity(refused, inputs, targets, times=[1.0])
+    populations = [nd.Population("a", 2), nd.Population("b", 2)]
+    inverse = nd.Network("inverse", populations, [nd.Coupling("a", "b", nd.Inverse(nn.Linear(2, 2)))])
+    with pytest.raises(ValueError, match=r"coupling a → b: Inverse has no differentiable closed form"):
+        nd.Exact().activity(inverse, None, times=[1.0])

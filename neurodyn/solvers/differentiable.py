@@ -1,0 +1,132 @@
+"""The powers N^k e(0) of the closed form as functions, for `torch.autograd` to differentiate.
+
+The solvers write into buffers, and take the weights as constants. Here the graph reaches back to the inputs, the
+targets, the starts, the parameters of every stage and the feedback weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp
+
+from neurodyn.drives import Data, Drive
+from neurodyn.maps import Feedback, Forward, Map
+from neurodyn.network import Coupling
+from neurodyn.stages import ForwardPass, Source, Stage, StagePoint, sources
+from neurodyn.system import Inputs, System
+
+Blocks = dict[str, Tensor]
+"""Activity by population, shape (sample, …)."""
+
+
+class Differentiable:
+    """The starts, clamps and couplings of a bound network, with their graphs.
+
+    Parameters
+    ----------
+    system
+        The system, which has checked what follows; acyclic, of leaky dynamic populations.
+    inputs, targets, initial
+        What the system is bound to.
+    """
+
+    def __init__(self, system: System, inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor]) -> None:
+        self._system, network = system, system.network
+        by_name = (
+            inputs if isinstance(inputs, Mapping) else {name: inputs for name in network.inputs if inputs is not None}
+        )
+        forward = _Pass(network.forward, by_name[network.inputs[0]]) if network.forward else None
+        data = Data(dict(by_name), targets, forward, network.loss)
+        self._points = {} if forward is None else forward.points
+        self._zeros = {p.name: self._filled(p.name, 0.0) for p in network.populations}
+        self._clamped = {name: self._value(name, network[name].clamp, data) for name in system.clamped}
+        self.start = {
+            name: self._value(name, initial.get(name, network[name].initial), data) for name in system.dynamic
+        }
+
+    def _filled(self, name: str, value: float) -> Tensor:
+        shape = (self._system.samples, *self._system.shapes[name])
+        return torch.full(shape, value, dtype=self._system.dtype, device=self._system.device)
+
+    def _value(self, name: str, given: Tensor | Drive | float | None, data: Data) -> Tensor:
+        value = given.value(name, data) if isinstance(given, Drive) else given
+        assert value is not None, "System refuses an absent start, and holds no population whose clamp is absent"
+        return self._zeros[name] + value
+
+    def equilibrium(self) -> Blocks:
+        """Return x*, one population after the other."""
+        activity = dict(self._clamped)
+        for name in self._system.structure.order or ():
+            terms = [c.gain * self._through(c, activity) for c in self._system.network.into(name)]
+            activity[name] = sum(terms, self._zeros[name]) / self._system.network[name].leak
+        return {name: activity[name] for name in self._system.dynamic}
+
+    def couple(self, deviation: Blocks) -> Blocks:
+        """Return N e, of a deviation e that is 0 where a population is absent; absent where it is 0."""
+        coupled: Blocks = {}
+        for coupling in self._system.network.couplings:
+            if coupling.source in deviation:
+                term = self._through(coupling, deviation)
+                if not coupling.map.homogeneous:
+                    term = term - self._through(coupling, self._zeros)
+                before = coupled.get(coupling.target, self._zeros[coupling.target])
+                coupled[coupling.target] = before + coupling.gain / self._system.network[coupling.target].tau * term
+        return coupled
+
+    def _through(self, coupling: Coupling, activity: Mapping[str, Tensor]) -> Tensor:
+        map_, source = coupling.map, activity[coupling.source]
+        if isinstance(map_, Feedback):
+            point = self._points[map_.stage] if map_.frozen else _Point(map_.stage, self._zeros[coupling.target])
+            return point.pull_back(map_, source)
+        if isinstance(map_, Forward):
+            return map_.stage.apply(source)
+        if type(map_).apply is Map.apply:
+            raise ValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
+        return map_.apply(source)
+
+
+class _Point(StagePoint):
+    """A stage at an operating point, with a graph."""
+
+    def __init__(self, stage: Stage, *x: Tensor) -> None:
+        self.stage = stage
+        self._x = x
+        self._output = stage.apply(*x)
+
+    @property
+    def value(self) -> Tensor:
+        return self._output
+
+    def pull_back(self, map_: Feedback, v: Tensor) -> Tensor:
+        """Return Jᵀ v, as the map takes it."""
+        if len(self._x) > 1:
+            return vjp(self.stage.apply, *self._x)[1](v)[map_.argument]  # type: ignore[no-any-return]
+        inputs = list(self._x)
+        for layer in self.stage.layers[:-1]:
+            inputs.append(layer(inputs[-1].clone()))
+        for place in reversed(range(len(inputs))):
+            layer, psi = self.stage.layers[place], {}
+            if map_.weights is not None and place in map_.weights.tensors:
+                tensor = map_.weights.tensors[place]
+                psi = {"weight": tensor.t() if isinstance(layer, nn.Linear) else tensor}
+            if map_.derivative or place not in self.stage.activations:
+                (v,) = vjp(lambda x, layer=layer, psi=psi: functional_call(layer, psi, (x.clone(),)), inputs[place])[1](
+                    v
+                )
+        return v
+
+
+class _Pass(ForwardPass):
+    """The forward pass, with a graph."""
+
+    points: dict[Stage, _Point]  # type: ignore[assignment]
+
+    def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
+        values: dict[Source, Tensor] = {"input": inputs}
+        self.points = {}
+        for stage, read in sources(stages).items():
+            self.points[stage] = _Point(stage, *(values[source] for source in read))
+            values[stage] = self.output = self.points[stage].value
