@@ -514,6 +514,21 @@ def test_a_pair_gives_up_where_the_solution_ends(name) -> None:
     assert caught.value.population == "x"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_gives_up_where_the_numbers_end(name, dtype: torch.dtype) -> None:
+    """Next to the largest number any step overflows that is not too small to change anything."""
+    network = nd.Network(
+        "runaway",
+        [nd.Population("z", 1), nd.Population("x", 1, leak=0.0)],
+        [nd.Coupling("x", "x", gain=2.0), nd.Coupling("x", "z", gain=1e-9)],
+    )
+    initial = {"x": torch.ones(1, 1, dtype=dtype)}
+    with pytest.raises(nd.DivergenceError, match="population x") as caught:
+        nd.simulate(network, None, duration=1000.0, initial=initial, solver=nd.Adaptive(name, 1e-3, 1e-3))
+    assert caught.value.time == pytest.approx(math.log(torch.finfo(dtype).max) / 2, rel=0.01)
+
+
 @pytest.mark.parametrize("solver", [nd.RK4(0.01), nd.Adaptive()], ids=repr)
 def test_divergence_of_a_population_that_nothing_reads_is_found(solver: nd.Solver) -> None:
     network = nd.Network(

@@ -81,6 +81,11 @@ class Stepper(ABC):
         self._scale.mul_(self.rtol).add_(self.atol)
         return self._norm(error.div_(self._scale))
 
+    def is_negligible(self, h: float) -> bool:
+        """Tell whether a step of size h changes no activity by more than a little above its precision."""
+        little = 100 * torch.finfo(self.x.flat.dtype).eps * self.x.flat.abs()
+        return bool((h * self.slope.flat.abs() <= little).all())
+
     @abstractmethod
     def attempt(self, h: float) -> float:
         """Take a step of size h from x to the candidate y, with its slope, and return its scaled error."""
@@ -148,6 +153,8 @@ class ErrorControlled(Solver):
             error = step.attempt(h)
             if not error <= 1:
                 rejected += 1
+                if not math.isfinite(error) and step.is_negligible(h):
+                    self._give_up(system, step, time)
                 h *= max(0.2, 0.9 * error ** (-1 / order)) if math.isfinite(error) else 0.1
                 grow_at_most = 1.0
                 continue
