@@ -7,7 +7,8 @@ Relaxation Algorithm" (2020), the second paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from neurodyn import (
     Plasticity,
     Population,
     Stage,
+    capture,
     cut,
 )
 from neurodyn.drives import Data
@@ -150,13 +152,8 @@ def network(
                     Plasticity(stage, below, above, presynaptic=presynaptic, derivative=derivative, weights=target)
                 )
 
-    top, output_stage = names[-1], stages[-1]
-    if output == "clamped":
-        start = ForwardValue(output_stage)
-        populations[-1] = Population(top, output_stage.output_size, initial=start, clamp=LossGradient())
-    else:
-        populations.append(Population("error", output_stage.output_size, clamp=LossGradient()))
-        couplings.append(Coupling("error", top))
+    _teach(populations, couplings, output)
+    layers = {above: (stage, (below,)) for stage, below, above in zip(stages, names, names[1:], strict=False)}
     return Network(
         "activation relaxation",
         populations,
@@ -164,8 +161,91 @@ def network(
         plasticity,
         forward=stages,
         loss=loss,
-        observables=[Observable("energy", lambda activity: _energy(activity, stages, names), "energy E (eq. 9)")],
+        observables=[_energy(layers, names[0])],
     )
+
+
+def graph(
+    module: nn.Module,
+    example_input: Tensor,
+    *,
+    output: Literal["clamped", "relaxing"] = "clamped",
+    loss: Loss = squared_error,
+) -> Network:
+    """Declare the AR network of any module's computation graph: automatic differentiation by relaxation.
+
+    Each differentiable value of the graph, x̄_j = f_j(x̄_i, …) of its parents i, is a population, and each edge is a
+    feedback coupling. From the forward pass, x_i(0) = x̄_i, all relax in parallel to x_i = ∂ℒ/∂x̄_i (appendix A, eqs. 12
+    and 13)::
+
+        dx_i/dt = −x_i + Σ_{j ∈ children(i)} (∂f_j/∂x_i)ᵀ x_j at x̄
+        Δθ ∝ −Σ_j (∂f_j/∂θ)ᵀ x_j     over all j that read the parameters θ
+
+    Parameters
+    ----------
+    module
+        Any module of one input tensor and one output tensor, as `neurodyn.capture` takes it: with residual blocks,
+        attention, recurrent layers (unrolled in time), embeddings, shared weights.
+    example_input
+        Shape (sample, …); floating-point numbers, or the integers that an embedding reads.
+    output
+        The output population is "clamped" to ∂ℒ/∂x̄_L, or "relaxing" to it with leak 1 (eq. 2).
+    loss
+        One value per sample.
+
+    Returns
+    -------
+    Network
+        Populations `s` (the input) and one for each operation, e.g. `x_linear_1`; its stages tell what each computes,
+        and in which part of the module. Observable `energy`.
+
+    Raises
+    ------
+    TypeError
+        If there is no module, or no tensor.
+    ValueError
+        If the module cannot be captured, or the option is unknown.
+    """
+    if output not in _OPTIONS["output"]:
+        raise ValueError(f"output is one of {', '.join(map(repr, _OPTIONS['output']))}, not {output!r}")
+    operations = capture(module, example_input)
+    below = {
+        operation: ["s" if source == "input" else f"x_{source.name}" for source in operation.sources]
+        for operation in operations
+    }
+    populations = [
+        Population("s", tuple(example_input.shape[1:]), clamp=Input(integer=not example_input.is_floating_point()))
+    ]
+    couplings: list[Coupling] = []
+    plasticity: list[Plasticity] = []
+    for operation, parents in below.items():
+        x = f"x_{operation.name}"
+        populations.append(Population(x, operation.shape, initial=ForwardValue(operation)))
+        for argument, parent in enumerate(parents):
+            if parent != "s":
+                couplings.append(Coupling(x, parent, Feedback(operation, argument=argument)))
+        if operation.parameters:
+            plasticity.append(Plasticity(operation, parents[0], x))
+    _teach(populations, couplings, output)
+    return Network(
+        "activation relaxation on a graph",
+        populations,
+        couplings,
+        plasticity,
+        forward=operations,
+        loss=loss,
+        observables=[_energy({f"x_{operation.name}": (operation, parents) for operation, parents in below.items()})],
+    )
+
+
+def _teach(populations: list[Population], couplings: list[Coupling], output: str) -> None:
+    """Bring ∂ℒ/∂x̄_L to the output population, which is the last one."""
+    top = populations[-1]
+    if output == "clamped":
+        populations[-1] = replace(top, clamp=LossGradient())
+    else:
+        populations.append(Population("error", top.size, clamp=LossGradient()))
+        couplings.append(Coupling("error", top.name))
 
 
 def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: int = 0) -> nn.Sequential:
@@ -226,12 +306,25 @@ def _convolves(stage: Stage) -> bool:
     return any(isinstance(layer, nn.Conv2d) for layer in stage.layers)
 
 
-def _energy(activity: Activity, stages: Sequence[Stage], names: Sequence[str]) -> Tensor:
-    """E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9); of an input layer that relaxes, ½‖x_0‖² − ½‖s‖²."""
-    layers = [activity[name] for name in names]
-    predicted = [activity["s"], *(stage.at(below).value for stage, below in zip(stages, layers, strict=False))]
-    terms = [
-        0.5 * (x.square().flatten(1).sum(1) - mu.square().flatten(1).sum(1))
-        for x, mu in zip(layers, predicted, strict=True)
-    ]
-    return torch.stack(terms).sum(0)
+def _energy(layers: Mapping[str, tuple[Stage, Sequence[str]]], input_layer: str = "s") -> Observable:
+    """Observe E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9), and of an input layer that relaxes ½‖x_0‖² − ½‖s‖².
+
+    Parameters
+    ----------
+    layers
+        Of each population the stage g_l, and the names of the populations that it reads.
+    input_layer
+        The name of x_0.
+    """
+
+    def energy(activity: Activity) -> Tensor:
+        predicted = {name: stage.at(*(activity[x] for x in below)).value for name, (stage, below) in layers.items()}
+        if input_layer != "s":
+            predicted[input_layer] = activity["s"]
+        return 0.5 * torch.stack([_square(activity[name]) - _square(mu) for name, mu in predicted.items()]).sum(0)
+
+    return Observable("energy", energy, "energy E (eq. 9)")
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.square().flatten(1).sum(1)

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from neurodyn import analysis, data
+from neurodyn.capture import capture
 from neurodyn.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.feedback import FeedbackWeights
@@ -61,6 +62,7 @@ __all__ = [
     "TorchDiffEq",
     "analysis",
     "backward",
+    "capture",
     "cut",
     "data",
     "equilibrium",

@@ -285,7 +285,9 @@ class AutogradPoint(LayerPoint):
         with torch.enable_grad():
             self._x = [each.detach().requires_grad_(each.is_floating_point()) for each in x]
             # Copies, because a layer that works in place would overwrite the populations that it reads.
-            value = torch.func.functional_call(self.layer, self._parameters, tuple(each.clone() for each in self._x))
+            copies = tuple(each.clone() for each in self._x)
+            parameters = self._parameters
+            value = torch.func.functional_call(self.layer, parameters, copies) if parameters else self.layer(*copies)
         if not isinstance(value, Tensor):
             raise TypeError(f"{type(self.layer).__name__} returns a {type(value).__name__}, not one tensor")
         self._value = value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-from neurodyn.causality import Schedule, input_of
+from neurodyn.causality import Schedule, Symbol, input_of
 from neurodyn.drives import Data, Drive, Input
 from neurodyn.maps import Identity, OperatingPoints, Term
 from neurodyn.network import Network, Population, check_coupling_shapes, check_plasticity_shapes
@@ -237,18 +237,28 @@ class System:
         """Return what each step of discrete inference from x₀ has to evaluate."""
         return self.network.schedule(frozenset(self.clamped), frozenset(self._initial), steps)
 
-    def sweep(self, state: State) -> None:
-        """Write the equilibrium of an acyclic network into `state`, one population after the other.
+    def sweep(self, state: State, order: Sequence[str] | None = None) -> None:
+        """Bring one population after the other to where the others, as they then are, balance its leak.
+
+        This gives the equilibrium of an acyclic network, in the order of its dependencies.
+
+        Parameters
+        ----------
+        state
+            The state, which is changed.
+        order
+            The order; by default that of an acyclic network's structure.
 
         Raises
         ------
         ValueError
-            If the network is not acyclic, or a population without leak has no equilibrium.
+            If the network is cyclic and no order is given, or a population without leak has no equilibrium.
         """
-        if self.structure.order is None:
+        order = self.structure.order if order is None else order
+        if order is None:
             raise ValueError(f"network {self.network.name!r} is cyclic, so that no sweep gives its equilibrium")
         self.points.expire()
-        for name in self.structure.order:
+        for name in order:
             equation = self._equations[name]
             leak = self.network[name].leak
             if leak == 0.0:
@@ -260,13 +270,16 @@ class System:
             _Equation(name, 1.0 / leak, 0.0, equation.constant, equation.terms).evaluate(
                 state.activity, state.activity[name]
             )
+            self.points.expire((name,))
 
     def _take_points_from_forward(self) -> None:
         begins = self.network.start(frozenset(self.clamped), frozenset(self._initial))
+        holding: dict[Symbol, list[str]] = {}
+        for name, held in begins.holds.items():
+            holding.setdefault(held, []).append(name)
         for stage, read in input_of(self.network).items():
-            for name, held in begins.holds.items():
-                if held is not None and held == read:
-                    self.points.take_from_forward(stage, name, lasting=name in self.clamped)
+            for name in holding.get(read, ()):
+                self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
     def seems_finite(self, state: State) -> bool:
         """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
