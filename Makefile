@@ -4,7 +4,7 @@ PYTHON = python3
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: convergence test lint bench clean
+.PHONY: convergence test lint bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
@@ -24,6 +24,12 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	@echo "Running the benchmarks ..."
 	@$(BIN)/python benchmarks/run.py
+
+# diffrax and JAX, in an environment of their own, for the benchmarks to compare with.
+peers:
+	@echo "Installing the peers into .venv-peers ..."
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet 'diffrax>=0.7' 'jax>=0.6'
 
 clean:
 	@echo "Removing the environment, caches and build products; results/ stays ..."

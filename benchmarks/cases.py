@@ -1,0 +1,205 @@
+"""The lines of the table: what is done, by neurodyn, by backprop, by hand and by peers, and the error of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+import neurodyn as nd
+from benchmarks import plain
+from benchmarks.measure import Line
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
+from neurodyn.models import target_propagation as tp
+
+PAPER = (784, 300, 300, 100, 10)
+INFERENCE = (784, 300, 300, 300, 10)
+DURATION = 20.0
+RESIDUAL = 1e-4
+
+Way = Callable[[], list[np.ndarray]]
+"""A way to relax predictive coding, which returns the hidden layers' activity."""
+
+
+def data(sizes: Sequence[int], batch: int, device: str) -> tuple[Tensor, Tensor]:
+    """Return inputs in [0, 1] and one-hot targets."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, sizes[0], generator=generator)
+    t = nn.functional.one_hot(torch.arange(batch) % sizes[-1], sizes[-1]).to(x)
+    return x.to(device), t.to(device)
+
+
+def backprop(module: nn.Module, x: Tensor, t: Tensor) -> Callable[[], None]:
+    """Return one backward pass of the batch mean of ½‖y − t‖²."""
+
+    def step() -> None:
+        module.zero_grad()
+        (0.5 * (module(x) - t).square().sum(1)).mean().backward()
+
+    return step
+
+
+def backward(network: nd.Network, module: nn.Module, x: Tensor, t: Tensor, **how: object) -> Callable[[], None]:
+    """Return one `nd.backward`."""
+
+    def step() -> None:
+        module.zero_grad()
+        nd.backward(network, x, t, **how)  # type: ignore[arg-type]
+
+    return step
+
+
+def gradient_error(way: Callable[[], None], reference: Callable[[], None], module: nn.Module) -> float:
+    """Return how far the gradients of two ways are apart, relative to the largest."""
+    found = []
+    for step in (way, reference):
+        step()
+        found.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+    return float((found[0] - found[1]).abs().max() / found[1].abs().max())
+
+
+def learning(device: str) -> Iterator[Line]:
+    """Gradients of one batch against backprop's."""
+    module = nd.mlp(PAPER, device=device)
+    x, t = data(PAPER, 64, device)
+    reference = backprop(module, x, t)
+    networks = {
+        "AR gradient": (ar.network(module), 1e-5),
+        "Z-IL gradient": (pc.network(module, learning="z-il"), 1e-5),
+        "Fa-Z-IL gradient": (pc.network(module, learning="fa-z-il"), 1e-5),
+        "IL, 20 steps": (pc.network(module), np.inf),
+    }
+    for name, (network, tolerance) in networks.items():
+        way = backward(network, module, x, t)
+        errors = {"neurodyn": gradient_error(way, reference, module)} if np.isfinite(tolerance) else {}
+        yield Line(name, {"neurodyn": way, "backprop": reference}, errors, tolerance)
+
+    network = ar.network(module)
+    closed = backward(network, module, x, t, duration=10.0, solver=nd.Exact(euler_step=0.1))
+    loop = backward(network, module, x, t, duration=10.0, solver=nd.Euler(0.1))
+    ways = {
+        "neurodyn": closed,
+        "neurodyn, Euler loop": loop,
+        "by hand": torch.no_grad()(lambda: plain.relaxation_loop(module, x, t, step=0.1, steps=100)),
+        "backprop": reference,
+    }
+    yield Line("AR, 100 Euler iterations", ways, {"neurodyn": gradient_error(closed, loop, module)}, 1e-5)
+
+    square = tp.tower([784] * 6, outputs=10, weights="orthogonal", device=device)
+    x, t = data((784, 10), 60, device)
+    reference = backprop(square, x, t)
+    yield Line(
+        "GAIT step", {"neurodyn": backward(tp.network(square, rule="gait"), square, x, t), "backprop": reference}
+    )
+
+
+def trajectories(device: str) -> Iterator[Line]:
+    """A recorded relaxation, against writing its bytes."""
+    module = nd.mlp(PAPER, device=device)
+    x, t = data(PAPER, 64, device)
+    network = ar.network(module)
+
+    def write() -> None:
+        for units in PAPER[1:]:
+            np.empty((1001, 64, units), np.float32).fill(1.0)
+
+    def simulate() -> xr.Dataset:
+        return nd.simulate(network, x, t, duration=10.0, save_at=1001)
+
+    double = ar.network(nd.mlp(PAPER, device=device, dtype=torch.float64))
+    exact = nd.simulate(double, x.double(), t.double(), duration=10.0, solver=nd.RK4(0.02), save_at=[10.0])
+    end = simulate().isel(time=-1)
+    error = max(float(abs(end[name] - exact[name].isel(time=0)).max()) for name in exact.data_vars)
+    yield Line(
+        "AR trajectory, 1,001 points", {"neurodyn": simulate, "writing the bytes": write}, {"neurodyn": error}, 1e-5
+    )
+
+
+def inference(device: str) -> Iterator[Line]:
+    """Predictive coding in continuous time, against torchdiffeq."""
+    module = nd.mlp(INFERENCE, device=device)
+    x, t = data(INFERENCE, 64, device)
+    network = pc.network(module, steps="equilibrium")
+    hidden = ["x1", "x2", "x3"]
+    reference = reference_inference(device)
+
+    def error(values: Sequence[np.ndarray], wanted: str) -> float:
+        gaps = [np.abs(v - reference[f"{wanted} {name}"]).max() for v, name in zip(values, hidden, strict=True)]
+        return float(max(gaps))
+
+    def relax() -> list[np.ndarray]:
+        run = nd.simulate(network, x, t, duration=DURATION, save_at=[DURATION], record=hidden)
+        return [run[name].values[0] for name in hidden]
+
+    def settle() -> list[np.ndarray]:
+        found = nd.equilibrium(network, x, t, tolerance=RESIDUAL, record=hidden)
+        return [found[name].values for name in hidden]
+
+    def by_hand(duration: float, method: str, tolerance: float) -> Way:
+        def way() -> list[np.ndarray]:
+            with torch.no_grad():
+                end = plain.Inference(module, x, t).relax(duration, method, tolerance, 0.1 * tolerance)
+            return [value.cpu().numpy() for value in end]
+
+        return way
+
+    ways: dict[str, Way] = {"neurodyn": relax}
+    ways |= {f"torchdiffeq {m}": by_hand(DURATION, m, 1e-3) for m in ("dopri5", "bosh3", "adaptive_heun")}
+    errors = {name: error(way(), "relaxed") for name, way in ways.items()}
+    yield Line("PC relaxation to t = 20", ways, errors, 1e-3)
+
+    arrival = float(reference["arrival"])
+    ways = {"neurodyn": settle} | {f"torchdiffeq {m}": by_hand(arrival, m, 1e-4) for m in ("dopri5", "bosh3")}
+    errors = {name: error(way(), "settled") for name, way in ways.items()}
+    yield Line("PC equilibrium", ways, errors, 1e-2)
+
+    circuit_module = tp.tower([100] * 5, outputs=10, device=device)
+    circuit_x, circuit_t = data((100, 10), 64, device)
+    circuit = tp.weak_feedback(circuit_module)
+    yield Line(
+        "weak-feedback equilibrium",
+        {
+            "neurodyn": lambda: nd.equilibrium(circuit, circuit_x, circuit_t),
+            "backprop": backprop(circuit_module, circuit_x, circuit_t),
+        },
+    )
+
+
+def reference_inference(device: str) -> dict[str, np.ndarray]:
+    """Return the relaxed and the settled activity in double precision, and when the residual meets the tolerance."""
+    module = nd.mlp(INFERENCE, device=device, dtype=torch.float64)
+    x, t = (value.double() for value in data(INFERENCE, 64, device))
+    network = pc.network(module, steps="equilibrium")
+    tight = nd.Adaptive(rtol=1e-8, atol=1e-9)
+    relaxed = nd.simulate(network, x, t, duration=DURATION, solver=tight, save_at=[DURATION])
+    arrival = nd.simulate(network, x, t, duration=500.0, solver=nd.Adaptive(), save_at=[0.0], until=nd.steady(RESIDUAL))
+    settled = nd.equilibrium(network, x, t, tolerance=1e-9)
+    found = {f"relaxed {name}": relaxed[name].values[0] for name in ("x1", "x2", "x3")}
+    found |= {f"settled {name}": settled[name].values for name in ("x1", "x2", "x3")}
+    return {**found, "arrival": arrival["time"].values[-1]}
+
+
+def sizes(device: str) -> Iterator[tuple[dict[str, int], dict[str, Callable[[], None]]]]:
+    """Gradients against backprop's as a network grows: in width, depth and batch."""
+    for width in (64, 256, 1024, 4096):
+        yield {"width": width, "depth": 3, "batch": 64}, _growing([width] * 4, 64, device)
+    for depth in (2, 5, 10, 30, 100):
+        yield {"width": 128, "depth": depth, "batch": 64}, _growing([128] * (depth + 1), 64, device)
+    for batch in (1, 16, 256, 1024):
+        yield {"width": 300, "depth": 4, "batch": batch}, _growing(PAPER, batch, device)
+
+
+def _growing(layers: Sequence[int], batch: int, device: str) -> dict[str, Callable[[], None]]:
+    module = nd.mlp(list(layers), device=device)
+    x, t = data(layers, batch, device)
+    relaxation = ar.network(module)
+    return {
+        "AR gradient": backward(relaxation, module, x, t),
+        "AR, 100 Euler iterations": backward(relaxation, module, x, t, duration=10.0, solver=nd.Exact(euler_step=0.1)),
+        "Z-IL gradient": backward(pc.network(module, learning="z-il"), module, x, t),
+        "backprop": backprop(module, x, t),
+    }

@@ -1,0 +1,159 @@
+"""Time neurodyn against backprop, plain torchdiffeq, loops by hand, and peers: `make bench`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+import xarray as xr
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import neurodyn as nd
+from benchmarks import cases, plain
+from benchmarks.measure import Line, machine, ratio, rounds
+
+PEERS = Path(".venv-peers/bin/python")
+GROWTH = ("width", "depth", "batch")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and where to put it."""
+
+    device: str = "cpu"
+    """Where to run: "cpu" or "cuda"."""
+    seconds: float = 6.0
+    """About how long each line is repeated."""
+    out: Path = Path("results/benchmarks")
+    """The folder for the datasets and the figure."""
+
+
+def main(options: Options) -> xr.Dataset:
+    """Measure every line, print the table, and save datasets and figure."""
+    lines: list[Line] = [
+        *cases.learning(options.device),
+        *cases.trajectories(options.device),
+        *cases.inference(options.device),
+    ]
+    rows = []
+    for line in tqdm(lines, desc="lines", disable=None):
+        rows += _rows(line, rounds(line.ways, seconds=options.seconds))
+    if options.device == "cpu":
+        rows += _peers(options.seconds, rows)
+    table = _table(rows)
+    growth = _growth(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    nd.save(table, options.out / "table.nc")
+    nd.save(growth, options.out / "growth.nc")
+    _plot(growth, options.out)
+    print(_text(rows))
+    print(f"\nDatasets and figure are in {options.out}.")
+    return table
+
+
+Row = tuple[str, str, float, float, float, float, float]
+"""Line, way, median milliseconds, the ratio neurodyn/way with its quartiles, and the error."""
+
+
+def _rows(line: Line, times: dict[str, np.ndarray]) -> list[Row]:
+    ours = times["neurodyn"]
+    if line.errors.get("neurodyn", 0.0) > line.tolerance:
+        raise AssertionError(f"{line.name}: the error {line.errors['neurodyn']:.2g} exceeds {line.tolerance:g}")
+    return [
+        (line.name, way, 1e3 * float(np.median(t)), *ratio(ours, t), line.errors.get(way, np.nan))
+        for way, t in times.items()
+    ]
+
+
+def _peers(seconds: float, rows: list[Row]) -> list[Row]:
+    """Time diffrax in its own process on the same problem; its rounds cannot interleave, so medians are compared."""
+    if not PEERS.exists():
+        print("The peers are not installed; `make peers` installs diffrax in an environment of its own.")
+        return []
+    module = nd.mlp(cases.INFERENCE)
+    x, t = cases.data(cases.INFERENCE, 64, "cpu")
+    problem = {"x": x.numpy(), "t": t.numpy(), "duration": cases.DURATION, "tolerance": cases.RESIDUAL}
+    layers = plain.weights(module)
+    for i, (w, b) in enumerate(layers):
+        problem |= {f"w{i}": w.numpy(), f"b{i}": b.numpy()}
+    reference = cases.reference_inference("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "problem.npz", Path(folder) / "result.npz"
+        np.savez(given, layers=len(layers), **problem)  # type: ignore[arg-type]
+        script = Path(__file__).with_name("peers.py")
+        subprocess.run([str(PEERS), str(script), str(given), str(found), str(3 * seconds)], check=True)
+        results = dict(np.load(found))
+    ours = {row[0]: row[2] for row in rows if row[1] == "neurodyn"}
+    more: list[Row] = []
+    for name in sorted({key.rsplit(" ", 1)[0] for key in results}):
+        settled = "equilibrium" in name
+        line, wanted = ("PC equilibrium", "settled") if settled else ("PC relaxation to t = 20", "relaxed")
+        times = 1e3 * results[f"{name} seconds"]
+        ratios = np.percentile(ours[line] / times, [50, 25, 75])
+        gaps = [np.abs(results[f"{name} {n}"] - reference[f"{wanted} {n}"]).max() for n in ("x1", "x2", "x3")]
+        way = name.removesuffix(" relaxation").removesuffix(" equilibrium")
+        more.append((line, way, float(np.median(times)), *map(float, ratios), float(max(gaps))))
+    return more
+
+
+def _table(rows: list[Row]) -> xr.Dataset:
+    columns = list(zip(*rows, strict=True))
+    return xr.Dataset(
+        {
+            "milliseconds": ("row", np.array(columns[2]), {"long_name": "median time", "units": "ms"}),
+            "ratio": ("row", np.array(columns[3]), {"long_name": "median of neurodyn / this", "units": "1"}),
+            "ratio_low": ("row", np.array(columns[4]), {"long_name": "its first quartile", "units": "1"}),
+            "ratio_high": ("row", np.array(columns[5]), {"long_name": "its third quartile", "units": "1"}),
+            "error": ("row", np.array(columns[6]), {"long_name": "largest error", "units": "1"}),
+        },
+        {"line": ("row", list(columns[0])), "way": ("row", list(columns[1]))},
+        machine(),
+    )
+
+
+def _growth(options: Options) -> xr.Dataset:
+    points = list(cases.sizes(options.device))
+    names = [name for name in points[0][1] if name != "backprop"]
+    found = np.empty((len(points), len(names)))
+    for i, (_, ways) in enumerate(tqdm(points, desc="sizes", disable=None)):
+        times = rounds(ways, seconds=options.seconds / 4)
+        found[i] = [ratio(times[name], times["backprop"])[0] for name in names]
+    coordinates = {name: ("point", [where[name] for where, _ in points]) for name in GROWTH}
+    data = {"ratio": (("point", "rule"), found, {"long_name": "time / backprop's", "units": "1"})}
+    return xr.Dataset(data, {"rule": names, **coordinates}, machine())
+
+
+def _plot(growth: xr.Dataset, out: Path) -> None:
+    varied = {"width": growth["depth"] == 3, "depth": growth["width"] == 128, "batch": growth["width"] == 300}
+    labels = {"width": "units a layer", "depth": "layers", "batch": "samples a batch"}
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
+    for ax, (name, chosen) in zip(axes, varied.items(), strict=True):
+        points = growth.isel(point=np.flatnonzero(chosen.values))
+        for colour, marker, rule in zip(("#0072B2", "#D55E00", "#009E73"), "osD", growth["rule"].values, strict=True):
+            ax.plot(points[name], points["ratio"].sel(rule=rule), marker=marker, color=colour, label=rule)
+        ax.axhline(1.0, color="0.5", lw=0.8)
+        ax.set(xscale="log", yscale="log", xlabel=labels[name])
+    axes[0].set_ylabel("time / backprop's")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(out / "growth.png", dpi=160)
+    plt.close(figure)
+
+
+def _text(rows: list[Row]) -> str:
+    text = [f"{'line':<28} {'way':<22} {'ms':>9}  {'neurodyn / way':>24}  {'error':>8}"]
+    for line, way, milliseconds, middle, low, high, error in rows:
+        spread = f"{middle:6.2f} ({low:.2f}–{high:.2f})"
+        text.append(f"{line:<28} {way:<22} {milliseconds:9.2f}  {spread:>24}  {error:8.1e}")
+    return "\n".join(text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
