@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 import xarray as xr
@@ -14,6 +16,8 @@ from neurodyn.stages import Source, sources
 from neurodyn.system import System
 from neurodyn.timing import SpikeDetector
 from neurodyn.trajectory import dataset, to_numpy
+
+Errors = TypeVar("Errors", xr.DataArray, xr.Dataset)
 
 
 def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
@@ -85,7 +89,7 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
     return xr.Dataset(distances)
 
 
-def spikes(errors: xr.DataArray, window: int) -> xr.DataArray:
+def spikes(errors: Errors, window: int) -> Errors:
     """Return where units spike, by the gate φ of plasticity that acts `OnSpike(window)`.
 
     φ(ε) = 1 where ε is not 0, having been exactly 0 at the last t_d steps; before the first step counts as 0.
@@ -93,28 +97,29 @@ def spikes(errors: xr.DataArray, window: int) -> xr.DataArray:
     Parameters
     ----------
     errors
-        The activity of a population, recorded from the start at every step of discrete inference, e.g. by
-        `simulate(…, solver=Euler(1.0))`; with dimension `time`. For several populations,
-        `trajectory.map(spikes, window=4)`.
+        The activity of a population, or of several as a Dataset, recorded from the start at every step of discrete
+        inference, e.g. by `simulate(…, solver=Euler(1.0))`; with dimension `time`.
     window
         t_d, in steps.
 
     Returns
     -------
-    xarray.DataArray
+    xarray.DataArray or xarray.Dataset
         Boolean, with the dimensions and coordinates of `errors`.
 
     Raises
     ------
     TypeError, ValueError
-        If `errors` is no DataArray over evenly spaced times, or the window no integer ≥ 1.
+        If `errors` is not labelled, or not over evenly spaced times, or the window is no integer ≥ 1.
 
     References
     ----------
     Song et al., "Can the Brain Do Backpropagation?" (2020), §4.
     """
+    if isinstance(errors, xr.Dataset):
+        return errors.assign({name: spikes(errors[name], window) for name in errors.data_vars})
     if not isinstance(errors, xr.DataArray):
-        raise TypeError(f"errors must be one population's activity, a DataArray, not a {type(errors).__name__}")
+        raise TypeError(f"errors must be a DataArray or a Dataset of recorded activity, not {type(errors).__name__}")
     if "time" not in errors.dims:
         raise ValueError(f"errors: it has no dimension 'time', but {', '.join(map(str, errors.dims)) or 'none'}")
     intervals = np.diff(errors["time"].values)
