@@ -86,6 +86,14 @@ def network(
     ------
     TypeError, ValueError
         If a layer cannot be part of a stage, none has weights, or an option is not as above.
+
+    Notes
+    -----
+    At the equilibrium the layers share the output's mismatch: to first order in it e_l = A_lᵀ (Σ_k A_k A_kᵀ)⁻¹ (t − y)
+    with A_l = ∂y/∂x_l, where backprop has A_lᵀ (t − y).
+
+    An error is a difference of values, and has their absolute precision: where it is far smaller than they are, as in
+    the first layers of deep sigmoid networks, single precision leaves few of its digits.
     """
     if learning not in ("il", "z-il", "fa-z-il"):
         raise ValueError(f"learning is 'il', 'z-il' or 'fa-z-il', not {learning!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from neurodyn.causality import Schedule
@@ -93,7 +92,7 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
 
 
 def _refuse_divergence(system: System, state: State, inference: Inference, steps: int) -> None:
-    if bool(torch.isfinite(state.flat.sum())):
+    if system.seems_finite(state):
         return
     bad = system.first_bad(state)
     if bad is not None:  # the sum alone may have overflowed

@@ -153,6 +153,16 @@ def test_single_precision_is_close_to_double(learning) -> None:
     assert relative_distance([g.double() for g in single], double) < 1e-5
 
 
+def test_an_error_has_the_absolute_precision_of_the_values() -> None:
+    """So in single precision, the smallest errors lose most digits."""
+    for dtype, least, most in [(torch.float32, 1e-4, 0.1), (torch.float64, 1e-13, 1e-8)]:
+        module = nd.mlp([8] * 9, activation="sigmoid", dtype=dtype)
+        example = Example(module, tensor(6, 8).to(dtype), tensor(6, 8).to(dtype))
+        found, expected = learn(example, learning="z-il"), example.gradients()
+        assert least < relative_distance(found[:1], expected[:1]) < most
+        assert relative_distance(found[-2:], expected[-2:]) < torch.finfo(dtype).eps
+
+
 def test_the_loss_returned_is_that_of_the_forward_pass() -> None:
     example = mlp()
     loss = nd.backward(pc.network(example.module, learning="z-il"), example.inputs, example.targets)
