@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from neurodyn import analysis, data
+from neurodyn import analysis, data, train
 from neurodyn.capture import capture
 from neurodyn.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
@@ -72,4 +72,5 @@ __all__ = [
     "simulate",
     "steady",
     "sweep",
+    "train",
 ]

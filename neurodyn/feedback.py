@@ -41,6 +41,7 @@ class FeedbackWeights:
         self.learned = learned
         generator = torch.Generator().manual_seed(seed)
         self.tensors: dict[int, nn.Parameter] = {}
+        self._transposed: set[int] = set()
         for place in stage.weighted:
             layer = stage.layers[place]
             if not isinstance(layer_point(layer), (LinearPoint, Conv2dPoint)):
@@ -50,14 +51,19 @@ class FeedbackWeights:
                 )
             assert isinstance(layer, (nn.Linear, nn.Conv2d)), "checked above"
             weight = layer.weight.detach()
-            shape = weight.shape[::-1] if isinstance(layer, nn.Linear) else weight.shape
+            shape = weight.shape
+            if isinstance(layer, nn.Linear):
+                shape = shape[::-1]
+                self._transposed.add(place)
             draw = sigma * torch.randn(shape, generator=generator)
             self.tensors[place] = nn.Parameter(draw.to(weight), requires_grad=learned)
 
     def gradient(self, gradients: dict[int, tuple[Tensor, ...]]) -> dict[int, Tensor]:
         """Return the gradient of each ψ, (ΔW)ᵀ of a Linear and ΔW of a Conv2d, given the stage's by layer."""
-        linear = {place for place in self.tensors if isinstance(self.stage.layers[place], nn.Linear)}
-        return {place: gradients[place][0].t() if place in linear else gradients[place][0] for place in self.tensors}
+        return {
+            place: gradients[place][0].mT if place in self._transposed else gradients[place][0]
+            for place in self.tensors
+        }
 
     def __repr__(self) -> str:
         return f"FeedbackWeights({self.stage}, {'learned' if self.learned else 'fixed'})"

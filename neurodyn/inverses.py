@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers import ACTIVATIONS, computes
+from neurodyn.layers import ACTIVATIONS, CompoundLayer, computes
 from neurodyn.modules import FirstUnits
 
 _WORST_ERROR = 0.01
@@ -119,7 +119,9 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
     """
     for layer in layers:
         name = type(layer).__name__
-        if computes(layer, nn.Linear):
+        if isinstance(layer, CompoundLayer):
+            check_invertible(layer.members, stage)
+        elif computes(layer, nn.Linear):
             outputs, inputs = layer.weight.shape  # type: ignore[misc]
             if outputs != inputs:
                 fix = "no layer may be wider than the one that it reads"
@@ -235,7 +237,30 @@ class _FlattenInverse(LayerInverse):
         return v.reshape(x.shape)
 
 
+class _CompoundInverse(LayerInverse):
+    """Each member's inverse, of its own block of the samples."""
+
+    layer: CompoundLayer
+
+    def __init__(self, layer: nn.Module, stage: str) -> None:
+        super().__init__(layer, stage)
+        self._inverses = [_layer_inverse(member, stage) for member in self.layer.members]
+
+    def value(self, y: Tensor, x: Tensor | None) -> Tensor:
+        return torch.cat([own.value(*part) for own, *part in zip(self._inverses, *self._blocks(y, x), strict=True)])
+
+    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
+        parts = zip(self._inverses, *self._blocks(v, x, y), strict=True)
+        return torch.cat([own.difference(v, scale, x, y) for own, v, x, y in parts])
+
+    def _blocks(self, *values: Tensor | None) -> list[Sequence[Any]]:
+        count = len(self._inverses)
+        return [[None] * count if value is None else value.chunk(count) for value in values]
+
+
 def _layer_inverse(layer: nn.Module, stage: str) -> LayerInverse:
+    if isinstance(layer, CompoundLayer):
+        return _CompoundInverse(layer, stage)
     if isinstance(layer, nn.Linear):
         return _LinearInverse(layer, stage)
     own = {FirstUnits: _FirstUnitsInverse, nn.Flatten: _FlattenInverse}
@@ -318,7 +343,10 @@ def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: float, at:
         What the forward pass gave: x̄, then the value of each layer.
     """
     for layer, x, y in zip(layers, at, at[1:], strict=False):
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, CompoundLayer):
+            parts = zip(layer.members, *(value.chunk(len(layer.members)) for value in (v, x, y)), strict=True)
+            v = torch.cat([forward_difference([member], v, scale, (x, y)) for member, v, x, y in parts])
+        elif isinstance(layer, nn.Linear):
             v = v @ layer.weight.detach().t()
         elif isinstance(layer, (FirstUnits, nn.Flatten)):
             v = layer(v)

@@ -308,8 +308,20 @@ class AutogradPoint(LayerPoint):
         return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
 
 
+class CompoundLayer(nn.Module, ABC):
+    """A layer made of several of one kind, `members`, each of which acts on its own block of the samples."""
+
+    members: tuple[nn.Module, ...]
+
+    @abstractmethod
+    def point(self) -> LayerPoint:
+        """Return the layer's `LayerPoint`."""
+
+
 def layer_point(layer: nn.Module) -> LayerPoint:
     """Choose the fastest `LayerPoint` for a layer."""
+    if isinstance(layer, CompoundLayer):
+        return layer.point()
     if layer._forward_pre_hooks or layer._forward_hooks:
         return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
     if type(layer) is nn.Linear:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -136,8 +136,9 @@ def learn(
             act(rule, state, state.activity[rule.post])
     for rule in network.plasticity:
         if rule.regularizer is not None:
-            weights = [parameter for parameter in rule.learns if parameter.ndim > 1]
-            _add(weights, [rule.regularizer.gradient(parameter.detach()) for parameter in weights])
+            own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
+            weights = [parameter for parameter in rule.learns if parameter.ndim > own_axes]
+            _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
     return Lesson(None if system.data.forward is None else system.data.forward.output, iterations)
 
 
@@ -156,6 +157,10 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> tup
     report = solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
     return state, report.evaluations
+
+
+def _per_member(gradient: Callable[[Tensor], Tensor], weights: Tensor, members: int) -> Tensor:
+    return gradient(weights) if members == 1 else torch.stack([gradient(each) for each in weights])
 
 
 def _add(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
