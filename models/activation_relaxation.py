@@ -85,7 +85,7 @@ def network(
         paper, figure 1d).
     input
         Where the first stage's weight update reads its live activity x_0: the input layer is "relaxing" from s like all
-        others, as in algorithm 1 and in the authors' code; or it stays "clamped" to s, and the first stage learns well.
+        others, as in algorithm 1 and in the authors' code; or it stays "clamped" to s.
     output
         The output population x_L is "clamped" to ∂ℒ/∂x̄_L, or "relaxing" to it with leak 1 (eq. 2).
     simplified

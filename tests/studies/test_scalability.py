@@ -1,0 +1,49 @@
+"""The study of AR's simplifications in a CNN, at toy size."""
+
+import matplotlib
+import pytest
+import tyro
+
+import neurodyn as nd
+from studies import scalability as study
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Run the study once, as its command line would."""
+    out = tmp_path_factory.mktemp("scalability")
+    arguments = ["--epochs", "1", "--seeds", "1", "--processes", "1", "--out", str(out)]
+    study.main(tyro.cli(study.Options, args=arguments))
+    return out
+
+
+def test_it_writes_what_it_promises(results):
+    assert {path.name for path in results.iterdir()} == {f"scalability.{kind}" for kind in ("png", "pdf", "nc")}
+    found = nd.load(results / "scalability.nc")
+    assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]
+    assert "digits, 1 epochs" in found.attrs["training"]
+
+
+def test_feedback_weights_stand_where_they_are_asked_for(results):
+    found = nd.load(results / "scalability.nc")
+    angles = found.feedback_angle.isel(seed=0, epoch=-1)
+    # The first of the two convolutions has no way back.
+    places = {"conv.": ["2"], "fully conn.": ["3", "4", "5"], "all": ["2", "3", "4", "5"]}
+    for where, layers in places.items():
+        for name in ("learned ψ", "both"):
+            assert angles.sel(variant=f"{name}, {where}").dropna("layer").layer.values.tolist() == layers
+        assert bool(angles.sel(variant=f"no derivative, {where}").isnull().all())
+
+
+def test_the_layers_above_a_simplified_convolution_learn_exactly(results):
+    angles = nd.load(results / "scalability.nc").update_angle.isel(seed=0, epoch=0)
+    convolutional = angles.sel(variant="both, conv.")
+    assert float(convolutional.sel(layer="1")) > 20
+    assert float(convolutional.sel(layer=["3", "4", "5"]).max()) < 0.5
+
+
+def test_no_seed_is_refused():
+    with pytest.raises(ValueError, match="seeds: give at least one"):
+        study.Options(seeds=())

@@ -1,0 +1,110 @@
+"""The study of AR's simplifications, at toy size, and the training that three studies share."""
+
+from functools import partial
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+import tyro
+from learning_curves import BATCH, Training, accuracy, angle, compare, load, perceptron, summary, train
+
+import neurodyn as nd
+from studies import simplifications as study
+
+matplotlib.use("agg")
+SMALL = Training("digits", partial(perceptron, hidden=(9, 7), activation="tanh"), epochs=2, rate=0.002)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Run the study once, as its command line would."""
+    out = tmp_path_factory.mktemp("simplifications")
+    arguments = ["--layers", "30", "20", "--epochs", "3", "--seeds", "1", "2", "--processes", "1", "--out", str(out)]
+    study.main(tyro.cli(study.Options, args=arguments))
+    return out
+
+
+def test_it_writes_what_it_promises(results):
+    assert {path.name for path in results.iterdir()} == {f"simplifications.{kind}" for kind in ("png", "pdf", "nc")}
+    found = nd.load(results / "simplifications.nc")
+    assert found.attrs["layers"] == "30-20"
+    assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]
+    assert found.test_accuracy.dims == ("variant", "seed", "epoch")
+
+
+def test_variants_start_alike_and_only_AR_as_it_is_follows_backprop(results):
+    found = nd.load(results / "simplifications.nc")
+    start = found.test_accuracy.isel(epoch=0)
+    np.testing.assert_array_equal(start, start.isel(variant=[0] * start.sizes["variant"]))
+    np.testing.assert_array_equal(found.update_angle.sel(variant="backprop"), 0)
+    # After 100 iterations of 0.1, AR is not yet quite at backprop's gradient in the lowest layer, and exact in the top.
+    ar = found.update_angle.sel(variant="AR")
+    assert 0 < float(ar.isel(layer=0).max()) < 5
+    assert float(ar.isel(layer=-1).max()) < 1e-3
+    others = found.update_angle.drop_sel(variant=["backprop", "AR"]).isel(layer=0)
+    assert float(others.min()) > 5
+
+
+def test_learned_feedback_turns_towards_the_transpose_and_there_is_none_without(results):
+    angles = nd.load(results / "simplifications.nc").feedback_angle
+    assert bool(angles.sel(variant=["backprop", "AR", "no derivative"]).isnull().all())
+    assert bool(angles.isel(layer=0).isnull().all())
+    top = angles.sel(variant="learned ψ").isel(layer=-1)
+    assert bool((top.diff("epoch") < 0).all())
+    drawn = angles.isel(layer=[1, 2]).sel(variant=["learned ψ", "fixed ψ"])
+    np.testing.assert_array_equal(drawn.isel(epoch=0, variant=0), drawn.isel(epoch=0, variant=1))
+
+
+def test_the_summary_says_what_the_file_says(results):
+    found = nd.load(results / "simplifications.nc")
+    text = summary(found)
+    assert "digits, 3 epochs of SGD in batches of 64, rate 0.002 for the summed squared error" in text
+    ends = found.test_accuracy.sel(variant="AR").isel(epoch=-1).values
+    assert f"{ends.mean():.1f} ± {ends.std(ddof=1) / np.sqrt(2):.1f}" in text
+
+
+def test_backprop_descends_the_summed_squared_error_at_the_papers_rate():
+    run = train(SMALL, None, seed=3)
+    samples, test = load("digits")
+    module = SMALL.build((1, 8, 8), 10, 3)
+    assert float(run.test_accuracy[0]) == accuracy(module, test, "cpu")
+    order = torch.Generator().manual_seed(3)
+    for epoch in (1, 2):
+        batches = torch.randperm(len(samples), generator=order).split(BATCH)
+        for batch in batches[:-1]:  # the last one is not whole
+            assert len(batch) == BATCH
+            inputs, targets = samples[batch]
+            total = (module(inputs) - targets).square().sum()
+            parameters = list(module.parameters())
+            for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
+                parameter.data -= SMALL.rate * gradient
+        assert float(run.test_accuracy[epoch]) == accuracy(module, test, "cpu")
+
+
+def test_a_run_that_diverges_is_told_and_left_out():
+    wild = Training("digits", partial(perceptron, hidden=(9,), activation="relu"), epochs=2, rate=10.0)
+    found = compare(wild, {"AR": {}}, seeds=(0, 1), processes=1)
+    assert bool(found.test_accuracy.isel(epoch=0).notnull().all())
+    assert bool(found.test_accuracy.isel(epoch=[1, 2]).isnull().all())
+    assert summary(found).count("2 of 2") == 2
+
+
+def test_weights_are_those_of_the_papers():
+    parameters = list(perceptron((1, 8, 8), 10, 0, hidden=(300, 300), activation="relu").parameters())
+    assert [tuple(weight.shape) for weight in parameters[::2]] == [(300, 64), (300, 300), (10, 300)]
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        assert float(weight.detach().std()) == pytest.approx(0.05, rel=0.05)
+        assert not bias.detach().any()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-5, 30.0, 90.0, 180.0])
+def test_angle(degrees):
+    radians = np.deg2rad(degrees)
+    a, b = torch.tensor([2.0, 0.0]).double(), torch.tensor([[3 * np.cos(radians)], [3 * np.sin(radians)]])
+    assert angle(a, b) == pytest.approx(degrees, rel=1e-9, abs=1e-12)
+
+
+def test_no_seed_is_refused():
+    with pytest.raises(ValueError, match="seeds: give at least one"):
+        study.Options(seeds=())
