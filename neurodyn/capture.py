@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, NoReturn
 
 import torch
@@ -140,8 +143,7 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
     example = example_input[:8].detach()
     example = torch.cat([example, example]) if len(example) == 1 else example
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export warns of its own workings
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
         _try(module, example)
         graph = _Graph(module, _export(module, example))
         operations = graph.operations(example)
@@ -310,6 +312,19 @@ class _Graph:
         )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch.export tells of its own workings."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _try(module: nn.Module, example: Tensor) -> None:
     """Refuse a module that does not take the example, or returns anything but one tensor."""
     lazy = [name for name, p in [*module.named_parameters(), *module.named_buffers()] if nn.parameter.is_lazy(p)]
@@ -337,20 +352,26 @@ def _try(module: nn.Module, example: Tensor) -> None:
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
-    try:
-        program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=False)
-        table = default_decompositions()
-        functional: ExportedProgram = program.run_decompositions({op: table[op] for op in _UNROLLED if op in table})
-        return functional
-    except GuardOnDataDependentSymNode as error:
-        _refuse(module, *_DATA_DEPENDENT, error)
-    except Exception as error:
-        reason, *_ = str(error).splitlines() or [type(error).__name__]
-        advice = "rewrite that part with differentiable torch functions of tensors"
-        if "specialized it to be a constant" in str(error):
-            reason = "its forward depends on the number of samples"
-            advice = "let it work for any: no loop over samples, no fixed number of them in view or reshape"
-        _refuse(module, reason, advice, error)
+    failures: list[Exception] = []
+    # By running the module; where that does not do, as with len(x), by reading its code, which is slower.
+    for strict in (False, True):
+        try:
+            program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=strict)
+            table = default_decompositions()
+            functional: ExportedProgram = program.run_decompositions({op: table[op] for op in _UNROLLED if op in table})
+        except Exception as error:
+            failures.append(error)
+        else:
+            return functional
+    first = failures[0]
+    if isinstance(first, GuardOnDataDependentSymNode):
+        _refuse(module, *_DATA_DEPENDENT, first)
+    if "specialized it to be a constant" in str(first):
+        reason = "its forward depends on the number of samples"
+        advice = "let it work for any: no loop over samples, no fixed number of them in view or reshape"
+        _refuse(module, reason, advice, first)
+    reason, *_ = str(first).splitlines() or [type(first).__name__]
+    _refuse(module, reason, "rewrite that part with differentiable torch functions of tensors", first)
 
 
 def _check_capture(module: nn.Module, operations: Sequence[Operation], example: Tensor) -> None:
