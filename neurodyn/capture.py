@@ -107,8 +107,8 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     """Capture the computation graph of a module, as operations in the order of their evaluation; the last gives x̄_L.
 
     Each differentiable value that has a sample axis is one operation's, with that axis the first. What lies in between
-    (integers, masks, values without a sample axis, several values at once) is worked out by each operation that needs
-    it. Recurrent layers are unrolled in time, and what works in place is replaced by what does not. The parameters stay
+    (integers, masks and what is infinite by them, values without a sample axis, several values at once) is worked out
+    by each operation that needs it. Recurrent layers are unrolled in time, and what works in place is replaced by what does not. The parameters stay
     the module's own, and an operation computes with their present values.
 
     Parameters
@@ -259,6 +259,8 @@ class _Graph:
             return None
         if not value.requires_grad or value.dtype != output.dtype or value.ndim < 2 or 0 in value.shape:
             return None
+        if not bool(value.isfinite().all()):
+            return None  # such as masked scores: no activity starts from −∞
         if node.target is _aten.slice.Tensor and value.shape == values[node.all_input_nodes[0]].shape:
             return None  # x[:], which stands in front of every other index
         symbolic = [axis for axis, size in enumerate(node.meta["val"].shape) if isinstance(size, torch.SymInt)]

@@ -104,6 +104,12 @@ class System:
         *,
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
+        if not isinstance(network, Network):
+            raise TypeError(
+                f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it"
+            )
+        if initial is not None and not isinstance(initial, Mapping):
+            raise TypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
         self.network = network
         self._initial = dict(initial or {})
         for stage in network.stages:
@@ -124,6 +130,8 @@ class System:
         for name in indices:
             _check_integers(name, by_name[name], self.device)
         self.samples = _samples(network, by_name, targets, self._initial)
+        for name, tensor in by_name.items():
+            self._block(network[name], tensor, "input")  # before a stage meets a shape that is not for it
         forward = None
         if network.forward:
             forward = ForwardPass(network.forward, by_name[network.inputs[0]].detach())
@@ -425,7 +433,8 @@ def _common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.d
     first, reference = tensors[0]
     for what, tensor in tensors:
         if not tensor.is_floating_point():
-            raise TypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({reference.dtype})")
+            kind = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
+            raise TypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
         if tensor.dtype != reference.dtype:
             raise TypeError(
                 f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
