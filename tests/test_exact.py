@@ -225,6 +225,24 @@ def test_activity_is_differentiable_through_convolutions_and_pooling():
     assert gradcheck(first, weights, fast_mode=True)
 
 
+class Residual(nn.Module):
+    """A value that several operations read, and operations that read several values."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.norm = nn.Linear(3, 3), nn.LayerNorm(3)
+
+    def forward(self, x):
+        h = self.norm(torch.tanh(self.inner(x)))
+        return x + h * torch.sigmoid(h)
+
+
+def test_activity_is_differentiable_on_a_graph():
+    module = Residual().double()
+    x, t = tensor(2, 3).requires_grad_(), tensor(2, 3, seed=1).requires_grad_()
+    assert_differentiable(nd.Exact(), ar.graph(module, x.detach()), x, t, by=module.parameters())
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_activity_is_differentiable_by_where_populations_start(solver):
     torch.manual_seed(0)
