@@ -112,10 +112,9 @@ def learn(
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
         def point(where: str) -> StagePoint:
-            frozen = where == "frozen"
-            return (
-                system.points.frozen(rule.stage) if frozen else system.points.live(rule.stage, rule.pre, state.activity)
-            )
+            if where == "frozen":
+                return system.points.frozen(rule.stage)
+            return system.points.live(rule.stage, rule.pre, state.activity)
 
         gradients = point(rule.presynaptic).layer_gradients(
             post * (rule.gain * members / system.samples),
@@ -135,6 +134,9 @@ def learn(
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
     for rule in network.plasticity:
+        for parameter in rule.learns:
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)  # the rule never acted
         if rule.regularizer is not None:
             own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
             weights = [parameter for parameter in rule.learns if parameter.ndim > own_axes]
