@@ -102,6 +102,10 @@ class ForwardValue(Drive):
 
     stage: Stage
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.stage, Stage):
+            raise TypeError(f"a forward value is that of a neurodyn Stage, not of a {type(self.stage).__name__}")
+
     def value(self, population: str, data: Data) -> Tensor:
         assert data.forward is not None, "Network refuses a forward value without a forward pass"
         return data.forward.points[self.stage].value

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import networkx as nx
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Size = int | tuple[int, ...]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Population:
         if self.size is not None and (not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes)):
             raise ValueError(
                 f"population {self.name}: its size is a positive number of units, or a tuple of them, not {self.size!r}"
+            )
+        if self.clamp is not None and not isinstance(self.clamp, Drive):
+            raise TypeError(
+                f"population {self.name}: clamp must be a drive such as Input(), not {type(self.clamp).__name__}"
             )
         for what, value in (("tau", self.tau), ("leak", self.leak), ("initial", self.initial)):
             if not isinstance(value, (Real, Drive)):
@@ -127,6 +132,8 @@ class Coupling:
             raise TypeError(
                 f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not {type(self.map).__name__}"
             )
+        if not isinstance(self.gain, Real):
+            raise TypeError(f"coupling {self}: its gain must be a number, not {type(self.gain).__name__}")
         if not (math.isfinite(self.gain) and self.gain != 0):
             raise ValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
 
@@ -173,6 +180,8 @@ class Plasticity:
     regularizer: Regularizer | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stage, Stage):
+            raise TypeError(f"plasticity: its stage is a neurodyn Stage, not {type(self.stage).__name__}")
         if not self.stage.parameters:
             raise ValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
@@ -279,9 +288,9 @@ class Network:
     ) -> None:
         self.name = name
         self._populations = _by_name(name, populations)
-        self.couplings = tuple(couplings)
-        self.plasticity = tuple(plasticity)
-        self.forward = tuple(forward)
+        self.couplings = _all(Coupling, name, couplings)
+        self.plasticity = _all(Plasticity, name, plasticity)
+        self.forward = _all(Stage, name, forward)
         sources(self.forward)  # refuses a stage that reads what comes later
         self.loss = loss
         self.inference = inference
@@ -537,11 +546,17 @@ def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[
         )
 
 
+def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, ...]:
+    parts = tuple(parts)
+    for part in parts:
+        if not isinstance(part, kind):
+            raise TypeError(f"network {network!r}: {part!r} is no {kind.__name__}")
+    return parts
+
+
 def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Population]:
     by_name: dict[str, Population] = {}
-    for population in populations:
-        if not isinstance(population, Population):
-            raise TypeError(f"network {network!r}: {population!r} is no Population")
+    for population in _all(Population, network, populations):
         if population.name in by_name:
             raise ValueError(f"network {network!r}: two populations are called {population.name!r}; names must differ")
         stem, _, kind = population.name.rpartition("_")

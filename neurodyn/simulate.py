@@ -89,8 +89,8 @@ def simulate(
         raise TypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
     if until is not None and not callable(until):
         raise TypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
-    names = _recorded(network, record)
     system = System(network, inputs, targets, initial=initial)
+    names = _recorded(network, record)
     if solver is None:
         solver = _suitable(system, steps=until is not None or isinstance(save_at, str))
     times = _save_times(save_at, duration, solver)
@@ -160,8 +160,8 @@ def equilibrium(
         If the relaxation has not converged within `max_duration`.
     """
     positive("max_duration", max_duration)
-    names = _recorded(network, record)
     system = System(network, inputs, targets, initial=initial)
+    names = _recorded(network, record)
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values).assign_attrs(run_attributes(system, report))
@@ -186,6 +186,8 @@ class _WithinTotal:
 def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:
     if record is None:
         return [p.name for p in network.populations if p.name not in network.inputs]
+    if not isinstance(record, Iterable):
+        raise TypeError(f"record must be names of populations, not {type(record).__name__}")
     names = [record] if isinstance(record, str) else list(record)
     known = [*(p.name for p in network.populations), *network.observables]
     unknown = [name for name in names if name not in known]
@@ -218,9 +220,9 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
         raise ValueError(f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}")
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise ValueError("save_at: the times must be finite and increase")
-    # A time computed as n · h may exceed the duration by rounding.
-    if times[0] < 0 or times[-1] > duration * (1 + 1e-12):
+    if times[0] < 0 or times[-1] > duration * (1 + 1e-6):
         raise ValueError(
             f"save_at: the times must lie within the run [0, {duration:g}], and span [{times[0]:g}, {times[-1]:g}]"
         )
-    return times
+    # A time computed as n · h, or in single precision, may exceed the end by rounding.
+    return np.unique(np.minimum(times, duration))

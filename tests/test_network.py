@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import neurodyn as nd
@@ -57,6 +58,29 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_a_setting_of_a_population_is_a_number(what: str) -> None:
     with pytest.raises(TypeError, match=f"population a: {what} must be a number, not str"):
         nd.Population("a", 3, **{what: "1"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gain", ["2", None, torch.tensor(2.0)], ids=str)
+def test_a_gain_is_a_number(gain) -> None:
+    with pytest.raises(TypeError, match="coupling a → b: its gain must be a number, not"):
+        nd.Coupling("a", "b", gain=gain)
+
+
+@pytest.mark.parametrize(
+    ("declare", "part", "message"),
+    [
+        (lambda part: nd.Population("a", 3, clamp=part), torch.ones(3), "population a: clamp must be a drive such as"),
+        (nd.ForwardValue, nn.Tanh(), "a forward value is that of a neurodyn Stage, not of a Tanh"),
+        (lambda part: nd.Plasticity(part, "a", "b"), nn.Linear(2, 2), "plasticity: its stage is a neurodyn Stage, not"),
+        (lambda part: nd.Network("n", [part]), "a", "network 'n': 'a' is no Population"),
+        (lambda part: nd.Network("n", populations(), [part]), "a → b", "network 'n': 'a → b' is no Coupling"),
+        (lambda part: nd.Network("n", populations(), plasticity=[part]), "a", "network 'n': 'a' is no Plasticity"),
+        (lambda part: nd.Network("n", populations(), forward=[part]), nn.Tanh(), r"network 'n': Tanh\(\) is no Stage"),
+    ],
+)
+def test_parts_of_another_kind_are_refused(declare, part, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        declare(part)
 
 
 @pytest.mark.parametrize("gain", [0.0, math.nan, math.inf])

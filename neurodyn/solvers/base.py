@@ -39,6 +39,10 @@ class DivergenceError(ValueError):
         self.time = time
         self.population = population
 
+    def __reduce__(self) -> tuple[type[DivergenceError], tuple[str, float, str]]:
+        # Processes hand exceptions to each other; by default, with the message alone.
+        return type(self), (str(self), self.time, self.population)
+
 
 @dataclass(frozen=True)
 class Report:
