@@ -35,6 +35,15 @@ def test_save_at_a_number_of_points() -> None:
     assert decay().simulate(3.0, save_at=np.int64(2), solver=nd.Euler(0.5)).time.values.tolist() == [0.0, 3.0]
 
 
+@pytest.mark.parametrize("times", [np.arange(4) * 0.1, torch.linspace(0, 0.3, 4)], ids=["n · h", "single precision"])
+@pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Adaptive(), nd.TorchDiffEq()], ids=repr)
+def test_a_time_that_exceeds_the_end_by_rounding_is_the_end(solver: nd.Solver, times) -> None:
+    assert float(times[-1]) > 0.3
+    run = decay().simulate(0.3, solver=solver, save_at=times)
+    assert len(run.time) == 4
+    assert run.time[-1] == 0.3
+
+
 def test_a_duration_may_be_any_number() -> None:
     for duration in (2, np.float32(2.0), np.int64(2)):
         assert decay().simulate(duration).time[-1] == 2.0  # type: ignore[arg-type]
@@ -410,6 +419,7 @@ def test_no_bar_unless_asked_for(bars: list) -> None:
         ({"save_at": ["a"]}, ValueError, "save_at is a number of points, an array of times, or 'steps'"),
         ({"record": ["y"]}, ValueError, r"record: there is no population .*'y' in network 'decay'; there are x"),
         ({"record": "y"}, ValueError, "record: there is no population"),
+        ({"record": 3}, TypeError, "record must be names of populations, not int"),
         ({"record": []}, ValueError, "record: name at least one population"),
         ({"until": 1e-6}, TypeError, r"until must be a condition such as steady\(1e-6\), not float"),
     ],

@@ -1,6 +1,7 @@
 """Solvers: orders of convergence, tableaux, save points, stop conditions, statistics, and where a run diverges."""
 
 import math
+import pickle
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -539,6 +540,12 @@ def test_divergence_of_a_population_that_nothing_reads_is_found(solver: nd.Solve
     with pytest.raises(nd.DivergenceError, match="population y became non-finite") as caught:
         nd.simulate(network, None, duration=5.0, solver=solver)
     assert caught.value.time == pytest.approx(math.log(float(torch.finfo(torch.float32).max) / 1e37), rel=0.3)
+
+
+def test_a_divergence_passes_from_process_to_process() -> None:
+    error = nd.DivergenceError("population x became non-finite", 1.5, "x")
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.time, copied.population) == (str(error), 1.5, "x")
 
 
 def test_the_stability_limit_is_told() -> None:

@@ -124,6 +124,57 @@ def test_structure_tells_the_truth_of_the_jacobian(network: nd.Network) -> None:
         assert structure.spectral_bound == pytest.approx(np.abs(np.linalg.eigvals(here)).max(), abs=1e-4)
 
 
+def by_hand(network: nd.Network, activity: dict[str, Tensor], name: str) -> Tensor:
+    """Return Σ gain · map(source) into a population, each map straight from its layers."""
+    total = torch.zeros(1, 2, dtype=torch.float64)
+    for coupling in network.into(name):
+        source = activity[coupling.source]
+        if coupling.map.stage is None:
+            value = source
+        else:
+            module = nn.Sequential(*coupling.map.stage.layers)
+            if isinstance(coupling.map, nd.Forward):
+                value = module(source).detach()
+            else:
+                point = activity[name].clone().requires_grad_()
+                (value,) = torch.autograd.grad(module(point), point, source)
+        total = total + coupling.gain * value
+    return total
+
+
+@given(network=networks())
+@settings(max_examples=100, deadline=None)
+def test_any_network_obeys_its_declaration(network: nd.Network) -> None:
+    """τ dx/dt = −leak x + Σ gain · map, and x = Σ gain · map / leak where τ = 0."""
+    system = nd.System(network, initial={p.name: tensor(1, 2) for p in network.populations if p.tau})
+    state, out = system.new_state(tensor(system.size, seed=3)), system.new_state()
+    system.field(state, out)
+    for p in network.populations:
+        total = by_hand(network, state.activity, p.name)
+        if p.tau:
+            expected = (total - p.leak * state.activity[p.name]) / p.tau
+            torch.testing.assert_close(out.activity[p.name], expected, rtol=1e-12, atol=1e-13)
+        else:
+            torch.testing.assert_close(state.activity[p.name], total / p.leak, rtol=1e-12, atol=1e-13)
+
+
+@given(network=networks())
+@settings(max_examples=100, deadline=None)
+def test_a_sweep_leaves_nothing_to_move(network: nd.Network) -> None:
+    system = nd.System(network, initial={p.name: tensor(1, 2) for p in network.populations if p.tau})
+    state, out = system.initial_state(), system.new_state()
+    if not system.structure.acyclic:
+        with pytest.raises(ValueError, match="network 'drawn' is cyclic, so that no sweep gives its equilibrium"):
+            system.sweep(state)
+        return
+    system.sweep(state)
+    swept = {name: value.clone() for name, value in state.activity.items()}
+    system.field(state, out)
+    assert float(out.flat.abs().max()) < 1e-11
+    for name, value in swept.items():
+        torch.testing.assert_close(state.activity[name], value, rtol=1e-12, atol=1e-13)
+
+
 def places(system: nd.System, name: str) -> list[int]:
     flat = torch.arange(system.size)
     return system.new_state(flat).activity[name].flatten().tolist()
@@ -347,6 +398,27 @@ def with_value(value: float, *shape: int) -> Tensor:
 def test_data_that_do_not_fit_are_named(data, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         relaxation(**data)
+
+
+def test_a_module_is_no_network() -> None:
+    example = mlp()
+    with pytest.raises(TypeError, match="network must be a Network, not Sequential"):
+        nd.System(example.module, example.inputs)  # type: ignore[arg-type]
+
+
+def test_a_start_is_given_by_name() -> None:
+    with pytest.raises(TypeError, match=r"initial must be a mapping {population: tensor}, not Tensor"):
+        relaxation(initial=tensor(6, 9))
+
+
+def test_complex_numbers_are_refused() -> None:
+    network = nd.Network(
+        "n",
+        [nd.Population("x", 2)],
+        [nd.Coupling("x", "x", nd.Forward(nn.Linear(2, 2, dtype=torch.complex64)))],
+    )
+    with pytest.raises(TypeError, match=r"a weight of stage Linear must be floating-point, not torch.complex64"):
+        nd.System(network)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -280,6 +280,15 @@ def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(data.x[:, 0, 0], 0.9 ** np.arange(1001.0), rtol=1e-10)
 
 
+def test_memory_grows_with_a_run_of_unknown_length() -> None:
+    problem = wilson_cowan()
+    solver = nd.Adaptive("heun_euler", 1e-6, 1e-6)
+    run = problem.simulate(5.0, solver=solver, save_at="steps")
+    assert len(run.time) == run.accepted_steps + 1 > 300  # room is made for 64 at first
+    assert problem.error(run) < 1e-3
+    np.testing.assert_array_equal(run.E[[0, -1]], problem.simulate(5.0, solver=solver, save_at=[0.0, 5.0]).E)
+
+
 def test_a_stopped_run_is_streamed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 8 * 10)
     data = decay().simulate(100.0, solver=nd.Euler(0.1), until=nd.steady(1e-2), store=tmp_path / "run.zarr")
