@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from neurodyn.network import Coupling, Network
 
 
+_WEAK = 0.25
+"""The strength of a coupling, in units of its target's leak, up to which it is weak."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """What is known of dx/dt = F(x) from the declaration alone.
@@ -25,6 +29,9 @@ class Structure:
         diagonal: nilpotent coupling plus a leak.
     order
         The order in which one sweep evaluates the equilibrium of an acyclic network; None otherwise.
+    weak_order
+        The order in which repeated sweeps evaluate a cyclic network all of whose cycles are closed by weak couplings,
+        along the other couplings; None otherwise.
     gradient_flow
         F = −∇E of an energy E, with each population's time constant as its metric.
     rate
@@ -36,6 +43,7 @@ class Structure:
     linear: bool
     acyclic: bool
     order: tuple[str, ...] | None
+    weak_order: tuple[str, ...] | None
     gradient_flow: bool
     rate: float | None
     spectral_bound: float | None
@@ -61,10 +69,23 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         linear=linear,
         acyclic=acyclic,
         order=tuple(nx.topological_sort(graph)) if acyclic else None,
+        weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
         rate=next(iter(rates)) if linear and acyclic and len(rates) == 1 else None,
         spectral_bound=max(rates, default=0.0) if acyclic else None,
     )
+
+
+def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
+    if any(network[name].leak == 0 for name in graph):
+        return None
+    strong: nx.DiGraph[str] = nx.DiGraph()
+    strong.add_nodes_from(graph)
+    for coupling in couplings:
+        if abs(coupling.gain) > _WEAK * network[coupling.target].leak:
+            reads = coupling.map.reads(coupling.source, coupling.target)
+            strong.add_edges_from((read, coupling.target) for read in reads if read in graph)
+    return tuple(nx.topological_sort(strong)) if nx.is_directed_acyclic_graph(strong) else None
 
 
 def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:

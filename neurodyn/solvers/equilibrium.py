@@ -10,6 +10,7 @@ import torch
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.anderson import anderson
 from neurodyn.solvers.base import DivergenceError, Report, Unrecorded, residual, steady
+from neurodyn.solvers.gauss_seidel import gauss_seidel
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.system import State, System
 
@@ -17,7 +18,8 @@ from neurodyn.system import State, System
 def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
     """Take a system to its equilibrium.
 
-    By one sweep if it is acyclic; otherwise by Anderson's accelerated iteration, or by relaxation where that gives up.
+    By one sweep if it is acyclic, and by repeated sweeps if weak couplings close its cycles; otherwise by Anderson's
+    accelerated iteration, or by relaxation where that gives up.
 
     Parameters
     ----------
@@ -46,6 +48,12 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
         remaining = residual(slope)
         converged = remaining <= stop.bound(system.dtype)
         return state, Report("sweep", 1, 0, 0, remaining, converged, 0.0)
+    if system.structure.weak_order is not None:
+        count, arrived = gauss_seidel(system, state)
+        if arrived:
+            slope = system.new_state()
+            system.field(state, slope)
+            return state, Report("Gauss–Seidel sweeps", count, 0, 0, residual(slope), True, 0.0)
     bound = stop.bound(system.dtype)
     evaluations, arrived = anderson(system, state, bound)
     if arrived:
