@@ -157,6 +157,7 @@ def solvers() -> list[tuple[str, nd.Solver]]:
         "Adaptive bosh3": (lambda tol: nd.Adaptive("bosh3", tol, tol), tolerances(9)),
         "Adaptive dopri5": (lambda tol: nd.Adaptive("dopri5", tol, tol), tolerances(12)),
         "Adaptive tsit5": (lambda tol: nd.Adaptive("tsit5", tol, tol), tolerances(12)),
+        "Stabilized": (lambda tol: nd.Stabilized(tol, tol), tolerances(8)),
         "torchdiffeq adaptive_heun": (lambda tol: nd.TorchDiffEq("adaptive_heun", tol, tol), tolerances(6)),
         "torchdiffeq bosh3": (lambda tol: nd.TorchDiffEq("bosh3", tol, tol), tolerances(9)),
         "torchdiffeq dopri5": (lambda tol: nd.TorchDiffEq("dopri5", tol, tol), tolerances(12)),
@@ -260,7 +261,7 @@ def superscript(number: int) -> str:
 
 
 def draw_precision(ax: Axes, precision: xr.Dataset) -> None:
-    colours = {"Euler": plot.BLACK, "Heun": plot.GREY, "RK4": plot.PURPLE}
+    colours = {"Euler": plot.BLACK, "Heun": plot.GREY, "RK4": plot.PURPLE, "Stabilized": plot.SKY}
     colours |= {"heun_euler": plot.ORANGE, "adaptive_heun": plot.ORANGE, "bosh3": plot.GREEN}
     colours |= {"dopri5": plot.BLUE, "tsit5": plot.VERMILION}
     looks = {"": "s--", "Adaptive": "o-", "torchdiffeq": "o:"}
