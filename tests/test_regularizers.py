@@ -1,0 +1,120 @@
+"""Regularizers against autograd, and in the learning of any rule."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import neurodyn as nd
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
+from neurodyn.models import target_propagation as tp
+from tests.problems import EXAMPLES, Example, tensor
+
+RULES: dict[str, Callable[[nn.Module], nd.Network]] = {
+    "AR": ar.network,
+    "IL": pc.network,
+    "Z-IL": lambda module: pc.network(module, learning="z-il"),
+    "Fa-Z-IL": lambda module: pc.network(module, learning="fa-z-il", spike_window=1, steps=8),
+}
+
+
+def found(network: nd.Network, data: Example) -> list[Tensor]:
+    data.module.zero_grad()
+    nd.backward(network, data.inputs, data.targets)
+    return [parameter.grad for parameter in data.module.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5), (3, 2, 2, 3)])
+def test_the_gradient_of_orthogonality_is_that_of_its_penalty(shape: tuple[int, ...]) -> None:
+    weights = tensor(*shape).requires_grad_()
+    regularizer = nd.Orthogonality(0.7)
+    rows = weights.detach().flatten(1)
+    products = rows @ rows.t()
+    expected = 0.7 * sum(float(products[i, j] ** 2) for i in range(len(rows)) for j in range(len(rows)) if i != j)
+    penalty = regularizer.penalty(weights)
+    torch.testing.assert_close(penalty.item(), expected)
+    (gradient,) = torch.autograd.grad(penalty, weights)
+    torch.testing.assert_close(regularizer.gradient(weights.detach()), gradient)
+
+
+def test_orthogonal_rows_of_any_length_have_no_penalty() -> None:
+    rows = torch.linalg.qr(tensor(6, 6))[0][:4] * torch.tensor([[0.1], [1.0], [2.0], [30.0]])
+    regularizer = nd.Orthogonality(1.0)
+    assert float(regularizer.penalty(rows)) < 1e-20
+    assert regularizer.gradient(rows).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("rule", RULES)
+def test_any_rule_adds_it_once_an_update_and_to_weights_alone(rule: str, kind: str) -> None:
+    data = EXAMPLES[kind]()
+    plain, network = RULES[rule](data.module), RULES[rule](data.module).regularized(nd.Orthogonality(0.3))
+    difference = [b - a for a, b in zip(found(plain, data), found(network, data), strict=True)]
+    for parameter, added in zip(data.module.parameters(), difference, strict=True):
+        weights = parameter.detach()
+        expected = nd.Orthogonality(0.3).gradient(weights) if weights.ndim > 1 else torch.zeros_like(weights)
+        torch.testing.assert_close(added, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("declare", [tp.network, tp.weak_feedback])
+def test_targets_learn_with_it_too(declare) -> None:
+    module = tp.tower([7, 6, 6, 4], outputs=3, seed=1, dtype=torch.float64)
+    data = Example(module, tensor(5, 7), tensor(5, 3))
+    plain, network = declare(module), declare(module).regularized(nd.Orthogonality(0.1))
+    difference = [b - a for a, b in zip(found(plain, data), found(network, data), strict=True)]
+    penalty = sum((nd.Orthogonality(0.1).penalty(p) for p in module.parameters() if p.ndim > 1), torch.zeros(()))
+    parameters = list(module.parameters())
+    expected = torch.autograd.grad(penalty, parameters, allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(difference, list(expected), rtol=1e-9, atol=1e-10)
+
+
+def test_feedback_weights_have_none() -> None:
+    module = nd.mlp([6, 5, 4], dtype=torch.float64)
+    data = Example(module, tensor(5, 6), tensor(5, 4))
+
+    def of_feedback(network: nd.Network) -> list[Tensor]:
+        found(network, data)
+        return [p.grad for _, p in network.feedback_parameters() if p.grad is not None]
+
+    plain = of_feedback(ar.network(module, feedback="learned", seed=1))
+    regularized = of_feedback(ar.network(module, feedback="learned", seed=1).regularized(nd.Orthogonality(0.3)))
+    assert plain
+    torch.testing.assert_close(plain, regularized)
+
+
+def test_the_network_itself_stays_as_it_was_and_says_what_it_carries() -> None:
+    network = ar.network(nd.mlp([4, 3, 2]))
+    regularized = network.regularized(nd.Orthogonality(0.3))
+    assert all(rule.regularizer is None for rule in network.plasticity)
+    assert "with Orthogonality(strength=0.3)" in str(regularized)
+    assert "Orthogonality" not in str(network)
+
+
+def test_descent_along_it_makes_weights_orthogonal() -> None:
+    module = nn.Linear(6, 6, dtype=torch.float64)
+    with torch.no_grad():
+        module.weight.copy_(0.5 * tensor(6, 6))
+    network = ar.network(module).regularized(nd.Orthogonality(0.02))
+    x = torch.zeros(1, 6, dtype=torch.float64)
+    optimizer = torch.optim.SGD([module.weight], lr=1.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nd.backward(network, x, module(x).detach())
+        optimizer.step()
+    weight = module.weight.detach()
+    products = weight @ weight.t()
+    assert (products - products.diagonal().diag()).abs().max() < 1e-3
+    assert products.diagonal().min() > 0.1
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("inf")])
+def test_a_strength_that_is_not_positive_is_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match="strength of Orthogonality must be positive"):
+        nd.Orthogonality(strength)
+
+
+def test_what_is_no_regularizer_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"plasticity of stage 1: its regularizer is a Regularizer .*, not 0\.1"):
+        ar.network(nd.mlp([4, 3])).regularized(0.1)  # type: ignore[arg-type]
