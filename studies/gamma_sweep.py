@@ -31,7 +31,7 @@ from linearised import Linearisation, linearise
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from numpy.typing import NDArray
 from report import table, write
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class Options:
     samples: int | None = None
     hidden: tuple[int, ...] = (1, 2, 3)
     width: int = 32
-    epochs: int = 3
+    epochs: int = 2
     batch: int = 20
     rate: float = 0.1
     seeds: tuple[int, ...] = SEEDS
@@ -498,22 +498,28 @@ def draw_training(training: xr.Dataset) -> Figure:
         positive = values.where(values > 1e-6)
         norm = LogNorm(positive.min().item(), positive.max().item())
         for ax, hidden in zip(row, layers, strict=True):
-            draw_cells(ax, values.sel(hidden=hidden), training.diverged.sel(hidden=hidden).sum("seed"), norm)
+            draw_cells(ax, values.sel(hidden=hidden), training.diverged.sel(hidden=hidden), norm)
             moved = short(training.backprop_moved.sel(hidden=hidden).mean().item())
             ax.set_title(f"{hidden} hidden" + (f"; backprop itself moved {moved}" if name == "weights" else ""))
             ax.set(xlabel="integration step γ", ylabel="update at t" if ax is row[0] else "")
         image = plt.cm.ScalarMappable(norm, "cividis")
-        figure.colorbar(image, ax=list(row), label=title, pad=0.01)
+        bar = figure.colorbar(image, ax=list(row), label=title, pad=0.01)
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if name == "weights" else (1.0, 2.0, 5.0)))
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.ax.yaxis.set_minor_formatter("")
     return figure
 
 
 def draw_cells(ax: Axes, values: xr.DataArray, diverged: xr.DataArray, norm: LogNorm) -> None:
-    shown, failed = (part.transpose("time", "gamma").to_numpy() for part in (values, diverged))
+    shown = values.transpose("time", "gamma").to_numpy()
+    failed = diverged.sum("seed").transpose("time", "gamma").to_numpy()
+    seeds = diverged.sizes["seed"]
     low, high = norm.vmin or 0.0, norm.vmax or 1.0
     ax.imshow(np.maximum(shown, low), norm=norm, cmap="cividis", aspect="auto")
     for (row, column), value in np.ndenumerate(shown):
-        text = "✗" if failed[row, column] else "0" if value < 1e-6 else short(value)
-        dark = not failed[row, column] and value < np.sqrt(low * high)
+        number = failed[row, column]
+        text = f"✗ {number}/{seeds}" if number else "0" if value < 1e-6 else short(value)
+        dark = not number and value < np.sqrt(low * high)
         ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
     ax.set_xticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
     ax.set_yticks(range(len(TIMES)), TIMES)
