@@ -248,7 +248,7 @@ def _check_alike(seed: int, alone: Sequence[Tensor], stacked: Sequence[Tensor]) 
         if not bool((own - found).norm() <= _TOLERANCE * own.norm() + torch.finfo(own.dtype).eps ** 0.75 * largest):
             raise ValueError(
                 f"seeds: the network of seed {seed} does not learn among others as it does by itself: a part of it "
-                "looks at more than one sample, or holds tensors of its own that are no parameters; train each by itself"
+                "looks at several samples, or holds tensors of its own that are no parameters; train each by itself"
             )
 
 

@@ -30,7 +30,7 @@ from neurodyn.network import Network
 from neurodyn.parallel import Processes, launched
 from neurodyn.solvers import DivergenceError, Solver
 
-__all__ = ["DivergedError", "batches", "fit", "launched"]
+__all__ = ["Data", "DivergedError", "batches", "fit", "launched"]
 
 Optimization = Optimizer | tuple[Optimizer, LRScheduler]
 Callback = Callable[[xr.Dataset], object]
@@ -168,6 +168,8 @@ def fit(
     train_pairs = Pairs(train, "train")
     test_pairs = None if test is None else Pairs(test, "test")
     learners = [_learner(each, loss, duration, solver) for each in networks]
+    if test_pairs is not None and isinstance(learners[0], NetworkLearner) and not learners[0].network.forward:
+        raise ValueError(f"test: network {learners[0].name!r} has no forward pass, so nothing can be tested")
     if "angles" in recorded and isinstance(learners[0], NetworkLearner) and not learners[0].layers:
         raise ValueError(
             f"record: network {learners[0].name!r} has no forward pass, so there are no angles to backprop"
