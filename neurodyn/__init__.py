@@ -10,7 +10,8 @@ from neurodyn.feedback import FeedbackWeights
 from neurodyn.learning import backward
 from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map, Modulated
 from neurodyn.modules import FirstUnits, mlp
-from neurodyn.network import Coupling, Network, Observable, Plasticity, Population
+from neurodyn.network import Network
+from neurodyn.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.regularizers import Orthogonality, Regularizer
 from neurodyn.simulate import equilibrium, simulate
 from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady

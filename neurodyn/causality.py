@@ -22,7 +22,8 @@ from neurodyn.maps import Forward, Identity
 from neurodyn.stages import Stage, sources
 
 if TYPE_CHECKING:
-    from neurodyn.network import Coupling, Network, Population
+    from neurodyn.network import Network
+    from neurodyn.parts import Coupling, Population
 
 Symbol = Stage | Literal["input", "zero"] | None
 """What a population is known to hold: the forward pass's value after a stage, its input, 0, or nothing known."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from neurodyn.causality import Schedule
-from neurodyn.network import Plasticity
+from neurodyn.parts import Plasticity
 from neurodyn.solvers.base import DivergenceError
 from neurodyn.system import State, System
 from neurodyn.timing import AtStep, Inference, OnSpike, SpikeDetector

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from neurodyn.checks import positive
 from neurodyn.inference import infer
 from neurodyn.losses import per_sample
-from neurodyn.network import Network, Plasticity
+from neurodyn.network import Network
+from neurodyn.parts import Plasticity
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium

@@ -156,7 +156,7 @@ class Identity(Map):
         return source
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        return _IdentityTerm(source)
+        return _IdentityTerm(source) if type(self) is Identity else super().bind(points, source, target)
 
 
 class _IdentityTerm(Term):
@@ -183,7 +183,7 @@ class _OfStage(Map):
         if self.stage.arguments > 1:
             raise ValueError(
                 f"{type(self).__name__} of stage {self.stage.name} ({self.stage.label}): the stage reads "
-                f"{self.stage.arguments} values, and a coupling has one source; such a stage takes Feedback alone, with "
+                f"{self.stage.arguments} values, and a coupling has one source; such a stage takes Feedback alone, by "
                 "its transposed Jacobian at the frozen forward pass"
             )
 

@@ -24,7 +24,8 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
 from neurodyn.diagram import RADIUS, Points, place, points_of, route
-from neurodyn.network import Coupling, Network, Population
+from neurodyn.network import Network
+from neurodyn.parts import Coupling, Population
 
 BLACK = "#000000"
 ORANGE = "#E69F00"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 if TYPE_CHECKING:
-    from neurodyn.network import Coupling, Network
+    from neurodyn.network import Network
+    from neurodyn.parts import Coupling
 
 
 _WEAK = 0.25

@@ -12,7 +12,8 @@ from torch import Tensor
 from neurodyn.causality import Schedule, Symbol, input_of
 from neurodyn.drives import Data, Drive, Input
 from neurodyn.maps import Identity, OperatingPoints, Term
-from neurodyn.network import Network, Population, check_coupling_shapes, check_plasticity_shapes
+from neurodyn.network import Network, check_coupling_shapes, check_plasticity_shapes
+from neurodyn.parts import Population
 from neurodyn.stages import ForwardPass
 
 Inputs = Tensor | Mapping[str, Tensor] | None

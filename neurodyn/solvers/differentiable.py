@@ -14,7 +14,7 @@ from torch.func import functional_call, vjp
 
 from neurodyn.drives import Data, Drive
 from neurodyn.maps import Feedback, Forward, Map
-from neurodyn.network import Coupling
+from neurodyn.parts import Coupling
 from neurodyn.stages import ForwardPass, Source, Stage, StagePoint, sources
 from neurodyn.system import Inputs, System
 

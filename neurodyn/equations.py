@@ -1,0 +1,78 @@
+"""A declaration as text: its equations, as one would write them down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neurodyn.drives import Drive
+from neurodyn.parts import Coupling, Plasticity, Population
+
+if TYPE_CHECKING:
+    from neurodyn.network import Network
+
+
+def network_text(network: Network) -> str:
+    """Return populations, couplings, equations, plasticity and stages as text."""
+    rows = [
+        f"  {p.name:<8} {size_text(p):>12}  {p.role:<13}"
+        + (f" held at {p.clamp}" if p.clamp else f" τ = {p.tau:g}, leak = {p.leak:g}, from {_start_text(p.initial)}")
+        for p in network.populations
+    ]
+    text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
+    text += ["", f"couplings ({len(network.couplings)})"]
+    text += [f"  {c!s:<14} {c.gain:+g} · {c.map.describe(c.source, c.target)}" for c in network.couplings]
+    text += ["", "equations", *(f"  {line}" for line in network.equations().splitlines())]
+    if network.plasticity:
+        text += [
+            "",
+            f"plasticity ({len(network.plasticity)})",
+            *(f"  {plasticity_text(rule)}" for rule in network.plasticity),
+        ]
+    if network.stages:
+        text += ["", "stages (J is the Jacobian of g; a bar marks a value of the forward pass)"]
+        text += dict.fromkeys(f"  {stage.symbol} = {stage.label}" for stage in network.stages)
+    return "\n".join(text)
+
+
+def size_text(population: Population) -> str:
+    """Return the number of units of a population, e.g. "300" or "32 × 14 × 14"."""
+    return "from data" if population.shape is None else " × ".join(map(str, population.shape))
+
+
+def _start_text(initial: float | Drive) -> str:
+    return str(initial) if isinstance(initial, Drive) else f"{initial:g}"
+
+
+def _number(value: float) -> str:
+    return "" if value == 1 else f"{value:g} "
+
+
+def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
+    """Return the equation of a population, given the couplings that lead into it."""
+    x = population.name
+    if population.clamp is not None and not population.clamp.optional:
+        return f"{x} = {population.clamp}"
+    right = "" if population.tau == 0 or population.leak == 0 else f"−{_number(population.leak)}{x}"
+    for coupling in couplings:
+        sign = "−" if coupling.gain < 0 else "+"
+        term = _number(abs(coupling.gain)) + coupling.map.describe(coupling.source, x)
+        right += f" {sign} {term}" if right else (f"−{term}" if sign == "−" else term)
+    if population.tau == 0:
+        left, right = x, (right or "0") if population.leak == 1 else f"({right or '0'}) / {population.leak:g}"
+    else:
+        left = f"{_number(population.tau)}d{x}/dt"
+    clamped = f"        ({x} = {population.clamp} when given)" if population.clamp is not None else ""
+    return f"{left} = {right or '0'}{clamped}"
+
+
+def plasticity_text(rule: Plasticity) -> str:
+    """Return what learns from what, and when."""
+    g, number = rule.stage.symbol, rule.stage.name
+    pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
+    sign = "−" if rule.gain > 0 else "+"
+    what = f"Δθ{number} ∝ {sign}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {sign}((∂{g}/∂W)ᵀ"
+    end = "" if rule.weights is None else ")ᵀ"
+    derivative = "" if rule.derivative in (None, rule.presynaptic) else f", f' {rule.derivative}"
+    when = "at the end" if rule.when == "end" else str(rule.when)
+    regularizer = "" if rule.regularizer is None else f", with {rule.regularizer}"
+    return f"{what} {rule.post}{end}, pre = {pre}{derivative}, {when}{regularizer}"
