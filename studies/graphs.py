@@ -1,0 +1,412 @@
+"""Activation relaxation on computation graphs: a residual network, an LSTM unrolled in time, and a transformer.
+
+Every differentiable value of the module's graph is a population, every edge a feedback coupling, and all relax in
+parallel to what `torch.autograd` gives. (a–c) How each node's relative distance to its gradient falls in time, by the
+node's depth, the longest path from it to the output. (d) How many iterations of Euler's method bring every node to
+within 10⁻³ of its gradient, by the depth of the graph, which is that of its deepest node: with a step of 1 at most as
+many as the depth, and with a smaller step h about as many as a chain of the same depth L of couplings by 1 takes, where
+what is left after n iterations is the probability that fewer than L of n draws hit, each with probability h.
+
+After appendix A of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
+Approximation to Backpropagation in the Brain" (2020), which derives it for directed acyclic graphs and names these
+architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from report import table, write
+from scipy.stats import nbinom
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import neurodyn as nd
+from neurodyn import plot
+from neurodyn.models import activation_relaxation as ar
+
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
+
+SAMPLES = 4
+TOLERANCE = 1e-3
+STEPS = (0.1, 0.5, 1.0)
+SAVED = 201
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a connection that skips them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.norm1, self.norm2 = (nn.GroupNorm(2, channels) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm1(self.conv1(x)).relu()
+        return (x + self.norm2(self.conv2(h))).relu()
+
+
+class ResNet(nn.Module):
+    """A convolution, residual blocks, and a readout of the mean over the image."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, blocks: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(shape[0], 4, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(4) for _ in range(blocks)))
+        self.readout = nn.Linear(4, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class LSTM(nn.Module):
+    """An LSTM cell that reads an image in equal parts, one after the other, and a readout at the end."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.cell = nn.LSTMCell(prod(shape) // steps, 16)
+        self.readout = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = None
+        for part in x.flatten(1).unflatten(1, (self.steps, -1)).unbind(1):
+            state = self.cell(part, state)
+        assert state is not None, "at least one step"
+        return self.readout(state[0])
+
+
+class TransformerBlock(nn.Module):
+    """Attention and a perceptron, each after a normalisation and beside a connection that skips it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.widen, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples, length, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(samples, length, 3, 2, width // 2).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.mix(heads.transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.widen(self.norm2(x))))
+
+
+class Transformer(nn.Module):
+    """Transformer blocks over the rows of an image, and a readout of their mean."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, blocks: int) -> None:
+        super().__init__()
+        channels, rows, columns = shape
+        self.embed = nn.Linear(channels * columns, 16)
+        self.places = nn.Parameter(0.1 * torch.randn(rows, 16))
+        self.blocks = nn.Sequential(*(TransformerBlock(16) for _ in range(blocks)))
+        self.readout = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.transpose(1, 2).flatten(2)
+        return self.readout(self.blocks(self.embed(rows) + self.places).mean(1))
+
+
+Build = Callable[[tuple[int, ...], int, int], nn.Module]
+ARCHITECTURES: Mapping[str, tuple[Build, str]] = {
+    "ResNet": (ResNet, "blocks"),
+    "LSTM": (LSTM, "time steps"),
+    "transformer": (Transformer, "blocks"),
+}
+"""How each is built, and what its size counts."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run.
+
+    Parameters
+    ----------
+    dataset
+        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
+    sizes
+        For (d): how many residual blocks, time steps and transformer blocks the networks have; the number of pixels
+        must be a multiple of each.
+    blocks
+        For (a) and (c): the residual blocks and the transformer blocks.
+    steps
+        For (b): the time steps of the LSTM.
+    seed
+        Of the weights and the samples.
+    device
+        Where to compute, e.g. cpu or cuda.
+    out
+        The folder for the results.
+    """
+
+    dataset: DatasetName = "digits"
+    sizes: tuple[int, ...] = (1, 2, 4, 8)
+    blocks: int = 1
+    steps: int = 4
+    seed: int = 0
+    device: str = "cpu"
+    out: Path = Path("results/graphs")
+
+    def __post_init__(self) -> None:
+        if not self.sizes:
+            raise ValueError("sizes: give at least one")
+        for name, values in {"sizes": self.sizes, "blocks": (self.blocks,), "steps": (self.steps,)}.items():
+            if min(values) < 1:
+                raise ValueError(f"{name}: a network has at least 1, not {min(values)}")
+
+
+class Case:
+    """A network of an architecture, a batch in float64, and the gradients that its nodes should find."""
+
+    def __init__(self, options: Options, architecture: str, size: int) -> None:
+        train, _ = nd.data.DATASETS[options.dataset](flatten=False)
+        batch = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[:SAMPLES]
+        self.inputs, self.targets = (part.to(options.device, torch.float64) for part in train[batch])
+        shape, pixels = tuple(self.inputs.shape[1:]), prod(self.inputs.shape[1:])
+        build, unit = ARCHITECTURES[architecture]
+        if architecture == "LSTM" and pixels % size:
+            raise ValueError(f"sizes, steps: an image of {pixels} values has no {size} equal parts for {size} {unit}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self.module = build(shape, self.targets.shape[1], size).to(options.device, torch.float64)
+        self.architecture, self.size, self.unit = architecture, size, unit
+        self.network = ar.graph(self.module, self.inputs)
+        self.gradients = nd.analysis.backprop(self.network, self.inputs, self.targets)
+        self.depths = depths(self.network)
+        self.depth = max(self.depths.values())
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, {self.size} {self.unit if self.size > 1 else self.unit.removesuffix('s')}"
+
+    def distance(self, duration: float, solver: nd.Solver, save_at: int | np.ndarray) -> xr.DataArray:
+        """Return each node's distance to its gradient in units of the gradient, root mean squares over all samples.
+
+        Nodes whose gradient is 0, such as what a first cell state of 0 multiplies, have none.
+        """
+        trajectory = nd.simulate(
+            self.network,
+            self.inputs,
+            self.targets,
+            duration=duration,
+            solver=solver,
+            save_at=save_at,
+            record=[str(name) for name in self.gradients.data_vars],
+        )
+        squares = (self.gradients**2).mean()
+        ratios = nd.analysis.squared_distance(trajectory, self.gradients) / squares
+        ratios = ratios[[name for name, square in squares.data_vars.items() if square > 0]]
+        attributes = {"units": "1", "long_name": "relative distance to the gradient of autograd"}
+        return (ratios**0.5).to_dataarray("node").assign_attrs(attributes)
+
+
+def depths(network: nd.Network) -> dict[str, int]:
+    """Return the longest path, in couplings, from each population that takes part to the output."""
+    graph = network.graph(p.name for p in network.populations if p.name not in network.inputs)
+    depth: dict[str, int] = {}
+    for name in nx.topological_sort(graph):
+        depth[name] = max((depth[child] + 1 for child in graph.predecessors(name)), default=0)
+    return depth
+
+
+def relax(case: Case) -> xr.Dataset:
+    """Return how each node relaxes, and what learning at the equilibrium makes of it."""
+    distance = case.distance(1.5 * case.depth + 20.0, nd.Exact(), SAVED)
+    depth = ("node", [case.depths[name] for name in distance.node.values], {"units": "1", "long_name": "depth"})
+    stages = {f"x_{stage.name}": stage.label for stage in case.network.forward}
+    label = ("node", [stages[name] for name in distance.node.values])
+    found = xr.Dataset({"distance": distance.assign_coords(depth=depth, label=label)})
+    return found.assign_attrs(
+        nodes=len(case.depths),
+        nodes_without_gradient=len(case.depths) - found.sizes["node"],
+        edges=len(case.network.couplings),
+        parameters=sum(p.numel() for p in case.module.parameters()),
+        gradient_error=gradient_error(case),
+        what=str(case),
+    )
+
+
+def gradient_error(case: Case) -> float:
+    """Return the distance of all parameters' `.grad` at the equilibrium to autograd's, relative to its norm."""
+    loss = 0.5 * (case.module(case.inputs) - case.targets).square().sum() / SAMPLES
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(case.module.parameters()))])
+    case.module.zero_grad()
+    nd.backward(case.network, case.inputs, case.targets)
+    found = torch.cat([p.grad.flatten() for p in case.module.parameters() if p.grad is not None])
+    return float((found - expected).norm() / expected.norm())
+
+
+def iterations(case: Case, step: float) -> int:
+    """Return after how many iterations of Euler's method all nodes are and stay within the tolerance."""
+    solver = nd.Exact(euler_step=step)  # the iterates of Euler's method, at once
+    iterates = np.unique(np.geomspace(1, 3 * ceil((case.depth + 10) / step), SAVED).round())
+    while True:
+        distance = case.distance(iterates[-1] * step, solver, step * iterates).max("node").values
+        if distance[-1] > TOLERANCE:
+            raise ValueError(f"{case}: not at its gradients after {iterates[-1]:g} iterations of {step:g}")
+        before, first = bracket(distance, np.append(iterates[0] - 1, iterates))
+        if first - before == 1:
+            return int(first)
+        iterates = np.arange(before + 1, first + 1)
+
+
+def bracket(distance: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Return the moment from which on a distance is within the tolerance, and the one before it.
+
+    Parameters
+    ----------
+    distance
+        Shape (moment,), of all but the first moment.
+    moments
+        Increasing; the first precedes all distances.
+    """
+    above = np.flatnonzero(distance > TOLERANCE)
+    place = above[-1] + 1 if len(above) else 0
+    return moments[place : place + 2]
+
+
+def main(options: Options) -> None:
+    """Run the study, write its results and its figure, and print a summary."""
+    shown = {"ResNet": options.blocks, "LSTM": options.steps, "transformer": options.blocks}
+    cases = [(name, size) for name, own in shown.items() for size in sorted({own, *options.sizes})]
+    relaxations: dict[str, xr.Dataset] = {}
+    rows: list[tuple[str, int, int, int, list[int]]] = []
+    for name, size in tqdm(cases, unit="network", disable=None):
+        case = Case(options, name, size)
+        if size == shown[name]:
+            relaxations[name] = relax(case)
+        if size in options.sizes:
+            rows.append((name, size, case.depth, len(case.depths), [iterations(case, step) for step in STEPS]))
+    scaling = xr.Dataset(
+        {
+            "iterations": (
+                ("run", "step"),
+                [row[-1] for row in rows],
+                {"units": "1", "long_name": f"iterations until every node is within {TOLERANCE:g}"},
+            ),
+            "depth": ("run", [row[2] for row in rows], {"units": "1", "long_name": "depth of the graph"}),
+            "nodes": ("run", [row[3] for row in rows], {"units": "1", "long_name": "nodes of the graph"}),
+        },
+        {
+            "architecture": ("run", [row[0] for row in rows]),
+            "size": ("run", [row[1] for row in rows], {"units": "1", "long_name": "blocks or time steps"}),
+            "step": ("step", list(STEPS), {"units": "tau", "long_name": "Euler step"}),
+        },
+    )
+    about = {"dataset": options.dataset, "seed": str(options.seed)}
+    with plot.style():
+        picture = figure(relaxations, scaling)
+        datasets = {f"relaxation_{name.lower()}": data for name, data in relaxations.items()}
+        files = write(options.out, {"graphs": picture}, datasets | {"scaling": scaling}, about)
+    print(summary(relaxations, scaling), files, sep="\n\n")
+
+
+def figure(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> Figure:
+    picture = plt.figure(figsize=(11, 7.5))
+    axes = picture.subplots(2, 2).flat
+    for letter, ax, found in zip("abc", axes, relaxations.values(), strict=False):
+        draw_nodes(ax, found)
+        ax.set_title(
+            f"({letter}) {found.what}: {found.nodes} nodes, {found.edges} couplings, depth {int(found.depth.max())}\n"
+            f"A node finds its gradient after those above it; the dashes are at {TOLERANCE:g}."
+        )
+    draw_scaling(axes[3], scaling)
+    return picture
+
+
+def draw_nodes(ax: Axes, found: xr.Dataset) -> None:
+    norm = Normalize(0, float(found.depth.max()))
+    for node in found.node[np.argsort(-found.depth.values, kind="stable")]:
+        line = found.distance.sel(node=node)
+        ax.plot(found.time, line, color=plt.colormaps["viridis_r"](norm(float(line.depth))), linewidth=0.9)
+    ax.axhline(TOLERANCE, color=plot.GREY, linestyle="--", linewidth=0.8)
+    ax.set(yscale="log", ylim=(1e-6, None), xlabel="time (τ)", ylabel="distance to autograd, relative (1)")
+    ax.margins(x=0)
+    bar = ScalarMappable(norm, "viridis_r")
+    ax.figure.colorbar(bar, ax=ax, label="depth of the node (couplings)", ticks=MaxNLocator(integer=True))
+
+
+def draw_scaling(ax: Axes, scaling: xr.Dataset) -> None:
+    colours = dict(zip(STEPS, (plot.BLUE, plot.ORANGE, plot.VERMILION), strict=True))
+    markers = dict(zip(ARCHITECTURES, "os^", strict=True))
+    depth = np.arange(int(0.9 * scaling.depth.min()), 1.1 * float(scaling.depth.max()))
+    for step, colour in colours.items():
+        ax.plot(depth, depth + nbinom.isf(TOLERANCE, depth, step), ":", color=colour, linewidth=1)
+        for name, marker in markers.items():
+            runs = scaling.isel(run=scaling.architecture == name)
+            ax.plot(runs.depth, runs.iterations.sel(step=step), marker, color=colour, markersize=5)
+    handles = [Line2D([], [], linestyle="", marker=m, color=plot.GREY, label=n) for n, m in markers.items()]
+    handles += [Line2D([], [], color=c, label=f"step {h:g} τ") for h, c in colours.items()]
+    handles += [Line2D([], [], linestyle=":", color=plot.GREY, label="a chain")]
+    ax.legend(handles=handles, loc="lower right", ncols=2)
+    ax.set(xscale="log", yscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations (1)")
+    ax.set_ylim(float(scaling.iterations.min()) / 6, None)  # which leaves room for the legend
+    ax.set_title(
+        f"(d) Iterations until every node is within {TOLERANCE:g} of its gradient\n"
+        "A step of 1 takes at most the depth, a smaller one about what a chain takes."
+    )
+
+
+def summary(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> str:
+    """Return the tables that are printed."""
+    nodes = [
+        [
+            found.what,
+            f"{found.nodes:d}",
+            f"{found.edges:d}",
+            f"{int(found.depth.max())}",
+            f"{found.parameters:d}",
+            f"{found.gradient_error:.1e}",
+            f"{arrival(found).min():.1f}",
+            f"{arrival(found).max():.1f}",
+        ]
+        for found in relaxations.values()
+    ]
+    header = ["network", "nodes", "couplings", "depth", "parameters", ".grad error", "first node (τ)", "last node (τ)"]
+    runs = [
+        [f"{run.architecture.item()} {run['size'].item()}", f"{run.nodes.item()}", f"{run.depth.item()}"]
+        + [f"{count}" for count in run.iterations.values]
+        for _, run in scaling.groupby("run", squeeze=False)
+        for run in [run.squeeze("run")]
+    ]
+    return "\n\n".join(
+        [
+            "Activation relaxation on computation graphs, float64. The error of .grad is relative to autograd's, over "
+            f"all\nparameters; a node has arrived when its relative distance is and stays within {TOLERANCE:g}.",
+            table(header, nodes),
+            f"Iterations of Euler's method until every node is within {TOLERANCE:g}:",
+            table(["network, size", "nodes", "depth", *(f"step {step:g}" for step in scaling.step.values)], runs),
+        ]
+    )
+
+
+def arrival(found: xr.Dataset) -> np.ndarray:
+    """Return the time from which on each node is within the tolerance, the output, which is held there, left out."""
+    moving = found.distance.isel(node=found.depth > 0).transpose("node", "time")
+    times = np.append(moving.time.values, np.inf)
+    return np.array([bracket(line[1:], times)[1] for line in moving.values])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
