@@ -260,10 +260,10 @@ def draw_angles(ax: Axes, label: str) -> None:
 
 
 def statistics(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return the mean over the seeds that have not diverged, and its standard error."""
+    """Return the mean over the seeds that have not diverged, and its standard error; NaN for a single one."""
     runs = values.count("seed")
-    several = values.sizes["seed"] > 1
-    return values.mean("seed"), values.std("seed", ddof=1) / np.sqrt(runs) if several else 0.0 * values.isel(seed=0)
+    variance = ((values - values.mean("seed")) ** 2).sum("seed") / (runs - 1).where(runs > 1)
+    return values.mean("seed"), (variance / runs) ** 0.5
 
 
 def summary(found: xr.Dataset) -> str:
@@ -291,7 +291,7 @@ def summary(found: xr.Dataset) -> str:
         [
             found.attrs["training"],
             f"(the rate for .grad, that of half the error averaged over a batch, is {2 * BATCH} times as large)",
-            f"After the last epoch, mean ± standard error of {seeds} seeds; angles layer by layer, the first one first",
+            f"After the last epoch, mean of {seeds} seeds ± its standard error; angles by layer, the first one first",
             "",
             table(header, rows),
         ]
@@ -300,7 +300,7 @@ def summary(found: xr.Dataset) -> str:
 
 def plus_minus(values: xr.DataArray, sign: str = "") -> str:
     mean, error = (float(value) for value in statistics(values))
-    return "–" if np.isnan(mean) else f"{mean:{sign}.1f} ± {error:.1f}"
+    return "–" if np.isnan(mean) else f"{mean:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
 
 def degrees(values: xr.DataArray) -> str:
