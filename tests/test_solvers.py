@@ -280,7 +280,7 @@ def test_saved_times_are_those_asked_for(solver: nd.Solver, times) -> None:
     duration=st.floats(0.02, 1.0),
     fractions=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8, unique=True),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_times_are_kept_on_any_grid(step: float, duration: float, fractions: list[float]) -> None:
     times = np.unique(duration * np.array(sorted(fractions)))
     for solver in (nd.Heun(step), nd.Adaptive()):
@@ -487,7 +487,7 @@ def overflow(tableau: Tableau, x: float, h: float, duration: float) -> float | N
 
 @pytest.mark.parametrize(("solver", "order"), FIXED.values(), ids=FIXED)
 @given(start=st.floats(0.02, 2.0), steps=st.floats(0.5, 200.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_divergence_is_found_at_its_step(solver, order: int, start: float, steps: float) -> None:
     """Also where one looks only every so many steps whether all is finite."""
     network, initial = explosion(start)

@@ -102,7 +102,7 @@ def networks(draw) -> nd.Network:
 
 
 @given(network=networks())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_structure_tells_the_truth_of_the_jacobian(network: nd.Network) -> None:
     system = nd.System(network, initial={p.name: tensor(1, 2) for p in network.populations if p.tau})
     structure = system.structure
@@ -143,7 +143,7 @@ def by_hand(network: nd.Network, activity: dict[str, Tensor], name: str) -> Tens
 
 
 @given(network=networks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_network_obeys_its_declaration(network: nd.Network) -> None:
     """τ dx/dt = −leak x + Σ gain · map, and x = Σ gain · map / leak where τ = 0."""
     system = nd.System(network, initial={p.name: tensor(1, 2) for p in network.populations if p.tau})
@@ -159,7 +159,7 @@ def test_any_network_obeys_its_declaration(network: nd.Network) -> None:
 
 
 @given(network=networks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_sweep_leaves_nothing_to_move(network: nd.Network) -> None:
     system = nd.System(network, initial={p.name: tensor(1, 2) for p in network.populations if p.tau})
     state, out = system.initial_state(), system.new_state()
