@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            If the file is no checkpoint, or damaged.
+            If the file is no checkpoint, damaged, or holds anything but data.
         """
         content = self.path.read_bytes()
         if not content.startswith(_MAGIC):
@@ -79,7 +80,13 @@ class Checkpoint:
                 f"{self.path} is damaged: its checksum does not fit its content; it was left as it is: put a copy in "
                 "its place, or remove it to begin anew"
             )
-        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{self.path} holds more than tensors, numbers and text, and was not loaded; give another folder as "
+                "checkpoint="
+            ) from error
         return state
 
 

@@ -1,0 +1,391 @@
+"""Runs that were interrupted end like those that were not; a checkpoint is whole, checked, and of its own run."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import neurodyn as nd
+from neurodyn.checkpoint import Checkpoint
+from neurodyn.models import predictive_coding as pc
+from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters
+
+EPOCHS, BATCHES = 3, 3
+
+
+class Crash(Exception):
+    pass
+
+
+class Fragile(Dataset[Any]):
+    """A data set that calls `when_drawn` before it gives its n-th batch, counted from 1."""
+
+    def __init__(self, n: int, when_drawn: Any) -> None:
+        self.data, self.n, self.when_drawn, self.drawn = classes(), n, when_drawn, -1  # fit draws once to look at it
+
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.data[0][index], self.data[1][index]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        self.drawn += 1
+        if self.drawn == self.n:
+            self.when_drawn()
+        return [self[index] for index in indices]
+
+
+def fit(network: Learning, folder: Path | None = None, data: Any = None, **arguments: Any) -> xr.Dataset:
+    settings = {"epochs": EPOCHS, "batch_size": 8, "checkpoint": folder, "checkpoint_minutes": 0.0, **arguments}
+    return nd.train.fit(network, classes() if data is None else data, classes(9, 1), **settings)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def crash_at(network: Learning, folder: Path, batch: int, **arguments: Any) -> None:
+    with pytest.raises(Crash):
+        fit(network, folder, Fragile(batch, crash), **arguments)
+
+
+def assert_same_run(one: xr.Dataset, other: xr.Dataset) -> None:
+    xr.testing.assert_identical(*(each.drop_vars("seconds").drop_attrs() for each in (one, other)))
+
+
+def momentum(parameters: Any) -> Any:
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+
+
+RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{rule: (build, {"record": ["iterations", "angles"]}) for rule, build in RULES.items()},
+    "momentum and a scheduler": (RULES["AR simplified"], {"optimizer": momentum}),
+    "plateau": (mlp, {"optimizer": lambda p: plateau(torch.optim.RMSprop(p, lr=0.3))}),
+    "noise": (lambda seed: pc.network(mlp(seed), steps=3, initial_noise=0.5), {"seed": 4}),
+    "a rate of NumPy's": (RULES["AR"], {"optimizer": lambda p: torch.optim.Adam(p, lr=np.float64(0.01))}),
+}
+
+
+def plateau(optimizer: torch.optim.Optimizer) -> Any:
+    return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+
+
+@pytest.mark.parametrize("minutes", [0.0, 60.0])
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(name: str, minutes: float, tmp_path: Path) -> None:
+    build, arguments = RUNS[name]
+    arguments = {**arguments, "checkpoint_minutes": minutes}
+    whole = build(0)
+    history = fit(whole, **arguments)
+    for batch in (5, 4):  # counted anew after each crash
+        crash_at(build(0), tmp_path, batch, **arguments)
+    network = build(0)
+    assert_same_run(fit(network, tmp_path, **arguments), history)
+    assert equal(network, whole)
+    assert not equal(network, build(0))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 4), max_size=8), st.sampled_from([0.0, 60.0]))
+def test_crashes_anywhere(tmp_path_factory: pytest.TempPathFactory, crashes: list[int], minutes: float) -> None:
+    folder, build = tmp_path_factory.mktemp("run"), RULES["AR simplified"]
+    for batch in crashes:
+        try:
+            fit(build(0), folder, Fragile(batch, crash), checkpoint_minutes=minutes)
+        except Crash:
+            continue
+        break
+    network, whole = build(0), build(0)
+    assert_same_run(fit(network, folder, checkpoint_minutes=minutes), fit(whole))
+    assert equal(network, whole)
+
+
+KILLED = """
+import json, os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)
+import neurodyn as nd
+from pathlib import Path
+from torch.utils.data import Dataset
+from tests.training import RULES, classes, parameters
+
+rule, folder, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+random.seed(rule)
+DELAY = 0.004
+
+class Slow(Dataset):
+    data = classes(80)
+    def __len__(self):
+        return 80
+    def __getitems__(self, indices):
+        time.sleep(DELAY)
+        return [(self.data[0][i], self.data[1][i]) for i in indices]
+
+def train(name, data):
+    network = RULES[rule](0)
+    history = nd.train.fit(
+        network, data, classes(9, 1), epochs=24, batch_size=8, record=["iterations"],
+        checkpoint=folder / name, checkpoint_minutes=0.0,
+    )
+    torch.save([p.detach() for p in parameters(network)], folder / f"{name}.pt")
+    nd.save(history, folder / f"{name}.nc")
+
+killed = 0
+while not (folder / "killed.nc").exists():
+    child = os.fork()
+    if child == 0:
+        train("killed", Slow())
+        os._exit(0)
+    if killed < kills:
+        time.sleep(random.uniform(0.0, 0.07))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    killed += os.WIFSIGNALED(status)
+    assert os.WIFSIGNALED(status) or status == 0
+train("whole", Slow.data)
+print(json.dumps(killed))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, "AR simplified", str(tmp_path), "12"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) >= 10
+    killed, whole = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("killed", "whole"))
+    assert all(torch.equal(a, b) for a, b in zip(killed, whole, strict=True))
+    assert_same_run(*(nd.load(tmp_path / f"{name}.nc") for name in ("killed", "whole")))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 5, BATCHES * EPOCHS])
+def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    network, whole = RULES["AR"](0), RULES["AR"](0)
+    data = Fragile(batch, interrupt)
+    with pytest.raises(KeyboardInterrupt, match="call fit again with the same arguments to go on") as caught:
+        fit(network, tmp_path, data, checkpoint_minutes=60.0)
+    epochs, batches = divmod(batch, BATCHES)
+    where = f"after {epochs} of {EPOCHS} epochs" + (f" and {batches} of {BATCHES} batches" if batches else "")
+    assert where in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert data.drawn == batch
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same_run(fit(network, tmp_path), fit(whole))
+    assert equal(network, whole)
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    data = Fragile(2, interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        fit(mlp(), tmp_path, data)
+    assert data.drawn == 2
+
+
+def test_without_a_checkpoint_an_interrupt_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        fit(mlp(), None, Fragile(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+
+
+def test_a_run_is_prolonged_and_a_finished_one_gives_its_history(tmp_path: Path) -> None:
+    network, longer = RULES["IL"](0), RULES["IL"](0)
+    short = fit(network, tmp_path)
+    again = RULES["IL"](0)
+    repeated = fit(again, tmp_path, Fragile(1, crash))  # draws nothing
+    xr.testing.assert_identical(repeated, short.assign_attrs(train="train"))
+    assert equal(again, network)
+    assert_same_run(fit(network, tmp_path, epochs=5), fit(longer, epochs=5))
+    assert equal(network, longer)
+    with pytest.raises(ValueError, match="is of a run of 5 epochs; ask for as many or more, not 3"):
+        fit(RULES["IL"](0), tmp_path)
+
+
+def test_a_run_that_a_callback_ended_stays_ended(tmp_path: Path) -> None:
+    history = fit(mlp(), tmp_path, epochs=9, callbacks=[lambda history: history.sizes["epoch"] == 2])
+    assert history.sizes["epoch"] == 2
+    xr.testing.assert_identical(fit(mlp(), tmp_path, epochs=9), history)
+
+
+def test_seconds_go_on(tmp_path: Path) -> None:
+    crash_at(mlp(), tmp_path, 3)
+    history = fit(mlp(), tmp_path)
+    assert bool((history.seconds > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"batch_size": 11}, "batch_size was 8, and now is 11"),
+        ({"seed": 1}, "seeds was '0', and now is '1'"),
+        ({"learning_rate": 0.01}, "optimizer was"),
+        ({"optimizer": "sgd"}, "optimizer was 'Adam"),
+        ({"optimizer": momentum}, "optimizer was"),
+        ({"data": classes(20)}, "training samples was 22, and now is 20"),
+        ({"record": ["iterations"]}, "recorded was"),
+        ({"duration": 1.0}, "network was 'None, duration None"),
+        ({"network": mlp()}, "network was \"Network 'activation relaxation'\""),
+        ({"network": RULES["AR simplified"](0)}, "network was"),
+        ({"network": RULES["AR"](1)}, "began with other parameters than these"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(
+    change: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    fit(RULES["AR"](0), tmp_path, epochs=1)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="left as it is") as caught:
+        fit(**{"network": RULES["AR"](0), "folder": tmp_path, **change})
+    assert name in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_nothing_else_is_left_in_the_folder(tmp_path: Path) -> None:
+    fit(mlp(), tmp_path / "a" / "run")
+    assert list(contents(tmp_path / "a" / "run")) == ["checkpoint.pt"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damage_anywhere_is_noticed_and_nothing_overwritten(saved: Path, data: st.DataObject) -> None:
+    original = (saved / "checkpoint.pt").read_bytes()
+    content = bytearray(original)
+    if data.draw(st.booleans(), "truncated"):
+        content = content[: data.draw(st.integers(0, len(content) - 1), "length")]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1), "place")] ^= data.draw(st.integers(1, 255), "change")
+    try:
+        (saved / "checkpoint.pt").write_bytes(content)
+        network = RULES["AR"](0)
+        with pytest.raises(ValueError, match=r"is damaged|is no checkpoint"):
+            fit(network, saved)
+        assert (saved / "checkpoint.pt").read_bytes() == bytes(content)
+        assert equal(network, RULES["AR"](0))
+    finally:
+        (saved / "checkpoint.pt").write_bytes(original)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    fit(RULES["AR"](0), folder, epochs=1)
+    return folder
+
+
+class Program:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch ran",)
+
+
+def test_a_checkpoint_cannot_run_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    torch.save({"description": {}, "start": Program()}, buffer)
+    payload = buffer.getvalue()
+    content = b"neurodyn checkpoint 1\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="holds more than tensors, numbers and text"):
+        fit(mlp(), tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"something else", pickle.dumps({"epoch": 3})])
+def test_a_foreign_file_is_refused_and_left_alone(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        fit(mlp(), tmp_path)
+    assert contents(tmp_path) == {"checkpoint.pt": content}
+
+
+def test_a_failed_write_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save({"number": 1, "tensor": torch.arange(3)})
+
+    def full(number: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save({"number": 2})
+    monkeypatch.undo()
+    assert checkpoint.load()["number"] == 1
+    checkpoint.save({"number": 3})
+    assert list(contents(tmp_path)) == ["checkpoint.pt"]
+
+
+def test_whether_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        fit(mlp(), tmp_path, resume="always")
+    fit(mlp(), tmp_path, epochs=1)
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match="there is a checkpoint"):
+        fit(mlp(), tmp_path, resume="never")
+    assert contents(tmp_path) == before
+    assert fit(mlp(), tmp_path, resume="always").sizes["epoch"] == EPOCHS
+    file = tmp_path / "file"
+    file.write_text("text")
+    with pytest.raises(NotADirectoryError, match="give a folder"):
+        fit(mlp(), file)
+
+
+def test_a_diverged_run_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    def exploding(parameters: Any) -> Any:
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2, 1e80)
+
+    network, good = RULES["AR"](0), RULES["AR"](0)
+    with pytest.raises(nd.train.DivergedError, match="the last good state is in") as caught:
+        fit(network, tmp_path, epochs=5, optimizer=exploding)
+    assert caught.value.epoch == 3
+    fit(good, epochs=2, optimizer="sgd", learning_rate=0.1)
+    state = Checkpoint(tmp_path).load()
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["tensors"].values())
+    assert (state["epoch"], caught.value.history.sizes["epoch"]) == (3, 2)
+    stored = list(state["tensors"].values())
+    assert state["batch"] > 0 or all(torch.equal(a, b) for a, b in zip(stored, parameters(good), strict=True))
+    with pytest.raises(nd.train.DivergedError, match="no checkpoint was written before"):
+        fit(RULES["AR"](0), tmp_path / "new", optimizer="sgd", learning_rate=1e200, checkpoint_minutes=60.0)
+
+
+def test_a_state_that_cannot_be_stored_is_refused_before_training(tmp_path: Path) -> None:
+    class Named(torch.optim.SGD):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, lr=0.1)
+            self.param_groups[0]["schedule"] = abs
+
+    network = mlp()
+    with pytest.raises(TypeError, match="the state of the optimizer holds a builtin_function_or_method"):
+        fit(network, tmp_path, optimizer=Named)
+    assert equal(network, mlp())
+    assert distance(network, mlp()) == 0
