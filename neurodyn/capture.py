@@ -108,8 +108,8 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
 
     Each differentiable value that has a sample axis is one operation's, with that axis the first. What lies in between
     (integers, masks and what is infinite by them, values without a sample axis, several values at once) is worked out
-    by each operation that needs it. Recurrent layers are unrolled in time, and what works in place is replaced by what does not. The parameters stay
-    the module's own, and an operation computes with their present values.
+    by each operation that needs it. Recurrent layers are unrolled in time, and what works in place is replaced by what
+    does not. The parameters stay the module's own, and an operation computes with their present values.
 
     Parameters
     ----------
@@ -439,7 +439,7 @@ def _base_name(node: fx.Node) -> str:
         node = node.all_input_nodes[0]
     target = node.target
     name = target._schema.name.split("::")[-1] if isinstance(target, torch._ops.OpOverload) else node.name
-    return name.strip("_")
+    return name.strip("_").removeprefix("native_").removesuffix("_legit_no_training")  # as of _native_batch_norm_…
 
 
 def _place(node: fx.Node) -> str:

@@ -364,7 +364,7 @@ def draw_scaling(ax: Axes, scaling: xr.Dataset) -> None:
     ax.set_ylim(float(scaling.iterations.min()) / 6, None)  # which leaves room for the legend
     ax.set_title(
         f"(d) Iterations until every node is within {TOLERANCE:g} of its gradient\n"
-        "A step of 1 takes at most the depth, a smaller one about what a chain takes."
+        "A step of 1 takes at most the depth, smaller ones what a chain does."
     )
 
 

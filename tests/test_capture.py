@@ -61,8 +61,8 @@ def test_a_residual_block_is_captured_edge_by_edge() -> None:
     graph = {operation.name: (source_names(operation), operation.label) for operation in operations("residual block")}
     assert graph == {
         "conv2d_1": (["input"], "conv2d in conv1"),
-        "native_batch_norm_legit_no_training_1": (["conv2d_1"], "native_batch_norm_legit_no_training in norm"),
-        "leaky_relu_1": (["native_batch_norm_legit_no_training_1"], "leaky_relu"),
+        "batch_norm_1": (["conv2d_1"], "batch_norm in norm"),
+        "leaky_relu_1": (["batch_norm_1"], "leaky_relu"),
         "conv2d_2": (["leaky_relu_1"], "conv2d in conv2"),
         "add_1": (["input", "conv2d_2"], "add"),
         "tanh_1": (["add_1"], "tanh"),
@@ -182,7 +182,7 @@ def in_half(self: Plain, x: Tensor) -> Tensor:
         (lambda self, x: {"y": self.layer(x)}, "returns a dict of 1, not one tensor"),
         (counting, "changes its own count"),
         (lambda self, x: self.norm(self.layer(x)), r"changes its own norm.running_mean.*call \.eval\(\)"),
-        (lambda self, x: self.dropout(self.layer(x)), r"its native_dropout gives another value.*call \.eval\(\)"),
+        (lambda self, x: self.dropout(self.layer(x)), r"its dropout gives another value.*call \.eval\(\)"),
         (lambda self, x: self.layer(x) + torch.rand(4), "its rand gives another value at every evaluation"),
         (lambda self, x: self.layer(x.mul_(2)), r"writes into its input; let it work on x.clone\(\)"),
         (sample_by_sample, "depends on the number of samples; let it work for any"),
