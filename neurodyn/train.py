@@ -244,11 +244,11 @@ class _Run:
         self.epoch, self.batch, self.stopped = 1, 0, False
         """The epoch at hand, from 1, the batches of it that are done, and whether a callback has ended the run."""
         self.description: dict[str, str | int] = {
+            "seeds": ", ".join(map(str, seeds)),
             "network": learner.description,
             "parameters": "\n".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in learner.tensors.items()),
             "optimizer": _describe(optimizer, scheduler),
             "batch_size": batch_size,
-            "seeds": ", ".join(map(str, seeds)),
             "training samples": len(train),
             "test samples": 0 if test is None else len(test),
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
