@@ -1,0 +1,125 @@
+"""Two processes train as one does, on the same global batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import neurodyn as nd
+from neurodyn.parallel import Processes
+from tests.training import RULES, Learning, classes, parameters
+
+SAMPLES = 21
+"""With batches of 5, the last one of an epoch is a single sample, of which one process has none."""
+SEEDS = (2, 5)
+RUNS = ("backprop", "AR simplified", "Fa-Z-IL", "GAIT", "ensemble")
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.test_distributed import RUNS, build, crash, fit, save
+import neurodyn as nd
+
+folder = Path(sys.argv[1])
+with nd.train.launched() as device:
+    assert device.type == "cpu"
+    for run in RUNS:
+        network = build(run)
+        history = fit(run, network, device=device)
+        save(folder, run, network, history)
+    try:
+        fit("AR simplified", build("AR simplified"), checkpoint=folder / "run", callbacks=[crash])
+    except RuntimeError:
+        pass
+    network = build("AR simplified")
+    save(folder, "resumed", network, fit("AR simplified", network, checkpoint=folder / "run", resume="always"))
+    stopped = fit("backprop", build("backprop"), callbacks=[lambda history: history.sizes["epoch"] == 2])
+    assert stopped.sizes["epoch"] == 2
+"""
+
+
+def crash(history: xr.Dataset) -> None:
+    if history.sizes["epoch"] == 2:
+        raise RuntimeError
+
+
+def build(run: str) -> Any:
+    return [RULES["AR"](seed) for seed in SEEDS] if run == "ensemble" else RULES[run](1)
+
+
+def fit(run: str, network: Any, **arguments: Any) -> xr.Dataset:
+    seeds = {"seeds": SEEDS} if run == "ensemble" else {"seed": 4}
+    return nd.train.fit(
+        network,
+        classes(SAMPLES),
+        classes(9, 1),
+        **{"epochs": 3, "batch_size": 5, "record": ["iterations", "angles"], **seeds, **arguments},
+    )
+
+
+def members(network: Any) -> list[Learning]:
+    return network if isinstance(network, list) else [network]
+
+
+def save(folder: Path, run: str, network: Any, history: xr.Dataset) -> None:
+    """Write what each process ended with."""
+    rank = Processes().rank
+    torch.save([p.detach() for each in members(network) for p in parameters(each)], folder / f"{run}.{rank}.pt")
+    nd.save(history, folder / f"{run}.{rank}.nc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distributed")
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, folder],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "GLOO_SOCKET_IFNAME": "lo",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("run", [*RUNS, "resumed"])
+def test_two_processes_train_as_one(run: str, folder: Path) -> None:
+    name = "AR simplified" if run == "resumed" else run
+    network = build(name)
+    history = fit(name, network)
+    own = [p.detach() for each in members(network) for p in parameters(each)]
+    ranks = [torch.load(folder / f"{run}.{rank}.pt", weights_only=True) for rank in range(2)]
+    for mine, first, second in zip(own, *ranks, strict=True):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, mine, rtol=0, atol=1e-9)
+    for rank in range(2):
+        found = nd.load(folder / f"{run}.{rank}.nc")
+        for variable in history.drop_vars("seconds").data_vars:
+            np.testing.assert_allclose(found[variable], history[variable], rtol=1e-7, atol=1e-5, err_msg=str(variable))
+        assert found.attrs["processes"] == 2
+
+
+def test_a_run_of_two_processes_is_not_gone_on_with_by_one(folder: Path) -> None:
+    with pytest.raises(ValueError, match="its processes was 2, and now is 1"):
+        fit("AR simplified", build("AR simplified"), checkpoint=folder / "run")
+
+
+def test_one_process_by_itself() -> None:
+    with nd.train.launched("cpu") as device:
+        processes = Processes()
+        assert device == torch.device("cpu")
+        assert (processes.size, processes.rank) == (1, 0)
+        assert torch.equal(processes.share(torch.arange(5)), torch.arange(5))
