@@ -167,8 +167,8 @@ def main(options: Options) -> None:
         print(f"\n{device}: ms an update, and ratio to backprop")
         print(summary(times.sel(device=device), PUBLISHED[device]))
     print(
-        "\nA step of IL multiplies by the weights between hidden layers twice, and backprop does so three times in all: "
-        "where\nthat is what costs, 20 steps tend to 13 times backprop."
+        "\nA step of IL multiplies by the weights between hidden layers twice, backprop three times in all: where that "
+        "is what\ncosts, 20 steps tend to 13 times backprop."
     )
     with plot.style():
         figure = draw(times.sel(network=[str(width) for width in options.widths]))
