@@ -260,7 +260,7 @@ def test_an_equilibrium_that_is_not_reached_is_told() -> None:
         [nd.Coupling("y", "x", gain=-1.0), nd.Coupling("x", "y")],
     )
     with pytest.warns(
-        RuntimeWarning, match=r"network 'turning' has not reached its equilibrium after 5 units of time: max"
+        RuntimeWarning, match=r"network 'turning' has not reached its equilibrium after 5 units of time and"
     ):
         found = nd.equilibrium(network, None, max_duration=5.0)
     assert found.converged == 0

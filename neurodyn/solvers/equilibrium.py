@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
+from dataclasses import replace
 
 import torch
 
+from neurodyn.maps import Activity
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.anderson import anderson
 from neurodyn.solvers.base import DivergenceError, Report, Unrecorded, residual, steady
 from neurodyn.solvers.gauss_seidel import gauss_seidel
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.system import State, System
+
+
+_MOST_STEPS = 20_000
+"""After how many steps a relaxation is given up: where it slides along a kink, such as that of ReLU, it may never end."""
 
 
 def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
@@ -61,13 +68,21 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
         system.field(state, slope)
         return state, Report("Anderson acceleration", evaluations, 0, 0, residual(slope), True, 0.0)
     rtol, atol = max(1e-4 * min(1.0, bound), 4 * torch.finfo(system.dtype).eps), 0.01 * bound
-    solver = Stabilized(rtol, atol) if system.structure.gradient_flow else Adaptive(rtol=rtol, atol=atol)
-    report = solver.integrate(system, state, max_duration, Unrecorded(), until=stop)
+    # The stabilised method stays stable by its stages; a pair is so by its tolerance alone, which has to be tight.
+    solver = Stabilized() if system.structure.gradient_flow else Adaptive(rtol=rtol, atol=atol)
+    steps = itertools.count(1)
+
+    def arrived_or_tired(time: float, activity: Activity, velocity: Activity) -> bool:
+        return stop(time, activity, velocity) or next(steps) > _MOST_STEPS
+
+    report = solver.integrate(system, state, max_duration, Unrecorded(), until=arrived_or_tired)
+    report = replace(report, converged=report.residual <= bound)
     system.settle(state)
     if not report.converged:
+        why = "; the steps stay small where an activation has a kink" if report.time < max_duration else ""
         warnings.warn(
-            f"network {system.network.name!r} has not reached its equilibrium after {max_duration:g} units of time: "
-            f"max |dx/dt| is {report.residual:.3g}, and the tolerance {bound:.3g}",
+            f"network {system.network.name!r} has not reached its equilibrium after {report.time:g} units of time and "
+            f"{report.accepted} steps: max |dx/dt| is {report.residual:.3g}, and the tolerance {bound:.3g}{why}",
             RuntimeWarning,
             stacklevel=4,
         )
