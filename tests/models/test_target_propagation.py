@@ -486,3 +486,26 @@ def test_the_equations_can_be_read() -> None:
         "−d2 + 0.0099 (g2(x̄) − g2(x̄ − 0.0001 d1)) / 0.0001 + error",
         "−d2 + error + 0.0099 (g2(x̄) − g2(x̄ − 0.0001 d1)) / 0.0001",
     )
+
+
+@pytest.mark.parametrize("form", ["deviation", "naive"])
+def test_linear_targets_have_their_trajectory_in_closed_form(form: Any) -> None:
+    data = labelled([8, 8, 6, 4], "squared error", seed=1, activation="linear", outputs=3)
+    network = tp.network(data.module, rule="itp", gamma=0.1, form=form)
+    exact_flow = nd.simulate(network, data.inputs, data.targets, duration=3.0, save_at=7, solver=nd.Exact())
+    solver = nd.Adaptive(rtol=1e-10, atol=1e-12)
+    integrated = nd.simulate(network, data.inputs, data.targets, duration=3.0, save_at=7, solver=solver)
+    for name in ("t1", "t2", "t3", "d1", "d2", "d3"):
+        np.testing.assert_allclose(exact_flow[name], integrated[name], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("declare", [tp.network, tp.weak_feedback])
+def test_a_gpu_gives_the_updates_of_the_cpu(declare) -> None:
+    data = labelled([16] * 9, "squared error", seed=1, weights="orthogonal")
+    expected = updates(declare(data.module, rule="gait"), data)
+    data.module.to("cuda", torch.float32)
+    on_gpu = Example(data.module, data.inputs.to("cuda", torch.float32), data.targets.to("cuda", torch.float32))
+    found = [gradient.cpu() for gradient in updates(declare(data.module, rule="gait"), on_gpu)]
+    assert max(distance(found, expected)) < 1e-3
