@@ -17,9 +17,8 @@ from neurodyn.solvers.gauss_seidel import gauss_seidel
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.system import State, System
 
-
 _MOST_STEPS = 20_000
-"""After how many steps a relaxation is given up: where it slides along a kink, such as that of ReLU, it may never end."""
+"""After how many steps a relaxation is given up: where it slides along a kink, such as ReLU's, it may never end."""
 
 
 def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
