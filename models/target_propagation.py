@@ -6,6 +6,7 @@ backpropagation of error" (2020).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -306,7 +307,7 @@ def _invertible_stages(module: nn.Module) -> list[Stage]:
 def _check_gamma(gamma: float, depth: int) -> None:
     if not 0.0 < gamma <= 1.0:
         raise ValueError(f"gamma must lie in (0, 1], not {gamma!r}")
-    if gamma**depth == 0.0:
+    if gamma**depth < sys.float_info.min:
         raise ValueError(f"gamma = {gamma!r} to the power of the {depth} layers underflows; take a larger gamma")
 
 

@@ -41,6 +41,11 @@ class Orthogonality(Regularizer):
     TypeError, ValueError
         If λ is not positive.
 
+    Notes
+    -----
+    The paper speaks of rows, as here. The authors' code stores Wᵀ and applies the same formula to it, that is, to the
+    columns of W.
+
     References
     ----------
     Ahmad et al., "GAIT-prop" (2020), eq. 23.
