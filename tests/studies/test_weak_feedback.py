@@ -1,0 +1,53 @@
+"""The study of the circuit with weak feedback, at toy size."""
+
+import matplotlib
+import numpy as np
+import pytest
+import tyro
+
+import neurodyn as nd
+from studies import weak_feedback as study
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Run the study once, as its command line would."""
+    out = tmp_path_factory.mktemp("weak_feedback")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "GAMMAS", (1e-6, 1e-3, 1e-2, 0.1, 0.5))
+        arguments = ["--width", "4", "--layers", "3", "--samples", "2", "--seeds", "0", "--out", str(out)]
+        study.main(tyro.cli(study.Options, args=arguments))
+    return out
+
+
+def test_it_writes_what_it_promises(results):
+    assert {path.name for path in results.iterdir()} == {f"weak_feedback.{kind}" for kind in ("png", "pdf", "nc")}
+
+
+def test_the_equilibrium_carries_the_targets_up_to_gamma(results):
+    found = nd.load(results / "weak_feedback.nc").isel(seed=0)
+    distance = found.distance.sel(rule="itp").max("layer")
+    for gamma in (1e-6, 1e-3):
+        assert float(distance.sel(gamma=gamma).max()) < 3 * gamma
+    np.testing.assert_allclose(distance.sel(gamma=1e-3), 1e3 * distance.sel(gamma=1e-6), rtol=0.05)
+
+
+def test_the_abscissa_of_itp_is_that_of_a_chain_whatever_the_weights(results):
+    found = nd.load(results / "weak_feedback.nc").sel(rule="itp", gamma=[1e-2, 0.1, 0.5])
+    start = found.abscissa_at_start.transpose(..., "gamma")
+    np.testing.assert_allclose(start, np.broadcast_to(found.expected, start.shape), atol=1e-3)
+
+
+def test_the_circuit_relaxes_to_its_equilibrium(results):
+    found = nd.load(results / "weak_feedback.nc").sel(gamma=[1e-6, 1e-3])
+    assert float(found.remaining.isel(time=-1).max()) < study.SETTLED < float(found.remaining.isel(time=0).min())
+    assert float(found.relaxation_time.min()) > 1
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        study.Options(seeds=())
+    with pytest.raises(ValueError, match="at least 2"):
+        study.Options(layers=1)
