@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ class Structure:
 
     Parameters
     ----------
+    reads
+        The free populations that each free population's equation depends on, its own leak aside.
     linear
         F is linear (or affine) in the state.
     acyclic
@@ -41,6 +43,7 @@ class Structure:
         The largest |λ| of the Jacobian, where the declaration fixes it (acyclic: max leak/τ); None otherwise.
     """
 
+    reads: Mapping[str, frozenset[str]]
     linear: bool
     acyclic: bool
     order: tuple[str, ...] | None
@@ -67,6 +70,7 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     linear = all(_linear(c, clamped) for c in couplings)
     rates = {p.leak / p.tau for p in free if p.tau > 0}
     return Structure(
+        reads={name: frozenset(graph.predecessors(name)) for name in graph},
         linear=linear,
         acyclic=acyclic,
         order=tuple(nx.topological_sort(graph)) if acyclic else None,

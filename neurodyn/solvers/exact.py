@@ -19,6 +19,9 @@ from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
 from neurodyn.system import Inputs, State, System
 
+_SHORT = 16
+"""Up to how many populations the powers of the coupling stay within single precision without scaling."""
+
 
 @dataclass(frozen=True)
 class Exact(Solver):
@@ -89,7 +92,7 @@ class Exact(Solver):
             evaluations = _nilpotent(system, state, moments, duration, self.euler_step, recorder)
         else:
             evaluations = krylov(system, state, moments, duration, self.euler_step, recorder)
-        bad = system.first_bad(state)
+        bad = None if system.seems_finite(state) else system.first_bad(state)
         if bad is not None:
             raise DivergenceError(f"population {bad} is not finite at time {duration:g}, with {self!r}", duration, bad)
         if progress is not None:
@@ -210,27 +213,32 @@ def _nilpotent(
 def _powers(system: System, state: State, rate: float) -> tuple[Tensor, NDArray[np.float64]]:
     """Return x* and N^k e(0), or without a leak x(0) and N^k F(x(0)), as rows, and the logarithms of their scales.
 
-    Each power is scaled to a largest entry of 1, so that a deep network's neither overflow nor vanish.
+    In a deep network each power is scaled to a largest entry of 1, so that it neither overflows nor vanishes.
     """
-    fixed, power = system.new_state(), system.new_state()
+    rows = torch.empty(len(system.dynamic) + 2, system.size, dtype=system.dtype, device=system.device)
+    fixed, power = system.new_state(rows[0]), system.new_state(rows[1])
     if rate > 0:
         system.sweep(fixed)
         torch.sub(state.flat, fixed.flat, out=power.flat)
     else:
         fixed.flat.copy_(state.flat)
         system.field(state, power)
-    rows, scales = [fixed.flat], [torch.zeros((), dtype=torch.float64, device=system.device)]
+    scale = torch.zeros((), dtype=torch.float64, device=system.device)
+    scales: list[Tensor] = []
     coupling = LinearPart(system)
     moving = set(system.dynamic)
     while moving:
-        scale = power.flat.abs().amax().clamp_min(torch.finfo(system.dtype).tiny)
-        power.flat.div_(scale)
-        rows.append(power.flat)
-        scales.append(scales[-1] + scale.double().log())
-        after = system.new_state()
-        moving = coupling.apply(power, after, moving)
-        power = after
-    return torch.stack(rows), torch.stack(scales[1:]).cpu().numpy()
+        if len(system.dynamic) > _SHORT:
+            largest = power.flat.abs().amax().clamp_min(torch.finfo(system.dtype).tiny)
+            power.flat.div_(largest)
+            scale = scale + largest.double().log()
+        scales.append(scale)
+        moving, reached = coupling.readers(moving), moving
+        if moving:
+            after = system.new_state(rows[len(scales) + 1])
+            coupling.apply(power, after, reached)
+            power = after
+    return rows[: len(scales) + 1], torch.stack(scales).cpu().numpy()
 
 
 def _coefficients(

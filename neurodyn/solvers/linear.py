@@ -21,7 +21,7 @@ class LinearPart:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._depends = system.network.graph(p.name for p in system.free)
+        self._reads = system.structure.reads
         self._free = frozenset(p.name for p in system.free)
         self._rates = {p.name: p.leak / p.tau for p in system.free if p.tau > 0}
         self._offset: Tensor | None = None
@@ -30,8 +30,8 @@ class LinearPart:
             system.couple(zero, offset)
             self._offset = offset.flat
 
-    def apply(self, state: State, out: State, moving: Collection[str] | None = None) -> set[str]:
-        """Write N x into `out`, and return which dynamic populations may not be 0 there.
+    def apply(self, state: State, out: State, moving: Collection[str] | None = None) -> None:
+        """Write N x into `out`.
 
         Parameters
         ----------
@@ -42,18 +42,22 @@ class LinearPart:
         moving
             The dynamic populations of x that may not be 0; all if None.
         """
-        active = set(self._system.dynamic if moving is None else moving)
-        reached: set[str] = set()
-        for name in self._system.instantaneous:
-            if active & set(self._depends.predecessors(name)):
-                active.add(name)
-        for name in self._system.dynamic:
-            if active & set(self._depends.predecessors(name)):
-                reached.add(name)
-        self._system.couple(state, out, self._free - active)
+        silent = self._free - self._active(moving) if moving is not None else ()
+        self._system.couple(state, out, silent)
         if self._offset is not None:
             out.flat.sub_(self._offset)
-        return reached
+
+    def readers(self, moving: Collection[str]) -> set[str]:
+        """Return which dynamic populations N carries the populations called `moving` to."""
+        active = self._active(moving)
+        return {name for name in self._system.dynamic if active & self._reads[name]}
+
+    def _active(self, moving: Collection[str]) -> set[str]:
+        active = set(moving)
+        for name in self._system.instantaneous:
+            if active & self._reads[name]:
+                active.add(name)
+        return active
 
     def decay(self, state: State, out: State) -> None:
         """Subtract leak/τ · x from `out`, which makes A x of N x."""
