@@ -88,3 +88,16 @@ def test_float32_reaches_a_float32_tolerance():
     found = nd.equilibrium(network, x, t, tolerance=1e-5)
     exact = nd.equilibrium(*predictive(), tolerance=1e-10)
     np.testing.assert_allclose(found["x1"], exact["x1"], atol=1e-4)
+
+
+def test_a_relaxation_that_slides_along_a_kink_is_given_up(monkeypatch):
+    from neurodyn.solvers import equilibrium
+
+    monkeypatch.setattr(equilibrium, "_MOST_STEPS", 30)
+    module = nd.mlp([12, 9, 7, 5], activation="relu", dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 12, generator=generator, dtype=torch.float64)
+    t = torch.randn(4, 5, generator=generator, dtype=torch.float64)
+    with pytest.warns(RuntimeWarning, match=r"and 30 steps: .* where an activation has a kink"):
+        found = nd.equilibrium(pc.network(module), x, t)
+    assert found.attrs["converged"] == 0

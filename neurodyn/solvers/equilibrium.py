@@ -12,7 +12,7 @@ import torch
 from neurodyn.maps import Activity
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.anderson import anderson
-from neurodyn.solvers.base import DivergenceError, Report, Unrecorded, residual, steady
+from neurodyn.solvers.base import DivergenceError, Report, Solver, Unrecorded, residual, steady
 from neurodyn.solvers.gauss_seidel import gauss_seidel
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.system import State, System
@@ -66,9 +66,12 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
         slope = system.new_state()
         system.field(state, slope)
         return state, Report("Anderson acceleration", evaluations, 0, 0, residual(slope), True, 0.0)
-    rtol, atol = max(1e-4 * min(1.0, bound), 4 * torch.finfo(system.dtype).eps), 0.01 * bound
-    # The stabilised method stays stable by its stages; a pair is so by its tolerance alone, which has to be tight.
-    solver = Stabilized() if system.structure.gradient_flow else Adaptive(rtol=rtol, atol=atol)
+    # The stabilised method stays stable by its stages; a pair is so by its tolerance alone, which has to be tighter.
+    smallest = 4 * torch.finfo(system.dtype).eps
+    if system.structure.gradient_flow:
+        solver: Solver = Stabilized(rtol=max(min(1e-3, bound), smallest), atol=0.1 * bound)
+    else:
+        solver = Adaptive(rtol=max(1e-4 * min(1.0, bound), smallest), atol=0.01 * bound)
     steps = itertools.count(1)
 
     def arrived_or_tired(time: float, activity: Activity, velocity: Activity) -> bool:
