@@ -6,7 +6,7 @@ Linear, Conv2d and the common activations have hand-written paths; every other l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,13 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
     nn.Tanh: Activation(
         lambda f, x, out: torch.tanh(x, out=out),
-        lambda f, x, y: 1.0 - y * y,
+        lambda f, x, y: torch.addcmul(y.new_ones(()), y, y, value=-1.0),
         lambda f, y: torch.atanh(y),
         (-1.0, 1.0),
     ),
     nn.Sigmoid: Activation(
         lambda f, x, out: torch.sigmoid(x, out=out),
-        lambda f, x, y: y - y * y,
+        lambda f, x, y: torch.addcmul(y, y, y, value=-1.0),
         lambda f, y: torch.logit(y),
         (0.0, 1.0),
     ),
@@ -97,6 +97,13 @@ def is_affine(layer: nn.Module) -> bool:
 def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
     return isinstance(layer, kind) and type(layer).forward is kind.forward
+
+
+def own_parameters(layer: nn.Module) -> Iterable[nn.Parameter]:
+    """Return a layer's parameters; of one without parts, without the walk through them that PyTorch would take."""
+    if next(layer.children(), None) is not None:
+        return layer.parameters()
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]
 
 
 class LayerPoint(ABC):

@@ -110,6 +110,7 @@ def learn(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
         )
     system = System(network, inputs, targets)
+    learns = {id(rule): rule.learns for rule in network.plasticity}
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
         def point(where: str) -> StagePoint:
@@ -123,9 +124,9 @@ def learn(
             derivative=rule.derivative != "none",
         )
         if rule.weights is None:
-            _add(rule.learns, [gradient for layer in gradients.values() for gradient in layer])
+            _add(learns[id(rule)], [gradient for layer in gradients.values() for gradient in layer])
         else:
-            _add(rule.learns, rule.weights.gradient(gradients).values())
+            _add(learns[id(rule)], rule.weights.gradient(gradients).values())
 
     if duration is None and network.inference is not None:
         infer(system, network.inference, act)
@@ -135,12 +136,12 @@ def learn(
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
     for rule in network.plasticity:
-        for parameter in rule.learns:
+        for parameter in learns[id(rule)]:
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)  # the rule never acted
         if rule.regularizer is not None:
             own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-            weights = [parameter for parameter in rule.learns if parameter.ndim > own_axes]
+            weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
             _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
     return Lesson(None if system.data.forward is None else system.data.forward.output, iterations)
 

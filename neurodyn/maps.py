@@ -167,7 +167,10 @@ class _IdentityTerm(Term):
         out.add_(activity[self._source], alpha=gain)
 
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
-        torch.mul(activity[self._source], gain, out=out)
+        if gain == 1.0:
+            out.copy_(activity[self._source])
+        else:
+            torch.mul(activity[self._source], gain, out=out)
 
 
 class _OfStage(Map):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.inverses import StageInverse
-from neurodyn.layers import ACTIVATIONS, LayerPoint, computes, is_activation, is_affine, layer_point
+from neurodyn.layers import ACTIVATIONS, LayerPoint, computes, is_activation, is_affine, layer_point, own_parameters
 from neurodyn.modules import FirstUnits
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
@@ -91,7 +91,7 @@ class Stage:
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The parameters of the layers, in the order in which `StagePoint.gradient` returns their gradients."""
-        return tuple(p for i in self.weighted for p in self.layers[i].parameters())
+        return tuple(p for i in self.weighted for p in own_parameters(self.layers[i]))
 
     @cached_property
     def weighted(self) -> tuple[int, ...]:

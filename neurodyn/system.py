@@ -162,7 +162,7 @@ class System:
             if network[rule.pre].shape is None or network[rule.post].shape is None:
                 check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
-        self._instant = {p.name: starts[p.name].clone() for p in self.free if p.tau == 0}
+        self._instant = {p.name: starts[p.name] for p in self.free if p.tau == 0}
         self._take_points_from_forward()
         equations = {p.name: self._equation(p) for p in self.free}
         self._instantaneous_equations = [equations[n] for n in network.instantaneous_order if n in equations]
