@@ -1,0 +1,359 @@
+"""Test accuracy of every rule beside backprop, over data sets and seeds.
+
+A perceptron learns by activation relaxation, as it is and fully simplified (learned feedback weights, no derivative in
+the relaxation), and by predictive coding (IL, Z-IL, Fa-Z-IL); a network of square orthogonal layers, whose outputs
+beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer. Backprop trains both from the same
+weights and on the same batches. The seeds are trained at once; a run that was stopped goes on where it was; and
+`torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
+
+After figure 2 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
+Approximation to Backpropagation in the Brain" (2020); figures 2 and 3 of N. Ahmad, M. A. J. van Gerven, L. Ambrogioni,
+"GAIT-prop" (2020); and §5.1 of Y. Song, T. Lukasiewicz, Z. Xu, R. Bogacz, "Can the Brain Do Backpropagation?" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import tyro
+import xarray as xr
+from learning_curves import draw, plus_minus
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from report import table, write
+from torch import nn
+
+import neurodyn as nd
+from neurodyn import plot
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
+from neurodyn.models import target_propagation as tp
+from neurodyn.modules import ACTIVATIONS
+from neurodyn.parallel import Processes
+
+Declare = Callable[[nn.Sequential, int], nd.Network | nn.Module]
+
+GAMMA, STRENGTH = 1e-3, 0.1
+"""GAIT-prop's γ and λ."""
+SHOWN = {"train_accuracy": "training accuracy", "test_accuracy": "test accuracy"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of learning.
+
+    Parameters
+    ----------
+    label
+        For tables and figures.
+    declare
+        A function of a module and a seed, that returns what learns.
+    reference
+        The rule that it is compared with: backprop of the same module.
+    paper
+        What its paper says of its accuracy.
+    look
+        Of its curves.
+    """
+
+    label: str
+    declare: Declare
+    reference: str
+    paper: str
+    look: Mapping[str, Any]
+
+
+def simplified(module: nn.Sequential, seed: int) -> nd.Network:
+    return ar.network(module, feedback="learned", relaxation_derivative="none", seed=seed)
+
+
+def gait(module: nn.Sequential, seed: int) -> nd.Network:
+    return tp.network(module, rule="gait", gamma=GAMMA).regularized(nd.Orthogonality(STRENGTH))
+
+
+REFERENCE = {"color": plot.GREY, "linewidth": 4, "alpha": 0.45}
+RULES: Mapping[str, Rule] = {
+    "backprop": Rule(
+        "backprop", lambda module, seed: module, "backprop", "MNIST: about 98 % (AR, 2nd paper)", REFERENCE
+    ),
+    "ar": Rule(
+        "AR",
+        lambda module, seed: ar.network(module),
+        "backprop",
+        "nearly identical to backprop (fig. 2)",
+        {"color": plot.BLUE},
+    ),
+    "ar-simplified": Rule(
+        "AR simplified",
+        simplified,
+        "backprop",
+        "as AR, with more variance (fig. 3)",
+        {"color": plot.ORANGE},
+    ),
+    "il": Rule(
+        "IL",
+        lambda module, seed: pc.network(module),
+        "backprop",
+        "differs from backprop (fig. 3)",
+        {"color": plot.PURPLE},
+    ),
+    "z-il": Rule(
+        "Z-IL",
+        lambda module, seed: pc.network(module, learning="z-il"),
+        "backprop",
+        "equal to backprop",
+        {"color": plot.VERMILION, "linestyle": "--"},
+    ),
+    "fa-z-il": Rule(
+        "Fa-Z-IL",
+        lambda module, seed: pc.network(module, learning="fa-z-il"),
+        "backprop",
+        "the same result as Z-IL",
+        {"color": plot.SKY, "linestyle": ":", "linewidth": 2},
+    ),
+    "backprop-square": Rule(
+        "backprop, square",
+        lambda module, seed: module,
+        "backprop-square",
+        "as GAIT-prop",
+        {**REFERENCE, "color": plot.GREEN},
+    ),
+    "gait": Rule(
+        "GAIT-prop, square",
+        gait,
+        "backprop-square",
+        "indistinguishable from backprop (figs. 2, 3)",
+        {"color": plot.GREEN, "linestyle": "-."},
+    ),
+}
+
+if TYPE_CHECKING:
+    DatasetName = str
+    RuleName = str
+    ActivationName = str
+else:
+    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
+    RuleName = tyro.extras.literal_type_from_choices(RULES)
+    ActivationName = tyro.extras.literal_type_from_choices(ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run.
+
+    Parameters
+    ----------
+    rules
+        By which rules to learn.
+    dataset
+        On which data sets; all but digits are downloaded, unless `root` or NEURODYN_DATA names a folder that has them.
+    seeds
+        Of the weights and the order of the samples.
+    epochs
+        Of training.
+    root
+        A folder with the data sets' files.
+    hidden
+        The units of the perceptron's hidden layers. The square network has as many layers, all as wide as the input.
+    activation
+        The perceptron's; the square network's is leaky ReLU.
+    rate, square_rate
+        Adam's learning rate for the perceptron, and for the square network.
+    batch
+        How many samples an update averages over.
+    device
+        Where to compute, e.g. cpu or cuda.
+    out
+        The folder for the results and the checkpoints.
+    """
+
+    rules: tuple[RuleName, ...] = tuple(RULES)
+    dataset: tuple[DatasetName, ...] = ("digits",)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    epochs: int = 15
+    root: Path | None = None
+    hidden: tuple[int, ...] = (300, 300, 100)
+    activation: ActivationName = "relu"
+    rate: float = 1e-3
+    square_rate: float = 1e-3
+    batch: int = 64
+    device: str = "cpu"
+    out: Path = Path("results/accuracy")
+
+    def __post_init__(self) -> None:
+        for name in ("rules", "dataset", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: give at least one")
+
+    def build(self, rule: Rule, inputs: int, classes: int, seed: int) -> nn.Sequential:
+        """Return the module that a rule trains."""
+        if rule.reference == "backprop":
+            return nd.mlp([inputs, *self.hidden, classes], activation=self.activation, seed=seed)
+        return tp.tower([inputs] * (len(self.hidden) + 2), outputs=classes, weights="orthogonal", seed=seed)
+
+    def checkpoint(self, dataset: str, name: str) -> Path:
+        """Return the folder of a run's checkpoint, which bears its settings, but for the number of epochs."""
+        square = RULES[name].reference != "backprop"
+        layers = f"{len(self.hidden)}-hidden" if square else "-".join(map(str, [*self.hidden, self.activation]))
+        settings = [layers, f"rate-{self.square_rate if square else self.rate:g}", f"batch-{self.batch}"]
+        return self.out / "runs" / dataset / name / "_".join([*settings, "seeds-" + "-".join(map(str, self.seeds))])
+
+
+def train(options: Options, dataset: str, name: str, device: torch.device) -> xr.Dataset:
+    """Train all seeds by a rule, and return their history; NaN from the epoch on in which one diverged."""
+    given: dict[str, Any] = {} if dataset == "digits" else {"root": options.root}
+    samples, test = nd.data.DATASETS[dataset](flatten=True, **given)
+    inputs, targets = samples[0]
+    rule = RULES[name]
+    modules = {seed: options.build(rule, len(inputs), len(targets), seed) for seed in options.seeds}
+    try:
+        history = nd.train.fit(
+            [rule.declare(module, seed) for seed, module in modules.items()],
+            samples,
+            test,
+            epochs=options.epochs,
+            batch_size=options.batch,
+            learning_rate=options.rate if rule.reference == "backprop" else options.square_rate,
+            seeds=options.seeds,
+            device=device,
+            checkpoint=options.checkpoint(dataset, name),
+        )
+    except nd.train.DivergedError as error:
+        history = error.history
+        if Processes().rank == 0:
+            print(f"{rule.label} on {dataset}: {error}")
+    return measured(history, options)
+
+
+def measured(history: xr.Dataset, options: Options) -> xr.Dataset:
+    """Take from a history what is shown, over all epochs, with accuracies in per cent."""
+    moments = {"seed": list(options.seeds), "epoch": np.arange(1, options.epochs + 1)}
+    if not history.sizes.get("epoch"):  # none was completed
+        history = xr.Dataset({v: (("seed", "epoch"), np.empty((len(options.seeds), 0))) for v in SHOWN}, {"epoch": []})
+    found = history[[*SHOWN, *({"seconds"} & set(history))]].reindex(moments)
+    for name, long_name in SHOWN.items():
+        found[name] = (100 * found[name]).assign_attrs(units="percent", long_name=long_name)
+    found["epoch"].attrs = {"units": "1", "long_name": "epoch"}
+    return found
+
+
+def differences(found: xr.Dataset) -> xr.DataArray:
+    """Return the test accuracy less that of the rule's reference, in percentage points; NaN without the reference."""
+    references = [RULES[str(name)].reference for name in found.rule.values]
+    compared = found.test_accuracy.reindex(rule=references).assign_coords(rule=found.rule)
+    return (found.test_accuracy - compared).assign_attrs(units="percentage points", long_name="less backprop")
+
+
+def main(options: Options) -> None:
+    """Run the study, write its results and its figure, and print a summary."""
+    with nd.train.launched(options.device) as device:
+        first = Processes().rank == 0
+        runs = [
+            xr.concat(
+                [train(options, dataset, name, device) for name in options.rules], labels_of("rule", options.rules)
+            )
+            for dataset in options.dataset
+        ]
+    if not first:
+        return
+    found = xr.concat(runs, labels_of("dataset", options.dataset))
+    about = {
+        "hidden": "-".join(map(str, options.hidden)),
+        "activation": options.activation,
+        "rates": f"{options.rate:g} (perceptron), {options.square_rate:g} (square)",
+        "batch": str(options.batch),
+    }
+    with plot.style():
+        files = write(options.out, {"accuracy": figure(found)}, {"accuracy": found}, about)
+    print(
+        f"Hidden layers {about['hidden']}, {options.activation}; "
+        f"Adam, rates {about['rates']}, batches of {options.batch}"
+    )
+    print(summary(found), files, sep="\n\n")
+
+
+def labels_of(name: str, values: tuple[str, ...]) -> xr.DataArray:
+    return xr.DataArray(list(values), dims=name, name=name)
+
+
+def figure(found: xr.Dataset) -> Figure:
+    """Return the learning curves, a row for each data set."""
+    rows = found.sizes["dataset"]
+    drawing, axes = plt.subplots(rows, 3, figsize=(11, 3.2 * rows + 0.7), squeeze=False)
+    gap = differences(found)
+    panels = [(found.train_accuracy, "training accuracy (%)"), (found.test_accuracy, "test accuracy (%)")]
+    for row, dataset in zip(axes, found.dataset.values, strict=True):
+        for ax, (values, label) in zip(row, [*panels, (gap, "test accuracy less backprop's (points)")], strict=True):
+            for name in found.rule.values:
+                rule = RULES[str(name)]
+                if values is gap and rule.reference == name:
+                    continue
+                draw(ax, values.sel(dataset=dataset, rule=name), rule.label, **rule.look)
+            ax.set(xlabel="epoch (1)", ylabel=label)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        row[2].axhline(0.0, color=plot.BLACK, linewidth=0.6)
+        for ax, title in zip(row, ("training, before each update", "test", "beside backprop"), strict=True):
+            ax.set_title(f"{dataset}: {title}")
+        zoom(row[0], found.train_accuracy.sel(dataset=dataset))
+        zoom(row[1], found.test_accuracy.sel(dataset=dataset))
+    handles, labels = axes[0][1].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    drawing.suptitle(f"Means of {found.sizes['seed']} seeds, and bands of their standard errors", x=0.01, ha="left")
+    return drawing
+
+
+def zoom(ax: Axes, values: xr.DataArray) -> None:
+    """Show the range in which the curves end, and not the first epochs, which would flatten it."""
+    lowest = float(values.mean("seed").isel(epoch=values.sizes["epoch"] // 3).min())
+    if np.isfinite(lowest):
+        ax.set_ylim(max(0.0, lowest - 2.0), 100.5)
+
+
+def summary(found: xr.Dataset) -> str:
+    """Return the tables that are printed."""
+    header = ["rule", "training", "test", "best test", "less backprop", "largest gap", "time", "the paper says"]
+    gap = differences(found)
+    blocks = []
+    for dataset in found.dataset.values:
+        rows = []
+        for name in map(str, found.rule.values):
+            rule, here = RULES[name], found.sel(dataset=dataset, rule=name)
+            own, last = gap.sel(dataset=dataset, rule=name), {"epoch": -1}
+            alone = rule.reference == name or bool(own.isnull().all())
+            rows.append(
+                [
+                    rule.label,
+                    plus_minus(here.train_accuracy.isel(last)),
+                    plus_minus(here.test_accuracy.isel(last)),
+                    plus_minus(here.test_accuracy.max("epoch")),
+                    "–" if alone else plus_minus(own.isel(last), "+"),
+                    "–" if alone else f"{float(np.abs(own.mean('seed')).max()):.1f}",
+                    "–" if alone else f"{seconds(found, dataset, name) / seconds(found, dataset, rule.reference):.2f}",
+                    rule.paper,
+                ]
+            )
+        blocks.append(
+            f"{dataset}, after {found.sizes['epoch']} epochs: accuracy in per cent, mean and standard error of "
+            f"{found.sizes['seed']} seeds\n{table(header, rows)}"
+        )
+    blocks.append(
+        "Beside backprop of the same network: the test accuracy's difference in points at the end, the largest\n"
+        "difference of the means at any epoch, and the median time an epoch takes, as a multiple."
+    )
+    return "\n\n".join(blocks)
+
+
+def seconds(found: xr.Dataset, dataset: str, name: str) -> float:
+    """Return the median time of training for an epoch, of all seeds together."""
+    return float(found.seconds.sel(dataset=dataset, rule=name).median())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
