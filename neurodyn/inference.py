@@ -13,7 +13,7 @@ from neurodyn.system import State, System
 from neurodyn.timing import AtStep, Inference, OnSpike, SpikeDetector
 
 Act = Callable[[Plasticity, State, Tensor], None]
-"""What to do when a rule acts: given the rule, the state, and the postsynaptic activity that it acts on."""
+"""What to do when a rule acts: given the rule, the state, and the postsynaptic activity, which later steps overwrite."""
 
 
 def infer(system: System, inference: Inference, act: Act) -> None:
@@ -78,7 +78,7 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
             if spikes_later and now == pending[i][-1]:
                 unfinished.append(i)
             elif bool(spikes.any()):
-                act(rules[i], state, post * spikes)
+                act(rules[i], state, post if bool(spikes.all()) else post * spikes)
             if not spikes_later:
                 del waiting[i]
         if not waiting:

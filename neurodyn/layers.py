@@ -17,6 +17,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
 from neurodyn.modules import FirstUnits
+from neurodyn.products import add_linear, linear
 
 
 @dataclass(frozen=True)
@@ -156,23 +157,23 @@ class LinearPoint(LayerPoint):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 2:
             return functional.linear(x, self.weight, self.bias)
-        return x @ self._transposed if self.bias is None else torch.addmm(self.bias, x, self._transposed)
+        return linear(x, self.weight, self.bias)
 
     def feedback(self, v: Tensor) -> Tensor:
-        return v @ self.weight
+        return linear(v, self._transposed) if v.ndim == 2 else v @ self.weight
 
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         if v.ndim != 2:
             super().add_feedback(v, out, gain)
         else:
-            out.addmm_(v, self.weight, alpha=gain)
+            add_linear(v, self._transposed, out, gain)
 
     def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
-        return v @ weights.t()
+        return linear(v, weights) if v.ndim == 2 else v @ weights.t()
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = x.flatten(0, -2), v.flatten(0, -2)
-        weight = v.t() @ x
+        weight = linear(v.t(), x.t())
         return (weight,) if self.bias is None else (weight, v.sum(0))
 
 

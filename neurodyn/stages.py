@@ -183,16 +183,18 @@ class Stage:
             If the layers do not accept `x`, or do not return one value a sample.
         """
         point = self.at(*x)
-        where = f"stage {self.name} ({self.label})"
         try:
             value = point.value
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             shapes = " and ".join(" × ".join(map(str, each.shape[1:])) for each in x)
-            raise ValueError(f"{where} does not take an input of {shapes} a sample: {error}") from error
+            raise ValueError(
+                f"stage {self.name} ({self.label}) does not take an input of {shapes} a sample: {error}"
+            ) from error
         if value.ndim < 2 or len(value) != len(x[0]):
             shapes = " and ".join(str(tuple(each.shape)) for each in x)
             raise ValueError(
-                f"{where} makes {tuple(value.shape)} of the shape {shapes}; the first axis must stay the sample"
+                f"stage {self.name} ({self.label}) makes {tuple(value.shape)} of the shape {shapes}; the first axis "
+                "must stay the sample"
             )
         return point
 

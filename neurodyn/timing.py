@@ -105,7 +105,10 @@ class SpikeDetector:
     def __init__(self, window: int) -> None:
         whole("window of spikes", window, least=1)
         self.window = window
+        self._first: Tensor | None = None
+        """Which units were active at the first step."""
         self._quiet: Tensor | None = None
+        """For how many steps each unit has been silent; not worked out before the second step."""
 
     def step(self, activity: Tensor) -> Tensor:
         """Take the activity at the next step, and return which units spike.
@@ -120,9 +123,13 @@ class SpikeDetector:
         Tensor
             Boolean, of the same shape.
         """
-        if self._quiet is None:
-            self._quiet = torch.full(activity.shape, self.window, dtype=torch.int32, device=activity.device)
         active = activity != 0
+        if self._first is None:
+            self._first = active
+            return active
+        if self._quiet is None:
+            never = torch.full(activity.shape, self.window + 1, dtype=torch.int32, device=activity.device)
+            self._quiet = never.masked_fill_(self._first, 0)
         spikes = active & (self._quiet >= self.window)
         self._quiet.add_(1).masked_fill_(active, 0)
         return spikes
@@ -130,5 +137,8 @@ class SpikeDetector:
     @property
     def soonest(self) -> int:
         """After how many more steps the next spike of any unit can come, 1 at the earliest."""
-        quiet = self.window if self._quiet is None else int(self._quiet.max())
-        return 1 + max(0, self.window - quiet)
+        if self._first is None:
+            return 1
+        if self._quiet is None:
+            return 1 + self.window * bool(self._first.all())
+        return 1 + max(0, self.window - int(self._quiet.max()))

@@ -368,7 +368,7 @@ def test_spikes_of_a_trajectory_are_those_of_the_gate(make, dtype, window, steps
     gated: dict[str, list[Tensor]] = {rule.post: [] for rule in network.plasticity}
     system = nd.System(network, example.inputs, example.targets)
     with torch.no_grad():
-        infer(system, network.inference, lambda rule, _, post: gated[rule.post].append(post))
+        infer(system, network.inference, lambda rule, _, post: gated[rule.post].append(post.clone()))
     trajectory = nd.simulate(network, example.inputs, example.targets, duration=steps, solver=nd.Euler(1.0))
     for name, found in gated.items():
         spikes = nd.analysis.spikes(trajectory[name], window)

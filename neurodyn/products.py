@@ -1,0 +1,64 @@
+"""Matrix products, by the faster of the two libraries that PyTorch computes them with on a CPU.
+
+PyTorch gives float32 products to MKL, which uses half the width of the vector units on processors that are not Intel's;
+oneDNN, to which PyTorch gives convolutions, uses all of it, and is about twice as fast there once a product is so large
+that finding its kernel no longer counts. `torch.backends.mkldnn.flags(enabled=False)` leaves all to MKL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_LARGE = 2_000_000
+"""From how many multiplications on a product is given to oneDNN."""
+
+
+def _find_onednn() -> Callable[..., Tensor] | None:
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return None
+    found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    return found
+
+
+_ONEDNN = _find_onednn()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b, without a graph.
+
+    Parameters
+    ----------
+    x
+        Shape (row, input).
+    weight
+        W, shape (output, input).
+    bias
+        b, shape (output,).
+    """
+    if _suits(x, weight):
+        assert _ONEDNN is not None
+        return _ONEDNN(x, weight, bias, "none", [], "")
+    return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+
+
+def add_linear(x: Tensor, weight: Tensor, out: Tensor, gain: float) -> None:
+    """Add gain · x Wᵀ to `out`; shapes as for `linear`."""
+    if _suits(x, weight):
+        out.add_(linear(x, weight), alpha=gain)
+    else:
+        out.addmm_(x, weight.t(), alpha=gain)
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.numel() * weight.shape[0] >= _LARGE
+        and _ONEDNN is not None
+        and x.dtype == torch.float32
+        and x.is_cpu
+        and min(x.stride()) == 1
+        and min(weight.stride()) == 1
+        and torch.backends.mkldnn.enabled
+    )

@@ -1,0 +1,70 @@
+"""Products by oneDNN against those of PyTorch's own library."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from neurodyn import products
+
+SHAPES = [(64, 300, 300), (7, 600, 500), (300, 64, 784), (1, 2000, 1100), (2, 3, 4)]
+
+
+def matrices(rows: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    return (
+        torch.randn(rows, inputs, generator=generator),
+        torch.randn(outputs, inputs, generator=generator),
+        torch.randn(outputs, generator=generator),
+    )
+
+
+def transposed(matrix: Tensor) -> Tensor:
+    """Return the same matrix, laid out by columns."""
+    return matrix.t().contiguous().t()
+
+
+def first_columns(matrix: Tensor) -> Tensor:
+    """Return the same matrix as a part of a wider one."""
+    return torch.cat([matrix, torch.full_like(matrix, torch.nan)], dim=1)[:, : matrix.shape[1]]
+
+
+def spread(matrix: Tensor) -> Tensor:
+    """Return the same matrix with gaps between the numbers of a row."""
+    return matrix.repeat_interleave(2, dim=1)[:, ::2]
+
+
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+@pytest.mark.parametrize("of_x", [torch.clone, transposed, first_columns, spread])
+@pytest.mark.parametrize("of_weight", [torch.clone, transposed, first_columns, spread])
+def test_layouts_and_sizes_give_the_product(sizes, of_x, of_weight):
+    x, weight, bias = matrices(*sizes)
+    expected = x.double() @ weight.double().t() + bias.double()
+    found = products.linear(of_x(x), of_weight(weight), bias)
+    rounding = 3e-7 * (x.abs().double() @ weight.abs().double().t() + bias.abs()).max()
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= rounding
+    out = torch.ones_like(found)
+    products.add_linear(of_x(x), of_weight(weight), out, -2.0)
+    assert (out - (1.0 - 2.0 * (expected - bias))).abs().max() <= 4 * rounding
+
+
+@pytest.mark.parametrize("expanded", ["x", "weight"])
+def test_a_matrix_of_one_repeated_row(expanded):
+    x, weight, _ = matrices(64, 300, 300)
+    x, weight = (x[:1].expand(64, 300), weight) if expanded == "x" else (x, weight[:1].expand(300, 300))
+    found = products.linear(x, weight)
+    assert (found - x.double() @ weight.double().t()).abs().max() <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's own switch warns
+def test_switched_off_it_is_pytorchs_own_product():
+    x, weight, bias = matrices(64, 300, 300)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(products.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
+
+
+def test_double_precision_keeps_its_digits():
+    x, weight, bias = (value.double() for value in matrices(64, 300, 300))
+    assert torch.equal(products.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
