@@ -13,7 +13,7 @@ from neurodyn.system import State, System
 from neurodyn.timing import AtStep, Inference, OnSpike, SpikeDetector
 
 Act = Callable[[Plasticity, State, Tensor], None]
-"""What to do when a rule acts: given the rule, the state, and the postsynaptic activity, which later steps overwrite."""
+"""What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""
 
 
 def infer(system: System, inference: Inference, act: Act) -> None:

@@ -17,7 +17,8 @@ _LARGE = 2_000_000
 
 
 def _find_onednn() -> Callable[..., Tensor] | None:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
     found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
     return found
@@ -60,5 +61,5 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         and x.is_cpu
         and min(x.stride()) == 1
         and min(weight.stride()) == 1
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
     )
