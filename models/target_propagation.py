@@ -264,7 +264,7 @@ def tower(
     activation
         "leaky_relu" (slope 0.1), "linear", "tanh", "sigmoid" or "softplus".
     weights
-        "xavier", from N(0, 1/n_l), "orthogonal", or PyTorch's "default", as `initialize` draws them.
+        "xavier", from N(0, 1/n_l), "orthogonal", "scaled", or PyTorch's "default", as `initialize` draws them.
     seed
         Of the weights; the global random state is left as it was.
     device, dtype

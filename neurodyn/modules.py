@@ -22,8 +22,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 """By name; the slope 0.1 of the leaky ReLU is that of GAIT-prop."""
 
-Weights = Literal["default", "xavier", "orthogonal"]
-_DRAWS: dict[str, Callable[[Tensor], Tensor]] = {"xavier": nn.init.xavier_normal_, "orthogonal": nn.init.orthogonal_}
+Weights = Literal["scaled", "default", "xavier", "orthogonal"]
+_WEIGHTS = ("scaled", "default", "xavier", "orthogonal")
 
 
 class FirstUnits(nn.Module):
@@ -65,12 +65,16 @@ def mlp(
     sizes: Sequence[int],
     *,
     activation: str = "tanh",
-    weights: Weights = "default",
+    weights: Weights = "scaled",
     seed: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
     """Build a multilayer perceptron x_l = f(W_l x_{l−1} + b_l), with a linear output layer.
+
+    With the "scaled" weights, an untrained network predicts almost nothing. What the output layer then learns first is
+    the targets, and not to cancel its own random output, from which learned feedback weights would learn a way back
+    that opposes the way forth.
 
     Parameters
     ----------
@@ -79,7 +83,7 @@ def mlp(
     activation
         f: "tanh", "relu", "sigmoid", "leaky_relu" (slope 0.1), "softplus" or "linear".
     weights
-        "default", which is PyTorch's, "xavier" or "orthogonal": as `initialize` draws them.
+        "scaled", "default", which is PyTorch's, "xavier" or "orthogonal": as `initialize` draws them.
     seed
         Of the weights; the global random state is left as it was.
     device, dtype
@@ -124,7 +128,7 @@ def check_sizes(what: str, sizes: Sequence[int], activation: str) -> None:
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, weights: Weights = "default", *, seed: int = 0) -> None:
+def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0) -> None:
     """Draw the weights W and biases b of every Linear in a module anew.
 
     The same seed gives the same weights in every dtype, up to its rounding; the global random state is left as it was.
@@ -134,8 +138,9 @@ def initialize(module: nn.Module, weights: Weights = "default", *, seed: int = 0
     module
         The module; it is changed in place.
     weights
-        "default": PyTorch's. "xavier": W from N(0, 2 / (n_in + n_out)), b = 0. "orthogonal": W with orthonormal rows
-        (or columns, where there are fewer), uniformly distributed, b = 0.
+        "scaled": W from N(0, 1 / n_in); of the last layer of the module from N(0, 1 / n_in²), unless an activation
+        follows; b = 0. "default": PyTorch's. "xavier": W from N(0, 2 / (n_in + n_out)), b = 0. "orthogonal": W with
+        orthonormal rows (or columns, where there are fewer), uniformly distributed, b = 0.
     seed
         Of the draw.
 
@@ -143,18 +148,29 @@ def initialize(module: nn.Module, weights: Weights = "default", *, seed: int = 0
     ------
     ValueError
         If the weights are unknown.
+
+    References
+    ----------
+    "scaled": Y. LeCun et al., "Efficient BackProp" (1998), §4.6; and for the last layer G. Yang and E. J. Hu, "Feature
+    learning in infinite-width neural networks" (2021), as "maximal update".
     """
-    if weights not in ("default", *_DRAWS):
-        raise ValueError(f"weights: one of 'default', {', '.join(map(repr, _DRAWS))}, not {weights!r}")
+    if weights not in _WEIGHTS:
+        raise ValueError(f"weights: one of {', '.join(map(repr, _WEIGHTS))}, not {weights!r}")
+    layers = [layer for layer in module.modules() if not list(layer.children())]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for layer in module.modules():
+        for layer in layers:
             if not isinstance(layer, nn.Linear):
                 continue
             drawn = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
             if weights != "default":
                 drawn.double()  # so that orthogonal weights are so in every dtype
-                _DRAWS[weights](drawn.weight)
+                if weights == "orthogonal":
+                    nn.init.orthogonal_(drawn.weight)
+                elif weights == "xavier":
+                    nn.init.xavier_normal_(drawn.weight)
+                else:
+                    nn.init.normal_(drawn.weight, 0.0, layer.in_features ** (-1.0 if layer is layers[-1] else -0.5))
                 if drawn.bias is not None:
                     drawn.bias.zero_()
             for parameter, values in zip(layer.parameters(), drawn.parameters(), strict=True):

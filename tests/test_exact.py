@@ -16,7 +16,7 @@ from tests.problems import cnn, mlp, tensor
 
 def bound(sizes=(8, 7, 6, 5), output="clamped", dtype=torch.float64, seed=0, scale=1.0):
     """An AR network with inputs and targets."""
-    module = nd.mlp(list(sizes), seed=seed, dtype=dtype)
+    module = nd.mlp(list(sizes), weights="default", seed=seed, dtype=dtype)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(scale)

@@ -12,7 +12,7 @@ import neurodyn as nd
 from neurodyn.modules import ACTIVATIONS, initialize
 from tests.problems import tensor
 
-WEIGHTS = ("default", "xavier", "orthogonal")
+WEIGHTS = ("scaled", "default", "xavier", "orthogonal")
 
 
 def linears(module: nn.Sequential) -> list[nn.Linear]:
@@ -31,7 +31,7 @@ def test_an_mlp_alternates_layers_and_activations(sizes: list[int], activation: 
 def test_the_default_weights_are_those_of_pytorch() -> None:
     torch.manual_seed(4)
     expected = [nn.Linear(5, 4), nn.Linear(4, 3)]
-    for layer, own in zip(linears(nd.mlp([5, 4, 3], seed=4)), expected, strict=True):
+    for layer, own in zip(linears(nd.mlp([5, 4, 3], weights="default", seed=4)), expected, strict=True):
         assert torch.equal(layer.weight, own.weight)
         assert torch.equal(layer.bias, own.bias)
 
@@ -68,6 +68,16 @@ def test_xavier_weights_have_their_variance() -> None:
     assert not layer.bias.any()
 
 
+def test_scaled_weights_have_their_variance_and_an_output_that_is_next_to_nothing() -> None:
+    hidden, output = linears(nd.mlp([400, 300, 200], seed=3))
+    assert hidden.weight.std().item() == pytest.approx(400**-0.5, rel=0.02)
+    assert output.weight.std().item() == pytest.approx(1 / 300, rel=0.02)
+    assert not any(layer.bias.any() for layer in (hidden, output))
+    with_activation = nn.Sequential(nn.Linear(300, 200), nn.Tanh())
+    initialize(with_activation, seed=3)
+    assert with_activation[0].weight.std().item() == pytest.approx(300**-0.5, rel=0.02)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_initialize_draws_a_module_anew_in_place(weights) -> None:
     module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Sequential(nn.Linear(4, 3)))
@@ -88,7 +98,10 @@ def test_initialize_draws_a_module_anew_in_place(weights) -> None:
         ({"sizes": [3, 0]}, "sizes of mlp: at least two positive numbers"),
         ({"sizes": [3, 2.0]}, "sizes of mlp: at least two positive numbers"),
         ({"sizes": [3, 2], "activation": "swish"}, "activation of mlp: one of tanh.*, not 'swish'"),
-        ({"sizes": [3, 2], "weights": "ones"}, "weights: one of 'default', 'xavier', 'orthogonal', not 'ones'"),
+        (
+            {"sizes": [3, 2], "weights": "ones"},
+            "weights: one of 'scaled', 'default', 'xavier', 'orthogonal', not 'ones'",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused(arguments: dict, message: str) -> None:

@@ -55,20 +55,33 @@ def test_single_precision_follows_double() -> None:
     assert single.attrs["dtype"] == "torch.float32"
 
 
-def test_digits() -> None:
-    train, test = nd.data.digits()
+SIMPLIFIED: dict[str, Any] = {"feedback": "learned", "relaxation_derivative": "none"}
+DIGITS = {
+    "backprop": lambda module: module,
+    "AR": ar.network,
+    "Z-IL": lambda module: pc.network(module, learning="z-il"),
+    "AR simplified": lambda module: ar.network(module, **SIMPLIFIED),
+    "AR without any derivative": lambda module: ar.network(module, **SIMPLIFIED, weight_derivative="none"),
+}
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_digits_by_the_defaults(activation: str) -> None:
     curves = {}
-    for rule, build in {
-        "backprop": lambda module: module,
-        "AR": ar.network,
-        "Z-IL": lambda module: pc.network(module, learning="z-il"),
-        "AR simplified": lambda module: ar.network(module, feedback="learned", relaxation_derivative="none"),
-    }.items():
-        module = nd.mlp([64, 128, 64, 10], activation="relu", seed=0)
-        curves[rule] = nd.train.fit(build(module), train, test, epochs=8, learning_rate=0.005).test_accuracy
+    for rule, build in DIGITS.items():
+        module = nd.mlp([64, 128, 64, 10], activation=activation, seed=0)
+        curves[rule] = nd.train.fit(build(module), *nd.data.digits(), epochs=8).test_accuracy
         assert float(curves[rule][-1]) > 0.93
     for rule in ("AR", "Z-IL"):
         np.testing.assert_allclose(curves[rule], curves["backprop"], atol=0.002)
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adam", 3e-3), ("sgd", 0.1)])
+def test_the_learning_rate_has_a_default(optimizer: str, rate: float) -> None:
+    module, other = mlp(), mlp()
+    fit(module, optimizer=optimizer)
+    fit(other, optimizer=optimizer, learning_rate=rate)
+    assert equal(module, other)
 
 
 def test_the_history_against_measurements_by_hand() -> None:
@@ -197,7 +210,7 @@ def test_noise_is_that_of_the_seed_and_the_global_state_stays(seed: int) -> None
     fit(second, seed=seed)
     assert equal(first, second)
     torch.manual_seed(seed)
-    by_hand(other, torch.optim.Adam(trained(other), lr=0.001), classes(), epochs=2, seed=seed)
+    by_hand(other, torch.optim.Adam(trained(other), lr=0.003), classes(), epochs=2, seed=seed)
     assert equal(first, other)
 
 

@@ -446,7 +446,10 @@ def test_targets_outside_the_range_of_an_activation_are_refused_not_clipped(form
         ({"sizes": [4, 4], "outputs": 0}, "outputs of tower: from 1 to the 4 units"),
         ({"sizes": [4, 4], "activation": "relu"}, "stage 1 has no inverse: ReLU"),
         ({"sizes": [4, 4], "activation": "cube"}, "activation of tower: one of tanh, .* not 'cube'"),
-        ({"sizes": [4, 4], "weights": "zero"}, "weights: one of 'default', 'xavier', 'orthogonal', not 'zero'"),
+        (
+            {"sizes": [4, 4], "weights": "zero"},
+            "weights: one of 'scaled', 'default', 'xavier', 'orthogonal', not 'zero'",
+        ),
     ],
 )
 def test_a_tower_refuses_what_it_cannot_build(arguments: dict, message: str) -> None:
