@@ -88,17 +88,17 @@ class Exact(Solver):
         if until is not None:
             raise ValueError("until: a closed form takes no steps at which to stop; use Adaptive() or Euler(step)")
         moments = self._moments(duration, recorder)
+        slope = system.new_state()
         if system.structure.rate is not None:
-            evaluations = _nilpotent(system, state, moments, duration, self.euler_step, recorder)
+            evaluations = _nilpotent(system, state, slope, moments, duration, self.euler_step, recorder)
         else:
             evaluations = krylov(system, state, moments, duration, self.euler_step, recorder)
+            system.field(state, slope)
         bad = None if system.seems_finite(state) else system.first_bad(state)
         if bad is not None:
             raise DivergenceError(f"population {bad} is not finite at time {duration:g}, with {self!r}", duration, bad)
         if progress is not None:
             progress.update(duration)
-        slope = system.new_state()
-        system.field(state, slope)
         return self.report(slope, None, time=duration, evaluations=evaluations, accepted=0)
 
     def _moments(self, duration: float, recorder: Recorder) -> NDArray[np.float64]:
@@ -187,26 +187,39 @@ class Exact(Solver):
 def _nilpotent(
     system: System,
     state: State,
+    slope: State,
     moments: NDArray[np.float64],
     duration: float,
     step: float | None,
     recorder: Recorder,
 ) -> int:
-    """Record the closed form of an acyclic system of one rate λ, leave `state` at the end, and count evaluations."""
+    """Record the closed form of an acyclic system of one rate λ, leave the end in `state`, and count evaluations.
+
+    F at the end, a combination of the same powers, goes into `slope`.
+    """
     rate = system.structure.rate
     assert rate is not None, "integrate comes here only with a common rate"
     rows, scales = _powers(system, state, rate)
     # Without a leak there is no equilibrium: x(t) = x(0) + Σ_k t^(k+1) / (k+1)! N^k F(x(0)) takes its place.
     first = 0 if rate > 0 else 1
 
-    def weights(times: NDArray[np.float64]) -> Tensor:
+    def weights(times: NDArray[np.float64]) -> NDArray[np.float64]:
         logs, signs = _coefficients(times, np.arange(first, first + len(scales)), rate, step)
         with np.errstate(over="ignore"):
-            table = np.concatenate([np.ones((len(times), 1)), signs * np.exp(logs + scales)], axis=1)
+            return np.concatenate([np.ones((len(times), 1)), signs * np.exp(logs + scales)], axis=1)
+
+    def tensor(table: NDArray[np.float64]) -> Tensor:
         return torch.as_tensor(table, dtype=system.dtype, device=system.device)
 
-    recorder.combine(moments, weights(moments), rows)
-    torch.mv(rows.t(), weights(np.array([duration]))[0], out=state.flat)
+    if len(moments):
+        recorder.combine(moments, tensor(weights(moments)), rows)
+    # F(x) = −λ e + N e, or without a leak F(x(0)) + N (x − x(0)): each power becomes the next one.
+    end = weights(np.array([duration]))[0]
+    change = -rate * end
+    change[0], change[1] = 0.0, change[1] + (rate == 0)
+    change[2:] += end[1:-1] * np.exp(np.diff(scales))
+    torch.mv(rows.t(), tensor(end), out=state.flat)
+    torch.mv(rows.t(), tensor(change), out=slope.flat)
     return len(scales)
 
 
