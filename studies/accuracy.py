@@ -177,7 +177,7 @@ class Options:
     rules: tuple[RuleName, ...] = tuple(RULES)
     dataset: tuple[DatasetName, ...] = ("digits",)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    epochs: int = 15
+    epochs: int = 20
     root: Path | None = None
     hidden: tuple[int, ...] = (300, 300, 100)
     activation: ActivationName = "relu"

@@ -1,0 +1,96 @@
+"""The study of accuracy, at toy size."""
+
+import matplotlib
+import numpy as np
+import pytest
+import tyro
+import xarray as xr
+
+import neurodyn as nd
+from studies import accuracy as study
+from tests.test_data import write_mnist
+
+matplotlib.use("agg")
+SMALL = ["--hidden", "20", "15", "--rate", "0.005", "--square-rate", "0.003"]
+
+
+def run(out, *arguments: str) -> xr.Dataset:
+    """Run the study, as its command line would."""
+    study.main(tyro.cli(study.Options, args=[*SMALL, *arguments, "--out", str(out)]))
+    return nd.load(out / "accuracy.nc")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    out = tmp_path_factory.mktemp("accuracy")
+    return out, run(out, "--epochs", "6", "--seeds", "1", "2")
+
+
+def test_it_writes_what_it_promises(results):
+    out, found = results
+    assert {path.name for path in out.iterdir() if path.is_file()} == {f"accuracy.{k}" for k in ("png", "pdf", "nc")}
+    assert found.rule.values.tolist() == list(study.RULES)
+    assert found.test_accuracy.dims == ("dataset", "rule", "seed", "epoch")
+    assert found.attrs["hidden"] == "20-15"
+    assert bool(found.test_accuracy.notnull().all())
+
+
+def test_rules_that_equal_backprop_follow_it_and_the_others_learn(results):
+    _, found = results
+    gap = np.abs(study.differences(found))
+    for rule in ("ar", "z-il"):
+        assert float(gap.sel(rule=rule).max()) < 0.5
+    end = found.test_accuracy.isel(epoch=-1).mean("seed").squeeze("dataset")
+    assert float(end.sel(rule="backprop")) > 90
+    for rule in ("ar-simplified", "gait"):
+        own = study.differences(found).sel(rule=rule).isel(epoch=-1).mean()
+        assert -6 < float(own) < 6
+        assert float(gap.sel(rule=rule).max()) > 0
+
+
+def test_what_is_compared_starts_from_the_same_weights():
+    options = study.Options(hidden=(9, 7))
+    for rule in study.RULES.values():
+        module, reference = (options.build(each, 12, 5, 3) for each in (rule, study.RULES[rule.reference]))
+        network = rule.declare(module, 3)
+        assert isinstance(network, nd.Network) == (rule.label.split(",")[0] != "backprop")
+        for a, b in zip(module.parameters(), reference.parameters(), strict=True):
+            assert a.equal(b)
+
+
+def test_it_goes_on_where_it_stopped(tmp_path, capsys):
+    arguments = ("--rules", "backprop", "ar-simplified", "--seeds", "0", "--epochs")
+    whole = run(tmp_path / "whole", *arguments, "3")
+    first = run(tmp_path / "parts", *arguments, "2")
+    going_on = run(tmp_path / "parts", *arguments, "3")
+    xr.testing.assert_equal(going_on.drop_vars("seconds"), whole.drop_vars("seconds"))
+    # What it has trained before, it has not trained again: the clock of those epochs is the same.
+    np.testing.assert_array_equal(going_on.seconds.isel(epoch=slice(2)), first.seconds)
+    assert "less backprop" in capsys.readouterr().out
+
+
+def test_a_data_set_is_read_from_a_folder(tmp_path):
+    write_mnist(tmp_path)
+    found = run(tmp_path, "--dataset", "mnist", "--root", str(tmp_path), "--rules", "z-il", "--epochs", "1")
+    assert found.dataset.values.tolist() == ["mnist"]
+    assert bool(study.differences(found).isnull().all())  # without backprop, there is nothing to compare with
+
+
+def test_a_run_that_diverges_is_shown_as_far_as_it_went(tmp_path, capsys):
+    found = run(
+        tmp_path, "--rules", "gait", "backprop-square", "--square-rate", "1e30", "--epochs", "2", "--seeds", "0"
+    )
+    assert bool(found.test_accuracy.sel(rule="gait").isnull().all())
+    assert "GAIT-prop, square on digits: training diverged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["rules", "dataset", "seeds"])
+def test_bad_options_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: give at least one"):
+        study.Options(**{name: ()})
+
+
+def test_unknown_rules_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(study.Options, args=["--rules", "hebb"])
+    assert "hebb" in capsys.readouterr().err
