@@ -27,6 +27,20 @@ def _find_onednn() -> Callable[..., Tensor] | None:
 _ONEDNN = _find_onednn()
 
 
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    assert _ONEDNN is not None, "_suits says so"
+    return _ONEDNN(x, weight, bias, "none", [], "")
+
+
+# torch.compile cannot take oneDNN's operator apart, and takes this one as it is.
+_opaque = torch.library.custom_op("neurodyn::linear", _by_onednn, mutates_args=())
+
+
+@_opaque.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(len(x), len(weight))
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + b, without a graph.
 
@@ -40,8 +54,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         b, shape (output,).
     """
     if _suits(x, weight):
-        assert _ONEDNN is not None
-        return _ONEDNN(x, weight, bias, "none", [], "")
+        return (_opaque if torch.compiler.is_compiling() else _by_onednn)(x, weight, bias)
     return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
 
 

@@ -68,3 +68,10 @@ def test_switched_off_it_is_pytorchs_own_product():
 def test_double_precision_keeps_its_digits():
     x, weight, bias = (value.double() for value in matrices(64, 300, 300))
     assert torch.equal(products.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_it_is_the_same_product():
+    x, weight, bias = matrices(64, 300, 300)
+    compiled = torch.compile(products.linear, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x, weight, bias), products.linear(x, weight, bias))

@@ -187,6 +187,13 @@ class SavePoints:
         self._times = times
         self._next = 0
 
+    @property
+    def next(self) -> float:
+        """The earliest time still to come; that of the next step, whenever it is, where every step is saved."""
+        if self._times is None:
+            return -math.inf
+        return float(self._times[self._next]) if self._next < len(self._times) else math.inf
+
     def before(self, time: float, tolerance: float) -> list[float]:
         """Take off and return the times earlier than `time` by more than the tolerance."""
         return self._take(time - tolerance)

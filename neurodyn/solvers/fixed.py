@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FunctionType
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
+from neurodyn.network import Network
 from neurodyn.solvers.base import (
     DivergenceError,
     Progress,
@@ -28,6 +32,8 @@ from neurodyn.system import State, System
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""
+_STEPS_COMPILED = 20
+"""How many steps are compiled into one function."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,10 @@ class FixedStep(Solver):
     ----------
     step
         The step h, in units of time.
+    compile
+        Whether `torch.compile` makes one function of every 20 steps between which nothing is saved. That takes some
+        seconds once for a network and the shapes of its data, and pays in small networks and long runs. A network that
+        cannot be compiled runs as it is, with a warning.
 
     Raises
     ------
@@ -48,6 +58,7 @@ class FixedStep(Solver):
     """
 
     step: float
+    compile: bool = field(default=False, kw_only=True, repr=False)
     tableau: ClassVar[Tableau]
     real_stability: ClassVar[float]
     """The largest h|λ| that is stable, for λ on the negative real axis."""
@@ -89,7 +100,8 @@ class FixedStep(Solver):
         inside: list[float] = []
         start, start_slope, rewind = state.flat.clone(), torch.empty_like(state.flat), state.flat.clone()
         tolerance = 1e-9 * self.step
-        taken = 0
+        taken = checked = 0
+        compiled = self.compile and until is None
         while True:
             time = self._time(taken, steps, duration)
             system.field(state, slopes[0])
@@ -113,12 +125,20 @@ class FixedStep(Solver):
             for moment in moments:
                 recorder.record(moment, state, settled=True)
             stop = until is not None and until(time, state.activity, velocity(system, slopes[0]))
-            if taken % _STEPS_BETWEEN_CHECKS == 0 or taken == steps or stop:
+            if taken - checked >= _STEPS_BETWEEN_CHECKS or taken == steps or stop:
                 if not system.seems_finite(state):
-                    self._locate_divergence(system, state, rewind, taken, steps, duration, slopes, work)
+                    self._locate_divergence(system, state, rewind, range(checked, taken + 1), steps, duration)
                 rewind.copy_(state.flat)
+                checked = taken
             if stop or taken == steps:
                 break
+            if compiled and taken + _STEPS_COMPILED < min(steps, (save.next - tolerance) / self.step):
+                compiled = self._advance_compiled(system, state, slopes, work)
+                if compiled:
+                    taken, inside = taken + _STEPS_COMPILED, []
+                    if progress is not None:
+                        progress.update(_STEPS_COMPILED * self.step)
+                    continue
             then = self._time(taken + 1, steps, duration)
             inside = save.before(then, tolerance)
             if inside:
@@ -147,16 +167,22 @@ class FixedStep(Solver):
         for weight, slope in zip(self.tableau.b, slopes, strict=True):
             state.flat.add_(slope.flat, alpha=h * weight)
 
+    def _advance_compiled(self, system: System, state: State, slopes: list[State], work: State) -> bool:
+        """Take several steps at once from `state`, whose slope stands in slopes[0]; False where that is impossible."""
+        try:
+            _compiled_steps(system.network)(self, system, state, slopes, work)
+        except Exception as error:  # whatever the compiler raises
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"compile: network {system.network.name!r} cannot be compiled, and runs as it is ({reason})",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            return False
+        return True
+
     def _locate_divergence(
-        self,
-        system: System,
-        state: State,
-        rewind: Tensor,
-        taken: int,
-        steps: int,
-        duration: float,
-        slopes: list[State],
-        work: State,
+        self, system: System, state: State, rewind: Tensor, taken: range, steps: int, duration: float
     ) -> None:
         """Repeat the last steps one by one and raise at the first that is not finite; return if none is.
 
@@ -164,11 +190,11 @@ class FixedStep(Solver):
         """
         if system.first_bad(state) is None:
             return
-        first = max(0, (taken - 1) // _STEPS_BETWEEN_CHECKS * _STEPS_BETWEEN_CHECKS)
-        state.flat.copy_(rewind)
-        for step in range(first, taken + 1):
-            system.field(state, slopes[0])
-            bad = system.first_bad(state)
+        again, work = system.new_state(rewind.clone()), system.new_state()
+        slopes = [system.new_state() for _ in self.tableau.b]
+        for step in taken:
+            system.field(again, slopes[0])
+            bad = system.first_bad(again)
             if bad is not None:
                 time = self._time(step, steps, duration)
                 limit = self.stability_limit(system)
@@ -180,9 +206,29 @@ class FixedStep(Solver):
                 raise DivergenceError(
                     f"population {bad} became non-finite at time {time:g}, with {self!r}; {hint}", time, bad
                 )
-            self._advance(
-                system, state, slopes, work, self._time(step + 1, steps, duration) - self._time(step, steps, duration)
-            )
+            h = self._time(step + 1, steps, duration) - self._time(step, steps, duration)
+            self._advance(system, again, slopes, work, h)
+
+
+def _several_steps(solver: FixedStep, system: System, state: State, slopes: list[State], work: State) -> None:
+    for _ in range(_STEPS_COMPILED - 1):
+        solver._advance(system, state, slopes, work, solver.step)
+        system.field(state, slopes[0])
+    solver._advance(system, state, slopes, work, solver.step)
+
+
+_COMPILED: WeakKeyDictionary[Network, Callable[..., None]] = WeakKeyDictionary()
+
+
+def _compiled_steps(network: Network) -> Callable[..., None]:
+    """Return `_several_steps`, compiled for a network.
+
+    Each network has a code object of its own, because PyTorch keeps but a few compilations of one.
+    """
+    if network not in _COMPILED:
+        own = FunctionType(_several_steps.__code__.replace(), globals())
+        _COMPILED[network] = torch.compile(own, fullgraph=True, dynamic=False)
+    return _COMPILED[network]
 
 
 class Euler(FixedStep):
