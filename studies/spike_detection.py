@@ -200,7 +200,7 @@ def perceptron(layers: int, activation: str, *, wide: bool = False) -> Builder:
 
     def build(shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
         sizes = [int(np.prod(shape)), *[WIDTH] * (layers - 1), classes]
-        module = logistic(sizes, seed) if wide else nd.mlp(sizes, activation=activation, seed=seed)
+        module = logistic(sizes, seed) if wide else nd.mlp(sizes, activation=activation, weights="default", seed=seed)
         return nn.Sequential(nn.Flatten(), *module)
 
     return build
