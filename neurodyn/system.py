@@ -290,10 +290,18 @@ class System:
             for name in holding.get(read, ()):
                 self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
-    def seems_finite(self, state: State) -> bool:
-        """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
+    def seems_finite(self, state: State, instantaneous: Collection[str] | None = None) -> bool:
+        """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled.
+
+        Parameters
+        ----------
+        state
+            The state.
+        instantaneous
+            At which of the instantaneous populations to look; at all if None.
+        """
         total = state.flat.sum()
-        for name in self.instantaneous:
+        for name in self.instantaneous if instantaneous is None else instantaneous:
             total = total + state.activity[name].sum()
         return bool(torch.isfinite(total))
 

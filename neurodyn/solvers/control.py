@@ -79,8 +79,7 @@ class Stepper(ABC):
     def scaled_norm(self, error: Tensor) -> float:
         """Return ‖e / (atol + rtol · max(|x|, |y|))‖ in the root mean square; `error` is overwritten."""
         torch.maximum(torch.abs(self.x.flat, out=self._scale), torch.abs(self.y.flat, out=self._work), out=self._scale)
-        self._scale.mul_(self.rtol).add_(self.atol)
-        return self._norm(error.div_(self._scale))
+        return self._norm(error.div_(self._scale.add_(self.atol / self.rtol))) / self.rtol
 
     def growth(self, h: float, error: float) -> float:
         """Return by which factor the next step differs from an accepted one of size h, given its scaled error.
@@ -150,6 +149,8 @@ class ErrorControlled(Solver):
         h = step.initial_size(duration)
         time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
         order = step.error_order
+        read = set().union(*system.structure.reads.values())
+        unread = [name for name in system.instantaneous if name not in read]  # any other shows in the error
         moments = save.at(0.0, 0.0)
         for moment in moments:
             recorder.record(moment, step.x)
@@ -169,7 +170,7 @@ class ErrorControlled(Solver):
                 continue
             accepted += 1
             then = duration if last else time + h
-            if not system.seems_finite(step.y):
+            if not system.seems_finite(step.y, unread):
                 self._refuse(system, step, then)
             inside = save.before(then, 1e-12 * duration)
             if inside:

@@ -106,9 +106,9 @@ class _ChebyshevStepper(Stepper):
             return 8.0  # as if the error were too large: the step is then halved
         self._chebyshev(h, stages)
         self.evaluate(self.y, self.slope_after)
-        error = 0.8 * (self.x.flat - self.y.flat)
-        error.add_(self.slope.flat, alpha=0.4 * h).add_(self.slope_after.flat, alpha=0.4 * h)
-        scaled = self.scaled_norm(error)
+        error = torch.sub(self.x.flat, self.y.flat, out=self._stages[0].flat)
+        error.add_(self.slope.flat, alpha=0.5 * h).add_(self.slope_after.flat, alpha=0.5 * h)
+        scaled = 0.8 * self.scaled_norm(error)
         if not scaled <= 1.0:
             self._radius = 0.0
         return scaled
@@ -150,7 +150,8 @@ class _ChebyshevStepper(Stepper):
         return float(0.8 * trend * error ** (-1 / self.error_order))
 
     def accept(self) -> None:
-        super().accept()
+        self.x, self.y = self.y, self.x
+        self.slope, self.slope_after = self.slope_after, self.slope
         self._accepted += 1
         if self._accepted % _RENEW_AFTER == 0:
             self._radius = 0.0
