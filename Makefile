@@ -25,11 +25,11 @@ bench: $(INSTALLED)
 	@echo "Running the benchmarks ..."
 	@$(BIN)/python benchmarks/run.py
 
-# diffrax and JAX, in an environment of their own, for the benchmarks to compare with.
+# diffrax with JAX, and torchode, in an environment of their own, for the benchmarks to compare with.
 peers:
 	@echo "Installing the peers into .venv-peers ..."
 	@$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet 'diffrax>=0.7' 'jax>=0.6'
+	@.venv-peers/bin/python -m pip install --quiet --constraint constraints.txt 'diffrax>=0.7' 'jax>=0.6' 'torchode>=1.0'
 
 clean:
 	@echo "Removing the environment, caches and build products; results/ stays ..."

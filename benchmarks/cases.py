@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -150,7 +151,9 @@ def inference(device: str) -> Iterator[Line]:
     ways: dict[str, Way] = {"neurodyn": relax}
     ways |= {f"torchdiffeq {m}": by_hand(DURATION, m, 1e-3) for m in ("dopri5", "bosh3", "adaptive_heun")}
     errors = {name: error(way(), "relaxed") for name, way in ways.items()}
-    yield Line("PC relaxation to t = 20", ways, errors, 1e-3)
+    run = nd.simulate(network, x, t, duration=DURATION, save_at=[DURATION], record=hidden)
+    field = {"its vector field alone": evaluations(network, x, t, run.attrs["evaluations"])}
+    yield Line("PC relaxation to t = 20", {**ways, **field}, errors, 1e-3)
 
     arrival = float(reference["arrival"])
     ways = {"neurodyn": settle} | {f"torchdiffeq {m}": by_hand(arrival, m, 1e-4) for m in ("dopri5", "bosh3")}
@@ -167,6 +170,67 @@ def inference(device: str) -> Iterator[Line]:
             "backprop": backprop(circuit_module, circuit_x, circuit_t),
         },
     )
+
+
+@torch.no_grad()
+def evaluations(network: nd.Network, x: Tensor, t: Tensor, count: int) -> Callable[[], None]:
+    """Return so many evaluations of a network's vector field, without a solver."""
+    system = nd.System(network, x, t)
+    state, slope = system.initial_state(), system.new_state()
+
+    @torch.no_grad()
+    def way() -> None:
+        for _ in range(count):
+            system.field(state, slope)
+
+    return way
+
+
+def steps(device: str) -> Iterator[Line]:
+    """A hundred steps of Euler's method, against their vector field alone, and by hand; and compiled."""
+    for width in (300, 64):
+        layers = (784, width, width, width, 10)
+        module = nd.mlp(layers, device=device)
+        x, t = data(layers, 64, device)
+        network = pc.network(module, steps="equilibrium")
+        hand = plain.Inference(module, x, t)
+
+        def run(
+            network: nd.Network = network, x: Tensor = x, t: Tensor = t, *, compiled: bool = False
+        ) -> list[np.ndarray]:
+            solver = nd.Euler(0.1, compile=compiled)
+            end = nd.simulate(network, x, t, duration=10.0, solver=solver, save_at=[10.0], record=["x1", "x2", "x3"])
+            return [value.values[0] for value in end.data_vars.values()]
+
+        def euler(hand: plain.Inference = hand) -> list[np.ndarray]:
+            return [value.cpu().numpy() for value in hand.euler(0.1, 100)]
+
+        ways: dict[str, Way] = {"neurodyn": run, "neurodyn, compiled": partial(run, compiled=True), "by hand": euler}
+        expected = euler()
+        errors = {
+            name: float(max(np.abs(a - b).max() for a, b in zip(way(), expected, strict=True)))
+            for name, way in ways.items()
+        }
+        field = {"its vector field alone": evaluations(network, x, t, 100)}
+        yield Line(f"PC, 100 Euler steps, {width} wide", {**ways, **field}, errors, 1e-5)
+
+
+def training(device: str) -> Iterator[Line]:
+    """An epoch of learning the digits, with the test at its end, against backprop by the same function."""
+    train, test = nd.data.digits()
+    networks: dict[str, Callable[[nn.Sequential], nd.Network | nn.Module]] = {
+        "neurodyn": ar.network,
+        "backprop": lambda module: module,
+    }
+
+    def epoch(declare: Callable[[nn.Sequential], nd.Network | nn.Module]) -> float:
+        network = declare(nd.mlp([64, *PAPER[1:]], device=device))
+        history = nd.train.fit(network, train, test, epochs=1, optimizer="adam", seed=0, device=device)
+        return float(history["test_loss"][-1])
+
+    losses = {name: epoch(declare) for name, declare in networks.items()}
+    errors = {"neurodyn": abs(losses["neurodyn"] - losses["backprop"]) / losses["backprop"]}
+    yield Line("AR, training epoch", {name: partial(epoch, way) for name, way in networks.items()}, errors, 1e-3)
 
 
 def reference_inference(device: str) -> dict[str, np.ndarray]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+Peer = tuple[str, Callable[[], object], float]
+"""Another package's way: its name, what it does, and its error."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Line:
     ways: Mapping[str, Callable[[], object]]
     errors: Mapping[str, float] = field(default_factory=dict)
     tolerance: float = np.inf
+
+    def beside(self, peers: Sequence[Peer]) -> Line:
+        """Return the line with peers' ways as well."""
+        ways = {name: way for name, way, _ in peers}
+        return replace(self, ways={**self.ways, **ways}, errors={**self.errors, **{n: e for n, _, e in peers}})
 
 
 def rounds(

@@ -1,20 +1,25 @@
-"""Predictive coding by diffrax on JAX, in the environment of the peers: `make peers` installs it.
+"""Predictive coding by diffrax on JAX and by torchode, in the environment of the peers: `make peers` installs them.
 
-Run as `python benchmarks/peers.py PROBLEM.npz RESULT.npz SECONDS`. It shares no code with neurodyn, which its
-environment does not have.
+Run as `python benchmarks/peers.py PROBLEM.npz RESULT.npz`, it solves the problem in every way, writes the results, and
+prints the ways' names in a line; then, for each name that it reads, it solves in that way and prints a line. It shares
+no code with neurodyn, which its environment does not have.
 """
 
 import sys
-import time
+from collections.abc import Callable
+from functools import partial
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
+import torchode
+
+Way = Callable[[], list[np.ndarray]]
 
 
-def main(problem: str, result: str, seconds: float) -> None:
-    data = np.load(problem)
+def by_diffrax(data: dict[str, np.ndarray]) -> dict[str, Way]:
     layers = [(jnp.asarray(data[f"w{i}"]), jnp.asarray(data[f"b{i}"])) for i in range(int(data["layers"]))]
     x, t = jnp.asarray(data["x"]), jnp.asarray(data["t"])
 
@@ -27,7 +32,10 @@ def main(problem: str, result: str, seconds: float) -> None:
     for i, (w, b) in enumerate(layers[:-1]):
         start.append((jnp.tanh(start[-1]) if i else x) @ w.T + b)
 
-    def solve(solver, duration, rtol, atol, event=None):
+    def settled(time, values, args, **_):
+        return jnp.max(jnp.stack([jnp.max(jnp.abs(s)) for s in field(time, values, args)])) < float(data["tolerance"])
+
+    def way(solver, duration, rtol, atol, event=None) -> Way:
         @jax.jit
         def run(values):
             return diffrax.diffeqsolve(
@@ -43,31 +51,61 @@ def main(problem: str, result: str, seconds: float) -> None:
                 throw=False,
             ).ys
 
-        return run
-
-    def settled(time, values, args, **_):
-        return jnp.max(jnp.stack([jnp.max(jnp.abs(s)) for s in field(time, values, args)])) < float(data["tolerance"])
+        return lambda: [np.asarray(value)[0] for value in jax.block_until_ready(run(start))]
 
     duration = float(data["duration"])
-    ways = {
-        "diffrax Heun relaxation": solve(diffrax.Heun(), duration, 1e-3, 1e-4),
-        "diffrax Tsit5 relaxation": solve(diffrax.Tsit5(), duration, 1e-3, 1e-4),
-        "diffrax Heun equilibrium": solve(diffrax.Heun(), 1000.0, 1e-4, 1e-5, diffrax.Event(settled)),
+    return {
+        "diffrax Heun relaxation": way(diffrax.Heun(), duration, 1e-3, 1e-4),
+        "diffrax Tsit5 relaxation": way(diffrax.Tsit5(), duration, 1e-3, 1e-4),
+        "diffrax Heun equilibrium": way(diffrax.Heun(), 1000.0, 1e-4, 1e-5, diffrax.Event(settled)),
     }
-    out = {}
-    for name, way in ways.items():
-        solution = jax.block_until_ready(way(start))
-        times: list[float] = []
-        end = time.perf_counter() + seconds / len(ways)
-        while len(times) < 3 or time.perf_counter() < end:
-            begin = time.perf_counter()
-            jax.block_until_ready(way(start))
-            times.append(time.perf_counter() - begin)
-        out[f"{name} seconds"] = np.array(times)
-        for i, value in enumerate(solution):
-            out[f"{name} x{i + 1}"] = np.asarray(value)[0]
-    np.savez(result, **out)  # type: ignore[arg-type]
+
+
+def by_torchode(data: dict[str, np.ndarray]) -> dict[str, Way]:
+    layers = [(torch.tensor(data[f"w{i}"]), torch.tensor(data[f"b{i}"])) for i in range(int(data["layers"]))]
+    x, t = torch.tensor(data["x"]), torch.tensor(data["t"])
+    widths = [len(b) for _, b in layers[:-1]]
+
+    def field(time, y):
+        values = y.split(widths, 1)
+        active = [x, *map(torch.tanh, values)]
+        errors = [v - (a @ w.T + b) for v, a, (w, b) in zip([*values, t], active, layers, strict=True)]
+        slopes = [
+            -errors[i] + (1 - active[i + 1] ** 2) * (errors[i + 1] @ layers[i + 1][0]) for i in range(len(widths))
+        ]
+        return torch.cat(slopes, 1)
+
+    start: list[torch.Tensor] = []
+    for i, (w, b) in enumerate(layers[:-1]):
+        start.append((torch.tanh(start[-1]) if i else x) @ w.T + b)
+    zero = torch.zeros(len(x))
+    problem = torchode.InitialValueProblem(torch.cat(start, 1), zero, zero + float(data["duration"]))
+
+    def way(method) -> Way:
+        term = torchode.ODETerm(field)
+        controller = torchode.IntegralController(atol=1e-4, rtol=1e-3, term=term)
+        solver = torchode.AutoDiffAdjoint(method(term=term), controller)
+
+        def run() -> list[np.ndarray]:
+            with torch.no_grad():
+                return [value.numpy() for value in solver.solve(problem).ys[:, -1].split(widths, 1)]
+
+        return run
+
+    return {"torchode Heun relaxation": way(torchode.Heun), "torchode Tsit5 relaxation": way(torchode.Tsit5)}
+
+
+def main(problem: str, result: str) -> None:
+    data = dict(np.load(problem))
+    ways = by_diffrax(data) | by_torchode(data)
+    found = {f"{name} x{i}": value for name, way in ways.items() for i, value in enumerate(way(), start=1)}
+    np.savez(result, **found)  # type: ignore[arg-type]
+    say = partial(print, flush=True)
+    say("\t".join(ways))
+    for line in sys.stdin:
+        ways[line.strip()]()
+        say()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2])

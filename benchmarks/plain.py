@@ -55,6 +55,14 @@ class Inference:
             -errors[i] + (1 - active[i + 1] ** 2) * (errors[i + 1] @ self.layers[i + 1][0]) for i in range(len(values))
         )
 
+    def euler(self, step: float, steps: int) -> tuple[Tensor, ...]:
+        """Return the hidden layers' activity after Euler steps."""
+        with torch.no_grad():
+            values = self.start()
+            for _ in range(steps):
+                values = tuple(v + step * slope for v, slope in zip(values, self(torch.zeros(()), values), strict=True))
+        return values
+
     def relax(self, duration: float, method: str, rtol: float, atol: float) -> tuple[Tensor, ...]:
         """Return the hidden layers' activity after a duration."""
         times = torch.tensor([0.0, duration], dtype=self.x.dtype)

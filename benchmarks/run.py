@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import neurodyn as nd
 from benchmarks import cases, plain
-from benchmarks.measure import Line, machine, ratio, rounds
+from benchmarks.measure import Line, Peer, machine, ratio, rounds
 
 PEERS = Path(".venv-peers/bin/python")
 GROWTH = ("width", "depth", "batch")
@@ -41,13 +44,14 @@ def main(options: Options) -> xr.Dataset:
     lines: list[Line] = [
         *cases.learning(options.device),
         *cases.trajectories(options.device),
+        *cases.steps(options.device),
         *cases.inference(options.device),
+        *cases.training(options.device),
     ]
-    rows = []
-    for line in tqdm(lines, desc="lines", disable=None):
-        rows += _rows(line, rounds(line.ways, seconds=options.seconds))
-    if options.device == "cpu":
-        rows += _peers(options.seconds, rows)
+    rows: list[Row] = []
+    with _peers(options.device) as peers:
+        for line in tqdm([line.beside(peers.get(line.name, [])) for line in lines], desc="lines", disable=None):
+            rows += _rows(line, rounds(line.ways, seconds=options.seconds))
     table = _table(rows)
     growth = _growth(options)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -73,11 +77,13 @@ def _rows(line: Line, times: dict[str, np.ndarray]) -> list[Row]:
     ]
 
 
-def _peers(seconds: float, rows: list[Row]) -> list[Row]:
-    """Time diffrax in its own process on the same problem; its rounds cannot interleave, so medians are compared."""
-    if not PEERS.exists():
-        print("The peers are not installed; `make peers` installs diffrax in an environment of its own.")
-        return []
+@contextmanager
+def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
+    """Start the peers in a process of their own, and give their ways for each line, which run when they are called."""
+    if device != "cpu" or not PEERS.exists():
+        print("Without the peers, which `make peers` installs in an environment of their own.")
+        yield {}
+        return
     module = nd.mlp(cases.INFERENCE)
     x, t = cases.data(cases.INFERENCE, 64, "cpu")
     problem = {"x": x.numpy(), "t": t.numpy(), "duration": cases.DURATION, "tolerance": cases.RESIDUAL}
@@ -88,20 +94,27 @@ def _peers(seconds: float, rows: list[Row]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "problem.npz", Path(folder) / "result.npz"
         np.savez(given, layers=len(layers), **problem)  # type: ignore[arg-type]
-        script = Path(__file__).with_name("peers.py")
-        subprocess.run([str(PEERS), str(script), str(given), str(found), str(3 * seconds)], check=True)
-        results = dict(np.load(found))
-    ours = {row[0]: row[2] for row in rows if row[1] == "neurodyn"}
-    more: list[Row] = []
-    for name in sorted({key.rsplit(" ", 1)[0] for key in results}):
-        settled = "equilibrium" in name
-        line, wanted = ("PC equilibrium", "settled") if settled else ("PC relaxation to t = 20", "relaxed")
-        times = 1e3 * results[f"{name} seconds"]
-        ratios = np.percentile(ours[line] / times, [50, 25, 75])
-        gaps = [np.abs(results[f"{name} {n}"] - reference[f"{wanted} {n}"]).max() for n in ("x1", "x2", "x3")]
-        way = name.removesuffix(" relaxation").removesuffix(" equilibrium")
-        more.append((line, way, float(np.median(times)), *map(float, ratios), float(max(gaps))))
-    return more
+        command = [str(PEERS), str(Path(__file__).with_name("peers.py")), str(given), str(found)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with process as running:
+            assert running.stdin is not None
+            assert running.stdout is not None
+            names = running.stdout.readline().strip().split("\t")
+            results = dict(np.load(found))
+
+            def way(name: str) -> None:
+                print(name, file=running.stdin, flush=True)
+                if not running.stdout or not running.stdout.readline():
+                    raise RuntimeError(f"the peers' process ended while it ran {name}")
+
+            peers: dict[str, list[Peer]] = {}
+            for name in names:
+                settled = "equilibrium" in name
+                line, wanted = ("PC equilibrium", "settled") if settled else ("PC relaxation to t = 20", "relaxed")
+                gaps = [np.abs(results[f"{name} {n}"] - reference[f"{wanted} {n}"]).max() for n in ("x1", "x2", "x3")]
+                peers.setdefault(line, []).append((name.rsplit(" ", 1)[0], partial(way, name), float(max(gaps))))
+            yield peers
+            running.stdin.close()
 
 
 def _table(rows: list[Row]) -> xr.Dataset:
