@@ -5,10 +5,13 @@ With x = x̄ − s v, a population may carry the deviation v in place of the act
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from neurodyn.checks import positive
-from neurodyn.inverses import check_invertible, forward_difference
+from neurodyn.inverses import Scale, check_invertible, forward_difference
 from neurodyn.maps import Activity, Inverse, Map, OperatingPoints, Term
 from neurodyn.stages import Stage, StagePoint
 
@@ -21,7 +24,7 @@ class ForwardDeviation(Map):
     stage
         A `Stage`, or any `nn.Module`, which becomes one; its layers must be invertible. One of the network's `forward`.
     scale
-        s > 0.
+        s > 0; or several, one for each of as many equal blocks of the samples.
 
     Raises
     ------
@@ -32,10 +35,10 @@ class ForwardDeviation(Map):
     homogeneous = True
     frozen = True
 
-    def __init__(self, stage: Stage | nn.Module, scale: float) -> None:
+    def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         self.stage: Stage = stage if isinstance(stage, Stage) else Stage(stage)
         check_invertible(self.stage.layers, self.stage.name)
-        positive("scale of ForwardDeviation", scale)
+        _check("scale of ForwardDeviation", scale)
         self.scale = scale
         self.linear = self.stage.affine
 
@@ -46,14 +49,17 @@ class ForwardDeviation(Map):
         g = self.stage.symbol
         return _quotient(f"{g}(x̄)", f"{g}(x̄ − ", source, self.scale)
 
+    def stacked(self, others: Sequence[Map]) -> Map:
+        return ForwardDeviation(self.stage, _scales(self, others))
+
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _ForwardDeviationTerm(points.frozen(self.stage), self.scale, source)
 
 
 class _ForwardDeviationTerm(Term):
-    def __init__(self, point: StagePoint, scale: float, source: str) -> None:
+    def __init__(self, point: StagePoint, scale: float | tuple[float, ...], source: str) -> None:
         self._layers, self._at = point.stage.layers, point.values
-        self._scale, self._source = scale, source
+        self._scale, self._source = _of_samples(scale, self._at[0]), source
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(forward_difference(self._layers, activity[self._source], self._scale, self._at), alpha=gain)
@@ -69,7 +75,7 @@ class InverseDeviation(Inverse):
     stage
         A `Stage`, or any `nn.Module`, which becomes one; its layers must be invertible. One of the network's `forward`.
     scale
-        s > 0.
+        s > 0; or several, one for each of as many equal blocks of the samples.
 
     Raises
     ------
@@ -79,9 +85,9 @@ class InverseDeviation(Inverse):
 
     homogeneous = True
 
-    def __init__(self, stage: Stage | nn.Module, scale: float) -> None:
+    def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         super().__init__(stage)
-        positive("scale of InverseDeviation", scale)
+        _check("scale of InverseDeviation", scale)
         self.scale = scale
         self.frozen = True
 
@@ -89,20 +95,40 @@ class InverseDeviation(Inverse):
         g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.name}"
         return _quotient(f"{g}({y})", f"{g}({y} − ", source, self.scale)
 
+    def stacked(self, others: Sequence[Map]) -> Map:
+        return InverseDeviation(self.stage, _scales(self, others))
+
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _InverseDeviationTerm(points.frozen(self.stage), self.scale, source)
 
 
 class _InverseDeviationTerm(Term):
-    def __init__(self, point: StagePoint, scale: float, source: str) -> None:
+    def __init__(self, point: StagePoint, scale: float | tuple[float, ...], source: str) -> None:
         self._inverse, self._at = point.stage.inverted(), point.values
-        self._scale, self._source = scale, source
+        self._scale, self._source = _of_samples(scale, self._at[0]), source
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(self._inverse.difference(activity[self._source], self._scale, self._at), alpha=gain)
 
 
-def _quotient(value: str, shifted: str, source: str, scale: float) -> str:
+def _check(what: str, scale: float | tuple[float, ...]) -> None:
+    for each in scale if isinstance(scale, tuple) else (scale,):
+        positive(what, each)
+
+
+def _scales(own: ForwardDeviation | InverseDeviation, others: Sequence[Map]) -> float | tuple[float, ...]:
+    scales: tuple[float, ...] = tuple(vars(other).get("scale", own.scale) for other in others)
+    return scales[0] if len(set(scales)) == 1 else scales
+
+
+def _of_samples(scale: float | tuple[float, ...], like: Tensor) -> Scale:
+    if not isinstance(scale, tuple):
+        return scale
+    return torch.tensor(scale, dtype=like.dtype, device=like.device).repeat_interleave(len(like) // len(scale))
+
+
+def _quotient(value: str, shifted: str, source: str, scale: float | tuple[float, ...]) -> str:
     if scale == 1.0:
         return f"({value} − {shifted}{source}))"
-    return f"({value} − {shifted}{scale:g} {source})) / {scale:g}"
+    s = f"{scale:g}" if not isinstance(scale, tuple) else f"[{', '.join(f'{each:g}' for each in scale)}]"
+    return f"({value} − {shifted}{s} {source})) / {s}"

@@ -1,135 +1,23 @@
-"""Ensembles: networks of one architecture, one a seed, that learn at once with their parameters stacked.
-
-A batch of the ensemble has the samples of the first member, then those of the second, and so on. Layers without
-parameters do not notice; a layer with parameters becomes a `Stacked` one, in which each member has its own.
-"""
+"""Ensembles: networks of one architecture, one a seed, that learn at once with their parameters stacked."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from neurodyn.layers import CompoundLayer, LayerPoint, LinearPoint, layer_point
 from neurodyn.learners import Learner, ModuleLearner, NetworkLearner
-from neurodyn.network import Network
-from neurodyn.stages import Stage
+from neurodyn.stacking import Stacked, stack_networks
 
 _TOLERANCE = 1e-2
 """How far, relative to its size, a member's first gradient may be from its own, solvers' tolerances included."""
 
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD")
 """The optimizers of `torch.optim` that treat each number of a parameter alone, so that stacked members do not mix."""
-
-
-class Stacked(CompoundLayer):
-    """Modules of one architecture as one; each acts on its own block of the samples.
-
-    Parameters
-    ----------
-    members
-        The modules. Their parameters and buffers become views of the stacked ones, which have the member as first axis.
-    """
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = tuple(members)  # a tuple, so that their parameters do not count as this module's
-        self._names: dict[str, str] = {}
-        for name, first in members[0].named_parameters():
-            own = self._names[name] = name.replace(".", "/")
-            stacked = stack([member.get_parameter(name) for member in members])
-            self.register_parameter(own, nn.Parameter(stacked, requires_grad=first.requires_grad))
-        for name, _ in members[0].named_buffers():
-            own = self._names[name] = name.replace(".", "/")
-            self.register_buffer(own, stack([member.get_buffer(name) for member in members]))
-
-    def forward(self, *x: Tensor) -> Tensor:
-        """Return the members' values, shape (member · sample, …)."""
-
-        def member(tensors: dict[str, Tensor], *x: Tensor) -> Tensor:
-            value: Tensor = functional_call(self.members[0], tensors, x)
-            return value
-
-        tensors = {name: getattr(self, own) for name, own in self._names.items()}
-        values: Tensor = vmap(member)(tensors, *(torch.stack(each.chunk(len(self.members))) for each in x))
-        return values.flatten(0, 1)
-
-    def point(self) -> LayerPoint:
-        linear = all(type(layer_point(member)) is LinearPoint for member in self.members)
-        return _StackedLinearPoint(self) if linear else _StackedPoint(self)
-
-
-class _StackedPoint(LayerPoint):
-    """Members one after the other, each by its own `LayerPoint`."""
-
-    layer: Stacked
-
-    def __init__(self, layer: Stacked) -> None:
-        super().__init__(layer)
-        self._points = [layer_point(member) for member in layer.members]
-        self.feedback_needs_forward = self._points[0].feedback_needs_forward
-        self.gradient_needs_forward = self._points[0].gradient_needs_forward
-
-    def _parts(self, x: Tensor) -> Sequence[Tensor]:
-        return x.chunk(len(self._points))
-
-    def forward(self, *x: Tensor) -> Tensor:
-        parts = zip(*(self._parts(each) for each in x), strict=True)
-        return torch.cat([point.forward(*part) for point, part in zip(self._points, parts, strict=True)])
-
-    def feedback(self, v: Tensor) -> Tensor:
-        return torch.cat([point.feedback(part) for point, part in zip(self._points, self._parts(v), strict=True)])
-
-    def feedback_to(self, argument: int, v: Tensor) -> Tensor:
-        parts = zip(self._points, self._parts(v), strict=True)
-        return torch.cat([point.feedback_to(argument, part) for point, part in parts])
-
-    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
-        parts = zip(self._points, self._parts(v), weights, strict=True)
-        return torch.cat([point.feedback_through(part, own) for point, part, own in parts])
-
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        parts = zip(self._points, self._parts(x), self._parts(v), strict=True)
-        return tuple(torch.stack(each) for each in zip(*(p.gradient(*part) for p, *part in parts), strict=True))
-
-
-class _StackedLinearPoint(LayerPoint):
-    """Members' `nn.Linear` at once, by batched products of matrices."""
-
-    feedback_needs_forward = False
-    layer: Stacked
-
-    def __init__(self, layer: Stacked) -> None:
-        super().__init__(layer)
-        weight, *bias = layer.parameters()
-        self._weight, self._bias = weight.detach(), bias[0].detach().unsqueeze(1) if bias else None
-
-    def _blocks(self, x: Tensor) -> Tensor:
-        return x.reshape(len(self._weight), -1, x.shape[-1])
-
-    def forward(self, x: Tensor, /) -> Tensor:
-        blocks, transposed = self._blocks(x), self._weight.mT
-        y = blocks @ transposed if self._bias is None else torch.baddbmm(self._bias, blocks, transposed)
-        return y.view(*x.shape[:-1], -1)
-
-    def feedback(self, v: Tensor) -> Tensor:
-        return (self._blocks(v) @ self._weight).view(*v.shape[:-1], -1)
-
-    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
-        return (self._blocks(v) @ weights.mT).view(*v.shape[:-1], -1)
-
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        x, v = self._blocks(x), self._blocks(v)
-        weight = v.mT @ x
-        return (weight,) if self._bias is None else (weight, v.sum(1))
 
 
 @contextmanager
@@ -189,14 +77,6 @@ def stacked(
             tensor.data = tensor.data.clone()
 
 
-def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors along a new first axis, and make each a view of its part."""
-    stacked = torch.stack([tensor.detach() for tensor in tensors])
-    for tensor, part in zip(tensors, stacked, strict=True):
-        tensor.data = part
-    return stacked
-
-
 def _stack(learners: Sequence[Learner]) -> Learner:
     first, count = learners[0], len(learners)
     if isinstance(first, ModuleLearner):
@@ -205,25 +85,9 @@ def _stack(learners: Sequence[Learner]) -> Learner:
     else:
         assert isinstance(first, NetworkLearner)
         networks = [learner.network for learner in learners if isinstance(learner, NetworkLearner)]
-        together = NetworkLearner(_stack_networks(networks), first.duration, first.solver, count)
+        together = NetworkLearner(stack_networks(networks), first.duration, first.solver, count)
     together.name, together.description = first.name, first.description
     return together
-
-
-def _stack_networks(networks: Sequence[Network]) -> Network:
-    """Return the declaration that the networks share, with stacked layers and feedback weights in place of theirs."""
-    replaced: dict[int, Any] = {}
-    for stages in zip(*(network.stages for network in networks), strict=True):
-        for name, attribute in vars(Stage).items():
-            if isinstance(attribute, cached_property):
-                getattr(stages[0], name)  # read off the plain layers, before they are replaced
-        for layers in zip(*(stage.layers for stage in stages), strict=True):
-            if id(layers[0]) not in replaced and layers[0].state_dict():
-                replaced[id(layers[0])] = Stacked(layers)
-    for weights in zip(*(network.feedback_parameters() for network in networks), strict=True):
-        tensors = [tensor for _, tensor in weights]
-        replaced[id(tensors[0])] = nn.Parameter(stack(tensors), requires_grad=tensors[0].requires_grad)
-    return copy.deepcopy(networks[0], replaced)
 
 
 def _gradients(learner: Learner, inputs: Tensor, targets: Tensor) -> list[Tensor]:

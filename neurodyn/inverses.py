@@ -24,6 +24,10 @@ _WORST_ERROR = 0.01
 """The relative error of a known solution above which a matrix is too badly conditioned: two correct digits."""
 
 
+Scale = float | Tensor
+"""s > 0 of scaled deviations: one for all samples, or one for each, shape (sample,)."""
+
+
 @dataclass(frozen=True)
 class Differences:
     """The difference quotients of an invertible activation f, for any v and any scale s > 0.
@@ -36,53 +40,54 @@ class Differences:
         `inverse(layer, y, v, s)` returns [f⁻¹(y) − f⁻¹(y − s v)] / s.
     """
 
-    forward: Callable[[Any, Tensor, Tensor, Tensor, float], Tensor]
-    inverse: Callable[[Any, Tensor, Tensor, float], Tensor]
+    forward: Callable[[Any, Tensor, Tensor, Tensor, Scale], Tensor]
+    inverse: Callable[[Any, Tensor, Tensor, Scale], Tensor]
 
 
-def _scaled(function: Callable[[Tensor], Tensor], u: Tensor, scale: float) -> Tensor:
+def _scaled(function: Callable[[Tensor], Tensor], u: Tensor, scale: Scale) -> Tensor:
     """Return function(s u) / s of a function with function(u) = u + O(u²), also where s u underflows."""
     small = u * scale
     return torch.where(small.abs() < torch.finfo(u.dtype).tiny ** 0.5, u, function(small) / scale)
 
 
-def _bent(x: Tensor, v: Tensor, scale: float, above: float, below: float) -> Tensor:
+def _bent(x: Tensor, v: Tensor, scale: Scale, above: float, below: float) -> Tensor:
     """Return [f(x) − f(x − s v)] / s of f(x) = above · x for x > 0 and below · x elsewhere.
 
     The path of length v, in units of s, is split at the kink, and each part takes its slope.
     """
-    kink = x / max(scale, torch.finfo(x.dtype).tiny)
+    tiny = torch.finfo(x.dtype).tiny
+    kink = x / (scale.clamp_min(tiny) if isinstance(scale, Tensor) else max(scale, tiny))
     positive = torch.minimum(v - kink.clamp(max=0.0), kink.clamp(min=0.0))
     return torch.add(above * positive, v - positive, alpha=below)
 
 
-def _tanh_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: float) -> Tensor:
+def _tanh_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
     # tanh a − tanh b = tanh(a − b) (1 − tanh a tanh b)
     return _scaled(torch.tanh, v, scale) * (1.0 - y * torch.tanh(x - scale * v))
 
 
-def _tanh_inverse(layer: nn.Module, y: Tensor, v: Tensor, scale: float) -> Tensor:
+def _tanh_inverse(layer: nn.Module, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
     # artanh a − artanh b = artanh((a − b) / (1 − a b))
     return _scaled(torch.atanh, v / (1.0 - y * (y - scale * v)), scale)
 
 
-def _sigmoid_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: float) -> Tensor:
+def _sigmoid_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
     # sigmoid x = (1 + tanh(x/2)) / 2
     return 0.25 * _scaled(torch.tanh, v, 0.5 * scale) * (1.0 - (2.0 * y - 1.0) * torch.tanh(0.5 * (x - scale * v)))
 
 
-def _sigmoid_inverse(layer: nn.Module, y: Tensor, v: Tensor, scale: float) -> Tensor:
+def _sigmoid_inverse(layer: nn.Module, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
     # logit a − logit b = log(1 + (a − b) / (b (1 − a)))
     return _scaled(torch.log1p, v / ((y - scale * v) * (1.0 - y)), scale)
 
 
-def _softplus_forward(layer: nn.Softplus, x: Tensor, y: Tensor, v: Tensor, scale: float) -> Tensor:
+def _softplus_forward(layer: nn.Softplus, x: Tensor, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
     # log((1 + eᵃ) / (1 + eᵇ)) = log(1 + sigmoid(b) (eᵃ⁻ᵇ − 1))
     rise = _scaled(torch.expm1, layer.beta * v, scale)
     return _scaled(torch.log1p, torch.sigmoid(layer.beta * (x - scale * v)) * rise, scale) / layer.beta
 
 
-def _softplus_inverse(layer: nn.Softplus, y: Tensor, v: Tensor, scale: float) -> Tensor:
+def _softplus_inverse(layer: nn.Softplus, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
     # f⁻¹(a) = a + log(1 − e⁻ᵃ), and (1 − e⁻ᵃ) / (1 − e⁻ᵇ) = 1 ± e^(−min(a, b)) (1 − e^(−|a − b|)) / (1 − e⁻ᵇ)
     a, b, difference = layer.beta * y, layer.beta * (y - scale * v), layer.beta * v
     rise = _scaled(lambda u: -torch.expm1(-u), difference.abs(), scale).copysign(difference)
@@ -160,7 +165,7 @@ class LayerInverse(ABC):
         """Return the layer's input that gives `y`, where the forward pass read `x`."""
 
     @abstractmethod
-    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
+    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
         """Return [inverse(y) − inverse(y − s v)] / s at the forward pass, which read `x` and gave `y`."""
 
 
@@ -177,7 +182,7 @@ class _LinearInverse(LayerInverse):
     def value(self, y: Tensor, x: Tensor | None) -> Tensor:
         return self._factors.solve(y if self._bias is None else y - self._bias)
 
-    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
+    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
         return self._factors.solve(v)
 
 
@@ -196,7 +201,8 @@ class _ActivationInverse(LayerInverse):
         self._check_range(y)
         return self._inverse(self.layer, y)
 
-    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
+    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
+        scale = _beside(v, scale)
         self._check_range(y, y - scale * v)
         return self._differences.inverse(self.layer, y, v, scale)
 
@@ -222,7 +228,7 @@ class _FirstUnitsInverse(LayerInverse):
         assert x is not None, "needs_forward tells that it is needed"
         return torch.cat([y, x[..., self.layer.out_features :]], -1)
 
-    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
+    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
         padded = torch.zeros_like(x)
         padded[..., : self.layer.out_features] = v
         return padded
@@ -233,7 +239,7 @@ class _FlattenInverse(LayerInverse):
         assert x is not None, "needs_forward tells that it is needed"
         return y.reshape(x.shape)
 
-    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
+    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
         return v.reshape(x.shape)
 
 
@@ -249,9 +255,9 @@ class _CompoundInverse(LayerInverse):
     def value(self, y: Tensor, x: Tensor | None) -> Tensor:
         return torch.cat([own.value(*part) for own, *part in zip(self._inverses, *self._blocks(y, x), strict=True)])
 
-    def difference(self, v: Tensor, scale: float, x: Tensor, y: Tensor) -> Tensor:
-        parts = zip(self._inverses, *self._blocks(v, x, y), strict=True)
-        return torch.cat([own.difference(v, scale, x, y) for own, v, x, y in parts])
+    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
+        parts = zip(self._inverses, _blocks(scale, len(self._inverses)), *self._blocks(v, x, y), strict=True)
+        return torch.cat([own.difference(v, scale, x, y) for own, scale, v, x, y in parts])
 
     def _blocks(self, *values: Tensor | None) -> list[Sequence[Any]]:
         count = len(self._inverses)
@@ -306,7 +312,7 @@ class StageInverse:
             y = self._inverses[place].value(y, None if at is None else at[place])
         return y
 
-    def difference(self, v: Tensor, scale: float, at: Sequence[Tensor]) -> Tensor:
+    def difference(self, v: Tensor, scale: Scale, at: Sequence[Tensor]) -> Tensor:
         """Return [g⁻¹(ȳ) − g⁻¹(ȳ − s v)] / s, correct to rounding for every s > 0.
 
         Parameters
@@ -314,7 +320,7 @@ class StageInverse:
         v
             The scaled deviation, shaped like g's value, (sample, …).
         scale
-            s > 0.
+            s > 0, or one for each sample.
         at
             What the forward pass gave: the stage's input, then the value of each layer, ȳ the last.
 
@@ -328,7 +334,7 @@ class StageInverse:
         return v
 
 
-def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: float, at: Sequence[Tensor]) -> Tensor:
+def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at: Sequence[Tensor]) -> Tensor:
     """Return [g(x̄) − g(x̄ − s v)] / s of a stage g, correct to rounding for every s > 0.
 
     Parameters
@@ -338,21 +344,31 @@ def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: float, at:
     v
         The scaled deviation, shaped like g's input, (sample, …).
     scale
-        s > 0.
+        s > 0, or one for each sample.
     at
         What the forward pass gave: x̄, then the value of each layer.
     """
     for layer, x, y in zip(layers, at, at[1:], strict=False):
         if isinstance(layer, CompoundLayer):
-            parts = zip(layer.members, *(value.chunk(len(layer.members)) for value in (v, x, y)), strict=True)
-            v = torch.cat([forward_difference([member], v, scale, (x, y)) for member, v, x, y in parts])
+            count = len(layer.members)
+            parts = zip(layer.members, _blocks(scale, count), *(each.chunk(count) for each in (v, x, y)), strict=True)
+            v = torch.cat([forward_difference([member], v, scale, (x, y)) for member, scale, v, x, y in parts])
         elif isinstance(layer, nn.Linear):
             v = v @ layer.weight.detach().t()
         elif isinstance(layer, (FirstUnits, nn.Flatten)):
             v = layer(v)
         else:
-            v = DIFFERENCES[type(layer)].forward(layer, x, y, v, scale)
+            v = DIFFERENCES[type(layer)].forward(layer, x, y, v, _beside(v, scale))
     return v
+
+
+def _beside(v: Tensor, scale: Scale) -> Scale:
+    """Lay scales, one a sample, out so that they multiply v."""
+    return scale.view(-1, *[1] * (v.ndim - 1)) if isinstance(scale, Tensor) else scale
+
+
+def _blocks(scale: Scale, count: int) -> Sequence[Scale]:
+    return scale.chunk(count) if isinstance(scale, Tensor) else [scale] * count
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ one subclasses `Map` and defines `apply`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -115,6 +115,13 @@ class Map:
     def adjoint_to(self, other: Map) -> bool:
         """Tell whether this map is the transposed Jacobian of `other` at the live activity, as in a gradient flow."""
         return False
+
+    def stacked(self, others: Sequence[Map]) -> Map:
+        """Return the map that does with each block of the samples what one of `others` does.
+
+        A map whose numbers may differ from network to network returns one with all of them; by default, there are none.
+        """
+        return self
 
     def describe(self, source: str, target: str) -> str:
         """Return map(source) as it stands in an equation."""
@@ -429,6 +436,10 @@ class Modulated(Map):
 
     def reads(self, source: str, target: str) -> tuple[str, ...]:
         return self.map.reads(source, target)
+
+    def stacked(self, others: Sequence[Map]) -> Map:
+        inner = [other.map if isinstance(other, Modulated) else other for other in others]
+        return Modulated(self.map.stacked(inner), self.stage, self.power)
 
     def describe(self, source: str, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

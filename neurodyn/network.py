@@ -146,6 +146,19 @@ class Network:
         )
         return network
 
+    def with_dynamics(self, populations: Iterable[Population], couplings: Iterable[Coupling]) -> Network:
+        """Return the same network with other populations and couplings."""
+        return Network(
+            self.name,
+            populations,
+            couplings,
+            self.plasticity,
+            forward=self.forward,
+            loss=self.loss,
+            inference=self.inference,
+            observables=self.observables.values(),
+        )
+
     def structure(self, clamped: frozenset[str]) -> Structure:
         """Return the structure of the dynamics with the populations called `clamped` held."""
         if clamped not in self._structures:

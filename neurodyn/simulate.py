@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from neurodyn.network import Network
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.stacking import together
 from neurodyn.system import Inputs, System
 from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
 
@@ -27,7 +28,7 @@ SaveAt = int | Literal["steps"] | ArrayLike | None
 
 @torch.no_grad()
 def simulate(
-    network: Network,
+    network: Network | Sequence[Network],
     inputs: Inputs,
     targets: Tensor | None = None,
     *,
@@ -45,7 +46,9 @@ def simulate(
     Parameters
     ----------
     network
-        The declaration.
+        The declaration; or several that differ in weights, gains, leaks and time constants alone, such as those of
+        several seeds or values of γ. These run at once, stacked, each with the same data, up to what the solver's
+        tolerance allows as each would alone.
     inputs
         Shape (sample, units) or (sample, channel, row, column); a mapping by population where several are clamped to
         inputs; None where none is.
@@ -62,7 +65,7 @@ def simulate(
     record
         The populations and observables to record; by default all populations but those clamped to the inputs.
     store
-        A Zarr store (`….zarr`) to stream the trajectory to, in chunks, so that memory stays bounded.
+        A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
     initial
         Where populations start instead of where the declaration says, by name.
     until
@@ -74,8 +77,9 @@ def simulate(
     Returns
     -------
     xarray.Dataset
-        One variable a population, with dimensions `time`, `sample` and the population's own; the attributes tell what
-        ran and how it went (evaluations, steps, residual, converged).
+        One variable a population, with dimensions `time`, `sample` and the population's own, after a dimension
+        `network` where there are several; the attributes tell what ran and how it went (evaluations, steps, residual,
+        converged).
 
     Raises
     ------
@@ -84,6 +88,23 @@ def simulate(
     DivergenceError
         If the activity becomes non-finite.
     """
+    if isinstance(network, Sequence):
+        if store is not None:
+            raise ValueError("store: several networks run at once in memory alone; leave store out, or run one by one")
+        with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
+            run = simulate(
+                stacked,
+                repeated,
+                wanted,
+                duration=duration,
+                solver=solver,
+                save_at=save_at,
+                record=record,
+                initial=starts,
+                until=until,
+                progress=progress,
+            )
+        return _apart(run, network)
     positive("duration", duration)
     if solver is not None and not isinstance(solver, Solver):
         raise TypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
@@ -117,7 +138,7 @@ def simulate(
 
 @torch.no_grad()
 def equilibrium(
-    network: Network,
+    network: Network | Sequence[Network],
     inputs: Inputs,
     targets: Tensor | None = None,
     *,
@@ -159,12 +180,38 @@ def equilibrium(
     RuntimeWarning
         If the relaxation has not converged within `max_duration`.
     """
+    if isinstance(network, Sequence):
+        with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
+            found = equilibrium(
+                stacked, repeated, wanted, record=record, initial=starts, tolerance=tolerance, max_duration=max_duration
+            )
+        return _apart(found, network)
     positive("max_duration", max_duration)
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values).assign_attrs(run_attributes(system, report))
+
+
+def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
+    """Give a run of stacked networks a dimension `network`."""
+    samples = run.sizes["sample"] // len(networks)
+    own = run["sample"][:samples]
+    members = [
+        run.isel(sample=slice(first, first + samples)).assign_coords(sample=own)
+        for first in range(0, run.sizes["sample"], samples)
+    ]
+    places = xr.DataArray(np.arange(len(networks)), dims="network", name="network")
+    apart = xr.concat(members, places.assign_attrs(units="1", long_name="network"), coords="minimal", join="exact")
+    for name, variable in apart.data_vars.items():
+        for number in ("tau", "leak"):
+            values = {getattr(network[str(name)], number) for network in networks if number in variable.attrs}
+            variable.attrs.pop(number, None)
+            if len(values) == 1:
+                variable.attrs[number] = values.pop()
+    equations = dict.fromkeys(network.equations() for network in networks)
+    return apart.assign_attrs(run.attrs, equations="\n\n".join(equations))
 
 
 def _suitable(system: System, *, steps: bool) -> Solver:

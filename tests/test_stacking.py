@@ -1,0 +1,188 @@
+"""Several networks at once against each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+import neurodyn as nd
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
+from neurodyn.models import target_propagation as tp
+
+SIZES = [6, 5, 5, 3]
+
+
+def data(classes: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    return x, torch.randn(4, classes, generator=generator, dtype=torch.float64)
+
+
+def mlp(seed: int) -> nn.Sequential:
+    return nd.mlp(SIZES, weights="xavier", seed=seed, dtype=torch.float64)
+
+
+def circuits(gammas: Sequence[float], rule: Literal["itp", "gait"], seeds: Sequence[int]) -> list[nd.Network]:
+    towers = {
+        seed: tp.tower([6, 6, 6], outputs=3, weights="orthogonal", seed=seed, dtype=torch.float64) for seed in seeds
+    }
+    return [tp.weak_feedback(towers[seed], gamma=gamma, rule=rule) for gamma in gammas for seed in seeds]
+
+
+def pair(gain: float, tau: float, leak: float) -> nd.Network:
+    return nd.Network(
+        "pair",
+        populations=[
+            nd.Population("s", 6, clamp=nd.Input()),
+            nd.Population("a", 6, tau=tau, leak=leak, initial=0.5),
+            nd.Population("b", 6, tau=0.0, leak=leak),
+        ],
+        couplings=[
+            nd.Coupling("s", "a", gain=gain),
+            nd.Coupling("a", "b", gain=2.0),
+            nd.Coupling("b", "a", gain=-gain),
+        ],
+    )
+
+
+def each(run: Callable[[nd.Network | list[nd.Network]], xr.Dataset], networks: list[nd.Network]) -> None:
+    """Compare a run of all with runs of each."""
+    together = run(networks)
+    assert together.sizes["network"] == len(networks)
+    for place, network in enumerate(networks):
+        alone = run(network)
+        assert list(alone.data_vars) == list(together.data_vars)
+        for name, expected in alone.data_vars.items():
+            found = together[name].isel(network=place)
+            assert found.dims == expected.dims
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        ar.network,
+        lambda m: ar.network(m, feedback="learned", relaxation_derivative="live"),
+        lambda m: pc.network(m, steps="equilibrium"),
+    ],
+)
+def test_seeds(declare: Callable[[nn.Sequential], nd.Network]) -> None:
+    x, t = data()
+    networks = [declare(mlp(seed)) for seed in range(3)]
+    each(lambda n: nd.simulate(n, x, t, duration=3.0, solver=nd.RK4(0.1), save_at=4), networks)
+
+
+def test_the_default_solver_and_the_equilibrium_of_seeds() -> None:
+    x, t = data()
+    networks = [ar.network(mlp(seed)) for seed in range(3)]
+    each(lambda n: nd.simulate(n, x, t, duration=3.0, save_at=4), networks)
+    each(lambda n: nd.equilibrium(n, x, t), networks)
+    run = nd.simulate(networks, x, t, duration=3.0)
+    assert run.attrs["solver"] == "Exact(euler_step=None)"
+
+
+@pytest.mark.parametrize("rule", ["itp", "gait"])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_strengths_of_the_feedback(rule: Literal["itp", "gait"], seeds: Sequence[int]) -> None:
+    x, t = data()
+    networks = circuits([1e-3, 1e-2, 5e-2], rule, seeds)
+    each(lambda n: nd.equilibrium(n, x, t, tolerance=1e-12), networks)
+    each(lambda n: nd.simulate(n, x, t, duration=1.0, solver=nd.Heun(0.1), save_at=2), networks)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid, nn.Softplus, nn.LeakyReLU])
+def test_scales_of_each_activation(activation: type[nn.Module]) -> None:
+    x, t = data(6)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 6), activation(), nn.Linear(6, 6), nn.Flatten(), activation()).double()
+    networks = [tp.weak_feedback(module, gamma=gamma) for gamma in (1e-4, 1e-2)]
+    each(lambda n: nd.simulate(n, x, 0.5 + 0.01 * t, duration=1.0, solver=nd.Heun(0.1), save_at=2), networks)
+
+
+@pytest.mark.parametrize("solver", [nd.Euler(0.05), nd.Adaptive(rtol=1e-12, atol=1e-12), nd.Exact()])
+def test_gains_time_constants_and_leaks(solver: nd.Solver) -> None:
+    x, _ = data()
+    networks = [pair(0.3, 1.0, 1.0), pair(0.7, 2.0, 0.5), pair(-0.2, 0.8, 1.5)]
+    each(lambda n: nd.simulate(n, x, duration=2.0, solver=solver, save_at=3), networks)
+
+
+def test_steps_of_a_method_are_time_constants() -> None:
+    x, t = data()
+    module = mlp(0)
+
+    def slower(tau: float) -> nd.Network:
+        network = ar.network(module)
+        populations = [nd.Population(**{**vars(p), "tau": tau}) if p.tau else p for p in network.populations]
+        return network.with_dynamics(populations, network.couplings)
+
+    steps = np.array([0.1, 0.2, 0.5])
+    runs = nd.simulate([slower(1.0 / h) for h in steps], x, t, duration=20.0, solver=nd.Euler(1.0), save_at="steps")
+    for place, h in enumerate(steps):
+        alone = nd.simulate(ar.network(module), x, t, duration=20 * h, solver=nd.Euler(h), save_at="steps")
+        np.testing.assert_allclose(runs["x1"].isel(network=place), alone["x1"], rtol=1e-10, atol=1e-12)
+
+
+def run_from(x: Tensor, start: Tensor, network: nd.Network | list[nd.Network]) -> xr.Dataset:
+    return nd.simulate(network, x, duration=1.0, save_at=3, initial={"a": start})
+
+
+def test_own_starts_and_what_the_dataset_tells(tmp_path) -> None:
+    x, _ = data()
+    networks = [pair(0.3, 1.0, 1.0), pair(0.7, 1.0, 1.0)]
+    for start in (torch.ones(6, dtype=torch.float64), torch.rand(4, 6, dtype=torch.float64)):
+        each(partial(run_from, x, start), networks)
+    run = nd.simulate(networks, x, duration=1.0)
+    assert run["a"].dims == ("network", "time", "sample", "a_unit")
+    assert run["a"].attrs["tau"] == 1.0
+    assert all(network.equations() in run.attrs["equations"] for network in networks)
+    xr.testing.assert_identical(nd.load(nd.save(run, tmp_path / "run.nc")), run)
+
+
+def test_the_networks_stay_as_they_were() -> None:
+    x, t = data()
+    modules = [mlp(0), mlp(1)]
+    networks = [ar.network(module) for module in modules]
+    before = [[p.clone() for p in module.parameters()] for module in modules]
+    nd.simulate(networks, x, t, duration=1.0)
+    for module, expected in zip(modules, before, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(module.parameters(), expected, strict=True))
+    with torch.no_grad():
+        next(modules[0].parameters()).zero_()
+    assert next(modules[1].parameters()).abs().max() > 0
+
+
+class Own(nd.Map):
+    """A map with a number of its own."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def apply(self, source: Tensor) -> Tensor:
+        return self.factor * source
+
+
+def with_own(factor: float) -> nd.Network:
+    populations = [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 6)]
+    return nd.Network("own", populations, [nd.Coupling("s", "a", Own(factor))])
+
+
+def test_what_cannot_be_stacked_is_refused() -> None:
+    x, t = data()
+    with pytest.raises(ValueError, match="the second differs from the first in more than weights, gains"):
+        nd.simulate([ar.network(mlp(0)), pc.network(mlp(0), steps="equilibrium")], x, t, duration=1.0)
+    with pytest.raises(ValueError, match="in the second, population a differs among others from what it is alone"):
+        nd.simulate([with_own(1.0), with_own(2.0)], x, duration=1.0)
+    with pytest.raises(ValueError, match="an empty list"):
+        nd.equilibrium([], x, t)
+    with pytest.raises(TypeError, match="the list has a Sequential"):
+        nd.equilibrium([mlp(0)], x, t)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="store: several networks"):
+        nd.simulate([ar.network(mlp(0))], x, t, duration=1.0, store="run.zarr")
