@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_LARGE = 2_000_000
+_LARGE = 1_500_000
 """From how many multiplications on a product is given to oneDNN."""
 
 
