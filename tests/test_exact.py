@@ -244,6 +244,37 @@ def test_activity_is_differentiable_on_a_graph():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("leaks", [(2.0, 2.0, 2.0), (0.0, 1.0, 1.0), (0.3, 0.0, 4.0), (0.0, 0.0, 0.0)])
+def test_activity_is_differentiable_through_instantaneous_populations_and_at_any_rates(solver, leaks):
+    torch.manual_seed(1)
+    linear, affine = (nn.Linear(3, 3, dtype=torch.float64) for _ in range(2))
+    a, b, c = leaks
+    network = nd.Network(
+        "rates",
+        [
+            nd.Population("s", 3, clamp=nd.Input()),
+            nd.Population("a", 3, tau=2.0, leak=2.0 * a, initial=0.3),
+            nd.Population("i", 3, tau=0.0, leak=0.5),
+            nd.Population("j", 3, tau=0.0),
+            nd.Population("b", 3, tau=0.8, leak=0.8 * b, initial=0.5),
+            nd.Population("c", 3, leak=c),
+        ],
+        [
+            nd.Coupling("s", "a", nd.Forward(nn.Tanh())),
+            nd.Coupling("a", "i", nd.Forward(affine), gain=0.4),
+            nd.Coupling("s", "i", gain=0.7),
+            nd.Coupling("i", "j", gain=-0.5),
+            nd.Coupling("j", "b"),
+            nd.Coupling("b", "c", nd.Feedback(linear, "live")),
+            nd.Coupling("i", "c", gain=0.6),
+            nd.Coupling("a", "c", gain=0.3),
+        ],
+    )
+    by = [*linear.parameters(), *affine.parameters()]
+    assert_differentiable(solver, network, tensor(2, 3).requires_grad_(), by=by)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_activity_is_differentiable_by_where_populations_start(solver):
     torch.manual_seed(0)
     linear = nn.Linear(3, 2, dtype=torch.float64)

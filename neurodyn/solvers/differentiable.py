@@ -1,4 +1,4 @@
-"""The powers N^k e(0) of the closed form as functions, for `torch.autograd` to differentiate.
+"""The closed form as a function, for `torch.autograd` to differentiate.
 
 The solvers write into buffers, and take the weights as constants. Here the graph reaches back to the inputs, the
 targets, the starts, the parameters of every stage and the feedback weights.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import scipy.linalg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
@@ -28,7 +31,7 @@ class Differentiable:
     Parameters
     ----------
     system
-        The system, which has checked what follows; acyclic, of leaky dynamic populations.
+        The system, which has checked what follows; linear and acyclic.
     inputs, targets, initial
         What the system is bound to.
     """
@@ -65,16 +68,36 @@ class Differentiable:
         return {name: activity[name] for name in self._system.dynamic}
 
     def couple(self, deviation: Blocks) -> Blocks:
-        """Return N e, of a deviation e that is 0 where a population is absent; absent where it is 0."""
+        """Return N e, of a deviation e that is 0 where a population is absent; absent where it is 0.
+
+        The instantaneous populations pass it on.
+        """
+        network, instantaneous = self._system.network, self._system.instantaneous
+        passed = dict(deviation)
         coupled: Blocks = {}
-        for coupling in self._system.network.couplings:
-            if coupling.source in deviation:
-                term = self._through(coupling, deviation)
-                if not coupling.map.homogeneous:
-                    term = term - self._through(coupling, self._zeros)
-                before = coupled.get(coupling.target, self._zeros[coupling.target])
-                coupled[coupling.target] = before + coupling.gain / self._system.network[coupling.target].tau * term
+        for name in (*instantaneous, *self._system.dynamic):
+            divisor = network[name].leak if name in instantaneous else network[name].tau
+            terms = []
+            for coupling in network.into(name):
+                if coupling.source in passed:
+                    term = self._through(coupling, passed)
+                    if not coupling.map.homogeneous:
+                        term = term - self._through(coupling, self._zeros)
+                    terms.append(coupling.gain / divisor * term)
+            if terms:
+                (passed if name in instantaneous else coupled)[name] = sum(terms, self._zeros[name])
         return coupled
+
+    def drive(self) -> Blocks:
+        """Return b of dx/dt = A x + b, what the clamps and the maps' offsets make of a state of 0."""
+        network, instantaneous = self._system.network, self._system.instantaneous
+        activity = {**self._zeros, **self._clamped}
+        driven: Blocks = {}
+        for name in (*instantaneous, *self._system.dynamic):
+            divisor = network[name].leak if name in instantaneous else network[name].tau
+            terms = [coupling.gain / divisor * self._through(coupling, activity) for coupling in network.into(name)]
+            (activity if name in instantaneous else driven)[name] = sum(terms, self._zeros[name])
+        return driven
 
     def _through(self, coupling: Coupling, activity: Mapping[str, Tensor]) -> Tensor:
         map_, source = coupling.map, activity[coupling.source]
@@ -86,6 +109,62 @@ class Differentiable:
         if type(map_).apply is Map.apply:
             raise ValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
         return map_.apply(source)
+
+
+def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.float64], step: float | None) -> Blocks:
+    """Return the activity, shape (time, sample, …), of an acyclic linear system whose populations have rates λ_i.
+
+    With N_ij what j passes on to i, and b the drive, the activity is a sum over the ways through the network::
+
+        x_i(t) = Σ f[−λ_j, …, −λ_i] N_i… ⋯ N_…j x_j(0) + Σ f[0, −λ_j, …, −λ_i] N_i… ⋯ N_…j b_j
+
+    with the divided differences f[…] of f(z) = e^{zt}, or (1 + hz)^n for n Euler steps. They do not depend on the order
+    of the rates, so that ways that meet the same ones are added up.
+
+    Parameters
+    ----------
+    system, traced
+        The system, and its differentiable parts.
+    times
+        The times.
+    step
+        The Euler step h; None for the flow.
+    """
+    network = system.network
+    rates = {name: network[name].leak / network[name].tau for name in system.dynamic}
+    drive = traced.drive()
+    parts: dict[str, dict[tuple[float, ...], Tensor]] = {name: {} for name in system.dynamic}
+    activity: Blocks = {}
+    for name in (name for name in system.structure.order or () if name in rates):
+        _add(parts[name], (rates[name],), traced.start[name])
+        _add(parts[name], (0.0, rates[name]), drive[name])
+        activity[name] = drive[name].new_zeros(len(times), *drive[name].shape)
+        for met, block in parts[name].items():
+            weights = torch.as_tensor(_divided_differences(met, times, step), dtype=system.dtype, device=system.device)
+            activity[name] = activity[name] + torch.tensordot(weights[:, None], block[None], 1)
+            for target, passed in traced.couple({name: block}).items():
+                _add(parts[target], (*met, rates[target]), passed)
+    return activity
+
+
+def _add(parts: dict[tuple[float, ...], Tensor], met: tuple[float, ...], block: Tensor) -> None:
+    key = tuple(sorted(met))
+    parts[key] = parts[key] + block if key in parts else block
+
+
+def _divided_differences(
+    rates: tuple[float, ...], times: NDArray[np.float64], step: float | None
+) -> NDArray[np.float64]:
+    """Return f[−λ_0, …, −λ_k] at each time, the corner of f of a bidiagonal matrix (Opitz' theorem)."""
+    matrix = np.diag(-np.array(rates)) + np.eye(len(rates), k=1)
+    if step is None:
+        values = scipy.linalg.expm(times[:, None, None] * matrix)
+    else:
+        values = np.stack(
+            [np.linalg.matrix_power(np.eye(len(rates)) + step * matrix, round(time / step)) for time in times]
+        )
+    corner: NDArray[np.float64] = values[:, 0, -1]
+    return corner
 
 
 class _Point(StagePoint):

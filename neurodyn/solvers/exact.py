@@ -14,7 +14,7 @@ from torch import Tensor
 from neurodyn.checks import positive
 from neurodyn.network import Network
 from neurodyn.solvers.base import DivergenceError, Progress, Recorder, Report, Solver, Until
-from neurodyn.solvers.differentiable import Differentiable
+from neurodyn.solvers.differentiable import Differentiable, of_several_rates
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
 from neurodyn.system import Inputs, State, System
@@ -137,7 +137,7 @@ class Exact(Solver):
         Parameters
         ----------
         network
-            A linear, acyclic network of dynamic populations that share one rate leak/τ > 0.
+            A linear, acyclic network.
         inputs, targets, initial
             As for `neurodyn.simulate`.
         times
@@ -160,12 +160,13 @@ class Exact(Solver):
         with torch.no_grad():
             system = System(network, inputs, targets, initial=initial)
         rate = system.structure.rate
-        if not rate or system.instantaneous:
+        if not (system.structure.linear and system.structure.acyclic):
             raise ValueError(
-                f"network {network.name!r} has no differentiable closed form: that takes a linear, acyclic network of "
-                "dynamic populations that share one rate leak/τ > 0"
+                f"network {network.name!r} has no differentiable closed form: that takes a linear, acyclic network"
             )
         traced = Differentiable(system, inputs, targets, initial or {})
+        if not rate:
+            return of_several_rates(system, traced, moments, self.euler_step)
         fixed = traced.equilibrium()
         activity = {name: block.expand(len(moments), *block.shape) for name, block in fixed.items()}
         power = {name: traced.start[name] - block for name, block in fixed.items()}

@@ -42,7 +42,9 @@ class LinearPart:
         moving
             The dynamic populations of x that may not be 0; all if None.
         """
-        silent = self._free - self._active(moving) if moving is not None else ()
+        silent = self._free - self._active(moving) if moving is not None else frozenset()
+        if self._offset is not None:
+            silent = silent.difference(self._system.instantaneous)  # which pass offsets on
         self._system.couple(state, out, silent)
         if self._offset is not None:
             out.flat.sub_(self._offset)
