@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def launched(device: torch.device | str = "cpu") -> Iterator[torch.device]:
         yield device
     finally:
         distributed.destroy_process_group()
+        gc.collect()  # or a cycle holds the group to the exit, whose threads then abort the process now and then
 
 
 class Processes:
