@@ -42,7 +42,7 @@ def launched(device: torch.device | str = "cpu") -> Iterator[torch.device]:
         yield device
     finally:
         distributed.destroy_process_group()
-        gc.collect()  # or a cycle holds the group to the exit, whose threads then abort the process now and then
+        gc.collect()  # without it, a process on one core is now and then aborted as it exits
 
 
 class Processes:
