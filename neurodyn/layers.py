@@ -150,8 +150,9 @@ class LinearPoint(LayerPoint):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
-        self.weight = layer.weight.detach()
-        self.bias = None if layer.bias is None else layer.bias.detach()
+        weight, bias = layer.weight, layer.bias
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach()
         self._transposed = self.weight.t()
 
     def forward(self, x: Tensor) -> Tensor:

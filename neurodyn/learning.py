@@ -148,7 +148,7 @@ def learn(
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        state = system.initial_state()
+        state = system.new_state()
         system.sweep(state)
         return state, None
     if duration is None:

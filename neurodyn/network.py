@@ -99,6 +99,16 @@ class Network:
                 f"{len(self.inputs)}"
             )
         self.instantaneous_order = self._order_instantaneous()
+        self.stages: tuple[Stage, ...] = tuple(
+            dict.fromkeys(
+                [
+                    *self.forward,
+                    *(stage for c in self.couplings for stage in c.map.stages),
+                    *(r.stage for r in self.plasticity),
+                ]
+            )
+        )
+        """Every stage that the network uses, each once."""
         self._structures: dict[frozenset[str], Structure] = {}
         self._starts: dict[tuple[frozenset[str], frozenset[str]], Start] = {}
         self._schedules: dict[tuple[frozenset[str], frozenset[str], int], Schedule] = {}
@@ -112,16 +122,6 @@ class Network:
     def inputs(self) -> tuple[str, ...]:
         """The names of the populations clamped to the inputs."""
         return tuple(p.name for p in self.populations if isinstance(p.clamp, Input))
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """Every stage that the network uses, each once."""
-        stages = [
-            *self.forward,
-            *(stage for c in self.couplings for stage in c.map.stages),
-            *(r.stage for r in self.plasticity),
-        ]
-        return tuple(dict.fromkeys(stages))
 
     def __getitem__(self, name: str) -> Population:
         """Return the population called `name`."""

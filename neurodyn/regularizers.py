@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from neurodyn.checks import positive
+from neurodyn.products import linear
 
 
 class Regularizer(ABC):
@@ -61,10 +62,10 @@ class Orthogonality(Regularizer):
 
     def gradient(self, weights: Tensor) -> Tensor:
         overlaps = self._overlaps(weights)
-        return (overlaps @ weights.flatten(1)).mul_(4.0 * self.strength).view_as(weights)
+        return linear(overlaps, weights.flatten(1).t()).mul_(4.0 * self.strength).view_as(weights)
 
     def _overlaps(self, weights: Tensor) -> Tensor:
         """Return the inner products of different rows, (W Wᵀ) ⊙ (J − I)."""
         rows = weights.flatten(1)
-        products = rows @ rows.t()
+        products = linear(rows, rows)
         return products - products.diagonal().diag_embed()

@@ -190,7 +190,7 @@ class Stage:
             raise ValueError(
                 f"stage {self.name} ({self.label}) does not take an input of {shapes} a sample: {error}"
             ) from error
-        if value.ndim < 2 or len(value) != len(x[0]):
+        if value.ndim < 2 or value.shape[0] != x[0].shape[0]:
             shapes = " and ".join(str(tuple(each.shape)) for each in x)
             raise ValueError(
                 f"stage {self.name} ({self.label}) makes {tuple(value.shape)} of the shape {shapes}; the first axis "
@@ -403,7 +403,7 @@ class ForwardPass:
 
 def _plain(x: Tensor) -> Tensor:
     """Lay a tensor out as a population's activity is: a convolution's rounding depends on the strides of its input."""
-    return x.contiguous().flatten().view(x.shape)
+    return x.contiguous() if x.ndim == 2 else x.contiguous().flatten().view(x.shape)
 
 
 def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -300,10 +301,8 @@ class System:
         instantaneous
             At which of the instantaneous populations to look; at all if None.
         """
-        total = state.flat.sum()
-        for name in self.instantaneous if instantaneous is None else instantaneous:
-            total = total + state.activity[name].sum()
-        return bool(torch.isfinite(total))
+        names = self.instantaneous if instantaneous is None else instantaneous
+        return sums_are_finite([state.flat, *(state.activity[name] for name in names)])
 
     def first_bad(self, state: State) -> str | None:
         """Name the first population whose activity is not finite; None if all are."""
@@ -349,7 +348,7 @@ class System:
                 f"population {population.name}: {what} has the shape {tuple(value.shape)}, and the population "
                 f"{(self.samples, *shape)}: (sample, units…)"
             )
-        if len(value) != self.samples:
+        if value.shape[0] != self.samples:
             raise ValueError(
                 f"population {population.name}: {what} has {len(value)} samples, and the run has {self.samples}"
             )
@@ -457,9 +456,7 @@ def _common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.d
 
 
 def _check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
-    # One sum a tensor and one look at the result, so that a GPU is waited for once; the culprit is sought only then.
-    total = torch.stack([tensor.detach().sum() for _, tensor in tensors]).sum()
-    if bool(torch.isfinite(total)):
+    if sums_are_finite([tensor for _, tensor in tensors]):
         return
     for what, tensor in tensors:
         bad = int((~torch.isfinite(tensor)).sum())
@@ -467,6 +464,14 @@ def _check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
             raise ValueError(
                 f"network {network!r}: {what} has {bad} values that are NaN or infinite; all must be finite"
             )
+
+
+def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
+    sums = [tensor.sum() for tensor in tensors]
+    if sums and sums[0].is_cuda:
+        return bool(torch.isfinite(torch.stack(sums)).all())  # waits for the GPU once
+    return all(math.isfinite(each.item()) for each in sums)
 
 
 def _samples(
@@ -480,11 +485,11 @@ def _samples(
             counts[f"initial value of population {name}"] = tensor
     samples: int | None = None
     for what, tensor in counts.items():
-        if tensor.ndim < 2 or len(tensor) == 0:
+        if tensor.ndim < 2 or tensor.shape[0] == 0:
             raise ValueError(
                 f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
             )
-        if samples is not None and len(tensor) != samples:
+        if samples is not None and tensor.shape[0] != samples:
             raise ValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
-        samples = len(tensor)
+        samples = tensor.shape[0]
     return 1 if samples is None else samples
