@@ -30,21 +30,27 @@ class Line:
         The largest error of each way whose result can be checked, against a reference in double precision.
     tolerance
         What the error of "neurodyn" must not exceed.
+    pause
+        Seconds before each way, for another process' threads to fall asleep, which spin for a while after their work.
     """
 
     name: str
     ways: Mapping[str, Callable[[], object]]
     errors: Mapping[str, float] = field(default_factory=dict)
     tolerance: float = np.inf
+    pause: float = 0.0
 
     def beside(self, peers: Sequence[Peer]) -> Line:
         """Return the line with peers' ways as well."""
+        if not peers:
+            return self
         ways = {name: way for name, way, _ in peers}
-        return replace(self, ways={**self.ways, **ways}, errors={**self.errors, **{n: e for n, _, e in peers}})
+        errors = {name: error for name, _, error in peers}
+        return replace(self, ways={**self.ways, **ways}, errors={**self.errors, **errors}, pause=0.05)
 
 
 def rounds(
-    ways: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 3
+    ways: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 3, pause: float = 0.0
 ) -> dict[str, NDArray[np.float64]]:
     """Time every way once a round, after one round that does not count.
 
@@ -56,6 +62,8 @@ def rounds(
         About how long to go on.
     least
         How many rounds at least.
+    pause
+        Seconds before each way.
 
     Returns
     -------
@@ -69,6 +77,7 @@ def rounds(
     while len(next(iter(times.values()))) < least or time.perf_counter() < end:
         for name, way in ways.items():
             _wait()
+            time.sleep(pause)
             begin = time.perf_counter()
             way()
             _wait()
