@@ -85,8 +85,11 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
             break
         for name in step.advance:
             system.evaluate(name, state, slope.activity[name], step.silent)
-        for name in step.advance:
-            state.activity[name].add_(slope.activity[name], alpha=inference.step)
+        if len(step.advance) == len(system.dynamic):
+            state.flat.add_(slope.flat, alpha=inference.step)
+        else:
+            for name in step.advance:
+                state.activity[name].add_(slope.activity[name], alpha=inference.step)
         system.points.expire(step.advance)
     return unfinished
 

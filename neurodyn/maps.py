@@ -70,6 +70,10 @@ class Term(ABC):
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Add gain · map(source) to `out`, shaped like the target."""
 
+    def value(self, activity: Activity) -> Tensor | None:
+        """Return map(source), shaped like the target, where it is at hand as a tensor of its own; None elsewhere."""
+        return None
+
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Write gain · map(source) into `out`."""
         self.add(activity, out.zero_(), gain)
@@ -173,6 +177,9 @@ class _IdentityTerm(Term):
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(activity[self._source], alpha=gain)
 
+    def value(self, activity: Activity) -> Tensor:
+        return activity[self._source]
+
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         if gain == 1.0:
             out.copy_(activity[self._source])
@@ -232,7 +239,11 @@ class _ForwardTerm(Term):
         self._stage, self._points, self._source = stage, points, source
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        self._points.live(self._stage, self._source, activity).add_value(out, gain)
+        out.add_(self.value(activity), alpha=gain)
+
+    def value(self, activity: Activity) -> Tensor:
+        # With the very bits of the forward pass: a population in balance must stay so exactly.
+        return self._points.live(self._stage, self._source, activity).value
 
 
 class Feedback(_OfStage):

@@ -263,10 +263,6 @@ class StagePoint:
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()
 
-    def add_value(self, out: Tensor, gain: float) -> None:
-        """Add gain · g(x) to `out`, with the very bits of `value`: a population in balance must stay so exactly."""
-        out.add_(self.value, alpha=gain)
-
     def feedback(self, v: Tensor, argument: int = 0) -> Tensor:
         """Return Jᵀ v, where J = ∂g/∂x at the operating point and `v` is shaped like g(x)."""
         out = torch.zeros_like(self._inputs[argument])

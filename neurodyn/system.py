@@ -60,20 +60,42 @@ class _Equation:
                 torch.mul(activity[self.name], -self.leak, out=out)
             else:
                 torch.add(self.constant, activity[self.name], alpha=-self.leak, out=out)
-        elif self.constant is not None:
-            out.copy_(self.constant)
         else:
-            for term, gain, source in terms:
-                if source not in silent:
-                    term.assign(activity, out, gain)
-                    break
-            else:
-                out.zero_()
+            self._begin(terms, activity, out, silent)
         for term, gain, source in terms:
             if source not in silent:
                 term.add(activity, out, gain)
         if self.scale != 1.0:
             out.mul_(self.scale)
+
+    def _begin(
+        self,
+        terms: Iterator[tuple[Term, float, str | None]],
+        activity: Mapping[str, Tensor],
+        out: Tensor,
+        silent: Collection[str],
+    ) -> None:
+        """Write the constant and the first terms into `out`, two at once where they are at hand as tensors."""
+        first = self.constant
+        for term, gain, source in terms:
+            if source in silent:
+                continue
+            value = term.value(activity)
+            if first is None and gain == 1.0 and value is not None:
+                first = value
+                continue
+            if first is None:
+                term.assign(activity, out, gain)
+            elif value is not None:
+                torch.add(first, value, alpha=gain, out=out)
+            else:
+                out.copy_(first)
+                term.add(activity, out, gain)
+            return
+        if first is None:
+            out.zero_()
+        else:
+            out.copy_(first)
 
 
 class System:
