@@ -8,10 +8,11 @@ differs among the members has a factor for each.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,12 @@ from neurodyn.maps import Activity, Identity, Map, OperatingPoints, Term
 from neurodyn.network import Network
 from neurodyn.parts import Coupling, Population
 from neurodyn.stages import Stage
-from neurodyn.system import Inputs, System
+from neurodyn.system import Inputs, State, System
 
 _TOLERANCE = 1e-2
 """How far, relative to its size, a member's first velocity may be from its own."""
+_ASIDE = 1e-2
+"""How far beside the start, in units of activity, the velocities are compared too."""
 
 
 class Stacked(CompoundLayer):
@@ -143,7 +146,8 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
 def stack_networks(networks: Sequence[Network]) -> Network:
     """Return the declaration that the networks share, with stacked layers and feedback weights in place of theirs.
 
-    What all have in common, as networks declared for one module do, stays as it is.
+    What all have in common, as networks declared for one module do, stays as it is. An observable is read off each
+    member's samples by its own function.
 
     Parameters
     ----------
@@ -158,10 +162,21 @@ def stack_networks(networks: Sequence[Network]) -> Network:
         for layers in zip(*(stage.layers for stage in stages), strict=True):
             if id(layers[0]) not in replaced and layers[0].state_dict():
                 replaced[id(layers[0])] = layers[0] if len(set(layers)) == 1 else Stacked(layers)
+    for observables in zip(*(network.observables.values() for network in networks), strict=True):
+        own = _observed_apart([observable.value for observable in observables])
+        replaced[id(observables[0])] = replace(observables[0], value=own)
     for weights in zip(*(network.feedback_parameters() for network in networks), strict=True):
         tensors = [tensor for _, tensor in weights]
         replaced[id(tensors[0])] = nn.Parameter(stack(tensors), requires_grad=tensors[0].requires_grad)
     return copy.deepcopy(networks[0], replaced)
+
+
+def _observed_apart(values: Sequence[Callable[[Activity], Tensor]]) -> Callable[[Activity], Tensor]:
+    def value(activity: Activity) -> Tensor:
+        parts = {name: tensor.chunk(len(values)) for name, tensor in activity.items()}
+        return torch.cat([own({name: part[i] for name, part in parts.items()}) for i, own in enumerate(values)])
+
+    return value
 
 
 @contextmanager
@@ -203,10 +218,10 @@ def together(
     everything = {tensor for network in networks for tensor in _tensors(network)}
     repeated = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in alone[0].data.inputs.items()}
     targets = None if targets is None else targets.repeat(count, *[1] * (targets.ndim - 1))
-    starts = {
-        name: value.repeat(count, *[1] * (value.ndim - 1)) if value.ndim > len(alone[0].shapes[name]) else value
-        for name, value in (initial or {}).items()
-    }
+    # Where no data tell the number of samples, the start of a population does.
+    started = initial or (() if repeated or targets is not None else alone[0].dynamic[:1])
+    own = alone[0].initial_state().activity
+    starts = {name: own[name].repeat(count, *[1] * (own[name].ndim - 1)) for name in started}
     try:
         network = _with_factors(stack_networks(networks), networks)
         _check_alike(alone, System(network, repeated, targets, initial=starts))
@@ -229,7 +244,7 @@ def _signature(network: Network) -> tuple[object, ...]:
     return (
         [(p.name, p.shape, p.role, str(p.clamp), str(p.initial)) for p in network.populations],
         [(str(c), type(c.map)) for c in network.couplings],
-        [(stage.symbol, stage.label) for stage in network.stages],
+        [(stage.symbol, [repr(layer) for layer in stage.layers]) for stage in network.stages],
         list(network.observables),
     )
 
@@ -321,24 +336,45 @@ class _SharedTerm(Term):
 
 
 def _check_alike(alone: Sequence[System], stacked: System) -> None:
-    """Refuse networks whose start or first velocity differs stacked from what it is alone."""
+    """Refuse networks whose start or velocity differs stacked from what it is alone."""
+    count = len(alone)
     state, slope = stacked.initial_state(), stacked.new_state()
+    states = [(system, system.initial_state(), system.new_state()) for system in alone]
     stacked.field(state, slope)
-    for place, system in enumerate(alone):
-        own_state, own_slope = system.initial_state(), system.new_state()
+    for place, (system, own_state, own_slope) in enumerate(states):
         system.field(own_state, own_slope)
-        pairs = [(own_state, state, p.name) for p in system.network.populations]
-        pairs += [(own_slope, slope, name) for name in system.dynamic]
-        for own, all_of_them, name in pairs:
-            expected = own.activity[name]
-            found = all_of_them.activity[name].chunk(len(alone))[place]
-            allowed = _TOLERANCE * expected.norm() + torch.finfo(system.dtype).eps ** 0.75 * expected.numel() ** 0.5
-            if expected.is_floating_point() and not bool((expected - found).norm() <= allowed):
-                raise ValueError(
-                    f"network: in the {_ordinal(place + 1)}, population {name} differs among others from what it is "
-                    "alone: a part of the network looks at several samples, draws random numbers, or holds numbers of "
-                    "its own; run it by itself"
-                )
+        for population in system.network.populations:
+            _compare(system, own_state, state, population.name, place, count)
+        for name in system.dynamic:
+            _compare(system, own_slope, slope, name, place, count)
+    # Where all is 0 much looks alike, so a little beside the start the velocities are compared again.
+    for name in stacked.dynamic:
+        shape = stacked.shapes[name]
+        aside = torch.arange(stacked.samples // count * prod(shape), dtype=stacked.dtype, device=stacked.device)
+        aside = aside.cos_().mul_(_ASIDE).view(-1, *shape)
+        state.activity[name].add_(aside.repeat(count, *[1] * len(shape)))
+        for _, own_state, _ in states:
+            own_state.activity[name].add_(aside)
+    try:
+        for system, own_state, own_slope in states:
+            system.field(own_state, own_slope)
+    except ValueError:  # a member cannot be there, e.g. outside the values that an activation takes
+        return
+    stacked.field(state, slope)
+    for place, (system, _, own_slope) in enumerate(states):
+        for name in system.dynamic:
+            _compare(system, own_slope, slope, name, place, count)
+
+
+def _compare(system: System, own: State, all_of_them: State, name: str, place: int, count: int) -> None:
+    expected, found = own.activity[name], all_of_them.activity[name].chunk(count)[place]
+    allowed = _TOLERANCE * expected.norm() + torch.finfo(system.dtype).eps ** 0.75 * expected.numel() ** 0.5
+    if expected.is_floating_point() and not bool((expected - found).norm() <= allowed):
+        raise ValueError(
+            f"network: in the {_ordinal(place + 1)}, population {name} differs among others from what it is alone: a "
+            "part of the network looks at several samples, draws random numbers, or holds numbers of its own; run it "
+            "by itself"
+        )
 
 
 def _ordinal(place: int) -> str:

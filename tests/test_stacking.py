@@ -186,3 +186,50 @@ def test_what_cannot_be_stacked_is_refused() -> None:
         nd.equilibrium([mlp(0)], x, t)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="store: several networks"):
         nd.simulate([ar.network(mlp(0))], x, t, duration=1.0, store="run.zarr")
+
+
+def test_each_observable_is_read_with_the_own_weights_of_its_network() -> None:
+    x, t = data()
+    networks = [ar.network(mlp(seed)) for seed in range(3)]
+    each(lambda n: nd.simulate(n, x, t, duration=3.0, save_at=4, record=["x1", "energy"]), networks)
+
+
+@pytest.mark.parametrize("start", [None, torch.tensor([1.0, 2.0])])
+def test_networks_without_data(start: Tensor | None) -> None:
+    def decay(gain: float) -> nd.Network:
+        return nd.Network("decay", [nd.Population("x", 2, initial=0.5)], [nd.Coupling("x", "x", gain=gain)])
+
+    initial = None if start is None else {"x": start}
+    for gains in ([-1.0, -2.0], [-1.0, -1.0]):
+        run = nd.simulate([decay(gain) for gain in gains], None, duration=1.0, save_at=2, initial=initial)
+        for place, gain in enumerate(gains):
+            expected = (0.5 * torch.ones(2) if start is None else start) * np.exp(gain - 1.0)
+            np.testing.assert_allclose(run["x"][place, -1, 0], expected, rtol=1e-5)
+
+
+class _Power(nd.Map):
+    def __init__(self, exponent: float) -> None:
+        self.exponent = exponent
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x.abs() ** self.exponent
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        lambda: [_Power(1.0), _Power(2.0)],
+        lambda: [nd.Forward(nn.LeakyReLU(slope)) for slope in (0.1, 0.5)],
+    ],
+)
+def test_a_difference_that_a_start_at_rest_hides_is_refused(maps: Callable[[], list[nd.Map]]) -> None:
+    networks = [
+        nd.Network(
+            "chain",
+            [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 6), nd.Population("b", 6)],
+            [nd.Coupling("s", "a"), nd.Coupling("a", "b", map_)],
+        )
+        for map_ in maps()
+    ]
+    with pytest.raises(ValueError, match="run it by itself"):
+        nd.simulate(networks, data()[0], duration=1.0)
