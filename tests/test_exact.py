@@ -331,3 +331,25 @@ def test_where_there_is_no_differentiable_closed_form_it_is_refused():
     inverse = nd.Network("inverse", populations, [nd.Coupling("a", "b", nd.Inverse(nn.Linear(2, 2)))])
     with pytest.raises(ValueError, match=r"coupling a → b: Inverse has no differentiable closed form"):
         nd.Exact().activity(inverse, None, times=[1.0])
+
+
+def test_activity_of_several_rates_keeps_its_digits_early_in_a_deep_network():
+    depth, gain, times = 40, 20.0, [0.0, 0.1, 1.0, 5.0]
+    rates = np.linspace(0.5, 2.0, depth)
+    names = [f"x{place}" for place in range(depth)]
+    network = nd.Network(
+        "chain",
+        [nd.Population("s", 1, clamp=nd.Input())]
+        + [nd.Population(name, 1, leak=rate) for name, rate in zip(names, rates, strict=True)],
+        [nd.Coupling("s", names[0])] + [nd.Coupling(a, b, gain=gain) for a, b in zip(names, names[1:], strict=False)],
+    )
+    # e^{At} = e^{-2t} e^{(A + 2)t}, of which the Taylor series has no negative term, so that every entry keeps its digits.
+    shifted = np.diag(np.append(2.0, 2.0 - rates)) + np.diag(np.append(1.0, np.full(depth - 1, gain)), k=-1)
+    found = nd.Exact().activity(network, torch.ones(1, 1, dtype=torch.float64), times=times)
+    for place, time in enumerate(times):
+        term = total = np.eye(depth + 1)[0]
+        for n in range(1, 1000):
+            term = shifted @ term * (time / n)
+            total = total + term
+        expected = np.exp(-2.0 * time) * total[1:]
+        np.testing.assert_allclose([float(found[name][place]) for name in names], expected, rtol=1e-9)

@@ -156,15 +156,16 @@ def _divided_differences(
     rates: tuple[float, ...], times: NDArray[np.float64], step: float | None
 ) -> NDArray[np.float64]:
     """Return f[−λ_0, …, −λ_k] at each time, the corner of f of a bidiagonal matrix (Opitz' theorem)."""
-    matrix = np.diag(-np.array(rates)) + np.eye(len(rates), k=1)
+    decay, shift = np.diag(-np.array(rates)), np.eye(len(rates), k=1)
     if step is None:
-        values = scipy.linalg.expm(times[:, None, None] * matrix)
-    else:
-        values = np.stack(
-            [np.linalg.matrix_power(np.eye(len(rates)) + step * matrix, round(time / step)) for time in times]
-        )
-    corner: NDArray[np.float64] = values[:, 0, -1]
-    return corner
+        # Where t < k the corner would be lost beside the other entries; weighted by (k/t)^k it is not.
+        k = len(rates) - 1
+        above = np.maximum(times, k)
+        values = scipy.linalg.expm(times[:, None, None] * decay + above[:, None, None] * shift)
+        corner: NDArray[np.float64] = values[:, 0, -1] * (times / np.maximum(above, 1.0)) ** k
+        return corner
+    iterate = np.eye(len(rates)) + step * (decay + shift)
+    return np.array([np.linalg.matrix_power(iterate, round(time / step))[0, -1] for time in times])
 
 
 class _Point(StagePoint):
