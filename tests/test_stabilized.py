@@ -107,3 +107,39 @@ def test_a_run_leaves_the_state_at_its_end_and_counts_every_evaluation(monkeypat
     assert report.time == 2.0
     expected = nd.simulate(network, x, t, duration=2.0, solver=nd.Stabilized(), save_at=[2.0])["x1"].values[0]
     np.testing.assert_array_equal(state.activity["x1"].numpy(), expected)
+
+
+class _Root(nd.Map):
+    def apply(self, x):
+        return torch.sqrt(1.0 - x)
+
+
+def test_a_field_that_ends_beside_the_state_is_left_to_the_step_control():
+    network = nd.Network("root", [nd.Population("x", 1, leak=0.0)], [nd.Coupling("x", "x", _Root(), gain=-1.0)])
+    start = {"x": torch.ones(1, 1, dtype=torch.float64)}
+    run = nd.simulate(network, None, duration=1.0, solver=nd.Stabilized(), initial=start)
+    np.testing.assert_array_equal(run["x"], 1.0)
+
+
+class _Square(nd.Map):
+    def apply(self, x):
+        return x * x
+
+
+@pytest.mark.parametrize("solver", [nd.Stabilized(), nd.Adaptive()])
+@pytest.mark.parametrize("start", [1e19, 1e30])
+def test_a_slope_that_overflows_at_the_start_is_told(solver, start):
+    network = nd.Network("square", [nd.Population("x", 2, initial=start, leak=0.0)], [nd.Coupling("x", "x", _Square())])
+    with pytest.raises(nd.DivergenceError, match="population x"):
+        nd.simulate(network, None, duration=1.0, solver=solver)
+
+
+def test_bfloat16():
+    stage = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
+    rest = {"duration": 1.0, "solver": nd.Stabilized(rtol=0.04, atol=0.04), "save_at": 2}
+
+    def run(dtype):
+        network = nd.Network("b", [nd.Population("x", 3)], [nd.Coupling("x", "x", nd.Forward(stage.to(dtype)))])
+        return nd.simulate(network, None, initial={"x": torch.ones(1, 3, dtype=dtype)}, **rest)["x"]
+
+    np.testing.assert_allclose(run(torch.float32), run(torch.bfloat16), atol=0.05)

@@ -66,6 +66,8 @@ class Stepper(ABC):
         scale = self.atol + self.rtol * self.x.flat.abs()
         slope = self.slope.flat
         d0, d1 = self._norm(self.x.flat / scale), self._norm(slope / scale)
+        if not math.isfinite(d1):
+            return min(1e-6, duration)
         h = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
         h = min(h, duration)
         torch.add(self.x.flat, slope, alpha=h, out=self.y.flat)

@@ -79,14 +79,16 @@ class _ChebyshevStepper(Stepper):
         scale = math.sqrt(torch.finfo(x.dtype).eps) * max(float(torch.linalg.vector_norm(x)), 1.0)
         hessenberg = np.zeros((_MOST_DIRECTIONS + 1, _MOST_DIRECTIONS))
         probe, image = self._stages[0], self._stages[1]
-        radius = 0.0
+        radius, largest, vectors = 0.0, 0, np.ones((1, 1))
         for k in range(_MOST_DIRECTIONS):
             torch.add(x, basis[k], alpha=scale, out=probe.flat)
             self.evaluate(probe, image)
             rest = (image.flat - slope).div_(scale)
             overlaps = basis[: k + 1] @ rest
+            if not bool(torch.isfinite(overlaps).all()):
+                break  # F ends beside x, which the step control has to find out
             rest.addmv_(basis[: k + 1].t(), overlaps, alpha=-1.0)
-            hessenberg[: k + 1, k] = overlaps.cpu()
+            hessenberg[: k + 1, k] = overlaps.double().cpu()
             hessenberg[k + 1, k] = torch.linalg.vector_norm(rest)
             values, vectors = np.linalg.eig(hessenberg[: k + 1, : k + 1])
             largest = int(np.abs(values).argmax())
@@ -95,7 +97,7 @@ class _ChebyshevStepper(Stepper):
             if uncertain <= 0.1 * radius:
                 break
             basis[k + 1] = rest / hessenberg[k + 1, k]
-        self._direction = basis[: k + 1].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
+        self._direction = basis[: len(vectors)].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
         return 1.1 * float(radius)
 
     def attempt(self, h: float) -> float:
