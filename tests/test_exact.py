@@ -1,5 +1,7 @@
 """The closed form, against loops, adaptive integration and dense matrix exponentials."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -341,9 +343,9 @@ def test_activity_of_several_rates_keeps_its_digits_early_in_a_deep_network():
         "chain",
         [nd.Population("s", 1, clamp=nd.Input())]
         + [nd.Population(name, 1, leak=rate) for name, rate in zip(names, rates, strict=True)],
-        [nd.Coupling("s", names[0])] + [nd.Coupling(a, b, gain=gain) for a, b in zip(names, names[1:], strict=False)],
+        [nd.Coupling("s", names[0])] + [nd.Coupling(a, b, gain=gain) for a, b in pairwise(names)],
     )
-    # e^{At} = e^{-2t} e^{(A + 2)t}, of which the Taylor series has no negative term, so that every entry keeps its digits.
+    # e^{At} = e^{-2t} e^{(A + 2)t}, of which the Taylor series has no negative term: every entry keeps its digits.
     shifted = np.diag(np.append(2.0, 2.0 - rates)) + np.diag(np.append(1.0, np.full(depth - 1, gain)), k=-1)
     found = nd.Exact().activity(network, torch.ones(1, 1, dtype=torch.float64), times=times)
     for place, time in enumerate(times):
