@@ -313,18 +313,9 @@ class System:
             for name in holding.get(read, ()):
                 self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
-    def seems_finite(self, state: State, instantaneous: Collection[str] | None = None) -> bool:
-        """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled.
-
-        Parameters
-        ----------
-        state
-            The state.
-        instantaneous
-            At which of the instantaneous populations to look; at all if None.
-        """
-        names = self.instantaneous if instantaneous is None else instantaneous
-        return sums_are_finite([state.flat, *(state.activity[name] for name in names)])
+    def seems_finite(self, state: State) -> bool:
+        """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
+        return sums_are_finite([state.flat, *(state.activity[name] for name in self.instantaneous)])
 
     def first_bad(self, state: State) -> str | None:
         """Name the first population whose activity is not finite; None if all are."""

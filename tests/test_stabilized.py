@@ -143,3 +143,23 @@ def test_bfloat16():
         return nd.simulate(network, None, initial={"x": torch.ones(1, 3, dtype=dtype)}, **rest)["x"]
 
     np.testing.assert_allclose(run(torch.float32), run(torch.bfloat16), atol=0.05)
+
+
+@pytest.mark.parametrize("solver", [nd.Stabilized(), nd.Adaptive()])
+def test_an_overflow_that_saturates_where_it_is_read_is_told(solver):
+    network = nd.Network(
+        "saturated",
+        [
+            nd.Population("s", 2, clamp=nd.Input()),
+            nd.Population("x", 2, initial=1.0),
+            nd.Population("a", 2, tau=0.0),
+            nd.Population("b", 2),
+        ],
+        [
+            nd.Coupling("s", "x", gain=10.0),
+            nd.Coupling("x", "a", gain=1e38),
+            nd.Coupling("a", "b", nd.Forward(torch.nn.Tanh())),
+        ],
+    )
+    with pytest.raises(nd.DivergenceError, match="population a became non-finite"):
+        nd.simulate(network, torch.ones(1, 2), duration=3.0, solver=solver)
