@@ -12,6 +12,7 @@ from torch import Tensor
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
+from neurodyn.solvers import fixed
 
 needs_compiler = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="torch.compile needs a C++ compiler"
@@ -70,6 +71,16 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so() -> None:
     with pytest.warns(RuntimeWarning, match="network 'rounded' cannot be compiled, and runs as it is"):
         found = nd.simulate(network, None, duration=5.0, solver=nd.Euler(0.1, compile=True), save_at=[5.0])
     np.testing.assert_array_equal(found["x"], expected["x"])
+
+
+def test_an_error_of_the_compiler_without_words_is_a_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mute(*args: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(fixed, "_compiled_steps", lambda network: mute)
+    network, x, t = predictive()
+    with pytest.warns(RuntimeWarning, match="NotImplementedError"):
+        nd.simulate(network, x, t, duration=5.0, solver=nd.Euler(0.1, compile=True), save_at=[5.0])
 
 
 def test_nothing_is_compiled_where_every_step_is_saved() -> None:

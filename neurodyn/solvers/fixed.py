@@ -172,7 +172,7 @@ class FixedStep(Solver):
         try:
             _compiled_steps(system.network)(self, system, state, slopes, work)
         except Exception as error:  # whatever the compiler raises
-            reason = str(error).strip().splitlines()[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
                 f"compile: network {system.network.name!r} cannot be compiled, and runs as it is ({reason})",
                 RuntimeWarning,
