@@ -215,7 +215,7 @@ def together(
             )
     alone = [System(network, inputs, targets, initial=initial) for network in networks]
     count = len(networks)
-    everything = {tensor for network in networks for tensor in _tensors(network)}
+    memory = {tensor: tensor.data for network in networks for tensor in _tensors(network)}
     repeated = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in alone[0].data.inputs.items()}
     targets = None if targets is None else targets.repeat(count, *[1] * (targets.ndim - 1))
     # Where no data tell the number of samples, the start of a population does.
@@ -227,8 +227,8 @@ def together(
         _check_alike(alone, System(network, repeated, targets, initial=starts))
         yield network, repeated, targets, starts
     finally:
-        for tensor in everything:
-            tensor.data = tensor.data.clone()
+        for tensor, own_memory in memory.items():
+            tensor.data = own_memory
 
 
 def _tensors(network: Network) -> Iterator[Tensor]:
@@ -242,7 +242,7 @@ def _tensors(network: Network) -> Iterator[Tensor]:
 def _signature(network: Network) -> tuple[object, ...]:
     """Return what networks have in common that can be stacked; what it misses, `_check_alike` finds."""
     return (
-        [(p.name, p.shape, p.role, str(p.clamp), str(p.initial)) for p in network.populations],
+        [(p.name, p.shape, p.role, p.tau == 0, str(p.clamp), str(p.initial)) for p in network.populations],
         [(str(c), type(c.map)) for c in network.couplings],
         [(stage.symbol, [repr(layer) for layer in stage.layers]) for stage in network.stages],
         list(network.observables),

@@ -233,3 +233,26 @@ def test_a_difference_that_a_start_at_rest_hides_is_refused(maps: Callable[[], l
     ]
     with pytest.raises(ValueError, match="run it by itself"):
         nd.simulate(networks, data()[0], duration=1.0)
+
+
+def test_weights_stay_views_of_what_they_were_views_of() -> None:
+    modules = [mlp(seed) for seed in range(2)]
+    flat = torch.zeros(30, dtype=torch.float64)
+    modules[0][0].weight.data = flat.view(5, 6)
+    nd.simulate([ar.network(module) for module in modules], *data(), duration=1.0)
+    flat.fill_(2.0)
+    assert bool((modules[0][0].weight == 2.0).all())
+
+
+@pytest.mark.parametrize("taus", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_held_population_instantaneous_in_one_network_alone_is_refused(taus: Sequence[float]) -> None:
+    networks = [
+        nd.Network(
+            "held",
+            [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 6, tau=tau, clamp=nd.Target(optional=True))],
+            [nd.Coupling("s", "a")],
+        )
+        for tau in taus
+    ]
+    with pytest.raises(ValueError, match="the second differs from the first"):
+        nd.simulate(networks, data()[0], duration=1.0)
