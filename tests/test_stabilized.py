@@ -136,11 +136,12 @@ def test_a_slope_that_overflows_at_the_start_is_told(solver, start):
 
 def test_bfloat16():
     stage = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
-    rest = {"duration": 1.0, "solver": nd.Stabilized(rtol=0.04, atol=0.04), "save_at": 2}
+    solver = nd.Stabilized(rtol=0.04, atol=0.04)
 
     def run(dtype):
         network = nd.Network("b", [nd.Population("x", 3)], [nd.Coupling("x", "x", nd.Forward(stage.to(dtype)))])
-        return nd.simulate(network, None, initial={"x": torch.ones(1, 3, dtype=dtype)}, **rest)["x"]
+        start = {"x": torch.ones(1, 3, dtype=dtype)}
+        return nd.simulate(network, None, duration=1.0, solver=solver, save_at=2, initial=start)["x"]
 
     np.testing.assert_allclose(run(torch.float32), run(torch.bfloat16), atol=0.05)
 

@@ -238,10 +238,11 @@ def test_a_difference_that_a_start_at_rest_hides_is_refused(maps: Callable[[], l
 def test_weights_stay_views_of_what_they_were_views_of() -> None:
     modules = [mlp(seed) for seed in range(2)]
     flat = torch.zeros(30, dtype=torch.float64)
-    modules[0][0].weight.data = flat.view(5, 6)
+    weight = next(modules[0].parameters())
+    weight.data = flat.view(5, 6)
     nd.simulate([ar.network(module) for module in modules], *data(), duration=1.0)
     flat.fill_(2.0)
-    assert bool((modules[0][0].weight == 2.0).all())
+    assert torch.equal(weight, torch.full_like(weight, 2.0))
 
 
 @pytest.mark.parametrize("taus", [(0.0, 1.0), (1.0, 0.0)])
