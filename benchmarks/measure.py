@@ -30,15 +30,16 @@ class Line:
         The largest error of each way whose result can be checked, against a reference in double precision.
     tolerance
         What the error of "neurodyn" must not exceed.
-    pause
-        Seconds before each way, for another process' threads to fall asleep, which spin for a while after their work.
+    warm
+        Whether each way runs once, uncounted, before each time that counts: after another process, whose threads spin
+        for a while and whose data fill the caches, the first run is slower than the next.
     """
 
     name: str
     ways: Mapping[str, Callable[[], object]]
     errors: Mapping[str, float] = field(default_factory=dict)
     tolerance: float = np.inf
-    pause: float = 0.0
+    warm: bool = False
 
     def beside(self, peers: Sequence[Peer]) -> Line:
         """Return the line with peers' ways as well."""
@@ -46,11 +47,11 @@ class Line:
             return self
         ways = {name: way for name, way, _ in peers}
         errors = {name: error for name, _, error in peers}
-        return replace(self, ways={**self.ways, **ways}, errors={**self.errors, **errors}, pause=0.05)
+        return replace(self, ways={**self.ways, **ways}, errors={**self.errors, **errors}, warm=True)
 
 
 def rounds(
-    ways: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 3, pause: float = 0.0
+    ways: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 3, warm: bool = False
 ) -> dict[str, NDArray[np.float64]]:
     """Time every way once a round, after one round that does not count.
 
@@ -62,8 +63,8 @@ def rounds(
         About how long to go on.
     least
         How many rounds at least.
-    pause
-        Seconds before each way.
+    warm
+        Whether each way runs once, uncounted, before each time that counts.
 
     Returns
     -------
@@ -76,8 +77,9 @@ def rounds(
     end = time.perf_counter() + seconds
     while len(next(iter(times.values()))) < least or time.perf_counter() < end:
         for name, way in ways.items():
+            if warm:
+                way()
             _wait()
-            time.sleep(pause)
             begin = time.perf_counter()
             way()
             _wait()

@@ -51,7 +51,7 @@ def main(options: Options) -> xr.Dataset:
     rows: list[Row] = []
     with _peers(options.device) as peers:
         for line in tqdm([line.beside(peers.get(line.name, [])) for line in lines], desc="lines", disable=None):
-            rows += _rows(line, rounds(line.ways, seconds=options.seconds, pause=line.pause))
+            rows += _rows(line, rounds(line.ways, seconds=options.seconds, warm=line.warm))
     table = _table(rows)
     growth = _growth(options)
     options.out.mkdir(parents=True, exist_ok=True)

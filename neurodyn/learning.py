@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neurodyn.bound import Inputs
 from neurodyn.checks import positive
 from neurodyn.inference import infer
 from neurodyn.losses import per_sample
@@ -17,7 +18,7 @@ from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.stages import StagePoint
-from neurodyn.system import Inputs, State, System
+from neurodyn.system import State, System
 
 
 @dataclass(frozen=True)

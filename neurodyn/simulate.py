@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from neurodyn.bound import Inputs
 from neurodyn.checks import positive
 from neurodyn.network import Network
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.stacking import together
-from neurodyn.system import Inputs, System
+from neurodyn.system import System
 from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
 
 SaveAt = int | Literal["steps"] | ArrayLike | None

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from neurodyn.bound import Inputs
 from neurodyn.layers import CompoundLayer, LayerPoint, LinearPoint, layer_point
 from neurodyn.maps import Activity, Identity, Map, OperatingPoints, Term
 from neurodyn.network import Network
 from neurodyn.parts import Coupling, Population
 from neurodyn.stages import Stage
-from neurodyn.system import Inputs, State, System
+from neurodyn.system import State, System
 
 _TOLERANCE = 1e-2
 """How far, relative to its size, a member's first velocity may be from its own."""

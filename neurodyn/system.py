@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
+from neurodyn.bound import (
+    Inputs,
+    check_finite,
+    check_integers,
+    check_targets,
+    common_kind,
+    count_samples,
+    inputs_by_name,
+    of_integers,
+    sums_are_finite,
+)
 from neurodyn.causality import Schedule, Symbol, input_of
-from neurodyn.drives import Data, Drive, Input
+from neurodyn.drives import Data, Drive
 from neurodyn.maps import Identity, OperatingPoints, Term
 from neurodyn.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.parts import Population
 from neurodyn.stages import ForwardPass
-
-Inputs = Tensor | Mapping[str, Tensor] | None
-"""The tensor for the one population clamped to `Input()`, one a population by name, or None where there is none."""
 
 
 class State:
@@ -138,8 +145,8 @@ class System:
         self._initial = dict(initial or {})
         for stage in network.stages:
             stage.check()
-        by_name = _inputs_by_name(network, inputs)
-        indices = {name for name in by_name if _of_integers(network[name].clamp)}
+        by_name = inputs_by_name(network, inputs)
+        indices = {name for name in by_name if of_integers(network[name].clamp)}
         given = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
         if targets is not None:
             given["targets"] = targets
@@ -149,17 +156,17 @@ class System:
                     f"initial value of population {name}: it is instantaneous, and equals its input; leave it out"
                 )
             given[f"initial value of population {name}"] = tensor
-        _check_targets(network, targets)
-        self.dtype, self.device = _common_kind(network, given)
+        check_targets(network, targets)
+        self.dtype, self.device = common_kind(network, given)
         for name in indices:
-            _check_integers(name, by_name[name], self.device)
-        self.samples = _samples(network, by_name, targets, self._initial)
+            check_integers(name, by_name[name], self.device)
+        self.samples = count_samples(network, by_name, targets, self._initial)
         for name, tensor in by_name.items():
             self._block(network[name], tensor, "input")  # before a stage meets a shape that is not for it
         forward = None
         if network.forward:
             forward = ForwardPass(network.forward, by_name[network.inputs[0]].detach())
-            _check_finite(network.name, [("output of the forward pass", forward.output)])
+            check_finite(network.name, [("output of the forward pass", forward.output)])
             if targets is not None and targets.shape != forward.output.shape:
                 raise ValueError(
                     f"targets have the shape {tuple(targets.shape)}, and the network's output has "
@@ -384,125 +391,3 @@ class System:
         if population.tau == 0:
             return _Equation(population.name, 1.0 / population.leak, 0.0, constant, terms)
         return _Equation(population.name, 1.0 / population.tau, population.leak, constant, terms)
-
-
-def _inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
-    names = network.inputs
-    if inputs is None:
-        inputs = {}
-    elif not isinstance(inputs, Mapping):
-        if len(names) != 1:
-            raise ValueError(
-                f"network {network.name!r} has {len(names)} populations clamped to inputs "
-                f"({', '.join(names) or 'none'}); "
-                + ("give a mapping {population: tensor}" if names else "give None as its inputs")
-            )
-        inputs = {names[0]: inputs}
-    unknown = [name for name in inputs if name not in names]
-    missing = [name for name in names if name not in inputs]
-    if unknown:
-        raise ValueError(
-            f"inputs name {', '.join(unknown)}; the populations clamped to inputs are {', '.join(names) or 'none'}"
-        )
-    if missing:
-        raise ValueError(
-            f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
-        )
-    return dict(inputs)
-
-
-def _check_targets(network: Network, targets: Tensor | None) -> None:
-    drives = [
-        (p.name, d)
-        for p in network.populations
-        for d in (p.clamp, p.initial)
-        if isinstance(d, Drive) and d.reads_targets
-    ]
-    needing = [(name, drive) for name, drive in drives if not drive.optional]
-    if targets is None and needing:
-        raise ValueError(f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given")
-    if targets is not None and not drives and not network.forward:
-        raise ValueError(f"network {network.name!r} uses no targets; leave them out")
-
-
-def _of_integers(drive: Drive | None) -> bool:
-    return isinstance(drive, Input) and drive.integer
-
-
-def _check_integers(population: str, tensor: Tensor, device: torch.device) -> None:
-    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
-        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
-    if tensor.device != device:
-        raise ValueError(
-            f"inputs of population {population} are on {tensor.device}, and the rest is on {device}; bring both to one "
-            "device with .to()"
-        )
-
-
-def _common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
-    tensors: list[tuple[str, Tensor]] = []
-    for stage in network.stages:
-        tensors += [(f"a weight of stage {stage.name}", p.detach()) for p in stage.parameters]
-    tensors += [(f"the feedback weights of stage {name}", p.detach()) for name, p in network.feedback_parameters()]
-    for what, tensor in given.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
-        tensors.append((what, tensor))
-    if not tensors:
-        return torch.get_default_dtype(), torch.empty(0).device
-    first, reference = tensors[0]
-    for what, tensor in tensors:
-        if not tensor.is_floating_point():
-            kind = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
-            raise TypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
-        if tensor.dtype != reference.dtype:
-            raise TypeError(
-                f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
-            )
-        if tensor.device != reference.device:
-            raise ValueError(
-                f"{what} is on {tensor.device} and {first} on {reference.device}; bring both to one device with .to()"
-            )
-    _check_finite(network.name, tensors)
-    return reference.dtype, reference.device
-
-
-def _check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
-    if sums_are_finite([tensor for _, tensor in tensors]):
-        return
-    for what, tensor in tensors:
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise ValueError(
-                f"network {network!r}: {what} has {bad} values that are NaN or infinite; all must be finite"
-            )
-
-
-def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
-    sums = [tensor.sum() for tensor in tensors]
-    if sums and sums[0].is_cuda:
-        return bool(torch.isfinite(torch.stack(sums)).all())  # waits for the GPU once
-    return all(math.isfinite(each.item()) for each in sums)
-
-
-def _samples(
-    network: Network, inputs: Mapping[str, Tensor], targets: Tensor | None, initial: Mapping[str, Tensor]
-) -> int:
-    counts = {f"inputs of population {name}": tensor for name, tensor in inputs.items()}
-    if targets is not None:
-        counts["targets"] = targets
-    for name, tensor in initial.items():
-        if tensor.shape != network[name].shape:
-            counts[f"initial value of population {name}"] = tensor
-    samples: int | None = None
-    for what, tensor in counts.items():
-        if tensor.ndim < 2 or tensor.shape[0] == 0:
-            raise ValueError(
-                f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
-            )
-        if samples is not None and tensor.shape[0] != samples:
-            raise ValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
-        samples = tensor.shape[0]
-    return 1 if samples is None else samples

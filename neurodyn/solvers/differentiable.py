@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
+from neurodyn.bound import Inputs
 from neurodyn.drives import Data, Drive
 from neurodyn.maps import Feedback, Forward, Map
 from neurodyn.parts import Coupling
 from neurodyn.stages import ForwardPass, Source, Stage, StagePoint, sources
-from neurodyn.system import Inputs, System
+from neurodyn.system import System
 
 Blocks = dict[str, Tensor]
 """Activity by population, shape (sample, …)."""

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 from torch import Tensor
 
+from neurodyn.bound import Inputs
 from neurodyn.checks import positive
 from neurodyn.network import Network
 from neurodyn.solvers.base import DivergenceError, Progress, Recorder, Report, Solver, Until
 from neurodyn.solvers.differentiable import Differentiable, of_several_rates
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
-from neurodyn.system import Inputs, State, System
+from neurodyn.system import State, System
 
 _SHORT = 16
 """Up to how many populations the powers of the coupling stay within single precision without scaling."""

@@ -66,7 +66,7 @@ class _ChebyshevStepper(Stepper):
     def _spectral_radius(self) -> float:
         """Estimate ρ on the Krylov space of differences of F, from where the last estimate ended.
 
-        Arnoldi's iteration takes fewer evaluations than the power iteration of Sommeijer et al., §2.4.
+        Arnoldi's iteration takes fewer evaluations than Sommeijer et al.'s power iteration.
         """
         known = self.system.structure.spectral_bound
         if known is not None:
@@ -116,7 +116,7 @@ class _ChebyshevStepper(Stepper):
         return scaled
 
     def _chebyshev(self, h: float, stages: int) -> None:
-        """Write x(t + h) into y, by the recursion of Sommeijer et al., eqs. 2.2–2.4."""
+        """Write x(t + h) into y, by the three-term recursion of Sommeijer et al."""
         w0 = 1.0 + _DAMPING / stages**2
         root = math.sqrt(w0 * w0 - 1.0)
         argument = stages * math.log(w0 + root)
@@ -146,7 +146,7 @@ class _ChebyshevStepper(Stepper):
             b1, b2 = b, b1
 
     def growth(self, h: float, error: float) -> float:
-        """Predict the next step from how the last two and their errors compare (Sommeijer et al., §2.3)."""
+        """Predict the next step from how the last two and their errors compare, as Sommeijer et al. do."""
         before, self._before = self._before, (h, error)
         trend = 1.0 if before is None else h / before[0] * (before[1] / error) ** (1 / self.error_order)
         return float(0.8 * trend * error ** (-1 / self.error_order))

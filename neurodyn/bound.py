@@ -1,0 +1,182 @@
+"""What a network is bound to, checked at the door: inputs, targets and starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from neurodyn.drives import Drive, Input
+from neurodyn.network import Network
+
+Inputs = Tensor | Mapping[str, Tensor] | None
+"""The tensor for the one population clamped to `Input()`, one a population by name, or None where there is none."""
+
+
+def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
+    """Return the inputs by population.
+
+    Raises
+    ------
+    ValueError
+        If a population that is clamped to inputs is missing, or another is named.
+    """
+    names = network.inputs
+    if inputs is None:
+        inputs = {}
+    elif not isinstance(inputs, Mapping):
+        if len(names) != 1:
+            raise ValueError(
+                f"network {network.name!r} has {len(names)} populations clamped to inputs "
+                f"({', '.join(names) or 'none'}); "
+                + ("give a mapping {population: tensor}" if names else "give None as its inputs")
+            )
+        inputs = {names[0]: inputs}
+    unknown = [name for name in inputs if name not in names]
+    missing = [name for name in names if name not in inputs]
+    if unknown:
+        raise ValueError(
+            f"inputs name {', '.join(unknown)}; the populations clamped to inputs are {', '.join(names) or 'none'}"
+        )
+    if missing:
+        raise ValueError(
+            f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
+        )
+    return dict(inputs)
+
+
+def check_targets(network: Network, targets: Tensor | None) -> None:
+    """Refuse targets that nothing reads, and their absence where a drive needs them.
+
+    Raises
+    ------
+    ValueError
+        If it is so.
+    """
+    drives = [
+        (p.name, d)
+        for p in network.populations
+        for d in (p.clamp, p.initial)
+        if isinstance(d, Drive) and d.reads_targets
+    ]
+    needing = [(name, drive) for name, drive in drives if not drive.optional]
+    if targets is None and needing:
+        raise ValueError(f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given")
+    if targets is not None and not drives and not network.forward:
+        raise ValueError(f"network {network.name!r} uses no targets; leave them out")
+
+
+def of_integers(drive: Drive | None) -> bool:
+    """Tell whether a drive takes integers, such as the indices of an embedding."""
+    return isinstance(drive, Input) and drive.integer
+
+
+def check_integers(population: str, tensor: Tensor, device: torch.device) -> None:
+    """Refuse inputs of integers that are none, or lie on another device than the rest.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is so.
+    """
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
+        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
+    if tensor.device != device:
+        raise ValueError(
+            f"inputs of population {population} are on {tensor.device}, and the rest is on {device}; bring both to one "
+            "device with .to()"
+        )
+
+
+def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
+    """Return the dtype and the device that weights and data share.
+
+    Raises
+    ------
+    TypeError
+        If something is no floating-point tensor, or of another dtype.
+    ValueError
+        If something is on another device, or not finite.
+    """
+    tensors: list[tuple[str, Tensor]] = []
+    for stage in network.stages:
+        tensors += [(f"a weight of stage {stage.name}", p.detach()) for p in stage.parameters]
+    tensors += [(f"the feedback weights of stage {name}", p.detach()) for name, p in network.feedback_parameters()]
+    for what, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
+        tensors.append((what, tensor))
+    if not tensors:
+        return torch.get_default_dtype(), torch.empty(0).device
+    first, reference = tensors[0]
+    for what, tensor in tensors:
+        if not tensor.is_floating_point():
+            kind = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
+            raise TypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
+        if tensor.dtype != reference.dtype:
+            raise TypeError(
+                f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
+            )
+        if tensor.device != reference.device:
+            raise ValueError(
+                f"{what} is on {tensor.device} and {first} on {reference.device}; bring both to one device with .to()"
+            )
+    check_finite(network.name, tensors)
+    return reference.dtype, reference.device
+
+
+def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
+    """Refuse tensors, each with its description, that are not finite.
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
+    if sums_are_finite([tensor for _, tensor in tensors]):
+        return
+    for what, tensor in tensors:
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise ValueError(
+                f"network {network!r}: {what} has {bad} values that are NaN or infinite; all must be finite"
+            )
+
+
+def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
+    sums = [tensor.sum() for tensor in tensors]
+    if sums and not sums[0].is_cpu:
+        return bool(torch.isfinite(torch.stack(sums)).all())  # waits for the device once
+    return all(math.isfinite(each.item()) for each in sums)
+
+
+def count_samples(
+    network: Network, inputs: Mapping[str, Tensor], targets: Tensor | None, initial: Mapping[str, Tensor]
+) -> int:
+    """Return how many samples all that is given has; 1 where nothing tells.
+
+    Raises
+    ------
+    ValueError
+        If something has another number, or no axis for samples.
+    """
+    counts = {f"inputs of population {name}": tensor for name, tensor in inputs.items()}
+    if targets is not None:
+        counts["targets"] = targets
+    for name, tensor in initial.items():
+        if tensor.shape != network[name].shape:
+            counts[f"initial value of population {name}"] = tensor
+    samples: int | None = None
+    for what, tensor in counts.items():
+        if tensor.ndim < 2 or tensor.shape[0] == 0:
+            raise ValueError(
+                f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
+            )
+        if samples is not None and tensor.shape[0] != samples:
+            raise ValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
+        samples = tensor.shape[0]
+    return 1 if samples is None else samples
