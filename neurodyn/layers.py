@@ -17,7 +17,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
 from neurodyn.modules import FirstUnits
-from neurodyn.products import add_linear, linear
+from neurodyn.kernels import add_linear, linear, tanh
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         lambda f, y: y,
     ),
     nn.Tanh: Activation(
-        lambda f, x, out: torch.tanh(x, out=out),
+        lambda f, x, out: tanh(x, out),
         lambda f, x, y: torch.addcmul(y.new_ones(()), y, y, value=-1.0),
         lambda f, y: torch.atanh(y),
         (-1.0, 1.0),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurodyn import products
+from neurodyn import kernels
 
 SHAPES = [(64, 300, 300), (7, 600, 500), (300, 64, 784), (1, 2000, 1100), (2, 3, 4)]
 
@@ -41,12 +41,12 @@ def spread(matrix: Tensor) -> Tensor:
 def test_layouts_and_sizes_give_the_product(sizes, of_x, of_weight):
     x, weight, bias = matrices(*sizes)
     expected = x.double() @ weight.double().t() + bias.double()
-    found = products.linear(of_x(x), of_weight(weight), bias)
+    found = kernels.linear(of_x(x), of_weight(weight), bias)
     rounding = 3e-7 * (x.abs().double() @ weight.abs().double().t() + bias.abs()).max()
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() <= rounding
     out = torch.ones_like(found)
-    products.add_linear(of_x(x), of_weight(weight), out, -2.0)
+    kernels.add_linear(of_x(x), of_weight(weight), out, -2.0)
     assert (out - (1.0 - 2.0 * (expected - bias))).abs().max() <= 4 * rounding
 
 
@@ -54,7 +54,7 @@ def test_layouts_and_sizes_give_the_product(sizes, of_x, of_weight):
 def test_a_matrix_of_one_repeated_row(expanded):
     x, weight, _ = matrices(64, 300, 300)
     x, weight = (x[:1].expand(64, 300), weight) if expanded == "x" else (x, weight[:1].expand(300, 300))
-    found = products.linear(x, weight)
+    found = kernels.linear(x, weight)
     assert (found - x.double() @ weight.double().t()).abs().max() <= 1e-4
 
 
@@ -62,16 +62,16 @@ def test_a_matrix_of_one_repeated_row(expanded):
 def test_switched_off_it_is_pytorchs_own_product():
     x, weight, bias = matrices(64, 300, 300)
     with torch.backends.mkldnn.flags(enabled=False):
-        assert torch.equal(products.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
+        assert torch.equal(kernels.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
 
 
 def test_double_precision_keeps_its_digits():
     x, weight, bias = (value.double() for value in matrices(64, 300, 300))
-    assert torch.equal(products.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
+    assert torch.equal(kernels.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_it_is_the_same_product():
     x, weight, bias = matrices(64, 300, 300)
-    compiled = torch.compile(products.linear, backend="aot_eager", fullgraph=True)
-    assert torch.equal(compiled(x, weight, bias), products.linear(x, weight, bias))
+    compiled = torch.compile(kernels.linear, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x, weight, bias), kernels.linear(x, weight, bias))
