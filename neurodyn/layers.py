@@ -17,6 +17,8 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
 from neurodyn.modules import FirstUnits
+
+aten = torch.ops.aten
 from neurodyn.kernels import add_linear, linear, tanh
 
 
@@ -28,8 +30,8 @@ class Activation:
     ----------
     value
         `value(layer, x, out)` returns f(x), written to `out` unless that is None.
-    derivative
-        `derivative(layer, x, y)` returns f'(x), given y = f(x).
+    feedback
+        `feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x).
     inverse
         `inverse(layer, y)` returns f⁻¹(y); None when f has no inverse.
     range
@@ -37,7 +39,7 @@ class Activation:
     """
 
     value: Callable[[Any, Tensor, Tensor | None], Tensor]
-    derivative: Callable[[Any, Tensor, Tensor], Tensor]
+    feedback: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
     inverse: Callable[[Any, Tensor], Tensor] | None = None
     range: tuple[float, float] = (-float("inf"), float("inf"))
 
@@ -45,34 +47,33 @@ class Activation:
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Identity: Activation(
         lambda f, x, out: x,
-        lambda f, x, y: torch.ones_like(x),
+        lambda f, x, y, v: v,
         lambda f, y: y,
     ),
     nn.Tanh: Activation(
         lambda f, x, out: tanh(x, out),
-        lambda f, x, y: torch.addcmul(y.new_ones(()), y, y, value=-1.0),
+        lambda f, x, y, v: aten.tanh_backward(v, y),
         lambda f, y: torch.atanh(y),
         (-1.0, 1.0),
     ),
     nn.Sigmoid: Activation(
         lambda f, x, out: torch.sigmoid(x, out=out),
-        lambda f, x, y: torch.addcmul(y, y, y, value=-1.0),
+        lambda f, x, y, v: aten.sigmoid_backward(v, y),
         lambda f, y: torch.logit(y),
         (0.0, 1.0),
     ),
     nn.ReLU: Activation(
         lambda f, x, out: torch.clamp_min(x, 0.0, out=out),
-        lambda f, x, y: (x > 0).to(x.dtype),
+        lambda f, x, y, v: aten.threshold_backward(v, x, 0.0),
     ),
     nn.LeakyReLU: Activation(
         lambda f, x, out: functional.leaky_relu(x, f.negative_slope),
-        # Twenty times faster than torch.where, which is slow where a mask is irregular.
-        lambda f, x, y: torch.ops.aten.leaky_relu_backward(torch.ones_like(x), x, f.negative_slope, False),
+        lambda f, x, y, v: aten.leaky_relu_backward(v, x, f.negative_slope, False),
         lambda f, y: functional.leaky_relu(y, 1.0 / f.negative_slope),
     ),
     nn.Softplus: Activation(
         lambda f, x, out: functional.softplus(x, f.beta, f.threshold),
-        lambda f, x, y: torch.where(x * f.beta > f.threshold, 1.0, torch.sigmoid(f.beta * x)).to(x.dtype),
+        lambda f, x, y, v: aten.softplus_backward(v, x, f.beta, f.threshold),
         lambda f, y: torch.where(y * f.beta > f.threshold, y, torch.log(torch.expm1(f.beta * y)) / f.beta),
         (0.0, float("inf")),
     ),
@@ -124,7 +125,10 @@ class LayerPoint(ABC):
 
     @abstractmethod
     def feedback(self, v: Tensor) -> Tensor:
-        """Return Jᵀ v, with v shaped like the layer's value and J its Jacobian at the operating point."""
+        """Return Jᵀ v, with v shaped like the layer's value and J its Jacobian at the operating point.
+
+        It is v itself, or a view of it, where J does no more than that.
+        """
 
     @abstractmethod
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
@@ -208,37 +212,23 @@ class Conv2dPoint(LayerPoint):
 
 
 class ActivationPoint(LayerPoint):
-    """An activation with a known derivative; buffers are kept, so that a moving operating point allocates little."""
+    """An activation with a known derivative, whose value is kept in one buffer as the operating point moves."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
         self._activation = next(ACTIVATIONS[kind] for kind in type(layer).__mro__ if kind in ACTIVATIONS)
         self._x: Tensor | None = None
         self._y: Tensor | None = None
-        self._derivative: Tensor | None = None
-        self._product: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self._x = x
         self._y = self._activation.value(self.layer, x, self._y)
-        self._derivative = None
         return self._y
 
-    @property
-    def derivative(self) -> Tensor:
-        """f'(x) at the operating point."""
-        if self._derivative is None:
-            assert self._x is not None, "StagePoint runs forward before feedback"
-            assert self._y is not None
-            self._derivative = self._activation.derivative(self.layer, self._x, self._y)
-        return self._derivative
-
     def feedback(self, v: Tensor) -> Tensor:
-        self._product = torch.mul(v, self.derivative, out=self._product)
-        return self._product
-
-    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
-        out.addcmul_(v, self.derivative, value=gain)
+        assert self._x is not None, "StagePoint runs forward before feedback"
+        assert self._y is not None
+        return self._activation.feedback(self.layer, self._x, self._y, v)
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         return ()

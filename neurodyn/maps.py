@@ -71,12 +71,16 @@ class Term(ABC):
         """Add gain · map(source) to `out`, shaped like the target."""
 
     def value(self, activity: Activity) -> Tensor | None:
-        """Return map(source), shaped like the target, where it is at hand as a tensor of its own; None elsewhere."""
+        """Return map(source), shaped like the target, where it comes as a tensor of its own; None elsewhere."""
         return None
 
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Write gain · map(source) into `out`."""
-        self.add(activity, out.zero_(), gain)
+        value = self.value(activity)
+        if value is None:
+            self.add(activity, out.zero_(), gain)
+        else:
+            torch.mul(value, gain, out=out)
 
 
 class Map:
@@ -179,12 +183,6 @@ class _IdentityTerm(Term):
 
     def value(self, activity: Activity) -> Tensor:
         return activity[self._source]
-
-    def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
-        if gain == 1.0:
-            out.copy_(activity[self._source])
-        else:
-            torch.mul(activity[self._source], gain, out=out)
 
 
 class _OfStage(Map):
@@ -317,46 +315,35 @@ class Feedback(_OfStage):
         return f"J{self.stage.name}({at})ᵀ {source}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        if self.frozen:
-            return _FrozenFeedbackTerm(self, points.frozen(self.stage), source)
-        if self.linear:
-            return _AffineFeedbackTerm(self, source)
-        return _LiveFeedbackTerm(self, points, source, target)
-
-    def add(self, point: StagePoint, v: Tensor, out: Tensor, gain: float) -> None:
-        """Add gain · Jᵀ v to `out`, with the stage at an operating point."""
-        weights = None if self.weights is None else self.weights.tensors
-        point.add_feedback(v, out, gain, argument=self.argument, weights=weights, derivative=self.derivative)
+        return _FeedbackTerm(self, points, source, target)
 
 
-class _FrozenFeedbackTerm(Term):
-    def __init__(self, map_: Feedback, point: StagePoint, source: str) -> None:
-        self._map, self._point, self._source = map_, point, source
-
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        self._map.add(self._point, activity[self._source], out, gain)
-
-
-class _AffineFeedbackTerm(Term):
-    """J is the same everywhere, so that the coupling does not depend on the target, but for its shape."""
-
-    def __init__(self, map_: Feedback, source: str) -> None:
-        self._map, self._source = map_, source
-        self._point: StagePoint | None = None
-
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        if self._point is None:
-            self._point = self._map.stage.at(torch.zeros_like(out))
-        self._map.add(self._point, activity[self._source], out, gain)
-
-
-class _LiveFeedbackTerm(Term):
+class _FeedbackTerm(Term):
     def __init__(self, map_: Feedback, points: OperatingPoints, source: str, target: str) -> None:
         self._map, self._points, self._source, self._target = map_, points, source, target
+        self._weights = None if map_.weights is None else map_.weights.tensors
+        self._plain = map_.weights is None and map_.derivative and not map_.argument
+        self._fixed = points.frozen(map_.stage) if map_.frozen else None
+
+    def _point(self, activity: Activity) -> StagePoint:
+        if self._fixed is not None:
+            return self._fixed
+        if self._map.linear:  # J is the same everywhere, so that the target's activity does not matter, but for its shape
+            self._fixed = self._map.stage.at(torch.zeros_like(activity[self._target]))
+            return self._fixed
+        return self._points.live(self._map.stage, self._target, activity)
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        point = self._points.live(self._map.stage, self._target, activity)
-        self._map.add(point, activity[self._source], out, gain)
+        if self._plain:
+            self._point(activity).add_feedback(activity[self._source], out, gain)
+        else:
+            out.add_(self.value(activity), alpha=gain)
+
+    def value(self, activity: Activity) -> Tensor:
+        map_ = self._map
+        return self._point(activity).feedback(
+            activity[self._source], map_.argument, weights=self._weights, derivative=map_.derivative
+        )
 
 
 class Inverse(_OfStage):

@@ -263,32 +263,20 @@ class StagePoint:
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()
 
-    def feedback(self, v: Tensor, argument: int = 0) -> Tensor:
-        """Return Jᵀ v, where J = ∂g/∂x at the operating point and `v` is shaped like g(x)."""
-        out = torch.zeros_like(self._inputs[argument])
-        self.add_feedback(v, out, 1.0, argument=argument)
-        return out
-
-    def add_feedback(
+    def feedback(
         self,
         v: Tensor,
-        out: Tensor,
-        gain: float,
-        *,
         argument: int = 0,
+        *,
         weights: Mapping[int, Tensor] | None = None,
         derivative: bool = True,
-    ) -> None:
-        """Add gain · Jᵀ v to `out`.
+    ) -> Tensor:
+        """Return Jᵀ v, where J = ∂g/∂x at the operating point; v itself, or a view of it, where J does no more.
 
         Parameters
         ----------
         v
             Shaped like g(x).
-        out
-            Shaped like x.
-        gain
-            The factor.
         argument
             By which of the values that g reads it is differentiated, counted from 0.
         weights
@@ -297,17 +285,16 @@ class StagePoint:
             Whether the activations' derivatives f' are applied.
         """
         self._advance(self._needed_by_feedback)
-        if argument or (weights is None and derivative):
-            for layer in self._layers[:0:-1]:
-                v = layer.feedback(v)
-            if argument:
-                out.add_(self._layers[0].feedback_to(argument, v), alpha=gain)
-            else:
-                self._layers[0].add_feedback(v, out, gain)
-        else:
-            for place in range(len(self._layers) - 1, -1, -1):
-                v = self._back(place, v, weights or {}, derivative)
-            out.add_(v, alpha=gain)
+        for place in range(len(self._layers) - 1, bool(argument) - 1, -1):
+            v = self._back(place, v, weights or {}, derivative)
+        return self._layers[0].feedback_to(argument, v) if argument else v
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        """Add gain · Jᵀ v to `out`, which is shaped like x; shapes as for `feedback`."""
+        self._advance(self._needed_by_feedback)
+        for layer in self._layers[:0:-1]:
+            v = layer.feedback(v)
+        self._layers[0].add_feedback(v, out, gain)
 
     def _back(self, place: int, v: Tensor, weights: Mapping[int, Tensor], derivative: bool) -> Tensor:
         if place in weights:

@@ -60,49 +60,41 @@ class _Equation:
     terms: list[tuple[Term, float, str | None]]
     """Each bound map, its factor, and its source where a silent source may be skipped."""
 
+    def __post_init__(self) -> None:
+        self.terms.sort(key=lambda term: term[1] != 1.0)  # one with gain 1 can begin the sum
+
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
-        terms = iter(self.terms)
-        if self.leak != 0.0:
-            if self.constant is None:
-                torch.mul(activity[self.name], -self.leak, out=out)
-            else:
-                torch.add(self.constant, activity[self.name], alpha=-self.leak, out=out)
-        else:
-            self._begin(terms, activity, out, silent)
-        for term, gain, source in terms:
-            if source not in silent:
-                term.add(activity, out, gain)
+        terms = [(term, gain) for term, gain, source in self.terms if source not in silent]
+        done = self._begin(terms, activity, out)
+        for term, gain in terms[done:]:
+            term.add(activity, out, gain)
         if self.scale != 1.0:
             out.mul_(self.scale)
 
-    def _begin(
-        self,
-        terms: Iterator[tuple[Term, float, str | None]],
-        activity: Mapping[str, Tensor],
-        out: Tensor,
-        silent: Collection[str],
-    ) -> None:
-        """Write the constant and the first terms into `out`, two at once where they are at hand as tensors."""
-        first = self.constant
-        for term, gain, source in terms:
-            if source in silent:
-                continue
-            value = term.value(activity)
-            if first is None and gain == 1.0 and value is not None:
-                first = value
-                continue
-            if first is None:
-                term.assign(activity, out, gain)
-            elif value is not None:
-                torch.add(first, value, alpha=gain, out=out)
-            else:
-                out.copy_(first)
-                term.add(activity, out, gain)
-            return
-        if first is None:
-            out.zero_()
-        else:
+    def _begin(self, terms: Sequence[tuple[Term, float]], activity: Mapping[str, Tensor], out: Tensor) -> int:
+        """Write the first summands into `out`, two at once where they come as tensors; return how many terms are."""
+        done = 0
+        first, second, factor = self.constant, None, -self.leak
+        if first is None and terms and terms[0][1] == 1.0:
+            first = terms[0][0].value(activity)
+            done = int(first is not None)
+        if self.leak != 0.0:
+            second = activity[self.name]
+        elif first is not None and done < len(terms):
+            second, factor = terms[done][0].value(activity), terms[done][1]
+            done += int(second is not None)
+        if first is not None and second is not None:
+            torch.add(first, second, alpha=factor, out=out)
+        elif first is not None:
             out.copy_(first)
+        elif second is not None:
+            torch.mul(second, factor, out=out)
+        elif terms:
+            terms[0][0].assign(activity, out, terms[0][1])
+            done = 1
+        else:
+            out.zero_()
+        return done
 
 
 class System:
@@ -384,7 +376,7 @@ class System:
                 if constant is None:
                     shape = (self.samples, *self.shapes[population.name])
                     constant = torch.zeros(shape, dtype=self.dtype, device=self.device)
-                term.add(self.clamped, constant, coupling.gain)
+                term.add({**self.clamped, population.name: constant}, constant, coupling.gain)
             else:
                 source = coupling.source if coupling.map.homogeneous else None
                 terms.append((term, coupling.gain, source))

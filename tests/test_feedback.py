@@ -64,8 +64,7 @@ def test_the_weights_themselves_as_feedback_weights_give_the_jacobian(convolutio
     x = tensor(3, 2, 5, 5) if convolutional else tensor(3, 6)
     point = g.at(x)
     v = tensor(*point.value.shape, seed=1)
-    found = torch.zeros_like(x)
-    point.add_feedback(v, found, 1.0, weights=weights.tensors)
+    found = point.feedback(v, weights=weights.tensors)
     torch.testing.assert_close(found, point.feedback(v), rtol=0, atol=1e-13)
 
 
