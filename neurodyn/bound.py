@@ -55,12 +55,7 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
     ValueError
         If it is so.
     """
-    drives = [
-        (p.name, d)
-        for p in network.populations
-        for d in (p.clamp, p.initial)
-        if isinstance(d, Drive) and d.reads_targets
-    ]
+    drives = network.target_drives
     needing = [(name, drive) for name, drive in drives if not drive.optional]
     if targets is None and needing:
         raise ValueError(f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given")
@@ -101,16 +96,24 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
     ValueError
         If something is on another device, or not finite.
     """
-    tensors: list[tuple[str, Tensor]] = []
-    for stage in network.stages:
-        tensors += [(f"a weight of stage {stage.name}", p.detach()) for p in stage.parameters]
-    tensors += [(f"the feedback weights of stage {name}", p.detach()) for name, p in network.feedback_parameters()]
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
-        tensors.append((what, tensor))
+    weights = [p.detach() for stage in network.stages for p in stage.parameters]
+    feedback = [(name, p.detach()) for name, p in network.feedback_parameters()]
+    tensors = [*weights, *(p for _, p in feedback), *given.values()]
     if not tensors:
         return torch.get_default_dtype(), torch.empty(0).device
+    dtype, device = tensors[0].dtype, tensors[0].device
+    alike = dtype.is_floating_point and all(each.dtype == dtype and each.device == device for each in tensors)
+    if not (alike and sums_are_finite(tensors)):
+        stages = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
+        names = [*stages, *(f"the feedback weights of stage {name}" for name, _ in feedback), *given]
+        _refuse_mixed_or_bad(network.name, list(zip(names, tensors, strict=True)))
+    return dtype, device
+
+
+def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> None:
     first, reference = tensors[0]
     for what, tensor in tensors:
         if not tensor.is_floating_point():
@@ -124,8 +127,7 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
             raise ValueError(
                 f"{what} is on {tensor.device} and {first} on {reference.device}; bring both to one device with .to()"
             )
-    check_finite(network.name, tensors)
-    return reference.dtype, reference.device
+    check_finite(network, tensors)
 
 
 def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:

@@ -41,11 +41,14 @@ class Start:
         The populations that are exactly 0.
     resting
         The dynamic populations whose dx/dt is exactly 0.
+    points
+        The stages that read in the forward pass what a population holds, each with that population.
     """
 
     holds: Mapping[str, Symbol]
     silent: frozenset[str]
     resting: frozenset[str]
+    points: tuple[tuple[Stage, str], ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
         for p in network.populations
         if p.tau > 0 and p.name not in clamped and (p.leak == 0 or p.name in silent) and received(p) == {}
     )
-    return Start(holds, silent, resting)
+    points = tuple((stage, name) for stage, read in before.items() for name, held in holds.items() if held == read)
+    return Start(holds, silent, resting, points)
 
 
 def input_of(network: Network) -> dict[Stage, Symbol]:

@@ -16,10 +16,10 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
+from neurodyn.kernels import add_linear, linear, tanh
 from neurodyn.modules import FirstUnits
 
 aten = torch.ops.aten
-from neurodyn.kernels import add_linear, linear, tanh
 
 
 @dataclass(frozen=True)
@@ -319,8 +319,6 @@ class CompoundLayer(nn.Module, ABC):
 
 def layer_point(layer: nn.Module) -> LayerPoint:
     """Choose the fastest `LayerPoint` for a layer."""
-    if isinstance(layer, CompoundLayer):
-        return layer.point()
     if layer._forward_pre_hooks or layer._forward_hooks:
         return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
     if type(layer) is nn.Linear:
@@ -333,4 +331,4 @@ def layer_point(layer: nn.Module) -> LayerPoint:
         return FlattenPoint(layer)
     if type(layer) is FirstUnits:
         return FirstUnitsPoint(layer)
-    return AutogradPoint(layer)
+    return layer.point() if isinstance(layer, CompoundLayer) else AutogradPoint(layer)

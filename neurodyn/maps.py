@@ -328,7 +328,7 @@ class _FeedbackTerm(Term):
     def _point(self, activity: Activity) -> StagePoint:
         if self._fixed is not None:
             return self._fixed
-        if self._map.linear:  # J is the same everywhere, so that the target's activity does not matter, but for its shape
+        if self._map.linear:  # J is the same everywhere, so that only the shape of the target's activity matters
             self._fixed = self._map.stage.at(torch.zeros_like(activity[self._target]))
             return self._fixed
         return self._points.live(self._map.stage, self._target, activity)

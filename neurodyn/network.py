@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import networkx as nx
@@ -113,15 +114,21 @@ class Network:
         self._starts: dict[tuple[frozenset[str], frozenset[str]], Start] = {}
         self._schedules: dict[tuple[frozenset[str], frozenset[str], int], Schedule] = {}
 
-    @property
+    @cached_property
     def populations(self) -> tuple[Population, ...]:
         """The populations, as declared."""
         return tuple(self._populations.values())
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The names of the populations clamped to the inputs."""
         return tuple(p.name for p in self.populations if isinstance(p.clamp, Input))
+
+    @cached_property
+    def target_drives(self) -> tuple[tuple[str, Drive], ...]:
+        """Each drive that reads the targets, with its population's name before it."""
+        drives = [(p.name, drive) for p in self.populations for drive in (p.clamp, p.initial)]
+        return tuple((name, drive) for name, drive in drives if isinstance(drive, Drive) and drive.reads_targets)
 
     def __getitem__(self, name: str) -> Population:
         """Return the population called `name`."""
@@ -136,7 +143,11 @@ class Network:
 
     def into(self, name: str) -> tuple[Coupling, ...]:
         """Return the couplings that lead into the population called `name`."""
-        return tuple(c for c in self.couplings if c.target == name)
+        return self._into.get(name, ())
+
+    @cached_property
+    def _into(self) -> dict[str, tuple[Coupling, ...]]:
+        return {p.name: tuple(c for c in self.couplings if c.target == p.name) for p in self.populations}
 
     def regularized(self, regularizer: Regularizer) -> Network:
         """Return the same network with a regularizer of every stage's weights; feedback weights have none."""

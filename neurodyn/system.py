@@ -20,7 +20,7 @@ from neurodyn.bound import (
     of_integers,
     sums_are_finite,
 )
-from neurodyn.causality import Schedule, Symbol, input_of
+from neurodyn.causality import Schedule
 from neurodyn.drives import Data, Drive
 from neurodyn.maps import Identity, OperatingPoints, Term
 from neurodyn.network import Network, check_coupling_shapes, check_plasticity_shapes
@@ -177,12 +177,14 @@ class System:
         for population in self.free:
             starts[population.name] = self._start(population)
             self.shapes[population.name] = tuple(starts[population.name].shape[1:])
-        for coupling in network.couplings:
-            if network[coupling.source].shape is None or network[coupling.target].shape is None:
-                check_coupling_shapes(coupling, self.shapes[coupling.source], self.shapes[coupling.target])
-        for rule in network.plasticity:
-            if network[rule.pre].shape is None or network[rule.post].shape is None:
-                check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
+        unsized = {p.name for p in network.populations if p.shape is None}
+        if unsized:  # what has sizes was checked as it was declared
+            for coupling in network.couplings:
+                if not unsized.isdisjoint((coupling.source, coupling.target)):
+                    check_coupling_shapes(coupling, self.shapes[coupling.source], self.shapes[coupling.target])
+            for rule in network.plasticity:
+                if not unsized.isdisjoint((rule.pre, rule.post)):
+                    check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
         self._instant = {p.name: starts[p.name] for p in self.free if p.tau == 0}
         self._take_points_from_forward()
@@ -304,13 +306,8 @@ class System:
             self.points.expire((name,))
 
     def _take_points_from_forward(self) -> None:
-        begins = self.network.start(frozenset(self.clamped), frozenset(self._initial))
-        holding: dict[Symbol, list[str]] = {}
-        for name, held in begins.holds.items():
-            holding.setdefault(held, []).append(name)
-        for stage, read in input_of(self.network).items():
-            for name in holding.get(read, ()):
-                self.points.take_from_forward(stage, name, lasting=name in self.clamped)
+        for stage, name in self.network.start(frozenset(self.clamped), frozenset(self._initial)).points:
+            self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
     def seems_finite(self, state: State) -> bool:
         """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
@@ -329,7 +326,7 @@ class System:
             if population.clamp is not None:
                 value = population.clamp.value(population.name, self.data)
                 if value is not None:
-                    clamped[population.name] = self._block(population, value, str(population.clamp))
+                    clamped[population.name] = self._block(population, value, population.clamp)
         return clamped
 
     def _start(self, population: Population) -> Tensor:
@@ -341,7 +338,7 @@ class System:
                 raise ValueError(
                     f"population {population.name}: it starts from {population.initial}, which is not given"
                 )
-            return self._block(population, value, str(population.initial))
+            return self._block(population, value, population.initial)
         shape = population.shape or self._shape_of_source(population)
         return torch.full((self.samples, *shape), population.initial, dtype=self.dtype, device=self.device)
 
@@ -351,7 +348,7 @@ class System:
                 return self.shapes[coupling.source]
         raise ValueError(f"population {population.name}: its size is unknown; declare it with size=")
 
-    def _block(self, population: Population, value: Tensor, what: str) -> Tensor:
+    def _block(self, population: Population, value: Tensor, what: str | Drive) -> Tensor:
         shape = population.shape
         if shape is not None and tuple(value.shape) == shape and population.name in self._initial:
             value = value.expand(self.samples, *shape)
