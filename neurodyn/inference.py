@@ -86,7 +86,7 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
         for name in step.advance:
             system.evaluate(name, state, slope.activity[name], step.silent)
         if len(step.advance) == len(system.dynamic):
-            state.flat.add_(slope.flat, alpha=inference.step)
+            state.combine(state, [(inference.step, slope)])
         else:
             for name in step.advance:
                 state.activity[name].add_(slope.activity[name], alpha=inference.step)

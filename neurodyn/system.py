@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -22,6 +22,7 @@ from neurodyn.bound import (
 )
 from neurodyn.causality import Schedule
 from neurodyn.drives import Data, Drive
+from neurodyn.kernels import pieces
 from neurodyn.maps import Identity, OperatingPoints, Term
 from neurodyn.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.parts import Population
@@ -39,11 +40,25 @@ class State:
         Every population's activity by name: views of `flat`, the instantaneous populations' buffers, the clamps.
     """
 
-    __slots__ = ("activity", "flat")
+    __slots__ = ("activity", "flat", "pieces")
 
     def __init__(self, flat: Tensor, activity: dict[str, Tensor]) -> None:
         self.flat = flat
         self.activity = activity
+        self.pieces = pieces(flat)
+        """Views of `flat`, for sums of states."""
+
+    def take(self, other: State) -> None:
+        """Become another state."""
+        for own, its in zip(self.pieces, other.pieces, strict=True):
+            own.copy_(its)
+
+    def combine(self, base: State, summands: Iterable[tuple[float, State]]) -> None:
+        """Become base + Σ a_i k_i, given each a_i and k_i; one a_i at least is not 0."""
+        nonzero = [(factor, slope.pieces) for factor, slope in summands if factor]
+        for place, (total, out) in enumerate(zip(base.pieces, self.pieces, strict=True)):
+            for factor, slopes in nonzero:
+                total = torch.add(total, slopes[place], alpha=factor, out=out)
 
 
 @dataclass
@@ -175,8 +190,11 @@ class System:
         self.shapes = {name: tuple(value.shape[1:]) for name, value in self.clamped.items()}
         starts: dict[str, Tensor] = {}
         for population in self.free:
-            starts[population.name] = self._start(population)
-            self.shapes[population.name] = tuple(starts[population.name].shape[1:])
+            if population.tau > 0:
+                starts[population.name] = self._start(population)
+                self.shapes[population.name] = tuple(starts[population.name].shape[1:])
+            else:
+                self.shapes[population.name] = population.shape or self._shape_of_source(population)
         unsized = {p.name for p in network.populations if p.shape is None}
         if unsized:  # what has sizes was checked as it was declared
             for coupling in network.couplings:
@@ -186,7 +204,9 @@ class System:
                 if not unsized.isdisjoint((rule.pre, rule.post)):
                     check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
-        self._instant = {p.name: starts[p.name] for p in self.free if p.tau == 0}
+        instantaneous = [p.name for p in self.free if p.tau == 0]
+        self._instant_flat = torch.empty(self._size(instantaneous), dtype=self.dtype, device=self.device)
+        self._instant = dict(self._cut(self._instant_flat, instantaneous))
         self._take_points_from_forward()
         equations = {p.name: self._equation(p) for p in self.free}
         self._instantaneous_equations = [equations[n] for n in network.instantaneous_order if n in equations]
@@ -195,15 +215,14 @@ class System:
         self.instantaneous = tuple(equation.name for equation in self._instantaneous_equations)
         self.has_offsets = any(source is None for e in equations.values() for _, _, source in e.terms)
         self._start_values = [starts[n] for n in self.dynamic]
-        self.size = sum(value.numel() for value in self._start_values)
+        self.size = self._size(self.dynamic)
 
     def initial_state(self) -> State:
         """Return a new state at x₀."""
         state = self.new_state()
         for name, value in zip(self.dynamic, self._start_values, strict=True):
             state.activity[name].copy_(value)
-        for name in self.instantaneous:
-            state.activity[name].zero_()  # and stays so where inference does not evaluate it
+        self._instant_flat.zero_()  # and stays so where inference does not evaluate it
         self.points.expire()
         self._take_points_from_forward()
         return state
@@ -219,14 +238,21 @@ class System:
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
-        for name, place in self.places():
-            yield name, flat[place].view(self.samples, *self.shapes[name])
+        return self._cut(flat, self.dynamic)
+
+    def _cut(self, flat: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        blocks = flat.split_with_sizes([self._size([name]) for name in names])
+        for name, block in zip(names, blocks, strict=True):
+            yield name, block.view(self.samples, *self.shapes[name])
+
+    def _size(self, names: Iterable[str]) -> int:
+        return self.samples * sum(prod(self.shapes[name]) for name in names)
 
     def places(self) -> Iterator[tuple[str, slice]]:
         """Yield each dynamic population's name and the place of its block in a flat tensor."""
         start = 0
         for name in self.dynamic:
-            end = start + self.samples * prod(self.shapes[name])
+            end = start + self._size([name])
             yield name, slice(start, end)
             start = end
 
@@ -311,7 +337,13 @@ class System:
 
     def seems_finite(self, state: State) -> bool:
         """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
-        return sums_are_finite([state.flat, *(state.activity[name] for name in self.instantaneous)])
+        return sums_are_finite([state.flat, self._instant_flat])
+
+    def nan_unless_finite(self, number: Tensor, state: State) -> Tensor:
+        """Return a number, shape (), where all squares are finite, and NaN elsewhere, without waiting for a device."""
+        for flat in (state.flat, self._instant_flat):
+            number = torch.add(number, torch.dot(flat, flat), alpha=0.0)
+        return number
 
     def first_bad(self, state: State) -> str | None:
         """Name the first population whose activity is not finite; None if all are."""

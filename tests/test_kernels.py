@@ -75,3 +75,51 @@ def test_compiled_it_is_the_same_product():
     x, weight, bias = matrices(64, 300, 300)
     compiled = torch.compile(kernels.linear, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x, weight, bias), kernels.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.clone, transposed, first_columns, spread])
+def test_tanh(dtype, layout):
+    tiny = torch.finfo(dtype).tiny
+    special = torch.tensor([0.0, -0.0, torch.inf, tiny], dtype=dtype)
+    x = torch.cat([torch.linspace(-20, 20, 996, dtype=dtype), torch.logspace(-30, 1, 200, dtype=dtype), special])
+    x = layout(x.view(30, 40))
+    expected = torch.tanh(x.double())
+    for found in (kernels.tanh(x), kernels.tanh(x, torch.empty_like(x)), kernels.tanh(x, torch.empty(3, dtype=dtype))):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    assert kernels.tanh(torch.tensor([torch.nan], dtype=dtype)).isnan().all()
+
+
+def test_compiled_tanh_is_pytorchs():
+    compiled = torch.compile(kernels.tanh, backend="aot_eager", fullgraph=True)
+    x = torch.linspace(-2, 2, 50)
+    assert torch.equal(compiled(x), torch.tanh(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_scaled_norm(dtype):
+    generator = torch.Generator().manual_seed(0)
+    error, x, y, *work = (torch.randn(50, generator=generator).to(dtype) for _ in range(5))
+    wide = [each.double() for each in (error, x, y)]
+    expected = torch.linalg.vector_norm(wide[0] / (0.3 + torch.maximum(wide[1].abs(), wide[2].abs())))
+    found = kernels.scaled_norm(error, x, y, 0.3, work)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=20 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_the_scaled_norm_of_what_is_not_finite_is_not(bad):
+    error, x, y, *work = torch.ones(5, 7)
+    error[3] = y[3] = bad
+    assert not kernels.scaled_norm(error, x, y, 0.3, work).isfinite()
+
+
+@pytest.mark.parametrize("size", [0, 1, 32768, 32769, 262144, 262145])
+def test_pieces_are_the_whole(size):
+    flat = torch.arange(float(size))
+    parts = kernels.pieces(flat)
+    assert torch.equal(torch.cat(parts), flat)
+    for part in parts:
+        part += 1
+    assert torch.equal(flat, torch.arange(float(size)) + 1)

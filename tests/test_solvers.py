@@ -12,11 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchdiffeq._impl.odeint import SOLVERS as TORCHDIFFEQ
 
 import neurodyn as nd
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers import tableaux
 from neurodyn.solvers.adaptive import PAIRS
+from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.tableaux import Pair, Tableau
 from tests.problems import PROBLEMS, Array, decay, hopfield, integrators, oscillator, stiff_pair, tensor, wilson_cowan
 
@@ -703,3 +707,39 @@ def test_solvers_are_read_and_compared_by_their_settings() -> None:
     assert repr(nd.TorchDiffEq("rk4", step_size=0.1)) == (
         "TorchDiffEq(method='rk4', rtol=1e-05, atol=1e-07, step_size=0.1)"
     )
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a number is fetched from a tensor, for which a GPU would have to be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def waits(solver: nd.Solver, duration: float) -> tuple[int, int]:
+    """Return how often a run waits, and how many steps it takes."""
+    module = nd.mlp([6, 5, 4, 3], seed=0)
+    # Stabilized fetches numbers for the spectral radius as well, where the declaration does not tell it.
+    stabilized = isinstance(solver, nd.Stabilized)
+    network = ar.network(module) if stabilized else pc.network(module, steps="equilibrium")
+    system = nd.System(network, torch.rand(8, 6), torch.rand(8, 3))
+    with torch.no_grad(), Waits() as mode:
+        report = solver.integrate(system, system.initial_state(), duration, Unrecorded())
+    return mode.count, report.accepted + report.rejected
+
+
+@pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Heun(0.1), nd.RK4(0.1)])
+def test_fixed_steps_do_not_wait_for_a_device(solver: nd.Solver) -> None:
+    few, many = waits(solver, 0.1), waits(solver, 6.0)
+    assert many[1] == 60
+    assert many[0] == few[0]
+
+
+@pytest.mark.parametrize("solver", [nd.Adaptive("bosh3"), nd.Adaptive("tsit5"), nd.Stabilized()])
+def test_an_adaptive_step_waits_for_a_device_once(solver: nd.Solver) -> None:
+    short, long = waits(solver, 0.2), waits(solver, 1.0)
+    assert long[1] > short[1]
+    assert long[0] - short[0] <= long[1] - short[1]

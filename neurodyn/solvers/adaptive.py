@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
@@ -57,28 +57,40 @@ class Adaptive(ErrorControlled):
 
 
 class _PairStepper(Stepper):
-    """The slopes k_i of the step under way are rows of one matrix; the last one is the first of the next step."""
+    """The rows of one matrix are x and the slopes k_i; the last slope of a step is the first of the next step."""
 
     def __init__(self, system: System, pair: Pair, rtol: float, atol: float, start: Tensor) -> None:
-        self._matrix = torch.empty(len(pair.b), system.size, dtype=system.dtype, device=system.device)
-        self._slopes = [system.new_state(row) for row in self._matrix]
-        super().__init__(system, rtol, atol, start, self._slopes[0], self._slopes[-1])
+        rows = torch.empty(1 + len(pair.b), system.size, dtype=system.dtype, device=system.device)
+        x, *self._slopes = (system.new_state(row) for row in rows)
+        x.flat.copy_(start)
+        super().__init__(system, rtol, atol, x, system.new_state(), self._slopes[0], self._slopes[-1])
         self._pair, self.error_order = pair, pair.order
-        self._rows = [self._tensor(row) for row in pair.a]
-        self._error = self._tensor(pair.error)
+        # For each stage after the first, and for the error, the weights of the rows: fixed ones, and by h.
+        self._fixed = self._weights([*((1.0,) for _ in pair.a[1:]), ()])
+        self._by_h = self._weights([*((0.0, *row) for row in pair.a[1:]), (0.0, *pair.error)])
+        self._of_error = self._fixed[-1]
+        self._rows = rows.t()
 
-    def _tensor(self, values: tuple[float, ...] | NDArray[np.float64]) -> Tensor:
-        return torch.as_tensor(np.asarray(values), dtype=self.system.dtype, device=self.system.device)
+    def _weights(self, rows: Sequence[Sequence[float]]) -> Tensor:
+        weights = np.zeros((len(rows), 1 + len(self._slopes)))
+        for place, row in enumerate(rows):
+            weights[place, : len(row)] = row
+        return torch.as_tensor(weights, dtype=self.system.dtype).to(self.system.device)
 
     def attempt(self, h: float) -> float:
-        for i in range(1, len(self._slopes)):
-            torch.addmv(self.x.flat, self._matrix[:i].t(), self._rows[i], alpha=h, out=self.y.flat)
-            self.evaluate(self.y, self._slopes[i])
-        return h * self.scaled_norm(torch.mv(self._matrix.t(), self._error))
+        *weights, self._of_error = torch.add(self._fixed, self._by_h, alpha=h).unbind()
+        for stage, (of_rows, slope) in enumerate(zip(weights, self._slopes[1:], strict=True), start=2):
+            torch.mv(self._rows[:, :stage], of_rows[:stage], out=self.y.flat)
+            self.evaluate(self.y, slope)
+        return self.scaled_error()
+
+    def error(self, out: Tensor) -> None:
+        torch.mv(self._rows[:, 1:], self._of_error[1:], out=out)
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
         powers = np.power.outer(np.asarray(thetas), np.arange(1, self._pair.dense.shape[1] + 1))
         between = self.system.new_state()
-        for weights, moment in zip(powers @ self._pair.dense.T, moments, strict=True):
-            torch.addmv(self.x.flat, self._matrix.t(), self._tensor(weights), alpha=h, out=between.flat)
+        weights = np.insert(h * powers @ self._pair.dense.T, 0, 1.0, axis=1)
+        for of_rows, moment in zip(self._weights(weights), moments, strict=True):
+            torch.mv(self._rows, of_rows, out=between.flat)
             recorder.record(moment, between)

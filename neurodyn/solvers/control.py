@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
+from neurodyn.kernels import scaled_norm
 from neurodyn.solvers.base import (
     DivergenceError,
     Progress,
@@ -33,22 +34,25 @@ class Stepper(ABC):
         The system.
     rtol, atol
         The relative tolerance, and the absolute one in units of activity.
-    start
-        The flat state to start from.
+    x
+        The state to start from, which is changed.
+    y
+        Where the candidate goes.
     slope, slope_after
         Where F(x) and F(y) go.
     """
 
     error_order: int
     """The power of the step with which the error estimate shrinks."""
+    finite: bool
+    """Whether the candidate is finite."""
 
     def __init__(
-        self, system: System, rtol: float, atol: float, start: Tensor, slope: State, slope_after: State
+        self, system: System, rtol: float, atol: float, x: State, y: State, slope: State, slope_after: State
     ) -> None:
         self.system, self.rtol, self.atol = system, rtol, atol
-        self.x, self.y = system.new_state(start.clone()), system.new_state()
-        self.slope, self.slope_after = slope, slope_after
-        self._scale, self._work = torch.empty_like(start), torch.empty_like(start)
+        self.x, self.y, self.slope, self.slope_after = x, y, slope, slope_after
+        self._error, *self._work = (torch.empty_like(x.flat) for _ in range(3))
         self._error_before = 1e-4
         self.evaluations = 0
         self.evaluate(self.x, self.slope)
@@ -78,10 +82,22 @@ class Stepper(ABC):
         first = min(100 * h, second, duration)
         return first if math.isfinite(first) else min(1e-6, duration)
 
-    def scaled_norm(self, error: Tensor) -> float:
-        """Return ‖e / (atol + rtol · max(|x|, |y|))‖ in the root mean square; `error` is overwritten."""
-        torch.maximum(torch.abs(self.x.flat, out=self._scale), torch.abs(self.y.flat, out=self._work), out=self._scale)
-        return self._norm(error.div_(self._scale.add_(self.atol / self.rtol))) / self.rtol
+    def scaled_error(self) -> float:
+        """Return ‖e / (atol + rtol · max(|x|, |y|))‖ in the root mean square, and look whether y is finite.
+
+        A step waits for the device here, and nowhere else.
+        """
+        self.error(self._error)
+        norm = scaled_norm(self._error, self.x.flat, self.y.flat, self.atol / self.rtol, self._work)
+        found = float(self.system.nan_unless_finite(norm, self.y))
+        self.finite = math.isfinite(found)
+        if not self.finite:  # the squares by which the system looks may have overflowed alone
+            found, self.finite = float(norm), self.system.first_bad(self.y) is None
+        return found / (math.sqrt(max(1, self.x.flat.numel())) * self.rtol)
+
+    @abstractmethod
+    def error(self, out: Tensor) -> None:
+        """Write the estimate of the step's error, shape (n,), into `out`."""
 
     def growth(self, h: float, error: float) -> float:
         """Return by which factor the next step differs from an accepted one of size h, given its scaled error.
@@ -102,8 +118,8 @@ class Stepper(ABC):
 
     def accept(self) -> None:
         """Make the candidate, and its slope, the state."""
-        self.x, self.y = self.y, self.x
-        self.slope.flat.copy_(self.slope_after.flat)
+        self.x.take(self.y)
+        self.slope.take(self.slope_after)
 
     @abstractmethod
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
@@ -170,7 +186,7 @@ class ErrorControlled(Solver):
                 continue
             accepted += 1
             then = duration if last else time + h
-            if not system.seems_finite(step.y):
+            if not step.finite:
                 self._refuse(system, step, then)
             inside = save.before(then, 1e-12 * duration)
             if inside:

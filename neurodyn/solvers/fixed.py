@@ -158,14 +158,9 @@ class FixedStep(Solver):
     def _advance(self, system: System, state: State, slopes: list[State], work: State, h: float) -> None:
         """Take one step from `state`, whose slope stands in slopes[0]."""
         for row, slope in zip(self.tableau.a[1:], slopes[1:], strict=True):
-            base = state.flat
-            for weight, earlier in zip(row, slopes, strict=False):
-                if weight:
-                    torch.add(base, earlier.flat, alpha=h * weight, out=work.flat)
-                    base = work.flat
+            work.combine(state, [(h * weight, earlier) for weight, earlier in zip(row, slopes, strict=False)])
             system.field(work, slope)
-        for weight, slope in zip(self.tableau.b, slopes, strict=True):
-            state.flat.add_(slope.flat, alpha=h * weight)
+        state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
 
     def _advance_compiled(self, system: System, state: State, slopes: list[State], work: State) -> bool:
         """Take several steps at once from `state`, whose slope stands in slopes[0]; False where that is impossible."""

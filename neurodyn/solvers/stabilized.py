@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -51,12 +52,79 @@ class Stabilized(ErrorControlled):
         return _ChebyshevStepper(system, self.rtol, self.atol, start)
 
 
+@dataclass(frozen=True)
+class _Recursion:
+    """The three-term recursion of Sommeijer et al. for a number of stages.
+
+    y_1 = x + β₁ h F(x), and y_j = ν_j y_{j−2} + μ_j y_{j−1} + (1 − μ_j − ν_j) x + h μ̃_j (F(y_{j−1}) − a_{j−1} F(x)).
+
+    Parameters
+    ----------
+    beta
+        β₁.
+    nu
+        ν_2, ν_3, …; in stage 2, y_0 = x has its weight, and ν_2 is 0.
+    fixed, by_h
+        A row for each of these stages, and one for the error e = 0.8 (x − y) + 0.4 h (F(x) + F(y)), with the weights of
+        the four rows that are side by side in `_ChebyshevStepper`; those of the slopes are by h.
+    """
+
+    beta: float
+    nu: tuple[float, ...]
+    fixed: Tensor
+    by_h: Tensor
+
+
+@cache
+def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recursion:
+    w0 = 1.0 + _DAMPING / stages**2
+    root = math.sqrt(w0 * w0 - 1.0)
+    argument = stages * math.log(w0 + root)
+    w1 = math.sinh(argument) * (w0 * w0 - 1.0)
+    w1 /= math.cosh(argument) * stages * root - w0 * math.sinh(argument)
+    b1 = b2 = 1.0 / (2.0 * w0) ** 2
+    beta = w1 * b1
+    t1, t2, dt1, dt2, ddt1, ddt2 = w0, 1.0, 1.0, 0.0, 0.0, 0.0
+    nus, fixed, by_h = [], [], []
+    for stage in range(2, stages + 1):
+        t = 2.0 * w0 * t1 - t2
+        dt = 2.0 * w0 * dt1 - dt2 + 2.0 * t1
+        ddt = 2.0 * w0 * ddt1 - ddt2 + 4.0 * dt1
+        b = ddt / dt**2
+        mu, nu = 2.0 * w0 * b / b1, -b / b2 if stage > 2 else 0.0
+        slope = mu * w1 / w0
+        slopes = (-slope * (1.0 - t1 * b1), slope)
+        mu = float(torch.tensor(mu, dtype=dtype))  # as rounded, so that a constant stays one
+        nus.append(nu)
+        fixed.append((1.0 - mu - nu, 0.0, 0.0, mu) if stage % 2 else (mu, 1.0 - mu - nu, 0.0, 0.0))
+        by_h.append((0.0, *slopes, 0.0) if stage % 2 else (0.0, 0.0, *slopes))
+        t1, t2, dt1, dt2, ddt1, ddt2 = t, t1, dt, dt1, ddt, ddt1
+        b1, b2 = b, b1
+    fixed.append((-0.8, 0.8, 0.0, 0.0) if stages % 2 else (0.8, 0.0, 0.0, -0.8))
+    by_h.append((0.0, 0.0, 0.4, 0.4) if stages % 2 else (0.0, 0.4, 0.4, 0.0))
+    return _Recursion(
+        beta,
+        tuple(nus),
+        torch.tensor(fixed, dtype=dtype, device=device),
+        torch.tensor(by_h, dtype=dtype, device=device),
+    )
+
+
 class _ChebyshevStepper(Stepper):
+    """The rows of one matrix are two stages, and x, F(x) and F(y) between them.
+
+    A stage y_j takes the place of y_{j−2}, as a sum of itself and of the four rows beside it, in one pass.
+    """
+
     error_order = 3
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
-        super().__init__(system, rtol, atol, start, system.new_state(), system.new_state())
-        self._stages = [system.new_state() for _ in range(3)]
+        rows = torch.empty(5, system.size, dtype=system.dtype, device=system.device)
+        first, x, slope, slope_after, last = (system.new_state(row) for row in rows)
+        x.flat.copy_(start)
+        super().__init__(system, rtol, atol, x, last, slope, slope_after)
+        self._stages = (first, last)
+        self._with_first, self._with_last = rows[:4].t(), rows[1:].t()
         self._direction: Tensor | None = None
         self._accepted = 0
         self._radius = 0.0
@@ -78,25 +146,25 @@ class _ChebyshevStepper(Stepper):
         basis[0] = start / length if length > 0.0 else len(x) ** -0.5
         scale = math.sqrt(torch.finfo(x.dtype).eps) * max(float(torch.linalg.vector_norm(x)), 1.0)
         hessenberg = np.zeros((_MOST_DIRECTIONS + 1, _MOST_DIRECTIONS))
-        probe, image = self._stages[0], self._stages[1]
+        probe, image = self._stages
         radius, largest, vectors = 0.0, 0, np.ones((1, 1))
         for k in range(_MOST_DIRECTIONS):
             torch.add(x, basis[k], alpha=scale, out=probe.flat)
             self.evaluate(probe, image)
-            rest = (image.flat - slope).div_(scale)
+            rest = image.flat.sub_(slope)
             overlaps = basis[: k + 1] @ rest
-            if not bool(torch.isfinite(overlaps).all()):
-                break  # F ends beside x, which the step control has to find out
             rest.addmv_(basis[: k + 1].t(), overlaps, alpha=-1.0)
-            hessenberg[: k + 1, k] = overlaps.double().cpu()
-            hessenberg[k + 1, k] = torch.linalg.vector_norm(rest)
+            column = torch.cat([overlaps, torch.linalg.vector_norm(rest).view(1)]).double().cpu().numpy()
+            if not np.isfinite(column).all():
+                break  # F ends beside x, which the step control has to find out
+            hessenberg[: k + 2, k] = column / scale
             values, vectors = np.linalg.eig(hessenberg[: k + 1, : k + 1])
             largest = int(np.abs(values).argmax())
             uncertain = hessenberg[k + 1, k] * abs(vectors[k, largest])
             radius = abs(values[largest]) + uncertain
             if uncertain <= 0.1 * radius:
                 break
-            basis[k + 1] = rest / hessenberg[k + 1, k]
+            torch.mul(rest, float(1.0 / (scale * hessenberg[k + 1, k])), out=basis[k + 1])
         self._direction = basis[: len(vectors)].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
         return 1.1 * float(radius)
 
@@ -108,42 +176,27 @@ class _ChebyshevStepper(Stepper):
             return 8.0  # as if the error were too large: the step is then halved
         self._chebyshev(h, stages)
         self.evaluate(self.y, self.slope_after)
-        error = torch.sub(self.x.flat, self.y.flat, out=self._stages[0].flat)
-        error.add_(self.slope.flat, alpha=0.5 * h).add_(self.slope_after.flat, alpha=0.5 * h)
-        scaled = 0.8 * self.scaled_norm(error)
+        scaled = self.scaled_error()
         if not scaled <= 1.0:
             self._radius = 0.0
         return scaled
 
+    def error(self, out: Tensor) -> None:
+        rows = self._with_last if self.y is self._stages[1] else self._with_first
+        torch.mv(rows, self._of_error, out=out)
+
     def _chebyshev(self, h: float, stages: int) -> None:
-        """Write x(t + h) into y, by the three-term recursion of Sommeijer et al."""
-        w0 = 1.0 + _DAMPING / stages**2
-        root = math.sqrt(w0 * w0 - 1.0)
-        argument = stages * math.log(w0 + root)
-        w1 = math.sinh(argument) * (w0 * w0 - 1.0)
-        w1 /= math.cosh(argument) * stages * root - w0 * math.sinh(argument)
-        b, b1, b2 = 0.0, 1.0 / (2.0 * w0) ** 2, 1.0 / (2.0 * w0) ** 2
-        t1, t2, dt1, dt2, ddt1, ddt2 = w0, 1.0, 1.0, 0.0, 0.0, 0.0
-        older, newer, other = self._stages
-        older.flat.copy_(self.x.flat)
-        torch.add(self.x.flat, self.slope.flat, alpha=h * w1 * b1, out=newer.flat)
-        for stage in range(2, stages + 1):
-            t = 2.0 * w0 * t1 - t2
-            dt = 2.0 * w0 * dt1 - dt2 + 2.0 * t1
-            ddt = 2.0 * w0 * ddt1 - ddt2 + 4.0 * dt1
-            b = ddt / dt**2
-            a = 1.0 - t1 * b1
-            mu, nu = 2.0 * w0 * b / b1, -b / b2
-            weight = h * mu * w1 / w0
-            out = self.y if stage == stages else other
-            slope = self.slope_after
-            self.evaluate(newer, slope)
-            torch.mul(newer.flat, mu, out=out.flat)
-            out.flat.add_(older.flat, alpha=nu).add_(self.x.flat, alpha=1.0 - mu - nu)
-            out.flat.add_(slope.flat, alpha=weight).add_(self.slope.flat, alpha=-weight * a)
-            older, newer, other = newer, out, older
-            t1, t2, dt1, dt2, ddt1, ddt2 = t, t1, dt, dt1, ddt, ddt1
-            b1, b2 = b, b1
+        """Write x(t + h) into y."""
+        recursion = _recursion(stages, self.system.dtype, self.system.device)
+        *weights, self._of_error = torch.add(recursion.fixed, recursion.by_h, alpha=h).unbind()
+        older, newer = self._stages[::-1]
+        newer.combine(self.x, [(recursion.beta * h, self.slope)])
+        for nu, of_rows in zip(recursion.nu, weights, strict=True):
+            self.evaluate(newer, self.slope_after)
+            rows = self._with_last if newer is self._stages[1] else self._with_first
+            older.flat.addmv_(rows, of_rows, beta=nu)
+            older, newer = newer, older
+        self.y = newer
 
     def growth(self, h: float, error: float) -> float:
         """Predict the next step from how the last two and their errors compare, as Sommeijer et al. do."""
@@ -152,8 +205,7 @@ class _ChebyshevStepper(Stepper):
         return float(0.8 * trend * error ** (-1 / self.error_order))
 
     def accept(self) -> None:
-        self.x, self.y = self.y, self.x
-        self.slope, self.slope_after = self.slope_after, self.slope
+        super().accept()
         self._accepted += 1
         if self._accepted % _RENEW_AFTER == 0:
             self._radius = 0.0
