@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from neurodyn.learners import Learner, ModuleLearner, NetworkLearner
-from neurodyn.stacking import Stacked, stack_networks
+from neurodyn.stacking import Stacked, at_one_pace, stack_networks
 
 _TOLERANCE = 1e-2
 """How far, relative to its size, a member's first gradient may be from its own, solvers' tolerances included."""
@@ -43,15 +43,17 @@ def stacked(
     Raises
     ------
     ValueError
-        If the learners differ in more than their parameters, draw random numbers, or do not learn alike stacked.
+        If the learners differ in more than their parameters, gains, leaks, time constants and steps of inference, draw
+        random numbers, or do not learn alike stacked.
     """
     if len(learners) == 1:
         yield learners[0]
         return
     for learner, seed in zip(learners, seeds, strict=True):
-        if learner.description != learners[0].description:
+        if learner.signature != learners[0].signature:
             raise ValueError(
-                f"seeds: the network of seed {seed} differs from that of seed {seeds[0]} in more than weights"
+                f"seeds: the network of seed {seed} differs from that of seed {seeds[0]} in more than weights, gains, "
+                "leaks, time constants and the step of inference"
             )
     everything = [tensor for learner in learners for tensor in learner.tensors.values()]
     if len(set(everything)) < len(learners) * len(set(learners[0].tensors.values())):
@@ -85,8 +87,9 @@ def _stack(learners: Sequence[Learner]) -> Learner:
     else:
         assert isinstance(first, NetworkLearner)
         networks = [learner.network for learner in learners if isinstance(learner, NetworkLearner)]
-        together = NetworkLearner(stack_networks(networks), first.duration, first.solver, count)
-    together.name, together.description = first.name, first.description
+        together = NetworkLearner(stack_networks(at_one_pace(networks)), first.duration, first.solver, count)
+    together.name = first.name
+    together.description = "\n\n".join(dict.fromkeys(learner.description for learner in learners))
     return together
 
 

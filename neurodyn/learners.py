@@ -9,10 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from neurodyn.equations import plasticity_text
 from neurodyn.learning import Lesson, learn
 from neurodyn.losses import Loss, per_sample
 from neurodyn.network import Network
 from neurodyn.solvers import Solver
+from neurodyn.stacking import signature
 from neurodyn.stages import ForwardPass, Source, sources
 
 
@@ -52,6 +54,11 @@ class Learner(ABC):
         if not self.parameters:
             raise ValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
         self.tensors = tensors
+
+    @property
+    @abstractmethod
+    def signature(self) -> object:
+        """What learners have in common that can be stacked."""
 
     @abstractmethod
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
@@ -142,6 +149,13 @@ class NetworkLearner(Learner):
         drives = [drive for p in network.populations for drive in (p.clamp, p.initial)]
         self._takes_targets = bool(network.forward) or any(getattr(drive, "reads_targets", False) for drive in drives)
 
+    @property
+    def signature(self) -> object:
+        network = self.network
+        steps = None if network.inference is None else network.inference.steps
+        rules = [(plasticity_text(rule), rule.gain) for rule in network.plasticity]
+        return signature(network), rules, steps, _name(network.loss)
+
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         return learn(
             self.network,
@@ -191,6 +205,10 @@ class ModuleLearner(Learner):
         self.module, self._modes = module, module if modes is None else modes
         text = f"{module}\nloss {_name(loss)}"
         super().__init__("backprop", loss, module.parameters(), dict(_named_tensors(module)), members, text)
+
+    @property
+    def signature(self) -> object:
+        return self.description
 
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         with torch.enable_grad():

@@ -108,6 +108,11 @@ class Map:
         """Those whose operating point the map needs from the forward pass."""
         return self.stages if self.frozen else ()
 
+    @property
+    def feedback_weights(self) -> FeedbackWeights | None:
+        """The feedback weights ψ that the map uses, if any."""
+        return None
+
     def apply(self, source: Tensor) -> Tensor:
         """Return the map of the source's activity; shapes (sample, …) both."""
         raise NotImplementedError(f"{type(self).__name__} defines neither apply nor bind")
@@ -290,6 +295,10 @@ class Feedback(_OfStage):
         self.frozen = point == "frozen"
         self.linear = self.frozen or self.stage.affine
 
+    @property
+    def feedback_weights(self) -> FeedbackWeights | None:
+        return self.weights
+
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         expected = self.stage.output_shape(target, self.argument)
         if source != expected:
@@ -428,6 +437,10 @@ class Modulated(Map):
     @property
     def frozen_stages(self) -> tuple[Stage, ...]:
         return (self.stage, *self.map.frozen_stages)
+
+    @property
+    def feedback_weights(self) -> FeedbackWeights | None:
+        return self.map.feedback_weights
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         return self.map.output_shape(source, target)

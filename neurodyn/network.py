@@ -15,7 +15,6 @@ from neurodyn.causality import Schedule, Start, read_start
 from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy
 from neurodyn.equations import equation, network_text, size_text
 from neurodyn.losses import Loss, squared_error
-from neurodyn.maps import Feedback
 from neurodyn.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.regularizers import Regularizer
 from neurodyn.stages import Stage, sources
@@ -136,10 +135,10 @@ class Network:
 
     def feedback_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield all feedback weights ψ, each with the name of its stage; other parameters are the module's."""
-        weights = [c.map.weights for c in self.couplings if isinstance(c.map, Feedback) and c.map.weights is not None]
-        for each in dict.fromkeys(weights):
-            for tensor in each.tensors.values():
-                yield each.stage.name, tensor
+        for each in dict.fromkeys(c.map.feedback_weights for c in self.couplings):
+            if each is not None:
+                for tensor in each.tensors.values():
+                    yield each.stage.name, tensor
 
     def into(self, name: str) -> tuple[Coupling, ...]:
         """Return the couplings that lead into the population called `name`."""

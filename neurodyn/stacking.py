@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from neurodyn.bound import Inputs
+from neurodyn.feedback import FeedbackWeights
 from neurodyn.layers import CompoundLayer, LayerPoint, LinearPoint, layer_point
 from neurodyn.maps import Activity, Identity, Map, OperatingPoints, Term
 from neurodyn.network import Network
@@ -148,12 +149,13 @@ def stack_networks(networks: Sequence[Network]) -> Network:
     """Return the declaration that the networks share, with stacked layers and feedback weights in place of theirs.
 
     What all have in common, as networks declared for one module do, stays as it is. An observable is read off each
-    member's samples by its own function.
+    member's samples by its own function. A coupling has the gains of all, in units of the first one's time constants.
 
     Parameters
     ----------
     networks
-        Of the same declaration, but for weights. Theirs become views of the stacked ones.
+        Of the same declaration, but for weights, gains, leaks and time constants. Their weights become views of the
+        stacked ones.
     """
     replaced: dict[int, Any] = {}
     for stages in zip(*(network.stages for network in networks), strict=True):
@@ -169,7 +171,23 @@ def stack_networks(networks: Sequence[Network]) -> Network:
     for weights in zip(*(network.feedback_parameters() for network in networks), strict=True):
         tensors = [tensor for _, tensor in weights]
         replaced[id(tensors[0])] = nn.Parameter(stack(tensors), requires_grad=tensors[0].requires_grad)
-    return copy.deepcopy(networks[0], replaced)
+    return _with_factors(copy.deepcopy(networks[0], replaced), networks)
+
+
+def at_one_pace(networks: Sequence[Network]) -> list[Network]:
+    """Return networks whose steps of inference are those of the first, by their time constants.
+
+    A step x ← x + γ F(x) is one of γ₀, the first one's, with the time constants γ₀/γ τ.
+    """
+    first = networks[0].inference
+    paced = []
+    for network in networks:
+        if first is not None and network.inference is not None and network.inference.step != first.step:
+            slower = first.step / network.inference.step
+            populations = [replace(p, tau=slower * p.tau) for p in network.populations]
+            network = network.with_dynamics(populations, network.couplings)
+        paced.append(network)
+    return paced
 
 
 def _observed_apart(values: Sequence[Callable[[Activity], Tensor]]) -> Callable[[Activity], Tensor]:
@@ -209,7 +227,7 @@ def together(
         if not isinstance(network, Network):
             raise TypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
     for place, network in enumerate(networks[1:], start=2):
-        if _signature(network) != _signature(networks[0]):
+        if signature(network) != signature(networks[0]):
             raise ValueError(
                 f"network: the {_ordinal(place)} differs from the first in more than weights, gains, leaks and time "
                 "constants; run it by itself"
@@ -224,7 +242,7 @@ def together(
     own = alone[0].initial_state().activity
     starts = {name: own[name].repeat(count, *[1] * (own[name].ndim - 1)) for name in started}
     try:
-        network = _with_factors(stack_networks(networks), networks)
+        network = stack_networks(networks)
         _check_alike(alone, System(network, repeated, targets, initial=starts))
         yield network, repeated, targets, starts
     finally:
@@ -240,8 +258,8 @@ def _tensors(network: Network) -> Iterator[Tensor]:
     yield from (tensor for _, tensor in network.feedback_parameters())
 
 
-def _signature(network: Network) -> tuple[object, ...]:
-    """Return what networks have in common that can be stacked; what it misses, `_check_alike` finds."""
+def signature(network: Network) -> tuple[object, ...]:
+    """Return what networks have in common that can be stacked; what it misses shows in how they move or learn."""
     return (
         [(p.name, p.shape, p.role, p.tau == 0, str(p.clamp), str(p.initial)) for p in network.populations],
         [(str(c), type(c.map)) for c in network.couplings],
@@ -304,6 +322,10 @@ class _Shared(Map):
     @property
     def frozen_stages(self) -> tuple[Stage, ...]:
         return self.map.frozen_stages
+
+    @property
+    def feedback_weights(self) -> FeedbackWeights | None:
+        return self.map.feedback_weights
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         return self.map.output_shape(source, target)

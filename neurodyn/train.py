@@ -91,7 +91,8 @@ def fit(
         was.
     seeds
         Seeds to train at once, each with a network of its own: their parameters are stacked, and each follows the
-        course of a run by itself, up to rounding.
+        course of a run by itself, up to rounding. The networks may differ in gains, leaks, time constants and the step
+        of inference too, so that the values of a γ are trained at once.
     device
         Where to train, e.g. "cuda"; the parameters are moved there. By default where they are.
     checkpoint

@@ -1,6 +1,7 @@
 """Networks trained at once follow the courses that each would follow by itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,20 @@ DECLARED: dict[str, Callable[[int], Learning]] = {
     "naive GAIT": lambda seed: tp.network(tower(seed), rule="gait", gamma=0.1, form="naive"),
     "weak feedback": lambda seed: tp.weak_feedback(tower(seed), rule="gait", gamma=0.1),
     "batch normalisation": normalised,
+    "IL of several γ": lambda seed: pc.network(mlp(seed), step=0.1 + 0.1 * seed, steps=8),
+    "Z-IL of several γ": lambda seed: pc.network(mlp(seed), learning="z-il", step=0.2 * (seed + 1)),
+    "Fa-Z-IL of several γ": lambda seed: pc.network(mlp(seed), learning="fa-z-il", step=0.2 * (seed + 1), steps=5),
+    "GAIT of several γ": lambda seed: tp.network(tower(seed), rule="gait", gamma=0.01 * (seed + 1)),
+    "AR simplified of several gains": lambda seed: of_gain(
+        ar.network(mlp(seed), feedback="learned", seed=seed), 1.0 - 0.1 * seed
+    ),
 }
+
+
+def of_gain(network: nd.Network, gain: float) -> nd.Network:
+    """Return a network whose feedback has another gain."""
+    couplings = [replace(c, gain=gain) if c.map.feedback_weights is not None else c for c in network.couplings]
+    return network.with_dynamics(network.populations, couplings)
 
 
 def fit(network: Any, **arguments: Any) -> xr.Dataset:
@@ -81,10 +95,15 @@ def test_each_seed_equals_its_solo_run(name: str) -> None:
         assert distance(network, DECLARED[name](seed)) > 0.01
 
 
-def test_relaxations_to_a_tolerance_agree_within_it() -> None:
-    def declare(seed: int) -> nd.Network:
-        return pc.network(mlp(seed), steps="equilibrium")
-
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda seed: pc.network(mlp(seed), steps="equilibrium"),
+        lambda seed: tp.weak_feedback(tower(seed), rule="gait", gamma=0.05 * (seed + 1)),
+    ],
+    ids=["IL", "weak feedback of several γ"],
+)
+def test_relaxations_to_a_tolerance_agree_within_it(declare: Callable[[int], nd.Network]) -> None:
     networks = [declare(seed) for seed in SEEDS]
     history = fit(networks, seeds=SEEDS)
     for seed, network in zip(SEEDS, networks, strict=True):
@@ -241,6 +260,11 @@ ONE = mlp()
         (scaled, {}, "does not learn among others as it does by itself"),
         (lambda seed: ar.network(ONE), {}, "share parameters"),
         (lambda seed: pc.network(mlp(seed), steps=seed + 1), {}, "differs from that of seed 3 in more than weights"),
+        (
+            lambda seed: ar.network(mlp(seed), weight_derivative="frozen" if seed else "none"),
+            {},
+            "differs from that of seed 3 in more than weights",
+        ),
         (
             mlp,
             {"optimizer": torch.optim.Adafactor, "learning_rate": None},
