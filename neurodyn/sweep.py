@@ -13,14 +13,17 @@ from dask.callbacks import Callback
 from dask.delayed import delayed
 from tqdm import tqdm
 
-Point = Callable[..., xr.Dataset | Mapping[str, Any]]
-"""A function of the parameters by name, that returns a dataset, or numbers and arrays by name."""
+from neurodyn.network import Network
+
+Point = Callable[..., xr.Dataset | Mapping[str, Any] | Network]
+"""A function of the parameters by name, that returns a dataset, numbers and arrays by name, or a declaration."""
 
 
 def sweep(
     point: Point,
     grid: Mapping[str, Iterable[Any]],
     *,
+    at_once: Callable[[list[Network]], xr.Dataset] | None = None,
     scheduler: str | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -30,9 +33,12 @@ def sweep(
     ----------
     point
         A function of the grid's parameters, by name. It returns an `xarray.Dataset`, or a mapping of names to numbers;
-        of the same variables and dimensions at every point.
+        of the same variables and dimensions at every point. With `at_once`, it returns the network of that point.
     grid
         The values of each parameter: numbers, text or booleans, each once.
+    at_once
+        A function that runs the networks of all points together, and returns a dataset with a dimension `network`, such
+        as `lambda networks: nd.simulate(networks, inputs, targets, duration=10.0)`.
     scheduler
         Dask's: None or "synchronous" one after the other, "threads", "processes", or that of a running
         `dask.distributed` cluster, "distributed".
@@ -47,9 +53,10 @@ def sweep(
     Raises
     ------
     ValueError
-        If the grid is empty, a parameter has no values or one twice, or a parameter's name is a dimension of a result.
+        If the grid is empty, a parameter has no values or one twice, a parameter's name is a dimension of a result, or
+        `at_once` returns a dataset without the networks' dimension.
     TypeError
-        If `point` returns neither a dataset nor a mapping.
+        If `point` returns neither a dataset nor a mapping, or with `at_once` no network.
     """
     values = {name: list(given) for name, given in grid.items()}
     if not values:
@@ -60,15 +67,40 @@ def sweep(
         if len(set(given)) != len(given):
             raise ValueError(f"grid: parameter {name!r} has a value twice; give each once")
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
-    tasks = [delayed(_labelled, pure=False)(point, where) for where in points]
+    if at_once is not None:
+        return _side_by_side(_together(point, at_once, points), values)
+    tasks = [delayed(_alone, pure=False)(point, where) for where in points]
     bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
     with bar, Callback(posttask=lambda *_: bar.update()):  # type: ignore[no-untyped-call]
         results = compute(*tasks, scheduler=scheduler or "synchronous")  # type: ignore[no-untyped-call]
     return _side_by_side(list(results), values)
 
 
-def _labelled(point: Point, where: dict[str, Any]) -> xr.Dataset:
-    result = point(**where)
+def _together(
+    point: Point, at_once: Callable[[list[Network]], xr.Dataset], points: list[dict[str, Any]]
+) -> list[xr.Dataset]:
+    networks = []
+    for where in points:
+        network = point(**where)
+        if not isinstance(network, Network):
+            raise TypeError(
+                f"sweep: with at_once the function returns a Network, and returned a {type(network).__name__}"
+            )
+        networks.append(network)
+    run = at_once(networks)
+    if run.sizes.get("network") != len(points):
+        raise ValueError(
+            f"sweep: at_once returns a dataset with a dimension 'network' of the {len(points)} points; its sizes are "
+            f"{dict(run.sizes)}"
+        )
+    return [_labelled(run.isel(network=place, drop=True), where) for place, where in enumerate(points)]
+
+
+def _alone(point: Point, where: dict[str, Any]) -> xr.Dataset:
+    return _labelled(point(**where), where)
+
+
+def _labelled(result: object, where: dict[str, Any]) -> xr.Dataset:
     if not isinstance(result, (xr.Dataset, Mapping)):
         raise TypeError(f"sweep: the function returns a dataset or a mapping, and returned a {type(result).__name__}")
     data = result if isinstance(result, xr.Dataset) else xr.Dataset(result)

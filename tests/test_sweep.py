@@ -1,10 +1,15 @@
 """Sweeps against the function called point by point."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import neurodyn as nd
+from neurodyn.models import predictive_coding as pc
+from tests.problems import tensor
 
 
 def point(a, b):
@@ -58,3 +63,35 @@ def test_a_failing_point_fails_the_sweep():
 def test_bad_input(function, grid, error, message):
     with pytest.raises(error, match=message):
         nd.sweep(function, grid)
+
+
+def declare(gain: float, seed: int) -> nd.Network:
+    module = nd.mlp([6, 5, 4, 3], seed=seed, dtype=torch.float64)
+    network = pc.network(module, steps="equilibrium")
+    couplings = [replace(c, gain=gain * c.gain) if c.target.startswith("x") else c for c in network.couplings]
+    return network.with_dynamics(network.populations, couplings)
+
+
+def test_points_run_at_once_are_those_run_alone():
+    grid = {"gain": [0.5, 1.0, 2.0], "seed": [0, 3]}
+    x, t = tensor(4, 6), tensor(4, 3, seed=1)
+
+    def run(network):
+        return nd.simulate(network, x, t, duration=2.0, solver=nd.Euler(0.1), save_at=3, record=["x1", "energy"])
+
+    at_once = nd.sweep(declare, grid, at_once=run)
+    alone = nd.sweep(lambda **where: run(declare(**where)), grid)
+    xr.testing.assert_allclose(at_once, alone, rtol=1e-12)
+    assert at_once["x1"].dims == ("gain", "seed", "time", "sample", "x1_unit")
+
+
+@pytest.mark.parametrize(
+    ("function", "at_once", "error", "message"),
+    [
+        (point, lambda networks: xr.Dataset(), TypeError, "returns a Network, and returned a dict"),
+        (lambda a, b: declare(1.0, 0), lambda networks: xr.Dataset(), ValueError, "of the 2 points"),
+    ],
+)
+def test_bad_runs_at_once(function, at_once, error, message):
+    with pytest.raises(error, match=message):
+        nd.sweep(function, {"a": [1, 2], "b": [0]}, at_once=at_once)
