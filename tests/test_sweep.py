@@ -1,6 +1,7 @@
 """Sweeps against the function called point by point."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def declare(gain: float, seed: int) -> nd.Network:
 
 
 def test_points_run_at_once_are_those_run_alone():
-    grid = {"gain": [0.5, 1.0, 2.0], "seed": [0, 3]}
+    grid: dict[str, list[Any]] = {"gain": [0.5, 1.0, 2.0], "seed": [0, 3]}
     x, t = tensor(4, 6), tensor(4, 3, seed=1)
 
     def run(network):
