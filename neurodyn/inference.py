@@ -57,7 +57,7 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
     That is a rule whose units can still spike after the last of its steps here, at which it then has not acted.
     """
     rules = system.network.plasticity
-    state, slope = system.initial_state(), system.new_state()
+    state = system.initial_state()
     detectors = {i: SpikeDetector(when.window) for i in pending if isinstance(when := rules[i].when, OnSpike)}
     waiting, unfinished = dict(pending), []
     plan = system.schedule(inference.steps).plan(pending)
@@ -83,13 +83,10 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
                 del waiting[i]
         if not waiting:
             break
-        for name in step.advance:
-            system.evaluate(name, state, slope.activity[name], step.silent)
-        if len(step.advance) == len(system.dynamic):
-            state.combine(state, [(inference.step, slope)])
-        else:
-            for name in step.advance:
-                state.activity[name].add_(slope.activity[name], alpha=inference.step)
+        several = len(step.advance) > 1
+        velocities = [system.velocity(name, state, step.silent, own=several) for name in step.advance]
+        for name, velocity in zip(step.advance, velocities, strict=True):
+            state.activity[name].add_(velocity, alpha=inference.step)
         system.points.expire(step.advance)
     return unfinished
 

@@ -86,6 +86,17 @@ class _Equation:
         if self.scale != 1.0:
             out.mul_(self.scale)
 
+    def velocity(self, activity: Mapping[str, Tensor], silent: Collection[str], *, own: bool) -> Tensor:
+        if not own and self.constant is None and self.leak == 0.0 and self.scale == 1.0:
+            terms = [(term, gain) for term, gain, source in self.terms if source not in silent]
+            if len(terms) == 1 and terms[0][1] == 1.0:
+                value = terms[0][0].value(activity)
+                if value is not None:
+                    return value
+        out = torch.empty_like(activity[self.name])
+        self.evaluate(activity, out, silent)
+        return out
+
     def _begin(self, terms: Sequence[tuple[Term, float]], activity: Mapping[str, Tensor], out: Tensor) -> int:
         """Write the first summands into `out`, two at once where they come as tensors; return how many terms are."""
         done = 0
@@ -271,6 +282,10 @@ class System:
     def evaluate(self, name: str, state: State, out: Tensor, silent: Collection[str] = ()) -> None:
         """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
         self._equations[name].evaluate(state.activity, out, silent)
+
+    def velocity(self, name: str, state: State, silent: Collection[str] = (), *, own: bool = True) -> Tensor:
+        """Return one population's dx/dt without what is `silent`; in memory that activity may share, unless `own`."""
+        return self._equations[name].velocity(state.activity, silent, own=own)
 
     def couple(self, state: State, out: State, silent: Collection[str] = ()) -> None:
         """Write what the couplings alone make of `state` into `out`, without leaks, constants and what is `silent`.

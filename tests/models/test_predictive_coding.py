@@ -607,13 +607,13 @@ def test_slow_errors_tend_to_instantaneous_ones_with_their_time_constant() -> No
 def evaluations(monkeypatch) -> list[str]:
     """Collect the name of each population that is evaluated."""
     names: list[str] = []
-    original = nd.System.evaluate
+    for method in ("evaluate", "velocity"):
 
-    def evaluate(self, name, *arguments) -> None:
-        names.append(name)
-        original(self, name, *arguments)
+        def noted(self, name, *arguments, original=getattr(nd.System, method), **options):
+            names.append(name)
+            return original(self, name, *arguments, **options)
 
-    monkeypatch.setattr(nd.System, "evaluate", evaluate)
+        monkeypatch.setattr(nd.System, method, noted)
     return names
 
 
