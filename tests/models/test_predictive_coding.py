@@ -607,13 +607,16 @@ def test_slow_errors_tend_to_instantaneous_ones_with_their_time_constant() -> No
 def evaluations(monkeypatch) -> list[str]:
     """Collect the name of each population that is evaluated."""
     names: list[str] = []
-    for method in ("evaluate", "velocity"):
 
-        def noted(self, name, *arguments, original=getattr(nd.System, method), **options):
+    def noted(original):
+        def method(self, name, *arguments, **options):
             names.append(name)
             return original(self, name, *arguments, **options)
 
-        monkeypatch.setattr(nd.System, method, noted)
+        return method
+
+    for name in ("evaluate", "velocity"):
+        monkeypatch.setattr(nd.System, name, noted(getattr(nd.System, name)))
     return names
 
 
