@@ -192,7 +192,7 @@ def equilibrium(
     names = _recorded(network, record)
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
-    return dataset(system, values).assign_attrs(run_attributes(system, report))
+    return dataset(system, values, attributes=run_attributes(system, report))
 
 
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,7 @@ class TrajectoryRecorder:
         # Copied, because a clamp may be the caller's own tensor.
         self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
         self._order = list(names)
+        self._dynamic_alone = set(self._names) <= set(system.dynamic)
         sample_bytes = sum(prod(system.shape(name)) for name in names) * system.samples * system.dtype.itemsize
         self._capacity = expected or 64
         if store is not None:
@@ -96,7 +97,7 @@ class TrajectoryRecorder:
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
-        if not settled:
+        if not (settled or self._dynamic_alone):
             self._system.settle(state)
         if len(self._moments) == self._capacity:
             self._make_room()
@@ -106,7 +107,7 @@ class TrajectoryRecorder:
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
-        if not set(self._names) <= set(self._system.dynamic):
+        if not self._dynamic_alone:
             for time, weight in zip(times.tolist(), weights, strict=True):
                 self.record(time, self._system.new_state(torch.mv(rows.t(), weight)))
             return
@@ -134,7 +135,7 @@ class TrajectoryRecorder:
             larger[: len(buffer)].copy_(buffer)
             self._buffers[name] = larger
 
-    def _dataset(self) -> xr.Dataset:
+    def _dataset(self, attributes: Mapping[str, Any] | None = None) -> xr.Dataset:
         count = len(self._moments)
         values: dict[str, NDArray[Any]] = {}
         for name in self._order:
@@ -142,12 +143,12 @@ class TrajectoryRecorder:
                 values[name] = np.broadcast_to(self._held[name], (count, *self._held[name].shape))
             else:
                 values[name] = to_numpy(self._buffers[name][:count])
-        return dataset(self._system, values, np.array(self._moments))
+        return dataset(self._system, values, np.array(self._moments), attributes)
 
     def finish(self, attributes: dict[str, Any]) -> xr.Dataset:
         """Return the trajectory, with the attributes that tell what ran; a streamed one is reopened from its store."""
         if self._store is None:
-            return self._dataset().assign_attrs(attributes)
+            return self._dataset(attributes)
         if self._moments:
             self._store.append(self._dataset())
         return self._store.close(attributes)
@@ -158,7 +159,12 @@ class TrajectoryRecorder:
             self._store.discard()
 
 
-def dataset(system: System, values: dict[str, NDArray[Any]], times: NDArray[np.float64] | None = None) -> xr.Dataset:
+def dataset(
+    system: System,
+    values: dict[str, NDArray[Any]],
+    times: NDArray[np.float64] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
     """Label the activity of populations, and observables.
 
     Parameters
@@ -169,6 +175,8 @@ def dataset(system: System, values: dict[str, NDArray[Any]], times: NDArray[np.f
         What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
     times
         The times, shape (time,).
+    attributes
+        Those of the dataset.
 
     Returns
     -------
@@ -198,9 +206,9 @@ def dataset(system: System, values: dict[str, NDArray[Any]], times: NDArray[np.f
                 {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"},
             )
         role = "clamped" if name in system.clamped else "instantaneous" if population.tau == 0 else "dynamic"
-        attributes = {"units": "1", "long_name": f"activity of population {name}", "role": role}
-        variables[name] = ((*leading, *dims), value, {**attributes, "tau": population.tau, "leak": population.leak})
-    return xr.Dataset(variables, coordinates)
+        described = {"units": "1", "long_name": f"activity of population {name}", "role": role}
+        variables[name] = ((*leading, *dims), value, {**described, "tau": population.tau, "leak": population.leak})
+    return xr.Dataset(variables, coordinates, attributes)
 
 
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
