@@ -46,6 +46,7 @@ def main(options: Options) -> xr.Dataset:
         *cases.trajectories(options.device),
         *cases.steps(options.device),
         *cases.inference(options.device),
+        *cases.solvers(options.device),
         *cases.training(options.device),
     ]
     rows: list[Row] = []
