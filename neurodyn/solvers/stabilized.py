@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder, hermite
 from neurodyn.solvers.control import ErrorControlled, Stepper
-from neurodyn.system import System
+from neurodyn.system import State, System
 
 _DAMPING = 2.0 / 13.0
 _MOST_STAGES = 200
@@ -149,9 +149,10 @@ class _ChebyshevStepper(Stepper):
         probe, image = self._stages
         radius, largest, vectors = 0.0, 0, np.ones((1, 1))
         for k in range(_MOST_DIRECTIONS):
-            torch.add(x, basis[k], alpha=scale, out=probe.flat)
+            probe.combine(self.x, [(scale, State(basis[k], {}))])
             self.evaluate(probe, image)
-            rest = image.flat.sub_(slope)
+            image.combine(image, [(-1.0, self.slope)])
+            rest = image.flat
             overlaps = basis[: k + 1] @ rest
             rest.addmv_(basis[: k + 1].t(), overlaps, alpha=-1.0)
             column = torch.cat([overlaps, torch.linalg.vector_norm(rest).view(1)]).double().cpu().numpy()
