@@ -162,10 +162,10 @@ def _plot(growth: xr.Dataset, out: Path) -> None:
 
 
 def _text(rows: list[Row]) -> str:
-    text = [f"{'line':<28} {'way':<22} {'ms':>9}  {'neurodyn / way':>24}  {'error':>8}"]
+    text = [f"{'line':<30} {'way':<25} {'ms':>9}  {'neurodyn / way':>20}  {'error':>8}"]
     for line, way, milliseconds, middle, low, high, error in rows:
         spread = f"{middle:6.2f} ({low:.2f}–{high:.2f})"
-        text.append(f"{line:<28} {way:<22} {milliseconds:9.2f}  {spread:>24}  {error:8.1e}")
+        text.append(f"{line:<30} {way:<25} {milliseconds:9.2f}  {spread:>20}  {error:8.1e}")
     return "\n".join(text)
 
 
