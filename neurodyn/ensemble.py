@@ -50,7 +50,7 @@ def stacked(
         yield learners[0]
         return
     for learner, seed in zip(learners, seeds, strict=True):
-        if learner.signature != learners[0].signature:
+        if not learner.is_like(learners[0]):
             raise ValueError(
                 f"seeds: the network of seed {seed} differs from that of seed {seeds[0]} in more than weights, gains, "
                 "leaks, time constants and the step of inference"

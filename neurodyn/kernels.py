@@ -82,7 +82,7 @@ def tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
     if _numpy_suits(x):
         np.tanh(x.numpy(), out=out.numpy())
         return out
-    return torch.tanh(x, out=out)
+    return torch.tanh(x.detach(), out=out)
 
 
 def scaled_norm(error: Tensor, x: Tensor, y: Tensor, offset: float, work: Sequence[Tensor]) -> Tensor:
@@ -121,7 +121,8 @@ def pieces(flat: Tensor) -> tuple[Tensor, ...]:
 
 
 def _numpy_suits(x: Tensor) -> bool:
-    return x.is_cpu and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
+    plain = x.is_cpu and x.dtype in (torch.float32, torch.float64) and not x.requires_grad
+    return plain and not torch.compiler.is_compiling()
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:

@@ -14,7 +14,7 @@ from neurodyn.learning import Lesson, learn
 from neurodyn.losses import Loss, per_sample
 from neurodyn.network import Network
 from neurodyn.solvers import Solver
-from neurodyn.stacking import signature
+from neurodyn.stacking import differ_in_numbers
 from neurodyn.stages import ForwardPass, Source, sources
 
 
@@ -55,10 +55,9 @@ class Learner(ABC):
             raise ValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
         self.tensors = tensors
 
-    @property
     @abstractmethod
-    def signature(self) -> object:
-        """What learners have in common that can be stacked."""
+    def is_like(self, other: Learner) -> bool:
+        """Tell whether this learner can be stacked with another; what it misses shows in how they learn."""
 
     @abstractmethod
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
@@ -149,12 +148,18 @@ class NetworkLearner(Learner):
         drives = [drive for p in network.populations for drive in (p.clamp, p.initial)]
         self._takes_targets = bool(network.forward) or any(getattr(drive, "reads_targets", False) for drive in drives)
 
+    def is_like(self, other: Learner) -> bool:
+        return (
+            isinstance(other, NetworkLearner)
+            and self._teaching == other._teaching
+            and differ_in_numbers(self.network, other.network)
+        )
+
     @property
-    def signature(self) -> object:
-        network = self.network
-        steps = None if network.inference is None else network.inference.steps
-        rules = [(plasticity_text(rule), rule.gain) for rule in network.plasticity]
-        return signature(network), rules, steps, _name(network.loss)
+    def _teaching(self) -> tuple[object, ...]:
+        steps = None if self.network.inference is None else self.network.inference.steps
+        rules = [(plasticity_text(rule), rule.gain) for rule in self.network.plasticity]
+        return rules, steps, _name(self.network.loss)
 
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         return learn(
@@ -206,9 +211,8 @@ class ModuleLearner(Learner):
         text = f"{module}\nloss {_name(loss)}"
         super().__init__("backprop", loss, module.parameters(), dict(_named_tensors(module)), members, text)
 
-    @property
-    def signature(self) -> object:
-        return self.description
+    def is_like(self, other: Learner) -> bool:
+        return self.description == other.description
 
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         with torch.enable_grad():

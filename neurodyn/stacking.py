@@ -227,7 +227,7 @@ def together(
         if not isinstance(network, Network):
             raise TypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
     for place, network in enumerate(networks[1:], start=2):
-        if signature(network) != signature(networks[0]):
+        if not differ_in_numbers(network, networks[0]):
             raise ValueError(
                 f"network: the {_ordinal(place)} differs from the first in more than weights, gains, leaks and time "
                 "constants; run it by itself"
@@ -258,11 +258,27 @@ def _tensors(network: Network) -> Iterator[Tensor]:
     yield from (tensor for _, tensor in network.feedback_parameters())
 
 
-def signature(network: Network) -> tuple[object, ...]:
-    """Return what networks have in common that can be stacked; what it misses shows in how they move or learn."""
+def differ_in_numbers(network: Network, first: Network) -> bool:
+    """Tell whether two networks can be stacked: what this misses shows in how they move or learn.
+
+    Their couplings say the same of themselves, given the same numbers.
+    """
+    ends, those = ([str(c) for c in each.couplings] for each in (network, first))
+    return (
+        ends == those
+        and all(
+            type(own.map) is type(other.map)
+            and own.map.stacked([other.map]).describe(own.source, own.target)
+            == other.map.stacked([other.map]).describe(other.source, other.target)
+            for own, other in zip(network.couplings, first.couplings, strict=True)
+        )
+        and _frame(network) == _frame(first)
+    )
+
+
+def _frame(network: Network) -> tuple[object, ...]:
     return (
         [(p.name, p.shape, p.role, p.tau == 0, str(p.clamp), str(p.initial)) for p in network.populations],
-        [(str(c), type(c.map)) for c in network.couplings],
         [(stage.symbol, [repr(layer) for layer in stage.layers]) for stage in network.stages],
         list(network.observables),
     )

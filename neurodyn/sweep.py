@@ -54,9 +54,9 @@ def sweep(
     ------
     ValueError
         If the grid is empty, a parameter has no values or one twice, a parameter's name is a dimension of a result, or
-        `at_once` returns a dataset without the networks' dimension.
+        `at_once` returns a dataset without the networks' dimension, or comes with a scheduler or progress.
     TypeError
-        If `point` returns neither a dataset nor a mapping, or with `at_once` no network.
+        If `point` returns neither a dataset nor a mapping, or with `at_once` no network, or `at_once` no dataset.
     """
     values = {name: list(given) for name, given in grid.items()}
     if not values:
@@ -68,6 +68,8 @@ def sweep(
             raise ValueError(f"grid: parameter {name!r} has a value twice; give each once")
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     if at_once is not None:
+        if scheduler is not None or progress:
+            raise ValueError("sweep: with at_once there is one run, without a scheduler or progress; leave them out")
         return _side_by_side(_together(point, at_once, points), values)
     tasks = [delayed(_alone, pure=False)(point, where) for where in points]
     bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
@@ -88,6 +90,8 @@ def _together(
             )
         networks.append(network)
     run = at_once(networks)
+    if not isinstance(run, xr.Dataset):
+        raise TypeError(f"sweep: at_once returns a dataset, and returned a {type(run).__name__}")
     if run.sizes.get("network") != len(points):
         raise ValueError(
             f"sweep: at_once returns a dataset with a dimension 'network' of the {len(points)} points; its sizes are "

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -249,6 +249,16 @@ def scaled(seed: int) -> nd.Network:
     )
 
 
+def with_feedback_at(seed: int, point: Literal["frozen", "live"]) -> nd.Network:
+    """Return a network of predictive coding whose Jacobians are taken at another point, which first gradients hide."""
+    network = pc.network(mlp(seed), steps=2, step=0.001)
+    couplings = [
+        replace(c, map=nd.Feedback(c.map.stage, point)) if isinstance(c.map, nd.Feedback) else c
+        for c in network.couplings
+    ]
+    return network.with_dynamics(network.populations, couplings)
+
+
 ONE = mlp()
 
 
@@ -260,6 +270,7 @@ ONE = mlp()
         (scaled, {}, "does not learn among others as it does by itself"),
         (lambda seed: ar.network(ONE), {}, "share parameters"),
         (lambda seed: pc.network(mlp(seed), steps=seed + 1), {}, "differs from that of seed 3 in more than weights"),
+        (lambda seed: with_feedback_at(seed, "frozen" if seed else "live"), {}, "differs from that of seed 3 in more"),
         (
             lambda seed: ar.network(mlp(seed), weight_derivative="frozen" if seed else "none"),
             {},

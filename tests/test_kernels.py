@@ -91,6 +91,13 @@ def test_tanh(dtype, layout):
     assert kernels.tanh(torch.tensor([torch.nan], dtype=dtype)).isnan().all()
 
 
+def test_tanh_has_no_graph():
+    x = torch.ones(3, requires_grad=True)
+    found = kernels.tanh(x)
+    assert not found.requires_grad
+    assert torch.equal(found, torch.tanh(x.detach()))
+
+
 def test_compiled_tanh_is_pytorchs():
     compiled = torch.compile(kernels.tanh, backend="aot_eager", fullgraph=True)
     x = torch.linspace(-2, 2, 50)

@@ -709,6 +709,22 @@ def test_solvers_are_read_and_compared_by_their_settings() -> None:
     )
 
 
+@pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Adaptive(), nd.Stabilized()])
+@pytest.mark.parametrize("save_at", [[1.0], "steps"])
+def test_a_stop_condition_sees_every_population_where_it_is(solver: nd.Solver, save_at) -> None:
+    populations = [nd.Population("x", 3, initial=1.0), nd.Population("e", 3, tau=0.0)]
+    network = nd.Network("lag", populations, [nd.Coupling("x", "e", gain=-2.0)])
+    seen: list[float] = []
+
+    def look(time, activity, velocity) -> bool:
+        seen.append(float((activity["e"] + 2.0 * activity["x"]).abs().max()))
+        return False
+
+    nd.simulate(network, None, duration=1.0, solver=solver, save_at=save_at, record=["x"], until=look)
+    assert len(seen) > 1
+    assert max(seen) == 0.0
+
+
 class Waits(TorchDispatchMode):
     """Counts how often a number is fetched from a tensor, for which a GPU would have to be waited for."""
 

@@ -91,8 +91,14 @@ def test_points_run_at_once_are_those_run_alone():
     [
         (point, lambda networks: xr.Dataset(), TypeError, "returns a Network, and returned a dict"),
         (lambda a, b: declare(1.0, 0), lambda networks: xr.Dataset(), ValueError, "of the 2 points"),
+        (lambda a, b: declare(1.0, 0), lambda networks: None, TypeError, "returns a dataset, and returned a NoneType"),
     ],
 )
 def test_bad_runs_at_once(function, at_once, error, message):
     with pytest.raises(error, match=message):
         nd.sweep(function, {"a": [1, 2], "b": [0]}, at_once=at_once)
+
+
+def test_a_run_at_once_has_no_scheduler():
+    with pytest.raises(ValueError, match="without a scheduler or progress"):
+        nd.sweep(declare, {"gain": [1.0], "seed": [0]}, at_once=lambda networks: xr.Dataset(), scheduler="threads")

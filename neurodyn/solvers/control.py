@@ -170,6 +170,8 @@ class ErrorControlled(Solver):
         moments = save.at(0.0, 0.0)
         for moment in moments:
             recorder.record(moment, step.x)
+        if until is not None:
+            system.settle(step.x)
         stop = until is not None and until(0.0, step.x.activity, velocity(system, step.slope))
         while not stop and time < duration:
             last = time + h >= duration * (1 - 1e-12)
