@@ -87,7 +87,9 @@ def _stack(learners: Sequence[Learner]) -> Learner:
     else:
         assert isinstance(first, NetworkLearner)
         networks = [learner.network for learner in learners if isinstance(learner, NetworkLearner)]
-        together = NetworkLearner(stack_networks(at_one_pace(networks)), first.duration, first.solver, count)
+        if first.duration is None:  # elsewhere, the steps of inference have no part
+            networks = at_one_pace(networks)
+        together = NetworkLearner(stack_networks(networks), first.duration, first.solver, count)
     together.name = first.name
     together.description = "\n\n".join(dict.fromkeys(learner.description for learner in learners))
     return together

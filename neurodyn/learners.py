@@ -14,7 +14,7 @@ from neurodyn.learning import Lesson, learn
 from neurodyn.losses import Loss, per_sample
 from neurodyn.network import Network
 from neurodyn.solvers import Solver
-from neurodyn.stacking import differ_in_numbers
+from neurodyn.stacking import alike_but_for_numbers
 from neurodyn.stages import ForwardPass, Source, sources
 
 
@@ -152,7 +152,7 @@ class NetworkLearner(Learner):
         return (
             isinstance(other, NetworkLearner)
             and self._teaching == other._teaching
-            and differ_in_numbers(self.network, other.network)
+            and alike_but_for_numbers(self.network, other.network)
         )
 
     @property

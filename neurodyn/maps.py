@@ -71,7 +71,10 @@ class Term(ABC):
         """Add gain · map(source) to `out`, shaped like the target."""
 
     def value(self, activity: Activity) -> Tensor | None:
-        """Return map(source), shaped like the target, where it comes as a tensor of its own; None elsewhere."""
+        """Return map(source), shaped like the target, where it comes as one tensor; None elsewhere.
+
+        It may be the activity itself, or what is kept of an operating point: to be read, and not for long.
+        """
         return None
 
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:

@@ -227,7 +227,7 @@ def together(
         if not isinstance(network, Network):
             raise TypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
     for place, network in enumerate(networks[1:], start=2):
-        if not differ_in_numbers(network, networks[0]):
+        if not alike_but_for_numbers(network, networks[0]):
             raise ValueError(
                 f"network: the {_ordinal(place)} differs from the first in more than weights, gains, leaks and time "
                 "constants; run it by itself"
@@ -258,7 +258,7 @@ def _tensors(network: Network) -> Iterator[Tensor]:
     yield from (tensor for _, tensor in network.feedback_parameters())
 
 
-def differ_in_numbers(network: Network, first: Network) -> bool:
+def alike_but_for_numbers(network: Network, first: Network) -> bool:
     """Tell whether two networks can be stacked: what this misses shows in how they move or learn.
 
     Their couplings say the same of themselves, given the same numbers.
@@ -280,6 +280,7 @@ def _frame(network: Network) -> tuple[object, ...]:
     return (
         [(p.name, p.shape, p.role, p.tau == 0, str(p.clamp), str(p.initial)) for p in network.populations],
         [(stage.symbol, [repr(layer) for layer in stage.layers]) for stage in network.stages],
+        len(network.forward),
         list(network.observables),
     )
 

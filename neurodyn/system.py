@@ -283,7 +283,7 @@ class System:
         """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
         self._equations[name].evaluate(state.activity, out, silent)
 
-    def velocity(self, name: str, state: State, silent: Collection[str] = (), *, own: bool = True) -> Tensor:
+    def velocity(self, name: str, state: State, silent: Collection[str], *, own: bool) -> Tensor:
         """Return one population's dx/dt without what is `silent`; in memory that activity may share, unless `own`."""
         return self._equations[name].velocity(state.activity, silent, own=own)
 

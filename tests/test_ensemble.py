@@ -112,6 +112,19 @@ def test_relaxations_to_a_tolerance_agree_within_it(declare: Callable[[int], nd.
         assert distance(network, alone) < 1e-4
 
 
+def test_a_relaxation_for_a_duration_has_no_steps_of_inference() -> None:
+    def declare(seed: int) -> nd.Network:
+        return pc.network(mlp(seed), step=0.1 + 0.1 * seed)
+
+    relaxed = {"duration": 1.0, "solver": nd.Euler(0.1)}
+    networks = [declare(seed) for seed in SEEDS]
+    fit(networks, seeds=SEEDS, **relaxed)
+    for seed, network in zip(SEEDS, networks, strict=True):
+        alone = declare(seed)
+        fit(alone, seed=seed, **relaxed)
+        assert distance(network, alone) < 1e-8
+
+
 def test_single_precision() -> None:
     networks = [ar.network(mlp(seed, torch.float32)) for seed in SEEDS]
     history = fit(networks, seeds=SEEDS)

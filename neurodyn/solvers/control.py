@@ -85,7 +85,7 @@ class Stepper(ABC):
     def scaled_error(self) -> float:
         """Return ‖e / (atol + rtol · max(|x|, |y|))‖ in the root mean square, and look whether y is finite.
 
-        A step waits for the device here, and nowhere else.
+        A step waits for the device here alone, but where it estimates a spectral radius first.
         """
         self.error(self._error)
         norm = scaled_norm(self._error, self.x.flat, self.y.flat, self.atol / self.rtol, self._work)
