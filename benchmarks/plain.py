@@ -63,6 +63,15 @@ class Inference:
                 values = tuple(v + step * slope for v, slope in zip(values, self(torch.zeros(()), values), strict=True))
         return values
 
+    def learn(self, module: nn.Sequential, step: float, steps: int) -> None:
+        """Add to `.grad` the gradients of the energy, Σ ½‖ε_l‖² a sample, after Euler steps."""
+        values = self.euler(step, steps)
+        layers = [layer for layer in module if isinstance(layer, nn.Linear)]
+        active = [self.x, *(torch.tanh(v) for v in values)]
+        errors = [v - layer(a) for v, a, layer in zip([*values, self.t], active, layers, strict=True)]
+        energy = 0.5 * torch.stack([e.square().sum(1) for e in errors]).sum(0).mean()
+        energy.backward()
+
     def relax(self, duration: float, method: str, rtol: float, atol: float) -> tuple[Tensor, ...]:
         """Return the hidden layers' activity after a duration."""
         times = torch.tensor([0.0, duration], dtype=self.x.dtype)
