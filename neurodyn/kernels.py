@@ -85,8 +85,12 @@ def tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.tanh(x.detach(), out=out)
 
 
-def scaled_norm(error: Tensor, x: Tensor, y: Tensor, offset: float, work: Sequence[Tensor]) -> Tensor:
-    """Return ‖e / (offset + max(|x|, |y|))‖, shape ().
+def scaled_norm(
+    error: Tensor, x: Tensor, y: Tensor, offset: float, also: Tensor, work: Sequence[Tensor]
+) -> tuple[float, bool]:
+    """Return ‖e / s‖ with the scale s = offset + max(|x|, |y|), and whether ‖s‖ and ‖z‖ are finite.
+
+    A device is waited for once.
 
     Parameters
     ----------
@@ -96,18 +100,20 @@ def scaled_norm(error: Tensor, x: Tensor, y: Tensor, offset: float, work: Sequen
         Shape (n,).
     offset
         The scale of what is 0.
+    also
+        z, shape (m,).
     work
         Two tensors of shape (n,) to overwrite.
     """
     if _numpy_suits(x):
-        e, scale, other = error.numpy(), work[0].numpy(), work[1].numpy()
-        with np.errstate(all="ignore"):  # what is not finite shows in the norm
-            np.maximum(np.abs(x.numpy(), out=scale), np.abs(y.numpy(), out=other), out=scale)
-            np.divide(e, np.add(scale, offset, out=scale), out=e)
-            return torch.tensor(math.sqrt(np.dot(e, e)), dtype=x.dtype)
-    torch.maximum(torch.abs(x, out=work[0]), torch.abs(y, out=work[1]), out=work[0])
-    norm: Tensor = torch.linalg.vector_norm(error.div_(work[0].add_(offset)))
-    return norm
+        e, s, other = error.numpy(), work[0].numpy(), work[1].numpy()
+        with np.errstate(all="ignore"):  # what is not finite is seen in the result
+            np.maximum(np.abs(x.numpy(), out=s), np.abs(y.numpy(), out=other), out=s)
+            np.divide(e, np.add(s, offset, out=s), out=e)
+            return math.sqrt(np.dot(e, e)), math.isfinite(np.dot(s, s) + np.dot(also.numpy(), also.numpy()))
+    scale = torch.maximum(torch.abs(x, out=work[0]), torch.abs(y, out=work[1]), out=work[0]).add_(offset)
+    norm, *sizes = torch.stack([torch.linalg.vector_norm(each) for each in (error.div_(scale), scale, also)]).tolist()
+    return norm, math.isfinite(sum(sizes))
 
 
 def pieces(flat: Tensor) -> tuple[Tensor, ...]:

@@ -48,11 +48,6 @@ class State:
         self.pieces = pieces(flat)
         """Views of `flat`, for sums of states."""
 
-    def take(self, other: State) -> None:
-        """Become another state."""
-        for own, its in zip(self.pieces, other.pieces, strict=True):
-            own.copy_(its)
-
     def combine(self, base: State, summands: Iterable[tuple[float, State]]) -> None:
         """Become base + Σ a_i k_i, given each a_i and k_i; one a_i at least is not 0."""
         nonzero = [(factor, slope.pieces) for factor, slope in summands if factor]
@@ -216,8 +211,8 @@ class System:
                     check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
         instantaneous = [p.name for p in self.free if p.tau == 0]
-        self._instant_flat = torch.empty(self._size(instantaneous), dtype=self.dtype, device=self.device)
-        self._instant = dict(self._cut(self._instant_flat, instantaneous))
+        self.instant = torch.empty(self._size(instantaneous), dtype=self.dtype, device=self.device)
+        self._instant = dict(self._cut(self.instant, instantaneous))
         self._take_points_from_forward()
         equations = {p.name: self._equation(p) for p in self.free}
         self._instantaneous_equations = [equations[n] for n in network.instantaneous_order if n in equations]
@@ -233,7 +228,7 @@ class System:
         state = self.new_state()
         for name, value in zip(self.dynamic, self._start_values, strict=True):
             state.activity[name].copy_(value)
-        self._instant_flat.zero_()  # and stays so where inference does not evaluate it
+        self.instant.zero_()  # and stays so where inference does not evaluate it
         self.points.expire()
         self._take_points_from_forward()
         return state
@@ -352,13 +347,7 @@ class System:
 
     def seems_finite(self, state: State) -> bool:
         """Look with one sum, which may itself overflow, whether all is finite; instantaneous ones as last settled."""
-        return sums_are_finite([state.flat, self._instant_flat])
-
-    def nan_unless_finite(self, number: Tensor, state: State) -> Tensor:
-        """Return a number, shape (), where all squares are finite, and NaN elsewhere, without waiting for a device."""
-        for flat in (state.flat, self._instant_flat):
-            number = torch.add(number, torch.dot(flat, flat), alpha=0.0)
-        return number
+        return sums_are_finite([state.flat, self.instant])
 
     def first_bad(self, state: State) -> str | None:
         """Name the first population whose activity is not finite; None if all are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -110,16 +112,23 @@ def test_scaled_norm(dtype):
     error, x, y, *work = (torch.randn(50, generator=generator).to(dtype) for _ in range(5))
     wide = [each.double() for each in (error, x, y)]
     expected = torch.linalg.vector_norm(wide[0] / (0.3 + torch.maximum(wide[1].abs(), wide[2].abs())))
-    found = kernels.scaled_norm(error, x, y, 0.3, work)
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.double(), expected, rtol=20 * torch.finfo(dtype).eps, atol=0)
+    found, finite = kernels.scaled_norm(error, x, y, 0.3, x[:0], work)
+    assert found == pytest.approx(float(expected), rel=20 * torch.finfo(dtype).eps)
+    assert finite
 
 
-@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
-def test_the_scaled_norm_of_what_is_not_finite_is_not(bad):
-    error, x, y, *work = torch.ones(5, 7)
-    error[3] = y[3] = bad
-    assert not kernels.scaled_norm(error, x, y, 0.3, work).isfinite()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("where", ["x", "y", "also"])
+def test_the_scaled_norm_sees_what_is_not_finite(dtype, bad, where):
+    given = dict(zip(["error", "x", "y", "also"], torch.ones(4, 7, dtype=dtype), strict=True))
+    given[where][3] = bad
+    assert not kernels.scaled_norm(**given, offset=0.3, work=[*torch.empty(2, 7, dtype=dtype)])[1]
+    given[where][3] = 1.0
+    given["error"][3] = bad
+    norm, finite = kernels.scaled_norm(**given, offset=0.3, work=[*torch.empty(2, 7, dtype=dtype)])
+    assert not math.isfinite(norm)
+    assert finite
 
 
 @pytest.mark.parametrize("size", [0, 1, 32768, 32769, 262144, 262145])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
-from neurodyn.solvers.control import ErrorControlled, Stepper
+from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
 from neurodyn.system import System
 
@@ -57,40 +56,38 @@ class Adaptive(ErrorControlled):
 
 
 class _PairStepper(Stepper):
-    """The rows of one matrix are x and the slopes k_i; the last slope of a step is the first of the next step."""
+    """The rows are x, the slopes k_i and y; the last slope of a step is the first one of the next step."""
 
     def __init__(self, system: System, pair: Pair, rtol: float, atol: float, start: Tensor) -> None:
-        rows = torch.empty(1 + len(pair.b), system.size, dtype=system.dtype, device=system.device)
-        x, *self._slopes = (system.new_state(row) for row in rows)
-        x.flat.copy_(start)
-        super().__init__(system, rtol, atol, x, system.new_state(), self._slopes[0], self._slopes[-1])
+        super().__init__(system, rtol, atol, start, count=len(pair.b) + 2)
         self._pair, self.error_order = pair, pair.order
-        # For each stage after the first, and for the error, the weights of the rows: fixed ones, and by h.
-        self._fixed = self._weights([*((1.0,) for _ in pair.a[1:]), ()])
-        self._by_h = self._weights([*((0.0, *row) for row in pair.a[1:]), (0.0, *pair.error)])
-        self._of_error = self._fixed[-1]
-        self._rows = rows.t()
-
-    def _weights(self, rows: Sequence[Sequence[float]]) -> Tensor:
-        weights = np.zeros((len(rows), 1 + len(self._slopes)))
-        for place, row in enumerate(rows):
-            weights[place, : len(row)] = row
-        return torch.as_tensor(weights, dtype=self.system.dtype).to(self.system.device)
+        # A state and one slope are added faster than multiplied; the other stages, and the error, have weights.
+        sums = [(0.0, *row) for row in pair.a if np.count_nonzero(row) > 1]
+        none = [0.0] * len(pair.b)
+        fixed = [*([1.0, *none[1 : len(row)]] for row in sums), none]
+        self._weights = RowWeights(fixed, [*sums, pair.error], start)
+        self._columns = [self.columns(0, 1 + len(row)) if np.count_nonzero(row) > 1 else None for row in pair.a[1:]]
+        self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
-        *weights, self._of_error = torch.add(self._fixed, self._by_h, alpha=h).unbind()
-        for stage, (of_rows, slope) in enumerate(zip(weights, self._slopes[1:], strict=True), start=2):
-            torch.mv(self._rows[:, :stage], of_rows[:stage], out=self.y.flat)
+        *weights, self._of_error = self._weights.at(h, turned=self.turned)
+        sums = iter(weights)
+        for row, columns, slope in zip(self._pair.a[1:], self._columns, self.rows[2:-1], strict=True):
+            if columns is None:
+                self.y.combine(self.x, [(h * weight, k) for weight, k in zip(row, self.rows[1:], strict=False)])
+            else:
+                torch.mv(columns[self.turned], next(sums), out=self.y.flat)
             self.evaluate(self.y, slope)
         return self.scaled_error()
 
     def error(self, out: Tensor) -> None:
-        torch.mv(self._rows[:, 1:], self._of_error[1:], out=out)
+        torch.mv(self._slopes[self.turned], self._of_error, out=out)
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
         powers = np.power.outer(np.asarray(thetas), np.arange(1, self._pair.dense.shape[1] + 1))
-        between = self.system.new_state()
         weights = np.insert(h * powers @ self._pair.dense.T, 0, 1.0, axis=1)
-        for of_rows, moment in zip(self._weights(weights), moments, strict=True):
-            torch.mv(self._rows, of_rows, out=between.flat)
+        weights = np.flip(weights, axis=1) if self.turned else weights
+        between = self.system.new_state()
+        for of_rows, moment in zip(between.flat.new_tensor(weights.tolist()), moments, strict=True):
+            torch.mv(self._dense[self.turned], of_rows, out=between.flat)
             recorder.record(moment, between)

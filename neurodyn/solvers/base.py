@@ -203,7 +203,7 @@ class SavePoints:
         return [time] if self._times is None else self._take(time + tolerance)
 
     def _take(self, limit: float) -> list[float]:
-        if self._times is None:
+        if self._times is None or limit < self.next:
             return []
         end = int(np.searchsorted(self._times, limit, side="right"))
         taken: list[float] = self._times[self._next : end].tolist()

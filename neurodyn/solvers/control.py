@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -25,8 +27,34 @@ from neurodyn.solvers.base import (
 from neurodyn.system import State, System
 
 
+class RowWeights:
+    """The weights w + h v of rows side by side in several sums, for the rows in order and turned around.
+
+    Parameters
+    ----------
+    fixed, by_h
+        w and v of each sum.
+    like
+        A tensor of the dtype and the device of the weights.
+    """
+
+    def __init__(self, fixed: Sequence[Sequence[float]], by_h: Sequence[Sequence[float]], like: Tensor) -> None:
+        self._sizes = [len(row) for row in fixed]
+        self._parts = [
+            [like.new_tensor([*chain(*(row[::way] for row in rows))]) for rows in (fixed, by_h)] for way in (1, -1)
+        ]
+
+    def at(self, h: float, *, turned: bool) -> Sequence[Tensor]:
+        """Return the weights in each sum for a step of size h."""
+        fixed, by_h = self._parts[turned]
+        return torch.add(fixed, by_h, alpha=h).split_with_sizes(self._sizes)
+
+
 class Stepper(ABC):
     """One method's steps: the state x with its slope, and the candidate y for the end of the step under way.
+
+    All states are rows of one matrix, so that a sum of them is one product. y stands as far from the last row as x from
+    the first one, and F(y) from y as F(x) from x: an accepted step turns their order around, and copies nothing.
 
     Parameters
     ----------
@@ -34,12 +62,12 @@ class Stepper(ABC):
         The system.
     rtol, atol
         The relative tolerance, and the absolute one in units of activity.
-    x
-        The state to start from, which is changed.
-    y
-        Where the candidate goes.
-    slope, slope_after
-        Where F(x) and F(y) go.
+    start
+        The state to start from, shape (n,).
+    count
+        How many rows there are.
+    first
+        The row of x; F(x) is in the next one.
     """
 
     error_order: int
@@ -47,12 +75,13 @@ class Stepper(ABC):
     finite: bool
     """Whether the candidate is finite."""
 
-    def __init__(
-        self, system: System, rtol: float, atol: float, x: State, y: State, slope: State, slope_after: State
-    ) -> None:
+    def __init__(self, system: System, rtol: float, atol: float, start: Tensor, *, count: int, first: int = 0) -> None:
         self.system, self.rtol, self.atol = system, rtol, atol
-        self.x, self.y, self.slope, self.slope_after = x, y, slope, slope_after
-        self._error, *self._work = (torch.empty_like(x.flat) for _ in range(3))
+        self._matrix = torch.empty(count, system.size, dtype=system.dtype, device=system.device)
+        self.rows, self._first, self.turned = [system.new_state(row) for row in self._matrix], first, False
+        self._assign()
+        self.x.flat.copy_(start)
+        self._error, *self._work = (torch.empty_like(start) for _ in range(3))
         self._error_before = 1e-4
         self.evaluations = 0
         self.evaluate(self.x, self.slope)
@@ -61,6 +90,15 @@ class Stepper(ABC):
         """Write F(x) into `out`, and count."""
         self.system.field(x, out)
         self.evaluations += 1
+
+    def _assign(self) -> None:
+        first, last = self._first, len(self.rows) - self._first - 1
+        self.x, self.slope, self.slope_after, self.y = (self.rows[row] for row in (first, first + 1, last - 1, last))
+
+    def columns(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return some rows side by side, shape (n, stop − start), for the rows in order and turned around."""
+        count = len(self.rows)
+        return self._matrix[start:stop].t(), self._matrix[count - stop : count - start].t()
 
     def _norm(self, vector: Tensor) -> float:
         return float(torch.linalg.vector_norm(vector)) / math.sqrt(max(1, vector.numel()))
@@ -74,13 +112,17 @@ class Stepper(ABC):
             return min(1e-6, duration)
         h = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
         h = min(h, duration)
-        torch.add(self.x.flat, slope, alpha=h, out=self.y.flat)
-        self.evaluate(self.y, self.slope_after)
-        d2 = self._norm((self.slope_after.flat - slope) / scale) / h
+        d2 = self._norm(self.acceleration(h) / scale)
         steepest = max(d1, d2)
         second = max(1e-6, h * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1 / self.error_order)
         first = min(100 * h, second, duration)
         return first if math.isfinite(first) else min(1e-6, duration)
+
+    def acceleration(self, h: float) -> Tensor:
+        """Return dF/dt at the start, shape (n,), from a difference over a time h."""
+        torch.add(self.x.flat, self.slope.flat, alpha=h, out=self.y.flat)
+        self.evaluate(self.y, self.slope_after)
+        return (self.slope_after.flat - self.slope.flat).div_(h)
 
     def scaled_error(self) -> float:
         """Return ‖e / (atol + rtol · max(|x|, |y|))‖ in the root mean square, and look whether y is finite.
@@ -88,12 +130,12 @@ class Stepper(ABC):
         A step waits for the device here alone, but where it estimates a spectral radius first.
         """
         self.error(self._error)
-        norm = scaled_norm(self._error, self.x.flat, self.y.flat, self.atol / self.rtol, self._work)
-        found = float(self.system.nan_unless_finite(norm, self.y))
-        self.finite = math.isfinite(found)
-        if not self.finite:  # the squares by which the system looks may have overflowed alone
-            found, self.finite = float(norm), self.system.first_bad(self.y) is None
-        return found / (math.sqrt(max(1, self.x.flat.numel())) * self.rtol)
+        norm, finite = scaled_norm(
+            self._error, self.x.flat, self.y.flat, self.atol / self.rtol, self.system.instant, self._work
+        )
+        # the squares may have overflowed alone
+        self.finite = finite or self.system.first_bad(self.y) is None
+        return norm / (math.sqrt(max(1, self.x.flat.numel())) * self.rtol)
 
     @abstractmethod
     def error(self, out: Tensor) -> None:
@@ -118,8 +160,9 @@ class Stepper(ABC):
 
     def accept(self) -> None:
         """Make the candidate, and its slope, the state."""
-        self.x.take(self.y)
-        self.slope.take(self.slope_after)
+        self.rows.reverse()
+        self.turned = not self.turned
+        self._assign()
 
     @abstractmethod
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from neurodyn.solvers.base import Recorder, hermite
-from neurodyn.solvers.control import ErrorControlled, Stepper
-from neurodyn.system import State, System
+from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
+from neurodyn.system import System
 
 _DAMPING = 2.0 / 13.0
 _MOST_STAGES = 200
@@ -64,15 +64,14 @@ class _Recursion:
         β₁.
     nu
         ν_2, ν_3, …; in stage 2, y_0 = x has its weight, and ν_2 is 0.
-    fixed, by_h
-        A row for each of these stages, and one for the error e = 0.8 (x − y) + 0.4 h (F(x) + F(y)), with the weights of
-        the four rows that are side by side in `_ChebyshevStepper`; those of the slopes are by h.
+    weights
+        In each of these stages, and in the error e = 0.8 (x − y) + 0.4 h (F(x) + F(y)), those of the four rows that are
+        side by side in `_ChebyshevStepper`.
     """
 
     beta: float
     nu: tuple[float, ...]
-    fixed: Tensor
-    by_h: Tensor
+    weights: RowWeights
 
 
 @cache
@@ -96,22 +95,18 @@ def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recurs
         slopes = (-slope * (1.0 - t1 * b1), slope)
         mu = float(torch.tensor(mu, dtype=dtype))  # as rounded, so that a constant stays one
         nus.append(nu)
-        fixed.append((1.0 - mu - nu, 0.0, 0.0, mu) if stage % 2 else (mu, 1.0 - mu - nu, 0.0, 0.0))
-        by_h.append((0.0, *slopes, 0.0) if stage % 2 else (0.0, 0.0, *slopes))
+        into_y = (stages - stage) % 2 == 0
+        fixed.append((mu, 1.0 - mu - nu, 0.0, 0.0) if into_y else (1.0 - mu - nu, 0.0, 0.0, mu))
+        by_h.append((0.0, 0.0, *slopes) if into_y else (0.0, *slopes, 0.0))
         t1, t2, dt1, dt2, ddt1, ddt2 = t, t1, dt, dt1, ddt, ddt1
         b1, b2 = b, b1
-    fixed.append((-0.8, 0.8, 0.0, 0.0) if stages % 2 else (0.8, 0.0, 0.0, -0.8))
-    by_h.append((0.0, 0.0, 0.4, 0.4) if stages % 2 else (0.0, 0.4, 0.4, 0.0))
-    return _Recursion(
-        beta,
-        tuple(nus),
-        torch.tensor(fixed, dtype=dtype, device=device),
-        torch.tensor(by_h, dtype=dtype, device=device),
-    )
+    fixed.append((0.8, 0.0, 0.0, -0.8))
+    by_h.append((0.0, 0.4, 0.4, 0.0))
+    return _Recursion(beta, tuple(nus), RowWeights(fixed, by_h, torch.empty(0, dtype=dtype, device=device)))
 
 
 class _ChebyshevStepper(Stepper):
-    """The rows of one matrix are two stages, and x, F(x) and F(y) between them.
+    """The rows are a stage, x, F(x), F(y) and another stage, which ends as y; the last row becomes a stage when turned.
 
     A stage y_j takes the place of y_{j−2}, as a sum of itself and of the four rows beside it, in one pass.
     """
@@ -119,22 +114,26 @@ class _ChebyshevStepper(Stepper):
     error_order = 3
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
-        rows = torch.empty(5, system.size, dtype=system.dtype, device=system.device)
-        first, x, slope, slope_after, last = (system.new_state(row) for row in rows)
-        x.flat.copy_(start)
-        super().__init__(system, rtol, atol, x, last, slope, slope_after)
-        self._stages = (first, last)
-        self._with_first, self._with_last = rows[:4].t(), rows[1:].t()
+        super().__init__(system, rtol, atol, start, count=6, first=1)
+        self._beside_y, self._with_y = self.columns(0, 4), self.columns(1, 5)
         self._direction: Tensor | None = None
         self._accepted = 0
         self._radius = 0.0
         self._before: tuple[float, float] | None = None
         """The size and the scaled error of the last accepted step."""
 
-    def _spectral_radius(self) -> float:
-        """Estimate ρ on the Krylov space of differences of F, from where the last estimate ended.
+    def acceleration(self, h: float) -> Tensor:
+        if self.system.structure.spectral_bound is not None:
+            return super().acceleration(h)
+        self._radius = self._spectral_radius()
+        return self._error
 
-        Arnoldi's iteration takes fewer evaluations than Sommeijer et al.'s power iteration.
+    def _spectral_radius(self) -> float:
+        """Estimate ρ on the Krylov space of differences of F, from F or from where the last estimate ended.
+
+        Arnoldi's iteration takes fewer evaluations than Sommeijer et al.'s power iteration. A Ritz value and its
+        residual together are close to ρ before either settles. The change of F along the first direction, times its
+        length, is left where errors go.
         """
         known = self.system.structure.spectral_bound
         if known is not None:
@@ -146,28 +145,29 @@ class _ChebyshevStepper(Stepper):
         basis[0] = start / length if length > 0.0 else len(x) ** -0.5
         scale = math.sqrt(torch.finfo(x.dtype).eps) * max(float(torch.linalg.vector_norm(x)), 1.0)
         hessenberg = np.zeros((_MOST_DIRECTIONS + 1, _MOST_DIRECTIONS))
-        probe, image = self._stages
+        probe, image = self.rows[0], self.y
         radius, largest, vectors = 0.0, 0, np.ones((1, 1))
         for k in range(_MOST_DIRECTIONS):
-            probe.combine(self.x, [(scale, State(basis[k], {}))])
+            torch.add(x, basis[k], alpha=scale, out=probe.flat)
             self.evaluate(probe, image)
-            image.combine(image, [(-1.0, self.slope)])
-            rest = image.flat
-            overlaps = basis[: k + 1] @ rest
-            rest.addmv_(basis[: k + 1].t(), overlaps, alpha=-1.0)
-            column = torch.cat([overlaps, torch.linalg.vector_norm(rest).view(1)]).double().cpu().numpy()
-            if not np.isfinite(column).all():
+            earlier, rest = basis[: k + 1], torch.sub(image.flat, slope, out=basis[k + 1])
+            if k == 0:
+                torch.mul(rest, length / scale, out=self._error)
+            overlaps = earlier @ rest
+            rest.addmv_(earlier.t(), overlaps, alpha=-1.0)
+            *column, length = torch.cat([overlaps, torch.linalg.vector_norm(rest).view(1)]).tolist()
+            if not math.isfinite(length):
                 break  # F ends beside x, which the step control has to find out
-            hessenberg[: k + 2, k] = column / scale
+            hessenberg[: k + 2, k] = [*column, length]
             values, vectors = np.linalg.eig(hessenberg[: k + 1, : k + 1])
             largest = int(np.abs(values).argmax())
-            uncertain = hessenberg[k + 1, k] * abs(vectors[k, largest])
-            radius = abs(values[largest]) + uncertain
-            if uncertain <= 0.1 * radius:
+            uncertain = length * abs(vectors[k, largest])
+            before, radius = radius, abs(values[largest]) + uncertain
+            if uncertain <= 0.1 * radius or abs(radius - before) <= 0.05 * radius:
                 break
-            torch.mul(rest, float(1.0 / (scale * hessenberg[k + 1, k])), out=basis[k + 1])
+            rest.div_(length)
         self._direction = basis[: len(vectors)].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
-        return 1.1 * float(radius)
+        return 1.1 * float(radius) / scale
 
     def attempt(self, h: float) -> float:
         if self._radius == 0.0:
@@ -183,21 +183,19 @@ class _ChebyshevStepper(Stepper):
         return scaled
 
     def error(self, out: Tensor) -> None:
-        rows = self._with_last if self.y is self._stages[1] else self._with_first
-        torch.mv(rows, self._of_error, out=out)
+        torch.mv(self._with_y[self.turned], self._of_error, out=out)
 
     def _chebyshev(self, h: float, stages: int) -> None:
         """Write x(t + h) into y."""
         recursion = _recursion(stages, self.system.dtype, self.system.device)
-        *weights, self._of_error = torch.add(recursion.fixed, recursion.by_h, alpha=h).unbind()
-        older, newer = self._stages[::-1]
+        *weights, self._of_error = recursion.weights.at(h, turned=self.turned)
+        older, newer = (self.rows[0], self.y) if stages % 2 else (self.y, self.rows[0])
         newer.combine(self.x, [(recursion.beta * h, self.slope)])
         for nu, of_rows in zip(recursion.nu, weights, strict=True):
             self.evaluate(newer, self.slope_after)
-            rows = self._with_last if newer is self._stages[1] else self._with_first
-            older.flat.addmv_(rows, of_rows, beta=nu)
+            beside = self._with_y if newer is self.y else self._beside_y
+            older.flat.addmv_(beside[self.turned], of_rows, beta=nu)
             older, newer = newer, older
-        self.y = newer
 
     def growth(self, h: float, error: float) -> float:
         """Predict the next step from how the last two and their errors compare, as Sommeijer et al. do."""
