@@ -132,8 +132,8 @@ class _ChebyshevStepper(Stepper):
         """Estimate ρ on the Krylov space of differences of F, from F or from where the last estimate ended.
 
         Arnoldi's iteration takes fewer evaluations than Sommeijer et al.'s power iteration. A Ritz value and its
-        residual together are close to ρ before either settles. The change of F along the first direction, times its
-        length, is left where errors go.
+        residual together are close to ρ before either settles, and come closer like a geometric series, of which the
+        rest is added (Aitken). The change of F along the first direction, times its length, is left where errors go.
         """
         known = self.system.structure.spectral_bound
         if known is not None:
@@ -146,7 +146,7 @@ class _ChebyshevStepper(Stepper):
         scale = math.sqrt(torch.finfo(x.dtype).eps) * max(float(torch.linalg.vector_norm(x)), 1.0)
         hessenberg = np.zeros((_MOST_DIRECTIONS + 1, _MOST_DIRECTIONS))
         probe, image = self.rows[0], self.y
-        radius, largest, vectors = 0.0, 0, np.ones((1, 1))
+        radius, change, largest, vectors = 0.0, math.inf, 0, np.ones((1, 1))
         for k in range(_MOST_DIRECTIONS):
             torch.add(x, basis[k], alpha=scale, out=probe.flat)
             self.evaluate(probe, image)
@@ -162,12 +162,17 @@ class _ChebyshevStepper(Stepper):
             values, vectors = np.linalg.eig(hessenberg[: k + 1, : k + 1])
             largest = int(np.abs(values).argmax())
             uncertain = length * abs(vectors[k, largest])
-            before, radius = radius, abs(values[largest]) + uncertain
-            if uncertain <= 0.1 * radius or abs(radius - before) <= 0.05 * radius:
+            before, change_before, radius = radius, change, float(abs(values[largest]) + uncertain)
+            change = radius - before
+            remaining = change**2 / (change_before - change) if abs(change) < change_before else math.inf
+            if uncertain <= 0.1 * radius:
+                break
+            if k > 1 and remaining <= 0.1 * radius:
+                radius += remaining
                 break
             rest.div_(length)
         self._direction = basis[: len(vectors)].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
-        return 1.1 * float(radius) / scale
+        return 1.1 * radius / scale
 
     def attempt(self, h: float) -> float:
         if self._radius == 0.0:
