@@ -95,7 +95,7 @@ def learning(device: str) -> Iterator[Line]:
     ways = {
         "neurodyn": closed,
         "neurodyn, Euler loop": loop,
-        "by hand": torch.no_grad()(lambda: plain.relaxation_loop(module, x, t, step=0.1, steps=100)),
+        "by hand": torch.no_grad()(lambda: plain.Relaxation(module, x, t).euler(0.1, 100)),
         "backprop": reference,
     }
     yield Line("AR, 100 Euler iterations", ways, {"neurodyn": gradient_error(closed, loop, module)}, 1e-5)
@@ -110,7 +110,7 @@ def learning(device: str) -> Iterator[Line]:
 
 
 def trajectories(device: str) -> Iterator[Line]:
-    """A recorded relaxation, against writing its bytes."""
+    """A recorded relaxation, against torchdiffeq, and against writing its bytes."""
     module = nd.mlp(PAPER, device=device)
     x, t = data(PAPER, 64, device)
     network = ar.network(module)
@@ -125,10 +125,20 @@ def trajectories(device: str) -> Iterator[Line]:
     double = ar.network(nd.mlp(PAPER, device=device, dtype=torch.float64))
     exact = nd.simulate(double, x.double(), t.double(), duration=10.0, solver=nd.RK4(0.02), save_at=[10.0])
     end = simulate().isel(time=-1)
-    error = max(float(abs(end[name] - exact[name].isel(time=0)).max()) for name in exact.data_vars)
-    yield Line(
-        "AR trajectory, 1,001 points", {"neurodyn": simulate, "writing the bytes": write}, {"neurodyn": error}, 1e-5
-    )
+    errors = {"neurodyn": max(float(abs(end[name] - exact[name].isel(time=0)).max()) for name in exact.data_vars)}
+    ways: dict[str, Callable[[], object]] = {"neurodyn": simulate, "writing the bytes": write}
+    times = torch.linspace(0.0, 10.0, 1001, device=device)
+    for method in ("dopri5", "bosh3", "adaptive_heun"):
+
+        def by_hand(method: str = method) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return plain.Relaxation(module, x, t).trajectory(times, method, 1e-4, 1e-5)
+
+        name = f"torchdiffeq {method}"
+        ways[name] = by_hand
+        found = {f"x{layer}": value[-1].cpu().numpy() for layer, value in enumerate(by_hand(), start=1)}
+        errors[name] = max(float(abs(value - exact[name].values[0]).max()) for name, value in found.items())
+    yield Line("AR trajectory, 1,001 points", ways, errors, 1e-5)
 
 
 def inference(device: str) -> Iterator[Line]:
@@ -172,23 +182,29 @@ def inference(device: str) -> Iterator[Line]:
     circuit_module = tp.tower([100] * 5, outputs=10, device=device)
     circuit_x, circuit_t = data((100, 10), 64, device)
     circuit = tp.weak_feedback(circuit_module)
-    found = nd.equilibrium(circuit, circuit_x, circuit_t)
+    double = tp.weak_feedback(copy.deepcopy(circuit_module).double())
     end = nd.simulate(
-        tp.weak_feedback(copy.deepcopy(circuit_module).double()),
+        double,
         circuit_x.double(),
         circuit_t.double(),
         duration=100.0,
         solver=nd.TorchDiffEq("dopri5", rtol=1e-8, atol=1e-9),
         save_at=[100.0],
     ).isel(time=0)
-    gaps = [float(abs(found[name] - end[name]).max() / abs(end[name]).max()) for name in end.data_vars]
+    flow = partial(nd.simulate, circuit, circuit_x, circuit_t, duration=DURATION, save_at=[DURATION])
+    circuits: dict[str, Callable[[], xr.Dataset]] = {
+        "neurodyn": lambda: nd.equilibrium(circuit, circuit_x, circuit_t),
+        # with our vector field, until the error is the same
+        "torchdiffeq dopri5": lambda: flow(solver=nd.TorchDiffEq("dopri5", rtol=1e-4, atol=1e-5)).isel(time=0),
+    }
+    errors = {}
+    for name, way in circuits.items():
+        found = way()
+        errors[name] = max(float(abs(found[n] - end[n]).max() / abs(end[n]).max()) for n in end.data_vars)
     yield Line(
         "weak-feedback equilibrium",
-        {
-            "neurodyn": lambda: nd.equilibrium(circuit, circuit_x, circuit_t),
-            "backprop": backprop(circuit_module, circuit_x, circuit_t),
-        },
-        {"neurodyn": max(gaps)},
+        {**circuits, "backprop": backprop(circuit_module, circuit_x, circuit_t)},
+        errors,
         1e-3,
     )
 

@@ -14,22 +14,35 @@ def weights(module: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
     return [(layer.weight.detach(), layer.bias.detach()) for layer in module if isinstance(layer, nn.Linear)]
 
 
-def relaxation_loop(module: nn.Sequential, x: Tensor, t: Tensor, *, step: float, steps: int) -> list[Tensor]:
-    """Activation relaxation of a tanh MLP with a linear output: Euler steps, all layers in parallel."""
-    layers = weights(module)
-    values = [x]
-    for number, (w, b) in enumerate(layers, start=1):
-        h = values[-1] @ w.T + b
-        values.append(h if number == len(layers) else torch.tanh(h))
-    derivatives = [1 - v * v for v in values[1:-1]] + [torch.ones_like(values[-1])]
-    activity = [*values[1:-1], values[-1] - t]
-    for _ in range(steps):
-        slopes = [
-            -activity[i] + (activity[i + 1] * derivatives[i + 1]) @ layers[i + 1][0] for i in range(len(activity) - 1)
-        ]
-        for value, slope in zip(activity, slopes, strict=False):
-            value += step * slope
-    return activity
+class Relaxation:
+    """Activation relaxation of a tanh MLP with a linear output, dx_l/dt = −x_l + W_{l+1}ᵀ (x_{l+1} ⊙ f'(h_{l+1}))."""
+
+    def __init__(self, module: nn.Sequential, x: Tensor, t: Tensor) -> None:
+        layers, self.start = weights(module), []
+        for w, b in layers[:-1]:
+            x = torch.tanh(x @ w.T + b)
+            self.start.append(x)
+        w, b = layers[-1]
+        self.output = x @ w.T + b - t
+        self.weights = [w for w, _ in layers[1:]]
+        self.derivatives = [*(1 - v * v for v in self.start[1:]), torch.ones_like(self.output)]
+
+    def __call__(self, time: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return dx/dt of the hidden layers."""
+        above = zip(values, [*values[1:], self.output], self.derivatives, self.weights, strict=True)
+        return tuple(-value + (upper * derivative) @ w for value, upper, derivative, w in above)
+
+    def euler(self, step: float, steps: int) -> list[Tensor]:
+        """Return the hidden layers' activity after Euler steps, all layers in parallel."""
+        for _ in range(steps):
+            for value, slope in zip(self.start, self(torch.zeros(()), self.start), strict=True):
+                value += step * slope
+        return self.start
+
+    def trajectory(self, times: Tensor, method: str, rtol: float, atol: float) -> tuple[Tensor, ...]:
+        """Return the hidden layers' activity at times."""
+        found: tuple[Tensor, ...] = odeint(self, tuple(self.start), times, rtol=rtol, atol=atol, method=method)
+        return found
 
 
 class Inference:

@@ -36,11 +36,11 @@ class Options:
     seconds: float = 6.0
     """About how long each line is repeated."""
     out: Path = Path("results/benchmarks")
-    """The folder for the datasets and the figure."""
+    """The folder for the datasets and the figures."""
 
 
 def main(options: Options) -> xr.Dataset:
-    """Measure every line, print the table, and save datasets and figure."""
+    """Measure every line, print the table, and save datasets and figures."""
     lines: list[Line] = [
         *cases.learning(options.device),
         *cases.trajectories(options.device),
@@ -58,9 +58,10 @@ def main(options: Options) -> xr.Dataset:
     options.out.mkdir(parents=True, exist_ok=True)
     nd.save(table, options.out / "table.nc")
     nd.save(growth, options.out / "growth.nc")
-    _plot(growth, options.out)
+    _plot_lines(table, options.out)
+    _plot_growth(growth, options.out)
     print(_text(rows))
-    print(f"\nDatasets and figure are in {options.out}.")
+    print(f"\nDatasets and figures are in {options.out}.")
     return table
 
 
@@ -145,7 +146,33 @@ def _growth(options: Options) -> xr.Dataset:
     return xr.Dataset(data, {"rule": names, **coordinates}, machine())
 
 
-def _plot(growth: xr.Dataset, out: Path) -> None:
+def _plot_lines(table: xr.Dataset, out: Path) -> None:
+    """Draw how many times as long as neurodyn each other way takes, a panel for each line."""
+    names = list(dict.fromkeys(table["line"].values))
+    panels = [table.isel(row=np.flatnonzero((table["line"] == n) & (table["way"] != "neurodyn"))) for n in names]
+    heights = [panel.sizes["row"] + 0.6 for panel in panels]
+    figure, axes = plt.subplots(
+        len(names), 1, figsize=(8, 0.24 * sum(heights)), sharex=True, height_ratios=heights, layout="constrained"
+    )
+    for ax, name, panel in zip(axes, names, panels, strict=True):
+        times = 1.0 / panel["ratio"]
+        spread = np.abs([1.0 / panel["ratio_high"] - times, 1.0 / panel["ratio_low"] - times])
+        places = np.arange(panel.sizes["row"])
+        ax.errorbar(times, places, xerr=spread, fmt="o", ms=4, color="#0072B2", ecolor="0.4", capsize=2)
+        ax.axvline(1.0, color="#D55E00", lw=1.0)
+        ax.set(xscale="log", yticks=places, ylim=(len(places) - 0.4, -0.6))
+        ax.set_yticklabels(panel["way"].values, fontsize=8)
+        ax.set_title(name, loc="left", fontsize=8, fontweight="bold", pad=2)
+        ax.spines[["top", "right", "bottom"]].set_visible(False)
+        ax.tick_params(which="both", bottom=False)
+    axes[-1].spines["bottom"].set_visible(True)
+    axes[-1].tick_params(which="both", bottom=True)
+    axes[-1].set_xlabel("time / neurodyn's (line: neurodyn; whiskers: quartiles)")
+    figure.savefig(out / "lines.png", dpi=160)
+    plt.close(figure)
+
+
+def _plot_growth(growth: xr.Dataset, out: Path) -> None:
     varied = {"width": growth["depth"] == 3, "depth": growth["width"] == 128, "batch": growth["width"] == 300}
     labels = {"width": "units a layer", "depth": "layers", "batch": "samples a batch"}
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
