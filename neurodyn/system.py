@@ -212,6 +212,7 @@ class System:
         self.structure = network.structure(frozenset(self.clamped))
         instantaneous = [p.name for p in self.free if p.tau == 0]
         self.instant = torch.empty(self._size(instantaneous), dtype=self.dtype, device=self.device)
+        """The instantaneous populations' activity, as last settled, shape (m,)."""
         self._instant = dict(self._cut(self.instant, instantaneous))
         self._take_points_from_forward()
         equations = {p.name: self._equation(p) for p in self.free}
