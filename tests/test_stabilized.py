@@ -9,7 +9,7 @@ from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.stabilized import _ChebyshevStepper
 from neurodyn.system import System
-from tests.problems import stiff_pair, wilson_cowan
+from tests.problems import hopfield, stiff_pair, wilson_cowan
 
 
 def predictive(seed=0, dtype=torch.float64):
@@ -73,9 +73,24 @@ def test_spectral_radius_is_that_of_the_jacobian():
         step = 1e-6 * torch.eye(system.size, dtype=torch.float64)
         columns = [(field(flat + row) - field(flat - row)) / 2e-6 for row in step]
         stepper = _ChebyshevStepper(system, 1e-3, 1e-3, flat)
-        estimate = stepper._spectral_radius()
+        estimate, _ = stepper._spectral_radius()
     largest = float(torch.linalg.eigvals(torch.stack(columns, 1)).abs().max())
     assert largest < estimate < 1.3 * largest
+
+
+def test_a_rejected_step_frees_the_estimate_from_where_the_last_one_ended():
+    problem = hopfield(samples=2)
+    weights = problem.network.stages[0].layers[-1].state_dict()["weight"]
+    stiff = torch.linalg.eigvals(weights - torch.eye(len(weights))).abs().max().item()  # at rest
+    start = torch.zeros(2, len(weights), dtype=torch.float64)
+    start[1] = 40.0  # saturated, where the Jacobian is −1
+    system = System(problem.network, problem.inputs, initial={"x": start})
+    with torch.no_grad():
+        stepper = _ChebyshevStepper(system, 1e-3, 1e-3, system.initial_state().flat)
+        stepper._direction = torch.zeros_like(start).index_fill_(0, torch.tensor(1), 1.0).flatten()
+        assert stepper._spectral_radius()[0] < 0.5 * stiff
+        assert not stepper.attempt(2.0) <= 1.0
+        assert stepper._spectral_radius()[0] > stiff
 
 
 def test_default_for_gradient_flows_and_float32_agrees():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -62,11 +63,14 @@ class _PairStepper(Stepper):
         super().__init__(system, rtol, atol, start, count=len(pair.b) + 2)
         self._pair, self.error_order = pair, pair.order
         # A state and one slope are added faster than multiplied; the other stages, and the error, have weights.
-        sums = [(0.0, *row) for row in pair.a if np.count_nonzero(row) > 1]
+        several = [np.count_nonzero(row) > 1 for row in pair.a[1:]]
+        sums = [(0.0, *row) for row in compress(pair.a[1:], several)]
         none = [0.0] * len(pair.b)
         fixed = [*([1.0, *none[1 : len(row)]] for row in sums), none]
         self._weights = RowWeights(fixed, [*sums, pair.error], start)
-        self._columns = [self.columns(0, 1 + len(row)) if np.count_nonzero(row) > 1 else None for row in pair.a[1:]]
+        self._columns = [
+            self.columns(0, 1 + len(row)) if many else None for row, many in zip(pair.a[1:], several, strict=True)
+        ]
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:

@@ -113,7 +113,7 @@ class Stepper(ABC):
         h = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
         h = min(h, duration)
         d2 = self._norm(self.acceleration(h) / scale)
-        steepest = max(d1, d2)
+        steepest = max(d1, d2) if math.isfinite(d2) else d1
         second = max(1e-6, h * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1 / self.error_order)
         first = min(100 * h, second, duration)
         return first if math.isfinite(first) else min(1e-6, duration)

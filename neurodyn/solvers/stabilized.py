@@ -123,21 +123,19 @@ class _ChebyshevStepper(Stepper):
         """The size and the scaled error of the last accepted step."""
 
     def acceleration(self, h: float) -> Tensor:
+        """Return dF/dt at the start; with the first estimate of ρ, which begins with the change of F along F."""
         if self.system.structure.spectral_bound is not None:
             return super().acceleration(h)
-        self._radius = self._spectral_radius()
-        return self._error
+        self._radius, change = self._spectral_radius()
+        return change
 
-    def _spectral_radius(self) -> float:
+    def _spectral_radius(self) -> tuple[float, Tensor]:
         """Estimate ρ on the Krylov space of differences of F, from F or from where the last estimate ended.
 
-        Arnoldi's iteration takes fewer evaluations than Sommeijer et al.'s power iteration. A Ritz value and its
-        residual together are close to ρ before either settles, and come closer like a geometric series, of which the
-        rest is added (Aitken). The change of F along the first direction, times its length, is left where errors go.
+        Arnoldi's iteration takes fewer evaluations than Sommeijer et al.'s power iteration. In a gradient flow, a Ritz
+        value and its residual together are close to ρ before either settles, and come closer like a geometric series,
+        of which the rest is added (Aitken). Beside ρ, the Jacobian's product with the first direction is returned.
         """
-        known = self.system.structure.spectral_bound
-        if known is not None:
-            return known
         x, slope = self.x.flat, self.slope.flat
         start = slope if self._direction is None else self._direction
         length = float(torch.linalg.vector_norm(start))
@@ -152,16 +150,16 @@ class _ChebyshevStepper(Stepper):
             self.evaluate(probe, image)
             earlier, rest = basis[: k + 1], torch.sub(image.flat, slope, out=basis[k + 1])
             if k == 0:
-                torch.mul(rest, length / scale, out=self._error)
+                product = rest * (length / scale)
             overlaps = earlier @ rest
             rest.addmv_(earlier.t(), overlaps, alpha=-1.0)
-            *column, length = torch.cat([overlaps, torch.linalg.vector_norm(rest).view(1)]).tolist()
-            if not math.isfinite(length):
+            *column, residual = torch.cat([overlaps, torch.linalg.vector_norm(rest).view(1)]).tolist()
+            if not math.isfinite(residual):
                 break  # F ends beside x, which the step control has to find out
-            hessenberg[: k + 2, k] = [*column, length]
+            hessenberg[: k + 2, k] = [*column, residual]
             values, vectors = np.linalg.eig(hessenberg[: k + 1, : k + 1])
             largest = int(np.abs(values).argmax())
-            uncertain = length * abs(vectors[k, largest])
+            uncertain = residual * abs(vectors[k, largest])
             before, change_before, radius = radius, change, float(abs(values[largest]) + uncertain)
             change = radius - before
             remaining = change**2 / (change_before - change) if abs(change) < change_before else math.inf
@@ -170,13 +168,14 @@ class _ChebyshevStepper(Stepper):
             if k > 1 and remaining <= 0.1 * radius:
                 radius += remaining
                 break
-            rest.div_(length)
+            rest.div_(residual)
         self._direction = basis[: len(vectors)].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
-        return 1.1 * radius / scale
+        return 1.1 * radius / scale, product
 
     def attempt(self, h: float) -> float:
         if self._radius == 0.0:
-            self._radius = self._spectral_radius()
+            known = self.system.structure.spectral_bound
+            self._radius = self._spectral_radius()[0] if known is None else known
         stages = max(2, math.ceil(math.sqrt(1.54 * h * self._radius + 1.0)))
         if stages > _MOST_STAGES:
             return 8.0  # as if the error were too large: the step is then halved
@@ -184,7 +183,8 @@ class _ChebyshevStepper(Stepper):
         self.evaluate(self.y, self.slope_after)
         scaled = self.scaled_error()
         if not scaled <= 1.0:
-            self._radius = 0.0
+            # What is stiff may not be in sight of where the last estimate ended, and be small in F.
+            self._radius, self._direction = 0.0, self.slope.flat.sign()
         return scaled
 
     def error(self, out: Tensor) -> None:
