@@ -210,6 +210,7 @@ class System:
                 if not unsized.isdisjoint((rule.pre, rule.post)):
                     check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
         self.structure = network.structure(frozenset(self.clamped))
+        self._sizes = {p.name: self.samples * prod(self.shapes[p.name]) for p in self.free}
         instantaneous = [p.name for p in self.free if p.tau == 0]
         self.instant = torch.empty(self._size(instantaneous), dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
@@ -248,18 +249,18 @@ class System:
         return self._cut(flat, self.dynamic)
 
     def _cut(self, flat: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        blocks = flat.split_with_sizes([self._size([name]) for name in names])
+        blocks = flat.split_with_sizes([self._sizes[name] for name in names])
         for name, block in zip(names, blocks, strict=True):
             yield name, block.view(self.samples, *self.shapes[name])
 
     def _size(self, names: Iterable[str]) -> int:
-        return self.samples * sum(prod(self.shapes[name]) for name in names)
+        return sum(self._sizes[name] for name in names)
 
     def places(self) -> Iterator[tuple[str, slice]]:
         """Yield each dynamic population's name and the place of its block in a flat tensor."""
         start = 0
         for name in self.dynamic:
-            end = start + self._size([name])
+            end = start + self._sizes[name]
             yield name, slice(start, end)
             start = end
 
