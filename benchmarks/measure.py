@@ -32,7 +32,8 @@ class Line:
         What the error of "neurodyn" must not exceed.
     warm
         Whether each way runs once, uncounted, before each time that counts: after another process, whose threads spin
-        for a while and whose data fill the caches, the first run is slower than the next.
+        for a while and whose data fill the caches, or after much memory was freed, the first run is slower than the
+        next.
     """
 
     name: str
