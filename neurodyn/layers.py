@@ -83,6 +83,11 @@ _NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2
 _TORCH_ACTIVATIONS = tuple(
     getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
 )
+_KINKED = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Threshold),
+    *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
 _AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
 
 
@@ -94,6 +99,11 @@ def is_activation(layer: nn.Module) -> bool:
 def is_affine(layer: nn.Module) -> bool:
     """Tell whether a layer is an affine function of its input, so that its Jacobian is the same everywhere."""
     return any(computes(layer, kind) for kind in _AFFINE)
+
+
+def is_smooth(layer: nn.Module) -> bool:
+    """Tell whether no part of a layer is known to have a kink, where its derivative jumps."""
+    return not any(isinstance(part, _KINKED) for part in layer.modules())
 
 
 def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:

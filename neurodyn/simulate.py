@@ -59,7 +59,8 @@ def simulate(
         How long, in units of time.
     solver
         By default what suits the network's structure: `Exact()` for a linear one, where nothing asks for steps;
-        `Stabilized()` for a gradient flow; `Adaptive()` otherwise.
+        `Stabilized()` for a gradient flow, or, where that has kinks, `Adaptive("heun_euler")` with its tolerances;
+        `Adaptive()` otherwise.
     save_at
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
@@ -218,7 +219,12 @@ def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
 def _suitable(system: System, *, steps: bool) -> Solver:
     if system.structure.linear and not steps:
         return Exact()
-    return Stabilized() if system.structure.gradient_flow else Adaptive()
+    if not system.structure.gradient_flow:
+        return Adaptive()
+    if system.structure.smooth:
+        return Stabilized()
+    # Where F jumps, its error decides on the step, which many stages do not make longer.
+    return Adaptive("heun_euler", rtol=Stabilized.rtol, atol=Stabilized.atol)
 
 
 class _WithinTotal:

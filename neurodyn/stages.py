@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.inverses import StageInverse
-from neurodyn.layers import ACTIVATIONS, LayerPoint, computes, is_activation, is_affine, layer_point, own_parameters
+from neurodyn.layers import (
+    ACTIVATIONS,
+    LayerPoint,
+    computes,
+    is_activation,
+    is_affine,
+    is_smooth,
+    layer_point,
+    own_parameters,
+)
 from neurodyn.modules import FirstUnits
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
@@ -107,6 +116,11 @@ class Stage:
     def affine(self) -> bool:
         """Whether g is affine, so that its Jacobian is the same at every operating point."""
         return all(is_affine(layer) for layer in self.layers)
+
+    @cached_property
+    def smooth(self) -> bool:
+        """Whether no layer of g is known to have a kink."""
+        return all(is_smooth(layer) for layer in self.layers)
 
     @cached_property
     def input_size(self) -> int | None:

@@ -37,6 +37,9 @@ class Structure:
         along the other couplings; None otherwise.
     gradient_flow
         F = −∇E of an energy E, with each population's time constant as its metric.
+    smooth
+        No coupling that is not linear has a known kink, as a rectifier or max pooling has, where F or its derivative
+        jumps.
     rate
         The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
     spectral_bound
@@ -49,6 +52,7 @@ class Structure:
     order: tuple[str, ...] | None
     weak_order: tuple[str, ...] | None
     gradient_flow: bool
+    smooth: bool
     rate: float | None
     spectral_bound: float | None
 
@@ -76,6 +80,7 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         order=tuple(nx.topological_sort(graph)) if acyclic else None,
         weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
+        smooth=all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings),
         rate=next(iter(rates)) if linear and acyclic and len(rates) == 1 else None,
         spectral_bound=max(rates, default=0.0) if acyclic else None,
     )

@@ -12,8 +12,8 @@ from neurodyn.system import System
 from tests.problems import hopfield, stiff_pair, wilson_cowan
 
 
-def predictive(seed=0, dtype=torch.float64):
-    module = nd.mlp([9, 8, 7, 5], seed=seed, dtype=dtype)
+def predictive(seed=0, dtype=torch.float64, activation="tanh"):
+    module = nd.mlp([9, 8, 7, 5], activation=activation, seed=seed, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(4, 9, generator=generator, dtype=torch.float64).to(dtype)
     t = torch.randn(4, 5, generator=generator, dtype=torch.float64).to(dtype)
@@ -101,6 +101,17 @@ def test_default_for_gradient_flows_and_float32_agrees():
     other = nd.simulate(single, x, t, duration=3.0, save_at=[3.0])
     assert other["x1"].dtype == np.float32
     assert float(abs(run["x1"] - other["x1"]).max()) < 1e-3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_gradient_flow_with_kinks_takes_a_pair_by_default_which_costs_less(seed):
+    network, x, t = predictive(seed, activation="relu")
+    runs = [nd.simulate(network, x, t, duration=5.0, solver=s, save_at=[5.0]) for s in (None, nd.Stabilized())]
+    exact = nd.simulate(network, x, t, duration=5.0, solver=nd.RK4(0.001), save_at=[5.0])
+    error, other = (max(float(abs(run[name] - exact[name]).max()) for name in exact.data_vars) for run in runs)
+    assert runs[0].attrs["solver"].startswith("Adaptive(method='heun_euler'")
+    assert runs[0].attrs["evaluations"] < 0.7 * runs[1].attrs["evaluations"]
+    assert error < max(1.5 * other, 2e-3)
 
 
 def test_a_run_leaves_the_state_at_its_end_and_counts_every_evaluation(monkeypatch):

@@ -221,6 +221,27 @@ def test_structures(couplings, linear: bool, acyclic: bool, gradient_flow: bool)
     assert (found.linear, found.acyclic, found.gradient_flow) == (linear, acyclic, gradient_flow)
 
 
+@pytest.mark.parametrize(
+    ("layer", "smooth"),
+    [
+        (nn.Tanh(), True),
+        (nn.GELU(), True),
+        (nn.ReLU(), False),
+        (nn.Sequential(nn.Tanh(), nn.Sequential(nn.Hardtanh())), False),
+        (nn.MaxPool1d(1), False),
+    ],
+)
+def test_kinks_of_what_is_not_linear_are_known(layer: nn.Module, smooth: bool) -> None:
+    stage = nd.Stage(layer, "f")
+    assert structure(nd.Coupling("a", "b", nd.Forward(stage))).smooth == smooth
+    assert structure(nd.Coupling("a", "b", nd.Feedback(stage, "live"))).smooth == smooth
+
+
+def test_frozen_feedback_is_linear_and_has_no_kinks() -> None:
+    module = nd.mlp([4, 3, 2], activation="relu")
+    assert ar.network(module).structure(frozenset({"s", "x2"})).smooth
+
+
 def test_prediction_errors_make_a_gradient_flow() -> None:
     """F = ½‖e‖² with e = y − f(x), and dx/dt = −∂F/∂x, dy/dt = −∂F/∂y."""
     network = nd.Network(
