@@ -24,6 +24,8 @@ PAPER = (784, 300, 300, 100, 10)
 INFERENCE = (784, 300, 300, 300, 10)
 DURATION = 20.0
 RESIDUAL = 1e-4
+METHODS = ("dopri5", "bosh3", "adaptive_heun")
+"""Those of torchdiffeq that are compared."""
 
 Way = Callable[[], list[np.ndarray]]
 """A way to relax predictive coding, which returns the hidden layers' activity."""
@@ -96,6 +98,9 @@ def learning(device: str) -> Iterator[Line]:
         "neurodyn": closed,
         "neurodyn, Euler loop": loop,
         "by hand": torch.no_grad()(lambda: plain.Relaxation(module, x, t).euler(0.1, 100)),
+        "torchdiffeq euler": torch.no_grad()(
+            lambda: plain.Relaxation(module, x, t).trajectory(torch.linspace(0.0, 10.0, 101, device=device), "euler")
+        ),
         "backprop": reference,
     }
     yield Line("AR, 100 Euler iterations", ways, {"neurodyn": gradient_error(closed, loop, module)}, 1e-5)
@@ -128,11 +133,11 @@ def trajectories(device: str) -> Iterator[Line]:
     errors = {"neurodyn": max(float(abs(end[name] - exact[name].isel(time=0)).max()) for name in exact.data_vars)}
     ways: dict[str, Callable[[], object]] = {"neurodyn": simulate, "writing the bytes": write}
     times = torch.linspace(0.0, 10.0, 1001, device=device)
-    for method in ("dopri5", "bosh3"):
+    for method in METHODS:
 
         def by_hand(method: str = method) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                return plain.Relaxation(module, x, t).trajectory(times, method, 1e-4, 1e-5)
+                return plain.Relaxation(module, x, t).trajectory(times, method)
 
         name = f"torchdiffeq {method}"
         ways[name] = by_hand
@@ -171,12 +176,12 @@ def inference(device: str) -> Iterator[Line]:
         return way
 
     ways: dict[str, Way] = {"neurodyn": relax}
-    ways |= {f"torchdiffeq {m}": by_hand(DURATION, m, 1e-3) for m in ("dopri5", "bosh3", "adaptive_heun")}
+    ways |= {f"torchdiffeq {m}": by_hand(DURATION, m, 1e-3) for m in METHODS}
     errors = {name: error(way(), "relaxed") for name, way in ways.items()}
     yield Line("PC relaxation to t = 20", ways, errors, 1e-3)
 
     arrival = float(reference["arrival"])
-    ways = {"neurodyn": settle} | {f"torchdiffeq {m}": by_hand(arrival, m, 1e-4) for m in ("dopri5", "bosh3")}
+    ways = {"neurodyn": settle} | {f"torchdiffeq {m}": by_hand(arrival, m, 1e-4) for m in METHODS}
     errors = {name: error(way(), "settled") for name, way in ways.items()}
     yield Line("PC equilibrium", ways, errors, 1e-2)
 
@@ -193,14 +198,12 @@ def inference(device: str) -> Iterator[Line]:
         save_at=[100.0],
     ).isel(time=0)
     flow = partial(nd.simulate, circuit, circuit_x, circuit_t, duration=DURATION, save_at=[DURATION])
-    circuits: dict[str, Callable[[], xr.Dataset]] = {
-        "neurodyn": lambda: nd.equilibrium(circuit, circuit_x, circuit_t),
-        # with our vector field, until the error is the same
-        "torchdiffeq dopri5": lambda: flow(solver=nd.TorchDiffEq("dopri5", rtol=1e-4, atol=1e-5)).isel(time=0),
-    }
+    circuits: dict[str, Callable[[], xr.Dataset]] = {"neurodyn": partial(nd.equilibrium, circuit, circuit_x, circuit_t)}
+    for method in METHODS:  # with our vector field, until the error is about the same
+        circuits[f"torchdiffeq {method}"] = partial(flow, solver=nd.TorchDiffEq(method, rtol=1e-4, atol=1e-5))
     errors = {}
     for name, way in circuits.items():
-        found = way()
+        found = way().isel(time=-1, missing_dims="ignore")
         errors[name] = max(float(abs(found[n] - end[n]).max() / abs(end[n]).max()) for n in end.data_vars)
     yield Line(
         "weak-feedback equilibrium",

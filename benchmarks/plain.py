@@ -39,8 +39,8 @@ class Relaxation:
                 value += step * slope
         return self.start
 
-    def trajectory(self, times: Tensor, method: str, rtol: float, atol: float) -> tuple[Tensor, ...]:
-        """Return the hidden layers' activity at times."""
+    def trajectory(self, times: Tensor, method: str, rtol: float = 1e-4, atol: float = 1e-5) -> tuple[Tensor, ...]:
+        """Return the hidden layers' activity at times, which are the steps of a method without step control."""
         found: tuple[Tensor, ...] = odeint(self, tuple(self.start), times, rtol=rtol, atol=atol, method=method)
         return found
 

@@ -192,7 +192,8 @@ def _text(rows: list[Row]) -> str:
     text = [f"{'line':<30} {'way':<25} {'ms':>9}  {'neurodyn / way':>20}  {'error':>8}"]
     for line, way, milliseconds, middle, low, high, error in rows:
         spread = f"{middle:6.2f} ({low:.2f}–{high:.2f})"
-        text.append(f"{line:<30} {way:<25} {milliseconds:9.2f}  {spread:>20}  {error:8.1e}")
+        checked = "–" if np.isnan(error) else f"{error:.1e}"
+        text.append(f"{line:<30} {way:<25} {milliseconds:9.2f}  {spread:>20}  {checked:>8}")
     return "\n".join(text)
 
 

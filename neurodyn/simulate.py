@@ -223,7 +223,7 @@ def _suitable(system: System, *, steps: bool) -> Solver:
         return Adaptive()
     if system.structure.smooth:
         return Stabilized()
-    # Where F jumps, its error decides on the step, which many stages do not make longer.
+    # Where F jumps, the error of the jump decides on the step, which more stages do not make longer.
     return Adaptive("heun_euler", rtol=Stabilized.rtol, atol=Stabilized.atol)
 
 
