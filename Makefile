@@ -19,6 +19,7 @@ lint: $(INSTALLED)
 	@echo "Checking style and types ..."
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/mypy neurodyn .venv/mypy/neurodyn/models $(wildcard studies tests benchmarks)
 
 bench: $(INSTALLED)

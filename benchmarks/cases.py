@@ -18,7 +18,7 @@ from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
 from neurodyn.solvers.base import Unrecorded
-from neurodyn.system import State
+from neurodyn.system.system import State
 
 PAPER = (784, 300, 300, 100, 10)
 INFERENCE = (784, 300, 300, 300, 10)

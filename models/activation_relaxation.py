@@ -31,9 +31,10 @@ from neurodyn import (
     capture,
     cut,
 )
-from neurodyn.drives import Data
-from neurodyn.losses import Loss, squared_error
-from neurodyn.maps import Activity
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.network.drives import Data
+from neurodyn.network.maps import Activity
 
 _OPTIONS = {
     "feedback": ("transpose", "fixed", "learned"),
@@ -118,11 +119,11 @@ def network(
     }
     for option, value in options.items():
         if value not in _OPTIONS[option]:
-            raise ValueError(f"{option} is one of {', '.join(map(repr, _OPTIONS[option]))}, not {value!r}")
+            raise InvalidValueError(f"{option} is one of {', '.join(map(repr, _OPTIONS[option]))}, not {value!r}")
     stages = cut(module)
     chosen = {stage for stage in stages if simplified == "all" or (simplified == "convolutional") == _convolves(stage)}
     if not chosen:
-        raise ValueError(f"simplified: the module has no {simplified} stage; 'all' simplifies those that it has")
+        raise InvalidValueError(f"simplified: the module has no {simplified} stage; 'all' simplifies those that it has")
     input_relaxes = input == "relaxing" and "live" in (presynaptic, weight_derivative)
     names = ["x0" if input_relaxes else "s", *(f"x{stage.name}" for stage in stages)]
     # Of each stage another seed, that no other seed of a network gives too.
@@ -207,7 +208,7 @@ def graph(
         If the module cannot be captured, or the option is unknown.
     """
     if output not in _OPTIONS["output"]:
-        raise ValueError(f"output is one of {', '.join(map(repr, _OPTIONS['output']))}, not {output!r}")
+        raise InvalidValueError(f"output is one of {', '.join(map(repr, _OPTIONS['output']))}, not {output!r}")
     operations = capture(module, example_input)
     below = {
         operation: ["s" if source == "input" else f"x_{source.name}" for source in operation.sources]
@@ -274,7 +275,7 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
     kernel = 5 if min(rows, columns) >= 16 else 3
     sides = [((side - kernel + 1) // 2) - kernel + 1 for side in (rows, columns)]
     if min(sides) < 1:
-        raise ValueError(f"input_shape of cnn: {rows} × {columns} is too small; at least 8 × 8")
+        raise InvalidValueError(f"input_shape of cnn: {rows} × {columns} is too small; at least 8 × 8")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(

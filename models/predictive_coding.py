@@ -29,8 +29,9 @@ from neurodyn import (
     Target,
     cut,
 )
-from neurodyn.maps import Activity
-from neurodyn.timing import When
+from neurodyn.errors import InvalidValueError
+from neurodyn.network.maps import Activity
+from neurodyn.network.timing import When
 
 
 def network(
@@ -96,10 +97,10 @@ def network(
     the first layers of deep sigmoid networks, single precision leaves few of its digits.
     """
     if learning not in ("il", "z-il", "fa-z-il"):
-        raise ValueError(f"learning is 'il', 'z-il' or 'fa-z-il', not {learning!r}")
+        raise InvalidValueError(f"learning is 'il', 'z-il' or 'fa-z-il', not {learning!r}")
     stages = cut(module, before_activation=True)
     if not any(stage.parameters for stage in stages):
-        raise ValueError("no stage of the module has weights, so that no error population has anything to teach")
+        raise InvalidValueError("no stage of the module has weights, so that no error population has anything to teach")
     values = [f"x{stage.name}" for stage in stages]
     errors = [f"e{stage.name}" for stage in stages]
     below = ["s", *values[:-1]]
@@ -141,17 +142,19 @@ def network(
 
 def _inference(learning: str, steps: int | str | None, step: float | None, layers: int) -> Inference | None:
     if learning == "z-il" and steps is not None:
-        raise ValueError(f"steps: 'z-il' takes as many steps as there are layers to reach, {layers - 1}; leave it out")
+        raise InvalidValueError(
+            f"steps: 'z-il' takes as many steps as there are layers to reach, {layers - 1}; leave it out"
+        )
     if steps == "equilibrium":
         if learning != "il":
-            raise ValueError(f"steps: only 'il' learns at the equilibrium, not {learning!r}")
+            raise InvalidValueError(f"steps: only 'il' learns at the equilibrium, not {learning!r}")
         if step is not None:
-            raise ValueError("step: the equilibrium is reached without steps of inference; leave it out")
+            raise InvalidValueError("step: the equilibrium is reached without steps of inference; leave it out")
         return None
     if steps is None:
         steps = 20 if learning == "il" else layers - 1
     if isinstance(steps, str):
-        raise ValueError(f"steps is a number of steps or 'equilibrium', not {steps!r}")
+        raise InvalidValueError(f"steps is a number of steps or 'equilibrium', not {steps!r}")
     return Inference((0.5 if learning == "il" else 1.0) if step is None else step, steps)
 
 

@@ -31,9 +31,10 @@ from neurodyn import (
     Stage,
     cut,
 )
-from neurodyn.inverses import check_invertible
-from neurodyn.losses import Loss, squared_error
-from neurodyn.modules import ACTIVATIONS, FirstUnits, Weights, check_sizes, empty_linear, initialize
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.inverses import check_invertible
+from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.layers.modules import ACTIVATIONS, FirstUnits, Weights, check_sizes, empty_linear, initialize
 
 
 def network(
@@ -86,9 +87,9 @@ def network(
         If a stage has no inverse, γ is not in (0, 1], or an option is unknown.
     """
     if rule not in ("tp", "itp", "gait"):
-        raise ValueError(f"rule is 'tp', 'itp' or 'gait', not {rule!r}")
+        raise InvalidValueError(f"rule is 'tp', 'itp' or 'gait', not {rule!r}")
     if form not in ("deviation", "naive"):
-        raise ValueError(f"form is 'deviation' or 'naive', not {form!r}")
+        raise InvalidValueError(f"form is 'deviation' or 'naive', not {form!r}")
     stages = _invertible_stages(module)
     _check_gamma(gamma, len(stages))
     scales = [1.0 if rule == "tp" else gamma**above for above in reversed(range(len(stages)))]
@@ -199,7 +200,7 @@ def weak_feedback(
         If a stage has no inverse, γ is not in (0, 1], or an option is unknown.
     """
     if rule not in ("itp", "gait"):
-        raise ValueError(f"rule is 'itp' or 'gait', not {rule!r}")
+        raise InvalidValueError(f"rule is 'itp' or 'gait', not {rule!r}")
     stages = _invertible_stages(module)
     _check_gamma(gamma, len(stages))
     scales = [gamma ** (1 + above) for above in reversed(range(len(stages)))]
@@ -281,9 +282,9 @@ def tower(
     """
     check_sizes("tower", sizes, activation)
     if any(after > before for before, after in pairwise(sizes)):
-        raise ValueError(f"sizes of tower: no layer may be wider than the one before, as in {list(sizes)}")
+        raise InvalidValueError(f"sizes of tower: no layer may be wider than the one before, as in {list(sizes)}")
     if outputs is not None and not 1 <= outputs <= sizes[-1]:
-        raise ValueError(f"outputs of tower: from 1 to the {sizes[-1]} units of the last layer, not {outputs}")
+        raise InvalidValueError(f"outputs of tower: from 1 to the {sizes[-1]} units of the last layer, not {outputs}")
     layers: list[nn.Module] = []
     for before, units in pairwise(sizes):
         if units < before:
@@ -306,9 +307,9 @@ def _invertible_stages(module: nn.Module) -> list[Stage]:
 
 def _check_gamma(gamma: float, depth: int) -> None:
     if not 0.0 < gamma <= 1.0:
-        raise ValueError(f"gamma must lie in (0, 1], not {gamma!r}")
+        raise InvalidValueError(f"gamma must lie in (0, 1], not {gamma!r}")
     if gamma**depth < sys.float_info.min:
-        raise ValueError(f"gamma = {gamma!r} to the power of the {depth} layers underflows; take a larger gamma")
+        raise InvalidValueError(f"gamma = {gamma!r} to the power of the {depth} layers underflows; take a larger gamma")
 
 
 def _share(map_: Map, stage: Stage, rule: str) -> Map:

@@ -1,27 +1,38 @@
 """neurodyn: networks of neurons as coupled dynamical systems, declared, simulated, recorded and trained."""
 
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 
 from neurodyn import analysis, data, train
-from neurodyn.capture import capture
-from neurodyn.deviations import ForwardDeviation, InverseDeviation
-from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
-from neurodyn.feedback import FeedbackWeights
-from neurodyn.learning import backward
-from neurodyn.maps import Feedback, Forward, Identity, Inverse, Map, Modulated
-from neurodyn.modules import FirstUnits, mlp
-from neurodyn.network import Network
-from neurodyn.parts import Coupling, Observable, Plasticity, Population
-from neurodyn.regularizers import Orthogonality, Regularizer
-from neurodyn.simulate import equilibrium, simulate
-from neurodyn.solvers import RK4, Adaptive, DivergenceError, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
-from neurodyn.stages import Stage, cut
-from neurodyn.sweep import sweep
-from neurodyn.system import System
-from neurodyn.timing import AtStep, Inference, OnSpike
-from neurodyn.trajectory import load, save
+from neurodyn.errors import DivergenceError, NeurodynError
+from neurodyn.layers.capture import capture
+from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.modules import FirstUnits, mlp
+from neurodyn.layers.stages import Stage, cut
+from neurodyn.learning.backward import backward
+from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
+from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
+from neurodyn.network.maps import Feedback, Forward, Identity, Inverse, Map, Modulated
+from neurodyn.network.network import Network
+from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
+from neurodyn.network.regularizers import Orthogonality, Regularizer
+from neurodyn.network.timing import AtStep, Inference, OnSpike
+from neurodyn.simulation.simulate import equilibrium, simulate
+from neurodyn.simulation.sweep import sweep
+from neurodyn.simulation.trajectory import load, save
+from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
+from neurodyn.system.system import System
 
 __version__ = version("neurodyn")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `neurodyn.models` where it is first asked for: the library itself knows no model."""
+    if name == "models":
+        return import_module("neurodyn.models")
+    raise AttributeError(f"module 'neurodyn' has no attribute {name!r}")
+
 
 __all__ = [
     "RK4",
@@ -48,6 +59,7 @@ __all__ = [
     "Map",
     "Modulated",
     "Network",
+    "NeurodynError",
     "Noisy",
     "Observable",
     "OnSpike",

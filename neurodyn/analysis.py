@@ -9,13 +9,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from neurodyn.drives import ForwardValue
-from neurodyn.losses import per_sample
-from neurodyn.network import Network
-from neurodyn.stages import Source, sources
-from neurodyn.system import System
-from neurodyn.timing import SpikeDetector
-from neurodyn.trajectory import dataset, to_numpy
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.losses import per_sample
+from neurodyn.layers.stages import Source, sources
+from neurodyn.network.drives import ForwardValue
+from neurodyn.network.network import Network
+from neurodyn.network.timing import SpikeDetector
+from neurodyn.simulation.trajectory import dataset, to_numpy
+from neurodyn.system.system import System
 
 Errors = TypeVar("Errors", xr.DataArray, xr.Dataset)
 
@@ -43,7 +44,9 @@ def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
         If the network has no forward pass, or data do not fit.
     """
     if not network.forward:
-        raise ValueError(f"network {network.name!r} has no forward pass, so backprop has nothing to differentiate")
+        raise InvalidValueError(
+            f"network {network.name!r} has no forward pass, so backprop has nothing to differentiate"
+        )
     with torch.no_grad():
         system = System(network, inputs, targets)
     values: dict[Source, Tensor] = {"input": inputs.detach()}
@@ -80,7 +83,7 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
     """
     shared = [name for name in trajectory.data_vars if name in reference.data_vars]
     if not shared:
-        raise ValueError("trajectory and reference share no population")
+        raise InvalidValueError("trajectory and reference share no population")
     distances = {}
     for name in shared:
         dims = [dim for dim in reference[name].dims]
@@ -119,12 +122,14 @@ def spikes(errors: Errors, window: int) -> Errors:
     if isinstance(errors, xr.Dataset):
         return errors.assign({name: spikes(errors[name], window) for name in errors.data_vars})
     if not isinstance(errors, xr.DataArray):
-        raise TypeError(f"errors must be a DataArray or a Dataset of recorded activity, not {type(errors).__name__}")
+        raise InvalidTypeError(
+            f"errors must be a DataArray or a Dataset of recorded activity, not {type(errors).__name__}"
+        )
     if "time" not in errors.dims:
-        raise ValueError(f"errors: it has no dimension 'time', but {', '.join(map(str, errors.dims)) or 'none'}")
+        raise InvalidValueError(f"errors: it has no dimension 'time', but {', '.join(map(str, errors.dims)) or 'none'}")
     intervals = np.diff(errors["time"].values)
     if intervals.size and not np.allclose(intervals, intervals[0]):
-        raise ValueError("errors: the times are not evenly spaced; record every step, with save_at='steps'")
+        raise InvalidValueError("errors: the times are not evenly spaced; record every step, with save_at='steps'")
     detector = SpikeDetector(window)
     steps = errors.transpose("time", ...)
     fired = np.empty(steps.shape, dtype=bool)

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+
 
 def positive(what: str, value: float) -> None:
     """Refuse a setting that is not a positive finite number.
@@ -18,9 +20,9 @@ def positive(what: str, value: float) -> None:
         If it is not positive and finite.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise TypeError(f"{what} must be a number, not {type(value).__name__}")
+        raise InvalidTypeError(f"{what} must be a number, not {type(value).__name__}")
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{what} must be positive and finite, not {value!r}")
+        raise InvalidValueError(f"{what} must be positive and finite, not {value!r}")
 
 
 def whole(what: str, value: int, *, least: int) -> None:
@@ -34,6 +36,6 @@ def whole(what: str, value: int, *, least: int) -> None:
         If it is less.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{what} must be an integer ≥ {least}, not {value!r}")
+        raise InvalidTypeError(f"{what} must be an integer ≥ {least}, not {value!r}")
     if value < least:
-        raise ValueError(f"{what} must be an integer ≥ {least}, not {value!r}")
+        raise InvalidValueError(f"{what} must be an integer ≥ {least}, not {value!r}")

@@ -23,9 +23,9 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from neurodyn.diagram import RADIUS, Points, place, points_of, route
-from neurodyn.network import Network
-from neurodyn.parts import Coupling, Population
+from neurodyn.network.network import Network
+from neurodyn.network.parts import Coupling, Population
+from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
 
 BLACK = "#000000"
 ORANGE = "#E69F00"

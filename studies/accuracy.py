@@ -32,11 +32,11 @@ from torch import nn
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.layers.modules import ACTIVATIONS
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
-from neurodyn.modules import ACTIVATIONS
-from neurodyn.parallel import Processes
+from neurodyn.train.parallel import Processes
 
 Declare = Callable[[nn.Sequential, int], nd.Network | nn.Module]
 

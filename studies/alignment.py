@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
-from neurodyn.losses import squared_error
+from neurodyn.layers.losses import squared_error
 from neurodyn.models import target_propagation as tp
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.layers.modules import ACTIVATIONS
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.modules import ACTIVATIONS
 
 if TYPE_CHECKING:
     DatasetName = str

@@ -24,6 +24,7 @@ from tqdm import tqdm
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
+from neurodyn.structure.cache import structure_of
 
 BATCH = 64
 ITERATIONS = 100
@@ -170,7 +171,7 @@ def train(training: Training, options: Mapping[str, Any] | None, seed: int) -> x
 def relax(network: nd.Network, inputs: Tensor, targets: Tensor) -> None:
     """Learn from the papers' 100 iterations: in closed form, or step by step where a derivative is live."""
     clamped = frozenset(p.name for p in network.populations if p.clamp is not None)
-    solver = nd.Exact(euler_step=STEP) if network.structure(clamped).linear else nd.Euler(STEP)
+    solver = nd.Exact(euler_step=STEP) if structure_of(network, clamped).linear else nd.Euler(STEP)
     nd.backward(network, inputs, targets, duration=ITERATIONS * STEP, solver=solver)
 
 

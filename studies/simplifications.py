@@ -37,7 +37,7 @@ from report import write
 
 import neurodyn as nd
 from neurodyn import plot
-from neurodyn.modules import ACTIVATIONS
+from neurodyn.layers.modules import ACTIVATIONS
 
 if TYPE_CHECKING:
     DatasetName = str

@@ -34,7 +34,7 @@ from tqdm import tqdm
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import predictive_coding as pc
-from neurodyn.timing import SpikeDetector
+from neurodyn.network.timing import SpikeDetector
 
 if TYPE_CHECKING:
     DatasetName = str

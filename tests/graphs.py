@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurodyn.capture import Operation, capture
+from neurodyn.layers.capture import Operation, capture
 from tests.problems import tensor
 
 

@@ -13,9 +13,10 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from torch import nn
 
 import neurodyn as nd
-from neurodyn import diagram, plot
+from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
+from neurodyn.view import diagram
 from tests.problems import PROBLEMS
 
 matplotlib.use("agg")

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 
-from neurodyn import datafiles
+from neurodyn.data import files
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 
 _Bytes = npt.NDArray[np.uint8]
 
@@ -52,17 +53,17 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, inputs: Tensor, labels: Tensor, *, classes: int, name: str) -> None:
         if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
-            raise TypeError(f"{name}: inputs must be floating point or uint8, not {inputs.dtype}")
+            raise InvalidTypeError(f"{name}: inputs must be floating point or uint8, not {inputs.dtype}")
         if labels.dtype != torch.int64:
-            raise TypeError(f"{name}: labels must be int64, not {labels.dtype}")
+            raise InvalidTypeError(f"{name}: labels must be int64, not {labels.dtype}")
         if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
             shapes = f"inputs {list(inputs.shape)} and labels {list(labels.shape)}"
-            raise ValueError(f"{name}: expected inputs [n, …] and as many labels [n], got {shapes}")
+            raise InvalidValueError(f"{name}: expected inputs [n, …] and as many labels [n], got {shapes}")
         if len(labels) == 0:
-            raise ValueError(f"{name}: there are no samples")
+            raise InvalidValueError(f"{name}: there are no samples")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
-            raise ValueError(f"{name}: labels must lie in 0 to {classes - 1}, found {low} to {high}")
+            raise InvalidValueError(f"{name}: labels must lie in 0 to {classes - 1}, found {low} to {high}")
         self.inputs = inputs
         self.labels = labels
         self.classes = classes
@@ -116,7 +117,7 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
     from sklearn.model_selection import train_test_split
 
     if not 0.01 <= test_fraction <= 0.99:
-        raise ValueError(f"test_fraction must lie between 0.01 and 0.99, got {test_fraction}")
+        raise InvalidValueError(f"test_fraction must lie between 0.01 and 0.99, got {test_fraction}")
     pixels, classes = load_digits(return_X_y=True)
     inputs = torch.tensor(pixels / 16, dtype=torch.float32).reshape((-1, 64) if flatten else (-1, 1, 8, 8))
     labels = torch.tensor(classes, dtype=torch.int64)
@@ -129,7 +130,7 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
     )
 
 
-def mnist(root: datafiles.Root = None, *, flatten: bool = True) -> tuple[Samples, Samples]:
+def mnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Samples, Samples]:
     """Return MNIST: 60,000 and 10,000 handwritten digits of 28×28 grey pixels.
 
     Parameters
@@ -163,7 +164,7 @@ def mnist(root: datafiles.Root = None, *, flatten: bool = True) -> tuple[Samples
     return _idx("mnist", root, flatten)
 
 
-def fashion_mnist(root: datafiles.Root = None, *, flatten: bool = True) -> tuple[Samples, Samples]:
+def fashion_mnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Samples, Samples]:
     """Return Fashion-MNIST: pieces of clothing, in the format and numbers of `mnist`, which says the rest.
 
     References
@@ -173,7 +174,7 @@ def fashion_mnist(root: datafiles.Root = None, *, flatten: bool = True) -> tuple
     return _idx("fashion-mnist", root, flatten)
 
 
-def kmnist(root: datafiles.Root = None, *, flatten: bool = True) -> tuple[Samples, Samples]:
+def kmnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Samples, Samples]:
     """Return Kuzushiji-MNIST: Japanese characters, in the format and numbers of `mnist`, which says the rest.
 
     References
@@ -183,7 +184,7 @@ def kmnist(root: datafiles.Root = None, *, flatten: bool = True) -> tuple[Sample
     return _idx("kmnist", root, flatten)
 
 
-def cifar10(root: datafiles.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
+def cifar10(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
     """Return CIFAR-10: 50,000 and 10,000 colour photographs [3, 32, 32] in 10 classes.
 
     The files are the binary version's archive, or those out of it; `mnist` says the rest.
@@ -196,12 +197,12 @@ def cifar10(root: datafiles.Root = None, *, flatten: bool = False) -> tuple[Samp
     return _cifar("cifar10", files, "cifar-10-batches-bin/test_batch.bin", 10, root, flatten)
 
 
-def cifar100(root: datafiles.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
+def cifar100(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
     """Return CIFAR-100 with its 100 fine classes; all else as in `cifar10`."""
     return _cifar("cifar100", ["cifar-100-binary/train.bin"], "cifar-100-binary/test.bin", 100, root, flatten)
 
 
-def svhn(root: datafiles.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
+def svhn(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
     """Return SVHN: 73,257 and 26,032 colour photographs [3, 32, 32] of house numbers, cropped to a digit.
 
     The files are ``train_32x32.mat`` and ``test_32x32.mat``; `mnist` says the rest.
@@ -211,17 +212,17 @@ def svhn(root: datafiles.Root = None, *, flatten: bool = False) -> tuple[Samples
     Y. Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, *NIPS Workshop on
     Deep Learning and Unsupervised Feature Learning*, 2011.
     """
-    folder = datafiles.folder_of("svhn", root)
+    folder = files.folder_of("svhn", root)
 
     def load(split: str) -> Samples:
-        path = datafiles.find("svhn", folder, f"{split}_32x32.mat")
-        with datafiles.reading("svhn", path):
+        path = files.find("svhn", folder, f"{split}_32x32.mat")
+        with files.reading("svhn", path):
             content = scipy.io.loadmat(path, variable_names=["X", "y"])
             images, labels = content["X"], content["y"].ravel()
             if images.shape[:3] != (32, 32, 3) or images.dtype != np.uint8:
-                raise ValueError(f"expected uint8 images (32, 32, 3, n), found {images.dtype} {images.shape}")
+                raise InvalidValueError(f"expected uint8 images (32, 32, 3, n), found {images.dtype} {images.shape}")
             if labels.min() < 1 or labels.max() > 10:
-                raise ValueError(f"labels must lie in 1 to 10, found {labels.min()} to {labels.max()}")
+                raise InvalidValueError(f"labels must lie in 1 to 10, found {labels.min()} to {labels.max()}")
             # The file numbers the digit 0 as class 10.
             return _samples(f"svhn {split}", images.transpose(3, 2, 0, 1), labels % 10, 10, flatten)
 
@@ -247,17 +248,17 @@ def _samples(name: str, images: _Bytes, labels: npt.NDArray[np.integer], classes
     return Samples(inputs.flatten(1) if flatten else inputs, targets, classes=classes, name=name)
 
 
-def _idx(name: str, root: datafiles.Root, flatten: bool) -> tuple[Samples, Samples]:
-    folder = datafiles.folder_of(name, root)
+def _idx(name: str, root: files.Root, flatten: bool) -> tuple[Samples, Samples]:
+    folder = files.folder_of(name, root)
 
     def load(split: str, prefix: str) -> Samples:
         stems = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        image_path, label_path = (datafiles.find(name, folder, f"{stem}.gz", stem) for stem in stems)
-        with datafiles.reading(name, image_path):
+        image_path, label_path = (files.find(name, folder, f"{stem}.gz", stem) for stem in stems)
+        with files.reading(name, image_path):
             images = _idx_array(image_path, 3)
             if images.shape[1:] != (28, 28):
-                raise ValueError(f"expected images of 28×28 pixels, found {images.shape[1:]}")
-        with datafiles.reading(name, label_path):
+                raise InvalidValueError(f"expected images of 28×28 pixels, found {images.shape[1:]}")
+        with files.reading(name, label_path):
             labels = _idx_array(label_path, 1)
             return _samples(f"{name} {split}", images[:, np.newaxis], labels, 10, flatten)
 
@@ -271,20 +272,20 @@ def _idx_array(path: Path, dimensions: int) -> _Bytes:
         content = gzip.decompress(content)
     magic = bytes([0, 0, 8, dimensions])
     if content[:4] != magic:
-        raise ValueError(f"expected its first bytes to be {magic.hex(' ')}, found {content[:4].hex(' ')}")
+        raise InvalidValueError(f"expected its first bytes to be {magic.hex(' ')}, found {content[:4].hex(' ')}")
     shape = np.frombuffer(content, ">u4", dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def _cifar(
-    name: str, train: Sequence[str], test: str, classes: int, root: datafiles.Root, flatten: bool
+    name: str, train: Sequence[str], test: str, classes: int, root: files.Root, flatten: bool
 ) -> tuple[Samples, Samples]:
-    content = _members(name, datafiles.folder_of(name, root), [*train, test])
+    content = _members(name, files.folder_of(name, root), [*train, test])
     label_bytes = 2 if classes == 100 else 1  # CIFAR-100 has the coarse label before the fine one
 
     def load(split: str, member: str) -> Samples:
         path, raw = content[member]
-        with datafiles.reading(name, path):
+        with files.reading(name, path):
             records = np.frombuffer(raw, np.uint8).reshape(-1, label_bytes + 3 * 32 * 32)
             images = records[:, label_bytes:].reshape(-1, 3, 32, 32)
             return _samples(f"{name} {split}", images, records[:, label_bytes - 1], classes, flatten)
@@ -296,16 +297,16 @@ def _cifar(
 
 def _members(name: str, folder: Path, members: Sequence[str]) -> dict[str, tuple[Path, bytes]]:
     """Return each member's content and the file it came from: the archive, or the file extracted from it."""
-    (archive,) = datafiles.checksums(name)
+    (archive,) = files.checksums(name)
     path = folder / archive
     if not path.is_file():
-        paths = {each: datafiles.find(name, folder, each, PurePosixPath(each).name, archive) for each in members}
+        paths = {each: files.find(name, folder, each, PurePosixPath(each).name, archive) for each in members}
         return {each: (found, found.read_bytes()) for each, found in paths.items()}
-    with datafiles.reading(name, path), gzip.open(path) as stream:
-        with tarfile.open(fileobj=stream, mode="r|") as files:
-            entries = ((str(PurePosixPath(entry.name)), files.extractfile(entry)) for entry in files)
+    with files.reading(name, path), gzip.open(path) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as packed:
+            entries = ((str(PurePosixPath(entry.name)), packed.extractfile(entry)) for entry in packed)
             content = {each: (path, entry.read()) for each, entry in entries if entry is not None}
         stream.read()  # to the end, where gzip compares the checksum
         if missing := set(members) - set(content):
-            raise ValueError(f"it holds no {', '.join(sorted(missing))}")
+            raise InvalidValueError(f"it holds no {', '.join(sorted(missing))}")
     return content

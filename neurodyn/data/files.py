@@ -10,6 +10,8 @@ from pathlib import Path
 import pooch
 from scipy.io.matlab import MatReadError
 
+from neurodyn.errors import FileError, InvalidValueError, MissingFileError
+
 Root = str | os.PathLike[str] | None
 
 _URLS = {
@@ -62,10 +64,10 @@ def folder_of(name: str, root: Root) -> Path:
     if (folder / name).is_dir():
         return folder / name
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}. {_remedy(name)}")
+        raise MissingFileError(f"there is no folder {folder}. {_remedy(name)}")
     # MNIST, Fashion-MNIST and KMNIST share their file names: one would pass silently for another.
     if folder.name in _URLS and folder.name != name:
-        raise ValueError(f"the folder {folder} is named after another data set than {name}. {_remedy(name)}")
+        raise InvalidValueError(f"the folder {folder} is named after another data set than {name}. {_remedy(name)}")
     return folder
 
 
@@ -76,7 +78,7 @@ def _download(name: str) -> Path:
         try:
             cache.fetch(file, progressbar=True)
         except (OSError, ValueError) as error:  # no connection or no space; a wrong checksum
-            raise OSError(f"could not download {file} of {name}: {error}. {_remedy(name)}") from error
+            raise FileError(f"could not download {file} of {name}: {error}. {_remedy(name)}") from error
     return Path(folder)
 
 
@@ -85,7 +87,7 @@ def find(name: str, folder: Path, *candidates: str) -> Path:
     for candidate in candidates:
         if (folder / candidate).is_file():
             return folder / candidate
-    raise FileNotFoundError(f"{folder} holds no {' or '.join(candidates)}. {_remedy(name)}")
+    raise MissingFileError(f"{folder} holds no {' or '.join(candidates)}. {_remedy(name)}")
 
 
 # What gzip, tarfile, NumPy and SciPy raise on a damaged file or another format.
@@ -101,4 +103,4 @@ def reading(name: str, path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise ValueError(f"cannot read {path} as a file of {name}: {error}. {_remedy(name)}") from error
+        raise InvalidValueError(f"cannot read {path} as a file of {name}: {error}. {_remedy(name)}") from error

@@ -18,7 +18,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_arg
 
-from neurodyn.stages import ForwardPass, Source, Stage, sources
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.stages import ForwardPass, Source, Stage, sources
 
 _aten = torch.ops.aten
 _COPIES = (_aten.clone.default, _aten.contiguous.default, _aten.alias.default)
@@ -78,13 +79,13 @@ class Operation(Stage):
         for part, training in self._modes:
             if part.training != training:
                 mode = ("evaluation", "training")
-                raise ValueError(
+                raise InvalidValueError(
                     f"operation {self.name}: the module was captured in {mode[training]} mode, and its "
                     f"{type(part).__name__} is in {mode[part.training]} mode now; switch it back, or capture it again"
                 )
         for parameter, kind in zip(self.layers[0].parameters(), self._kinds, strict=True):
             if (parameter.dtype, parameter.device) != kind:
-                raise ValueError(
+                raise InvalidValueError(
                     f"operation {self.name}: the module was captured with parameters of {kind[0]} on {kind[1]}, and "
                     f"now has them of {parameter.dtype} on {parameter.device}; capture it again"
                 )
@@ -92,7 +93,7 @@ class Operation(Stage):
     def output_shape(self, input_shape: Sequence[int], argument: int = 0) -> tuple[int, ...]:
         expected = self.source_shapes[argument]
         if tuple(input_shape) != expected:
-            raise ValueError(
+            raise InvalidValueError(
                 f"operation {self.name} ({self.label}) was captured for {_shape(expected)} units a sample, and not for "
                 f"{_shape(input_shape)}"
             )
@@ -132,11 +133,11 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
         If the module cannot be captured; the message says why and what to do.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"capture takes an nn.Module, not {type(module).__name__}")
+        raise InvalidTypeError(f"capture takes an nn.Module, not {type(module).__name__}")
     if not isinstance(example_input, Tensor):
-        raise TypeError(f"example_input must be a torch tensor, not {type(example_input).__name__}")
+        raise InvalidTypeError(f"example_input must be a torch tensor, not {type(example_input).__name__}")
     if example_input.ndim < 2 or len(example_input) == 0:
-        raise ValueError(
+        raise InvalidValueError(
             "example_input must have the shape (sample, units…) with at least one sample, not "
             f"{tuple(example_input.shape)}"
         )
@@ -337,7 +338,7 @@ def _try(module: nn.Module, example: Tensor) -> None:
         with torch.no_grad():
             output = module(example.clone())
     except Exception as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"{type(module).__name__} does not take example_input, here of shape {tuple(example.shape)} and "
             f"{example.dtype}: {error}"
         ) from error
@@ -474,4 +475,4 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _refuse(module: nn.Module, reason: str, advice: str, cause: Exception | None = None) -> NoReturn:
-    raise ValueError(f"{type(module).__name__} cannot be captured: {reason}; {advice}") from cause
+    raise InvalidValueError(f"{type(module).__name__} cannot be captured: {reason}; {advice}") from cause

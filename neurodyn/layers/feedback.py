@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers import Conv2dPoint, LinearPoint, layer_point
-from neurodyn.stages import Stage
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.points import Conv2dPoint, LinearPoint, layer_point
+from neurodyn.layers.stages import Stage
 
 
 class FeedbackWeights:
@@ -45,7 +46,7 @@ class FeedbackWeights:
         for place in stage.weighted:
             layer = stage.layers[place]
             if not isinstance(layer_point(layer), (LinearPoint, Conv2dPoint)):
-                raise ValueError(
+                raise InvalidValueError(
                     f"stage {stage.name} ({stage.label}): there are feedback weights for Linear, and for Conv2d whose "
                     f"padding is zeros, given in numbers; not for {layer}"
                 )

@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers import ACTIVATIONS, CompoundLayer, computes
-from neurodyn.modules import FirstUnits
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.points import ACTIVATIONS, CompoundLayer, computes
 
 _WORST_ERROR = 0.01
 """The relative error of a known solution above which a matrix is too badly conditioned: two correct digits."""
@@ -132,21 +133,23 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
                 fix = "no layer may be wider than the one that it reads"
                 if outputs < inputs:
                     fix = f"FirstUnits({outputs}) and then Linear({outputs}, {outputs}) make the others auxiliary"
-                raise ValueError(
+                raise InvalidValueError(
                     f"stage {stage} has no inverse: its weights are {outputs} × {inputs}, and only a square matrix can "
                     f"be inverted; {fix}"
                 )
         elif type(layer) is nn.LeakyReLU and layer.negative_slope <= 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}"
             )
         elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES):
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {stage} has no inverse: {name} is not invertible; use square Linear layers with LeakyReLU, "
                 "Tanh, Sigmoid, Softplus or no activation"
             )
         if layer._forward_pre_hooks or layer._forward_hooks:
-            raise ValueError(f"stage {stage} has no inverse: a hook changes what its {name} computes; remove the hook")
+            raise InvalidValueError(
+                f"stage {stage} has no inverse: a hook changes what its {name} computes; remove the hook"
+            )
 
 
 def needs_forward(layers: Sequence[nn.Module]) -> bool:
@@ -211,7 +214,7 @@ class _ActivationInverse(LayerInverse):
             return
         for y in values:
             if not bool(((y > self._low) & (y < self._high)).all()):
-                raise ValueError(
+                raise InvalidValueError(
                     f"stage {self.stage} cannot be inverted here: {type(self.layer).__name__} takes values in "
                     f"({self._low:g}, {self._high:g}), and the activity or target given spans "
                     f"[{y.min():.4g}, {y.max():.4g}]; nothing was clipped: bring the targets inside, e.g. 0.1 and 0.9 "
@@ -393,7 +396,7 @@ def _factorise(layer: nn.Linear, stage: str) -> _Factors:
     """Return the factors of a layer's weights, those kept from the last time if the weights are the same."""
     weight = layer.weight.detach()
     if weight.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"stage {stage} cannot be inverted in {weight.dtype}; use float32 or float64")
+        raise InvalidValueError(f"stage {stage} cannot be inverted in {weight.dtype}; use float32 or float64")
     # PyTorch's version counter does not see a change through `.data`, but the image W r does.
     probe = torch.arange(1, len(weight) + 1, dtype=weight.dtype, device=weight.device).cos_()
     image = weight @ probe
@@ -409,7 +412,7 @@ def _factorise(layer: nn.Linear, stage: str) -> _Factors:
     # How well a known solution comes back tells the conditioning for one solve; its number is for the message.
     error = torch.linalg.vector_norm(factors.solve(image) - probe) / torch.linalg.vector_norm(probe)
     if not bool(error <= _WORST_ERROR):
-        raise ValueError(
+        raise InvalidValueError(
             f"stage {stage} cannot be inverted in {weight.dtype}: its weights' condition number is "
             f"{float(torch.linalg.cond(weight.double())):.3g}; start from orthogonal weights, keep them near with the "
             "Orthogonality regularizer" + (", or use float64" if weight.dtype == torch.float32 else "")

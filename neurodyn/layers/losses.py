@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from neurodyn.errors import InvalidValueError
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A function of the outputs and the targets, both (sample, …), that returns one value per sample."""
 
@@ -67,7 +69,7 @@ def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
     """
     losses = loss(output, targets)
     if losses.shape != output.shape[:1]:
-        raise ValueError(
+        raise InvalidValueError(
             f"the loss must return one value per sample, shape ({len(output)},), and returned {tuple(losses.shape)}; "
             "with a torch loss, pass reduction='none' and sum over the units"
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.checks import whole
+from neurodyn.errors import InvalidValueError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -54,7 +55,7 @@ class FirstUnits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the first n units of `x`, shape (…, units)."""
         if x.shape[-1] < self.out_features:
-            raise ValueError(f"{self} reads a layer of at least as many units, and this one has {x.shape[-1]}")
+            raise InvalidValueError(f"{self} reads a layer of at least as many units, and this one has {x.shape[-1]}")
         return x[..., : self.out_features]
 
     def extra_repr(self) -> str:
@@ -122,9 +123,9 @@ def check_sizes(what: str, sizes: Sequence[int], activation: str) -> None:
         If they are not.
     """
     if len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
-        raise ValueError(f"sizes of {what}: at least two positive numbers of units, not {list(sizes)}")
+        raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {list(sizes)}")
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation of {what}: one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+        raise InvalidValueError(f"activation of {what}: one of {', '.join(ACTIVATIONS)}, not {activation!r}")
 
 
 @torch.no_grad()
@@ -155,7 +156,7 @@ def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0)
     learning in infinite-width neural networks" (2021), as "maximal update".
     """
     if weights not in _WEIGHTS:
-        raise ValueError(f"weights: one of {', '.join(map(repr, _WEIGHTS))}, not {weights!r}")
+        raise InvalidValueError(f"weights: one of {', '.join(map(repr, _WEIGHTS))}, not {weights!r}")
     layers = [layer for layer in module.modules() if not list(layer.children())]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -16,8 +16,9 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
-from neurodyn.kernels import add_linear, linear, tanh
-from neurodyn.modules import FirstUnits
+from neurodyn.errors import InvalidTypeError
+from neurodyn.layers.kernels import add_linear, linear, tanh
+from neurodyn.layers.modules import FirstUnits
 
 aten = torch.ops.aten
 
@@ -150,11 +151,11 @@ class LayerPoint(ABC):
 
     def feedback_to(self, argument: int, v: Tensor) -> Tensor:
         """Return Jᵀ v, with J the Jacobian by one of several values that the layer reads, counted from 0."""
-        raise TypeError(f"{type(self.layer).__name__} reads one value, and has no argument {argument}")
+        raise InvalidTypeError(f"{type(self.layer).__name__} reads one value, and has no argument {argument}")
 
     def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
         """Return what feedback weights ψ, in place of the transposed ones, make of v."""
-        raise TypeError(f"{type(self.layer).__name__} has no feedback weights; Linear and Conv2d have")
+        raise InvalidTypeError(f"{type(self.layer).__name__} has no feedback weights; Linear and Conv2d have")
 
 
 class LinearPoint(LayerPoint):
@@ -298,7 +299,7 @@ class AutogradPoint(LayerPoint):
             parameters = self._parameters
             value = torch.func.functional_call(self.layer, parameters, copies) if parameters else self.layer(*copies)
         if not isinstance(value, Tensor):
-            raise TypeError(f"{type(self.layer).__name__} returns a {type(value).__name__}, not one tensor")
+            raise InvalidTypeError(f"{type(self.layer).__name__} returns a {type(value).__name__}, not one tensor")
         self._value = value
         return value.detach()
 

@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.inverses import StageInverse
-from neurodyn.layers import (
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.inverses import StageInverse
+from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.points import (
     ACTIVATIONS,
     LayerPoint,
     computes,
@@ -20,7 +22,6 @@ from neurodyn.layers import (
     layer_point,
     own_parameters,
 )
-from neurodyn.modules import FirstUnits
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
@@ -40,18 +41,18 @@ def _check_layer(layer: nn.Module, stage: str) -> None:
         name = type(part).__name__
         for kind, reason in _REFUSED:
             if isinstance(part, kind):
-                raise ValueError(f"stage {stage}: {name} cannot be part of a stage: {reason}")
+                raise InvalidValueError(f"stage {stage}: {name} cannot be part of a stage: {reason}")
         if isinstance(part, _BATCH_NORMS) and (part.training or not part.track_running_stats):
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {stage}: {name} in training mode couples the samples of a batch, so that a sample has no "
                 "Jacobian of its own; call .eval() on the module, or use LayerNorm or GroupNorm"
             )
         if any(nn.parameter.is_lazy(p) for p in part.parameters(recurse=False)):
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {stage}: {name} does not know its sizes yet; run the module once on a batch of inputs before"
             )
         if part.training and (isinstance(part, nn.RReLU) or (isinstance(part, _DROPOUTS) and part.p > 0)):
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {stage}: {name} in training mode gives another value at every evaluation; call .eval() on the "
                 "module or remove the layer"
             )
@@ -80,7 +81,7 @@ class Stage:
             layers = [layers]
         self.layers = tuple(flatten(layers))
         if not self.layers:
-            raise ValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
+            raise InvalidValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
         self.name = name if name is not None else type(self.layers[-1]).__name__
         self.sources: tuple[Source, ...] = ()
         """What it reads in a forward pass, if not what the stage before it gives."""
@@ -201,12 +202,12 @@ class Stage:
             value = point.value
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             shapes = " and ".join(" × ".join(map(str, each.shape[1:])) for each in x)
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {self.name} ({self.label}) does not take an input of {shapes} a sample: {error}"
             ) from error
         if value.ndim < 2 or value.shape[0] != x[0].shape[0]:
             shapes = " and ".join(str(tuple(each.shape)) for each in x)
-            raise ValueError(
+            raise InvalidValueError(
                 f"stage {self.name} ({self.label}) makes {tuple(value.shape)} of the shape {shapes}; the first axis "
                 "must stay the sample"
             )
@@ -367,7 +368,7 @@ def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
     for stage in forward:
         for source in stage.sources:
             if source != "input" and source not in reads:
-                raise ValueError(
+                raise InvalidValueError(
                     f"stage {stage.name} ({stage.label}) reads stage {source.name}, which does not stand before it in "
                     "the forward pass"
                 )
@@ -414,7 +415,7 @@ def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:
     flat: list[nn.Module] = []
     for layer in layers:
         if not isinstance(layer, nn.Module):
-            raise TypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
+            raise InvalidTypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
         flat.extend(flatten(layer) if isinstance(layer, nn.Sequential) and computes(layer, nn.Sequential) else [layer])
     return flat
 
@@ -453,7 +454,7 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
         pieces[-1].append(layer)
         weighted = weighted or with_weights[place]
     if not pieces:
-        raise ValueError("the module has no layers: give an nn.Sequential with at least one")
+        raise InvalidValueError("the module has no layers: give an nn.Sequential with at least one")
     return [Stage(layers, str(number)) for number, layers in enumerate(pieces, start=1)]
 
 

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neurodyn.bound import Inputs
 from neurodyn.checks import positive
-from neurodyn.inference import infer
-from neurodyn.losses import per_sample
-from neurodyn.network import Network
-from neurodyn.parts import Plasticity
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.losses import per_sample
+from neurodyn.layers.stages import StagePoint
+from neurodyn.network.network import Network
+from neurodyn.network.parts import Plasticity
+from neurodyn.simulation.inference import infer
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.stages import StagePoint
-from neurodyn.system import State, System
+from neurodyn.system.bound import Inputs
+from neurodyn.system.system import State, System
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,13 @@ def learn(
         member.
     """
     if not network.plasticity:
-        raise ValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
+        raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
-        raise ValueError("solver: it is used only with duration=; without one the network goes to its equilibrium")
+        raise InvalidValueError(
+            "solver: it is used only with duration=; without one the network goes to its equilibrium"
+        )
     if duration is not None and any(rule.when != "end" for rule in network.plasticity):
-        raise ValueError(
+        raise InvalidValueError(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
         )
     system = System(network, inputs, targets)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.checks import positive
-from neurodyn.inverses import Scale, check_invertible, forward_difference
-from neurodyn.maps import Activity, Inverse, Map, OperatingPoints, Term
-from neurodyn.stages import Stage, StagePoint
+from neurodyn.layers.inverses import Scale, check_invertible, forward_difference
+from neurodyn.layers.stages import Stage, StagePoint
+from neurodyn.network.maps import Activity, Inverse, Map, OperatingPoints, Term
 
 
 class ForwardDeviation(Map):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.losses import Loss, loss_gradient
-from neurodyn.stages import ForwardPass, Stage
+from neurodyn.errors import InvalidTypeError
+from neurodyn.layers.losses import Loss, loss_gradient
+from neurodyn.layers.stages import ForwardPass, Stage
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class ForwardValue(Drive):
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Stage):
-            raise TypeError(f"a forward value is that of a neurodyn Stage, not of a {type(self.stage).__name__}")
+            raise InvalidTypeError(f"a forward value is that of a neurodyn Stage, not of a {type(self.stage).__name__}")
 
     def value(self, population: str, data: Data) -> Tensor:
         assert data.forward is not None, "Network refuses a forward value without a forward pass"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neurodyn.drives import Drive
-from neurodyn.parts import Coupling, Plasticity, Population
+from neurodyn.network.drives import Drive
+from neurodyn.network.parts import Coupling, Plasticity, Population
 
 if TYPE_CHECKING:
-    from neurodyn.network import Network
+    from neurodyn.network.network import Network
 
 
 def network_text(network: Network) -> str:

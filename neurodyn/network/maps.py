@@ -13,10 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.feedback import FeedbackWeights
-from neurodyn.inverses import check_invertible, needs_forward
-from neurodyn.modules import FirstUnits
-from neurodyn.stages import ForwardPass, Stage, StagePoint
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.inverses import check_invertible, needs_forward
+from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.stages import ForwardPass, Stage, StagePoint
 
 Activity = Mapping[str, Tensor]
 """The activity of every population, by name; each of shape (sample, …)."""
@@ -156,7 +157,7 @@ class _Applied(Term):
         value = self._map.apply(activity[self._source])
         if value.shape != out.shape:
             # Broadcasting would hide the mistake.
-            raise ValueError(
+            raise InvalidValueError(
                 f"{type(self._map).__name__}.apply makes the shape {tuple(value.shape)} of population {self._source}, "
                 f"and the target has {tuple(out.shape)}; say so in output_shape, or change apply"
             )
@@ -204,7 +205,7 @@ class _OfStage(Map):
 
     def _refuse_several(self) -> None:
         if self.stage.arguments > 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{type(self).__name__} of stage {self.stage.name} ({self.stage.label}): the stage reads "
                 f"{self.stage.arguments} values, and a coupling has one source; such a stage takes Feedback alone, by "
                 "its transposed Jacobian at the frozen forward pass"
@@ -284,14 +285,16 @@ class Feedback(_OfStage):
         if point != "frozen" or weights is not None or not derivative:
             self._refuse_several()
         if argument not in range(self.stage.arguments):
-            raise ValueError(
+            raise InvalidValueError(
                 f"Feedback of stage {self.stage.name} ({self.stage.label}): argument counts the values that the stage "
                 f"reads, from 0 to {self.stage.arguments - 1}, and is not {argument!r}"
             )
         if point not in ("frozen", "live"):
-            raise ValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+            raise InvalidValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
         if weights is not None and weights.stage is not self.stage:
-            raise ValueError(f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}")
+            raise InvalidValueError(
+                f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
+            )
         self.weights = weights
         self.derivative = derivative
         self.argument = argument
@@ -305,7 +308,7 @@ class Feedback(_OfStage):
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         expected = self.stage.output_shape(target, self.argument)
         if source != expected:
-            raise ValueError(f"its feedback takes {_shape(expected)} units, and the source has {_shape(source)}")
+            raise InvalidValueError(f"its feedback takes {_shape(expected)} units, and the source has {_shape(source)}")
         return target
 
     def reads(self, source: str, target: str) -> tuple[str, ...]:
@@ -382,7 +385,7 @@ class Inverse(_OfStage):
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         expected = self.stage.output_shape(target)
         if source != expected:
-            raise ValueError(f"its inverse takes {_shape(expected)} units, and the source has {_shape(source)}")
+            raise InvalidValueError(f"its inverse takes {_shape(expected)} units, and the source has {_shape(source)}")
         return target
 
     def describe(self, source: str, target: str) -> str:
@@ -426,7 +429,7 @@ class Modulated(Map):
         for place in range(stage.first_of_output, len(stage.layers)):
             layer = stage.layers[place]
             if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):
-                raise ValueError(
+                raise InvalidValueError(
                     f"stage {stage.name} ({stage.label}) ends in {type(layer).__name__}, which is no activation, so "
                     "its units have no derivative f'(h) of their own"
                 )

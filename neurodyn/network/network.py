@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 import networkx as nx
 from torch import nn
 
-from neurodyn.causality import Schedule, Start, read_start
-from neurodyn.drives import Drive, ForwardValue, Input, LossGradient, Noisy
-from neurodyn.equations import equation, network_text, size_text
-from neurodyn.losses import Loss, squared_error
-from neurodyn.parts import Coupling, Observable, Plasticity, Population
-from neurodyn.regularizers import Regularizer
-from neurodyn.stages import Stage, sources
-from neurodyn.structure import Structure, read_structure
-from neurodyn.timing import AtStep, Inference
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.layers.stages import Stage, sources
+from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, Noisy
+from neurodyn.network.equations import equation, network_text, size_text
+from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
+from neurodyn.network.regularizers import Regularizer
+from neurodyn.network.timing import AtStep, Inference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +75,7 @@ class Network:
         self.observables = {observable.name: observable for observable in observables}
         for observable in self.observables:
             if observable in self._populations:
-                raise ValueError(f"network {name!r}: {observable!r} names both a population and an observable")
+                raise InvalidValueError(f"network {name!r}: {observable!r} names both a population and an observable")
         for coupling in self.couplings:
             self._check_coupling(coupling)
         for rule in self.plasticity:
@@ -90,11 +89,11 @@ class Network:
             for drive in (population.clamp, population.initial):
                 self._check_drive(population, drive.drive if isinstance(drive, Noisy) else drive)
         if len(set(self.forward)) < len(self.forward):
-            raise ValueError(
+            raise InvalidValueError(
                 f"network {name!r}: a stage stands twice in forward=; make a second Stage of the same layers"
             )
         if self.forward and len(self.inputs) != 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"network {name!r}: a forward pass starts from one population clamped to Input(), and there are "
                 f"{len(self.inputs)}"
             )
@@ -109,9 +108,6 @@ class Network:
             )
         )
         """Every stage that the network uses, each once."""
-        self._structures: dict[frozenset[str], Structure] = {}
-        self._starts: dict[tuple[frozenset[str], frozenset[str]], Start] = {}
-        self._schedules: dict[tuple[frozenset[str], frozenset[str], int], Schedule] = {}
 
     @cached_property
     def populations(self) -> tuple[Population, ...]:
@@ -169,26 +165,6 @@ class Network:
             observables=self.observables.values(),
         )
 
-    def structure(self, clamped: frozenset[str]) -> Structure:
-        """Return the structure of the dynamics with the populations called `clamped` held."""
-        if clamped not in self._structures:
-            self._structures[clamped] = read_structure(self, clamped)
-        return self._structures[clamped]
-
-    def start(self, clamped: frozenset[str], overridden: frozenset[str]) -> Start:
-        """Return what balances before the first step, with `clamped` held and `overridden` starting elsewhere."""
-        key = (clamped, overridden)
-        if key not in self._starts:
-            self._starts[key] = read_start(self, clamped, overridden)
-        return self._starts[key]
-
-    def schedule(self, clamped: frozenset[str], overridden: frozenset[str], steps: int) -> Schedule:
-        """Return what each step of discrete inference has to evaluate."""
-        key = (clamped, overridden, steps)
-        if key not in self._schedules:
-            self._schedules[key] = Schedule(self, clamped, self.start(clamped, overridden), steps)
-        return self._schedules[key]
-
     def equations(self) -> str:
         """Return the equations as text, one line a population."""
         return "\n".join(equation(population, self.into(population.name)) for population in self.populations)
@@ -219,19 +195,19 @@ class Network:
         try:
             return self._populations[name]
         except KeyError:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{where}: there is no population {name!r}; there are {', '.join(self._populations)}"
             ) from None
 
     def _check_coupling(self, coupling: Coupling) -> None:
         source, target = (self._known(end, f"coupling {coupling}") for end in (coupling.source, coupling.target))
         if target.clamp is not None and not target.clamp.optional:
-            raise ValueError(
+            raise InvalidValueError(
                 f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
                 "remove the coupling or the clamp"
             )
         if isinstance(source.clamp, Input) and source.clamp.integer:
-            raise ValueError(
+            raise InvalidValueError(
                 f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone reads; "
                 "remove the coupling, or declare Input() without integer"
             )
@@ -242,7 +218,7 @@ class Network:
 
     def _check_in_forward(self, stage: Stage, where: str) -> None:
         if stage not in self.forward:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{where}: stage {stage.name} ({stage.label}) is used at the forward pass, which does not contain it; "
                 "add it to forward=, or use the live activity"
             )
@@ -252,21 +228,25 @@ class Network:
             return
         where = f"plasticity of stage {rule.stage.name}"
         if self.inference is None:
-            raise ValueError(f"{where}: it acts {rule.when}, and the network has no inference=Inference(step, steps)")
+            raise InvalidValueError(
+                f"{where}: it acts {rule.when}, and the network has no inference=Inference(step, steps)"
+            )
         if isinstance(rule.when, AtStep) and rule.when.step > self.inference.steps:
-            raise ValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
+            raise InvalidValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
 
     def _check_drive(self, population: Population, drive: float | Drive | None) -> None:
         if isinstance(drive, ForwardValue):
             self._check_in_forward(drive.stage, f"population {population.name}")
             size = drive.stage.output_size
             if size is not None and population.shape not in (None, (size,)):
-                raise ValueError(
+                raise InvalidValueError(
                     f"population {population.name}: it has {size_text(population)} units, and stage "
                     f"{drive.stage.name} ({drive.stage.label}) gives {size}"
                 )
         elif isinstance(drive, LossGradient) and not self.forward:
-            raise ValueError(f"population {population.name}: a loss gradient needs a forward pass; give forward=")
+            raise InvalidValueError(
+                f"population {population.name}: a loss gradient needs a forward pass; give forward="
+            )
 
     def _order_instantaneous(self) -> tuple[str, ...]:
         graph = self.graph(p.name for p in self.populations if p.tau == 0)
@@ -275,7 +255,7 @@ class Network:
         except nx.NetworkXNoCycle:
             return tuple(nx.lexicographical_topological_sort(graph))
         path = " → ".join([cycle[0][0], *(edge[1] for edge in cycle)])
-        raise ValueError(
+        raise InvalidValueError(
             f"network {self.name!r}: the instantaneous populations {path} form a cycle, so that none can be evaluated "
             "first; give one of them a time constant tau > 0"
         )
@@ -302,9 +282,9 @@ def check_coupling_shapes(coupling: Coupling, source: tuple[int, ...], target: t
     try:
         given = coupling.map.output_shape(source, target)
     except ValueError as error:
-        raise ValueError(f"coupling {coupling}: {error}") from error
+        raise InvalidValueError(f"coupling {coupling}: {error}") from error
     if given != target:
-        raise ValueError(
+        raise InvalidValueError(
             f"coupling {coupling}: {coupling.map.describe(coupling.source, coupling.target)} has "
             f"{' × '.join(map(str, given))} units, and population {coupling.target} has {' × '.join(map(str, target))}"
         )
@@ -320,7 +300,7 @@ def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[
     """
     given = rule.stage.output_shape(pre)
     if given != post:
-        raise ValueError(
+        raise InvalidValueError(
             f"plasticity of stage {rule.stage.name}: {rule.stage.symbol}({rule.pre}) has "
             f"{' × '.join(map(str, given))} units, and population {rule.post} has {' × '.join(map(str, post))}"
         )
@@ -330,7 +310,7 @@ def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, .
     parts = tuple(parts)
     for part in parts:
         if not isinstance(part, kind):
-            raise TypeError(f"network {network!r}: {part!r} is no {kind.__name__}")
+            raise InvalidTypeError(f"network {network!r}: {part!r} is no {kind.__name__}")
     return parts
 
 
@@ -338,14 +318,16 @@ def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Popul
     by_name: dict[str, Population] = {}
     for population in _all(Population, network, populations):
         if population.name in by_name:
-            raise ValueError(f"network {network!r}: two populations are called {population.name!r}; names must differ")
+            raise InvalidValueError(
+                f"network {network!r}: two populations are called {population.name!r}; names must differ"
+            )
         stem, _, kind = population.name.rpartition("_")
         if stem in by_name and kind in ("unit", "channel", "row", "column"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"network {network!r}: population {population.name} is called like a dimension of population {stem} in "
                 "a trajectory; choose another name"
             )
         by_name[population.name] = population
     if not by_name:
-        raise ValueError(f"network {network!r} has no populations")
+        raise InvalidValueError(f"network {network!r} has no populations")
     return by_name

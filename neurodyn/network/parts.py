@@ -10,12 +10,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from neurodyn.drives import Drive
-from neurodyn.feedback import FeedbackWeights
-from neurodyn.maps import Activity, Identity, Map
-from neurodyn.regularizers import Regularizer
-from neurodyn.stages import Stage
-from neurodyn.timing import AtStep, OnSpike, When
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.stages import Stage
+from neurodyn.network.drives import Drive
+from neurodyn.network.maps import Activity, Identity, Map
+from neurodyn.network.regularizers import Regularizer
+from neurodyn.network.timing import AtStep, OnSpike, When
 
 Size = int | tuple[int, ...]
 
@@ -58,33 +59,39 @@ class Population:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.isidentifier()):
-            raise ValueError(f"population {self.name!r}: a name consists of letters, digits and underscores")
+            raise InvalidValueError(f"population {self.name!r}: a name consists of letters, digits and underscores")
         if self.name in ("time", "sample"):
-            raise ValueError(f"population {self.name!r}: a trajectory has a dimension of that name; choose another")
+            raise InvalidValueError(
+                f"population {self.name!r}: a trajectory has a dimension of that name; choose another"
+            )
         sizes = self.size if isinstance(self.size, tuple) else (self.size,)
         if self.size is not None and (not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes)):
-            raise ValueError(
+            raise InvalidValueError(
                 f"population {self.name}: its size is a positive number of units, or a tuple of them, not {self.size!r}"
             )
         if self.clamp is not None and not isinstance(self.clamp, Drive):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"population {self.name}: clamp must be a drive such as Input(), not {type(self.clamp).__name__}"
             )
         for what, value in (("tau", self.tau), ("leak", self.leak), ("initial", self.initial)):
             if not isinstance(value, (Real, Drive)):
-                raise TypeError(f"population {self.name}: {what} must be a number, not {type(value).__name__}")
+                raise InvalidTypeError(f"population {self.name}: {what} must be a number, not {type(value).__name__}")
         if not (math.isfinite(self.tau) and self.tau >= 0):
-            raise ValueError(f"population {self.name}: tau must be ≥ 0 (0 makes it instantaneous), not {self.tau!r}")
+            raise InvalidValueError(
+                f"population {self.name}: tau must be ≥ 0 (0 makes it instantaneous), not {self.tau!r}"
+            )
         if not (math.isfinite(self.leak) and self.leak >= 0):
-            raise ValueError(f"population {self.name}: leak must be ≥ 0, not {self.leak!r}")
+            raise InvalidValueError(f"population {self.name}: leak must be ≥ 0, not {self.leak!r}")
         if self.tau == 0 and self.leak == 0:
-            raise ValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
+            raise InvalidValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
         if self.tau == 0 and self.initial != 0.0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
             )
         if not isinstance(self.initial, Drive) and not math.isfinite(self.initial):
-            raise ValueError(f"population {self.name}: it cannot start from {self.initial!r}; give a finite number")
+            raise InvalidValueError(
+                f"population {self.name}: it cannot start from {self.initial!r}; give a finite number"
+            )
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -120,13 +127,13 @@ class Coupling:
 
     def __post_init__(self) -> None:
         if not isinstance(self.map, Map):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not {type(self.map).__name__}"
             )
         if not isinstance(self.gain, Real):
-            raise TypeError(f"coupling {self}: its gain must be a number, not {type(self.gain).__name__}")
+            raise InvalidTypeError(f"coupling {self}: its gain must be a number, not {type(self.gain).__name__}")
         if not (math.isfinite(self.gain) and self.gain != 0):
-            raise ValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
+            raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
 
     def __str__(self) -> str:
         return f"{self.source} → {self.target}"
@@ -172,33 +179,33 @@ class Plasticity:
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Stage):
-            raise TypeError(f"plasticity: its stage is a neurodyn Stage, not {type(self.stage).__name__}")
+            raise InvalidTypeError(f"plasticity: its stage is a neurodyn Stage, not {type(self.stage).__name__}")
         if not self.stage.parameters:
-            raise ValueError(
+            raise InvalidValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
             )
         if self.when != "end" and not isinstance(self.when, (AtStep, OnSpike)):
-            raise ValueError(
+            raise InvalidValueError(
                 f"plasticity of stage {self.stage.name}: when is 'end', AtStep(n) or OnSpike(window), not {self.when!r}"
             )
         if self.presynaptic not in ("frozen", "live"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"plasticity of stage {self.stage.name}: presynaptic is 'frozen' or 'live', not {self.presynaptic!r}"
             )
         if self.derivative not in ("frozen", "live", "none", None):
-            raise ValueError(
+            raise InvalidValueError(
                 f"plasticity of stage {self.stage.name}: derivative is 'frozen', 'live' or 'none', not "
                 f"{self.derivative!r}"
             )
         if self.stage.arguments > 1 and (self.presynaptic, self.derivative or "frozen") != ("frozen", "frozen"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it reads {self.stage.arguments} values, "
                 "which are known at the frozen forward pass alone; leave presynaptic and derivative out"
             )
         if self.weights is not None and self.weights.stage is not self.stage:
-            raise ValueError(f"plasticity of stage {self.stage.name}: {self.weights} belong to another stage")
+            raise InvalidValueError(f"plasticity of stage {self.stage.name}: {self.weights} belong to another stage")
         if self.regularizer is not None and not isinstance(self.regularizer, Regularizer):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"plasticity of stage {self.stage.name}: its regularizer is a Regularizer such as Orthogonality(0.1), "
                 f"not {self.regularizer!r}"
             )

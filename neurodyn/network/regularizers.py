@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.kernels import linear
+from neurodyn.layers.kernels import linear
 
 
 class Regularizer(ABC):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from neurodyn.causality import Schedule
-from neurodyn.parts import Plasticity
-from neurodyn.solvers.base import DivergenceError
-from neurodyn.system import State, System
-from neurodyn.timing import AtStep, Inference, OnSpike, SpikeDetector
+from neurodyn.errors import DivergenceError
+from neurodyn.network.parts import Plasticity
+from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
+from neurodyn.structure.causality import Schedule
+from neurodyn.system.system import State, System
 
 Act = Callable[[Plasticity, State, Tensor], None]
 """What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""

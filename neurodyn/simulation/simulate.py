@@ -14,15 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from neurodyn.bound import Inputs
 from neurodyn.checks import positive
-from neurodyn.network import Network
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.network import Network
+from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.stacking import together
-from neurodyn.system import System
-from neurodyn.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
+from neurodyn.system.bound import Inputs
+from neurodyn.system.stacking import together
+from neurodyn.system.system import System
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
 
@@ -92,7 +93,9 @@ def simulate(
     """
     if isinstance(network, Sequence):
         if store is not None:
-            raise ValueError("store: several networks run at once in memory alone; leave store out, or run one by one")
+            raise InvalidValueError(
+                "store: several networks run at once in memory alone; leave store out, or run one by one"
+            )
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
             run = simulate(
                 stacked,
@@ -109,9 +112,9 @@ def simulate(
         return _apart(run, network)
     positive("duration", duration)
     if solver is not None and not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
+        raise InvalidTypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
     if until is not None and not callable(until):
-        raise TypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
+        raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
     if solver is None:
@@ -241,17 +244,17 @@ def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:
     if record is None:
         return [p.name for p in network.populations if p.name not in network.inputs]
     if not isinstance(record, Iterable):
-        raise TypeError(f"record must be names of populations, not {type(record).__name__}")
+        raise InvalidTypeError(f"record must be names of populations, not {type(record).__name__}")
     names = [record] if isinstance(record, str) else list(record)
     known = [*(p.name for p in network.populations), *network.observables]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(
+        raise InvalidValueError(
             f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "
             f"{', '.join(known)}"
         )
     if not names:
-        raise ValueError("record: name at least one population, or leave it out to record all")
+        raise InvalidValueError("record: name at least one population, or leave it out to record all")
     return list(dict.fromkeys(names))
 
 
@@ -260,22 +263,24 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
         save_at = 101 if solver.steps_in(duration) is None else "steps"
     if isinstance(save_at, str):
         if save_at != "steps":
-            raise ValueError(f"save_at is a number of points, an array of times, or 'steps', not {save_at!r}")
+            raise InvalidValueError(f"save_at is a number of points, an array of times, or 'steps', not {save_at!r}")
         return None
     if isinstance(save_at, (int, np.integer)) and not isinstance(save_at, bool):
         if save_at < 2:
-            raise ValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
+            raise InvalidValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
         return np.linspace(0.0, duration, int(save_at))
     try:
         times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
     except ValueError as error:
-        raise ValueError(f"save_at is a number of points, an array of times, or 'steps': {error}") from error
+        raise InvalidValueError(f"save_at is a number of points, an array of times, or 'steps': {error}") from error
     if times.ndim != 1 or len(times) == 0:
-        raise ValueError(f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}")
+        raise InvalidValueError(
+            f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}"
+        )
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise ValueError("save_at: the times must be finite and increase")
+        raise InvalidValueError("save_at: the times must be finite and increase")
     if times[0] < 0 or times[-1] > duration * (1 + 1e-6):
-        raise ValueError(
+        raise InvalidValueError(
             f"save_at: the times must lie within the run [0, {duration:g}], and span [{times[0]:g}, {times[-1]:g}]"
         )
     # A time computed as n · h, or in single precision, may exceed the end by rounding.

@@ -13,7 +13,8 @@ from dask.callbacks import Callback
 from dask.delayed import delayed
 from tqdm import tqdm
 
-from neurodyn.network import Network
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.network import Network
 
 Point = Callable[..., xr.Dataset | Mapping[str, Any] | Network]
 """A function of the parameters by name, that returns a dataset, numbers and arrays by name, or a declaration."""
@@ -60,16 +61,18 @@ def sweep(
     """
     values = {name: list(given) for name, given in grid.items()}
     if not values:
-        raise ValueError("grid: name at least one parameter and its values")
+        raise InvalidValueError("grid: name at least one parameter and its values")
     for name, given in values.items():
         if not given:
-            raise ValueError(f"grid: parameter {name!r} has no values")
+            raise InvalidValueError(f"grid: parameter {name!r} has no values")
         if len(set(given)) != len(given):
-            raise ValueError(f"grid: parameter {name!r} has a value twice; give each once")
+            raise InvalidValueError(f"grid: parameter {name!r} has a value twice; give each once")
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     if at_once is not None:
         if scheduler is not None or progress:
-            raise ValueError("sweep: with at_once there is one run, without a scheduler or progress; leave them out")
+            raise InvalidValueError(
+                "sweep: with at_once there is one run, without a scheduler or progress; leave them out"
+            )
         return _side_by_side(_together(point, at_once, points), values)
     tasks = [delayed(_alone, pure=False)(point, where) for where in points]
     bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
@@ -85,15 +88,15 @@ def _together(
     for where in points:
         network = point(**where)
         if not isinstance(network, Network):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"sweep: with at_once the function returns a Network, and returned a {type(network).__name__}"
             )
         networks.append(network)
     run = at_once(networks)
     if not isinstance(run, xr.Dataset):
-        raise TypeError(f"sweep: at_once returns a dataset, and returned a {type(run).__name__}")
+        raise InvalidTypeError(f"sweep: at_once returns a dataset, and returned a {type(run).__name__}")
     if run.sizes.get("network") != len(points):
-        raise ValueError(
+        raise InvalidValueError(
             f"sweep: at_once returns a dataset with a dimension 'network' of the {len(points)} points; its sizes are "
             f"{dict(run.sizes)}"
         )
@@ -106,11 +109,15 @@ def _alone(point: Point, where: dict[str, Any]) -> xr.Dataset:
 
 def _labelled(result: object, where: dict[str, Any]) -> xr.Dataset:
     if not isinstance(result, (xr.Dataset, Mapping)):
-        raise TypeError(f"sweep: the function returns a dataset or a mapping, and returned a {type(result).__name__}")
+        raise InvalidTypeError(
+            f"sweep: the function returns a dataset or a mapping, and returned a {type(result).__name__}"
+        )
     data = result if isinstance(result, xr.Dataset) else xr.Dataset(result)
     taken = [str(name) for name in where if name in data.variables or name in data.dims]
     if taken:
-        raise ValueError(f"sweep: the result already has {taken[0]!r}, which is a parameter of the grid; rename one")
+        raise InvalidValueError(
+            f"sweep: the result already has {taken[0]!r}, which is a parameter of the grid; rename one"
+        )
     return data
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.errors import ExistingFileError, InvalidValueError, MissingFileError
 from neurodyn.solvers.base import Report
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
@@ -213,8 +215,6 @@ def dataset(
 
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
-    from neurodyn import __version__
-
     return {
         "network": system.network.name,
         "equations": system.network.equations(),
@@ -224,7 +224,7 @@ def run_attributes(system: System, report: Report) -> dict[str, Any]:
         "rejected_steps": report.rejected,
         "residual": report.residual,
         "converged": int(report.converged),
-        "neurodyn_version": __version__,
+        "neurodyn_version": version("neurodyn"),
         "torch_version": str(torch.__version__),
     }
 
@@ -295,7 +295,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     path = Path(path)
     kind = _format(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise MissingFileError(f"{path} does not exist")
     if kind == "netcdf":
         return xr.load_dataset(path, engine="h5netcdf")
     data = xr.open_dataset(path, engine="zarr", consolidated=False)
@@ -321,9 +321,11 @@ class ZarrStream:
 
     def __init__(self, path: Path) -> None:
         if path.suffix != ".zarr":
-            raise ValueError(f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on")
+            raise InvalidValueError(
+                f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on"
+            )
         if path.exists():
-            raise FileExistsError(f"store {path} exists; remove it or choose another name")
+            raise ExistingFileError(f"store {path} exists; remove it or choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._partial = path, _partial(path)
         self._started = False
@@ -355,7 +357,7 @@ def _format(path: Path) -> Literal["netcdf", "zarr"]:
         return "netcdf"
     if path.suffix == ".zarr":
         return "zarr"
-    raise ValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
+    raise InvalidValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
 
 
 def _partial(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Solvers, one file a family."""
 
+from neurodyn.errors import DivergenceError
 from neurodyn.solvers.adaptive import Adaptive
-from neurodyn.solvers.base import DivergenceError, Report, Solver, steady
+from neurodyn.solvers.base import Report, Solver, steady
 from neurodyn.solvers.exact import Exact
 from neurodyn.solvers.fixed import RK4, Euler, Heun
 from neurodyn.solvers.stabilized import Stabilized

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
-from neurodyn.system import System
+from neurodyn.system.system import System
 
 PAIRS: dict[str, Pair] = {"heun_euler": HEUN_EULER, "bosh3": BOSH3, "dopri5": DOPRI5, "tsit5": TSIT5}
 
@@ -49,7 +50,7 @@ class Adaptive(ErrorControlled):
 
     def __post_init__(self) -> None:
         if self.method not in PAIRS:
-            raise ValueError(f"method of Adaptive: there is no {self.method!r}; there are {', '.join(PAIRS)}")
+            raise InvalidValueError(f"method of Adaptive: there is no {self.method!r}; there are {', '.join(PAIRS)}")
         super().__post_init__()
 
     def stepper(self, system: System, start: Tensor) -> Stepper:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 _MEMORY = 8
 """How many differences of iterates are combined; more gains little, and costs a larger least squares."""

@@ -14,34 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.maps import Activity
-from neurodyn.system import State, System
+from neurodyn.network.maps import Activity
+from neurodyn.system.system import State, System
 
 Until = Callable[[float, Activity, Activity], bool]
 """A stop condition: a function of the time, every population's activity, and dx/dt of the dynamic populations."""
-
-
-class DivergenceError(ValueError):
-    """A run became non-finite, or its step had to shrink to nothing.
-
-    Parameters
-    ----------
-    message
-        What happened, and what may help.
-    time
-        When.
-    population
-        The first population, in the order of the declaration, that is not finite then.
-    """
-
-    def __init__(self, message: str, time: float, population: str) -> None:
-        super().__init__(message)
-        self.time = time
-        self.population = population
-
-    def __reduce__(self) -> tuple[type[DivergenceError], tuple[str, float, str]]:
-        # Processes hand exceptions to each other; by default, with the message alone.
-        return type(self), (str(self), self.time, self.population)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.kernels import scaled_norm
+from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.layers.kernels import scaled_norm
 from neurodyn.solvers.base import (
-    DivergenceError,
     Progress,
     Recorder,
     Report,
@@ -24,7 +24,7 @@ from neurodyn.solvers.base import (
     fastest,
     velocity,
 )
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 
 class RowWeights:
@@ -186,7 +186,7 @@ class ErrorControlled(Solver):
     def check(self, system: System) -> None:
         smallest = 4 * torch.finfo(system.dtype).eps
         if self.rtol < smallest:
-            raise ValueError(
+            raise InvalidValueError(
                 f"rtol of {type(self).__name__}: {self.rtol:g} is below what {system.dtype} can resolve; take at least "
                 f"{smallest:.1g}, or float64"
             )

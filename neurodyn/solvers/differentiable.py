@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
-from neurodyn.bound import Inputs
-from neurodyn.drives import Data, Drive
-from neurodyn.maps import Feedback, Forward, Map
-from neurodyn.parts import Coupling
-from neurodyn.stages import ForwardPass, Source, Stage, StagePoint, sources
-from neurodyn.system import System
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.stages import ForwardPass, Source, Stage, StagePoint, sources
+from neurodyn.network.drives import Data, Drive
+from neurodyn.network.maps import Feedback, Forward, Map
+from neurodyn.network.parts import Coupling
+from neurodyn.system.bound import Inputs
+from neurodyn.system.system import System
 
 Blocks = dict[str, Tensor]
 """Activity by population, shape (sample, …)."""
@@ -108,7 +109,7 @@ class Differentiable:
         if isinstance(map_, Forward):
             return map_.stage.apply(source)
         if type(map_).apply is Map.apply:
-            raise ValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
+            raise InvalidValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
         return map_.apply(source)
 
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import torch
 
-from neurodyn.maps import Activity
+from neurodyn.errors import DivergenceError
+from neurodyn.network.maps import Activity
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.anderson import anderson
-from neurodyn.solvers.base import DivergenceError, Report, Solver, Unrecorded, residual, steady
+from neurodyn.solvers.base import Report, Solver, Unrecorded, residual, steady
 from neurodyn.solvers.gauss_seidel import gauss_seidel
 from neurodyn.solvers.stabilized import Stabilized
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 _MOST_STEPS = 20_000
 """After how many steps a relaxation is given up: where it slides along a kink, such as ReLU's, it may never end."""

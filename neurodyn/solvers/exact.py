@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 from torch import Tensor
 
-from neurodyn.bound import Inputs
 from neurodyn.checks import positive
-from neurodyn.network import Network
-from neurodyn.solvers.base import DivergenceError, Progress, Recorder, Report, Solver, Until
+from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.network.network import Network
+from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until
 from neurodyn.solvers.differentiable import Differentiable, of_several_rates
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
-from neurodyn.system import State, System
+from neurodyn.system.bound import Inputs
+from neurodyn.system.system import State, System
 
 _SHORT = 16
 """Up to how many populations the powers of the coupling stay within single precision without scaling."""
@@ -64,7 +65,7 @@ class Exact(Solver):
             return None
         steps = round(duration / self.euler_step)
         if steps < 1 or abs(steps * self.euler_step - duration) > 1e-6 * self.euler_step:
-            raise ValueError(
+            raise InvalidValueError(
                 f"duration: {duration:g} is no whole number of Euler steps of {self.euler_step:g}, "
                 f"and {max(1, steps) * self.euler_step:g} is"
             )
@@ -72,7 +73,7 @@ class Exact(Solver):
 
     def check(self, system: System) -> None:
         if not system.structure.linear:
-            raise ValueError(
+            raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"
             )
 
@@ -87,7 +88,9 @@ class Exact(Solver):
         progress: Progress | None = None,
     ) -> Report:
         if until is not None:
-            raise ValueError("until: a closed form takes no steps at which to stop; use Adaptive() or Euler(step)")
+            raise InvalidValueError(
+                "until: a closed form takes no steps at which to stop; use Adaptive() or Euler(step)"
+            )
         moments = self._moments(duration, recorder)
         slope = system.new_state()
         if system.structure.rate is not None:
@@ -105,7 +108,7 @@ class Exact(Solver):
     def _moments(self, duration: float, recorder: Recorder) -> NDArray[np.float64]:
         if self.euler_step is None:
             if recorder.times is None:
-                raise ValueError(
+                raise InvalidValueError(
                     "save_at: the closed form takes no steps; give a number of points or an array of times"
                 )
             return recorder.times
@@ -119,7 +122,9 @@ class Exact(Solver):
         if self.euler_step is not None:
             nearest = np.rint(times / self.euler_step) * self.euler_step
             if np.abs(nearest - times).max(initial=0.0) > 1e-6 * self.euler_step:
-                raise ValueError(f"{what}: Euler iterates exist at multiples of their step {self.euler_step:g} alone")
+                raise InvalidValueError(
+                    f"{what}: Euler iterates exist at multiples of their step {self.euler_step:g} alone"
+                )
 
     def activity(
         self,
@@ -156,13 +161,13 @@ class Exact(Solver):
         """
         moments = np.asarray(times, dtype=np.float64)
         if moments.ndim != 1 or not (np.isfinite(moments).all() and (moments >= 0).all()):
-            raise ValueError(f"times: an array of finite times ≥ 0, not {times!r}")
+            raise InvalidValueError(f"times: an array of finite times ≥ 0, not {times!r}")
         self._check_iterates("times", moments)
         with torch.no_grad():
             system = System(network, inputs, targets, initial=initial)
         rate = system.structure.rate
         if not (system.structure.linear and system.structure.acyclic):
-            raise ValueError(
+            raise InvalidValueError(
                 f"network {network.name!r} has no differentiable closed form: that takes a linear, acyclic network"
             )
         traced = Differentiable(system, inputs, targets, initial or {})

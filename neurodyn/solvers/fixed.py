@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.network import Network
+from neurodyn.errors import DivergenceError
+from neurodyn.network.network import Network
 from neurodyn.solvers.base import (
-    DivergenceError,
     Progress,
     Recorder,
     Report,
@@ -28,7 +28,7 @@ from neurodyn.solvers.base import (
 )
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
 from neurodyn.solvers.tableaux import RK4 as RK4_TABLEAU
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""

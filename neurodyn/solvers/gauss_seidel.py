@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 _ROUNDING = 8
 """By how many machine epsilons a population may still change once the sweeps have arrived."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.linear import LinearPart
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 _DIMENSION = 40
 """The largest Krylov space; where it does not reach, the run is split."""

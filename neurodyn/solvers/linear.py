@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 
 class LinearPart:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder, hermite
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
-from neurodyn.system import System
+from neurodyn.system.system import System
 
 _DAMPING = 2.0 / 13.0
 _MOST_STAGES = 200

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
 from neurodyn.checks import positive
+from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.solvers.base import (
-    DivergenceError,
     Progress,
     Recorder,
     Report,
@@ -20,7 +20,7 @@ from neurodyn.solvers.base import (
     Until,
     fastest,
 )
-from neurodyn.system import State, System
+from neurodyn.system.system import State, System
 
 
 class TorchDiffEq(Solver):
@@ -47,7 +47,7 @@ class TorchDiffEq(Solver):
 
     def __init__(self, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-7, **options: Any) -> None:
         if method not in SOLVERS:
-            raise ValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(SOLVERS)}")
+            raise InvalidValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(SOLVERS)}")
         positive("rtol of TorchDiffEq", rtol)
         positive("atol of TorchDiffEq", atol)
         self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
@@ -58,7 +58,7 @@ class TorchDiffEq(Solver):
 
     def check(self, system: System) -> None:
         if not system.size:
-            raise ValueError(
+            raise InvalidValueError(
                 f"solver: network {system.network.name!r} has no dynamic population, and torchdiffeq integrates no "
                 "empty state; use a solver of neurodyn"
             )
@@ -74,9 +74,11 @@ class TorchDiffEq(Solver):
         progress: Progress | None = None,
     ) -> Report:
         if until is not None:
-            raise ValueError("until: torchdiffeq cannot stop early; use a solver of neurodyn, e.g. Adaptive('dopri5')")
+            raise InvalidValueError(
+                "until: torchdiffeq cannot stop early; use a solver of neurodyn, e.g. Adaptive('dopri5')"
+            )
         if recorder.times is None:
-            raise ValueError(
+            raise InvalidValueError(
                 "save_at: torchdiffeq does not show its steps; give a number of points or an array of times"
             )
         times = np.union1d([0.0, duration], recorder.times)

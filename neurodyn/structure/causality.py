@@ -15,15 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from neurodyn.drives import ForwardValue, Input
-from neurodyn.maps import Forward, Identity
-from neurodyn.stages import Stage, sources
-
-if TYPE_CHECKING:
-    from neurodyn.network import Network
-    from neurodyn.parts import Coupling, Population
+from neurodyn.layers.stages import Stage, sources
+from neurodyn.network.drives import ForwardValue, Input
+from neurodyn.network.maps import Forward, Identity
+from neurodyn.network.network import Network
+from neurodyn.network.parts import Coupling, Population
 
 Symbol = Stage | Literal["input", "zero"] | None
 """What a population is known to hold: the forward pass's value after a stage, its input, 0, or nothing known."""
@@ -157,7 +155,7 @@ class Schedule:
     """
 
     def __init__(self, network: Network, clamped: frozenset[str], begins: Start, steps: int) -> None:
-        self._network, self._steps = network, steps
+        self._rules, self._steps = network.plasticity, steps
         free = [p for p in network.populations if p.name not in clamped]
         self._dynamic = [p.name for p in free if p.tau > 0]
         self._instantaneous = [n for n in network.instantaneous_order if n not in clamped]
@@ -202,7 +200,7 @@ class Schedule:
         plan: list[Step] = []
         needed_later: set[str] = set()
         for step in reversed(range(max((steps.stop for steps in pending.values()), default=0))):
-            acting = [self._network.plasticity[i] for i, steps in pending.items() if step in steps]
+            acting = [self._rules[i] for i, steps in pending.items() if step in steps]
             advance = tuple(n for n in self._dynamic if n in needed_later and n in self._moves[step])
             needed = needed_later.union(*(rule.reads for rule in acting), *(self._reads[n] for n in advance))
             for name in reversed(self._instantaneous):

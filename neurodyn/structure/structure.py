@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import networkx as nx
 
-if TYPE_CHECKING:
-    from neurodyn.network import Network
-    from neurodyn.parts import Coupling
-
+from neurodyn.network.network import Network
+from neurodyn.network.parts import Coupling
 
 _WEAK = 0.25
 """The strength of a coupling, in units of its target's leak, up to which it is weak."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from neurodyn.drives import Drive, Input
-from neurodyn.network import Network
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.drives import Drive, Input
+from neurodyn.network.network import Network
 
 Inputs = Tensor | Mapping[str, Tensor] | None
 """The tensor for the one population clamped to `Input()`, one a population by name, or None where there is none."""
@@ -28,7 +29,7 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
         inputs = {}
     elif not isinstance(inputs, Mapping):
         if len(names) != 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"network {network.name!r} has {len(names)} populations clamped to inputs "
                 f"({', '.join(names) or 'none'}); "
                 + ("give a mapping {population: tensor}" if names else "give None as its inputs")
@@ -37,11 +38,11 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
     unknown = [name for name in inputs if name not in names]
     missing = [name for name in names if name not in inputs]
     if unknown:
-        raise ValueError(
+        raise InvalidValueError(
             f"inputs name {', '.join(unknown)}; the populations clamped to inputs are {', '.join(names) or 'none'}"
         )
     if missing:
-        raise ValueError(
+        raise InvalidValueError(
             f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
         )
     return dict(inputs)
@@ -58,9 +59,11 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
     drives = network.target_drives
     needing = [(name, drive) for name, drive in drives if not drive.optional]
     if targets is None and needing:
-        raise ValueError(f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given")
+        raise InvalidValueError(
+            f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given"
+        )
     if targets is not None and not drives and not network.forward:
-        raise ValueError(f"network {network.name!r} uses no targets; leave them out")
+        raise InvalidValueError(f"network {network.name!r} uses no targets; leave them out")
 
 
 def of_integers(drive: Drive | None) -> bool:
@@ -78,9 +81,9 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
     """
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
+        raise InvalidTypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
     if tensor.device != device:
-        raise ValueError(
+        raise InvalidValueError(
             f"inputs of population {population} are on {tensor.device}, and the rest is on {device}; bring both to one "
             "device with .to()"
         )
@@ -98,7 +101,7 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
     """
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
+            raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
     weights = [p.detach() for stage in network.stages for p in stage.parameters]
     feedback = [(name, p.detach()) for name, p in network.feedback_parameters()]
     tensors = [*weights, *(p for _, p in feedback), *given.values()]
@@ -118,13 +121,13 @@ def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> Non
     for what, tensor in tensors:
         if not tensor.is_floating_point():
             kind = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
-            raise TypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
+            raise InvalidTypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
         if tensor.dtype != reference.dtype:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
             )
         if tensor.device != reference.device:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{what} is on {tensor.device} and {first} on {reference.device}; bring both to one device with .to()"
             )
     check_finite(network, tensors)
@@ -143,7 +146,7 @@ def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
     for what, tensor in tensors:
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
-            raise ValueError(
+            raise InvalidValueError(
                 f"network {network!r}: {what} has {bad} values that are NaN or infinite; all must be finite"
             )
 
@@ -175,10 +178,10 @@ def count_samples(
     samples: int | None = None
     for what, tensor in counts.items():
         if tensor.ndim < 2 or tensor.shape[0] == 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
             )
         if samples is not None and tensor.shape[0] != samples:
-            raise ValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
+            raise InvalidValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
         samples = tensor.shape[0]
     return 1 if samples is None else samples

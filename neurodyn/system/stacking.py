@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from neurodyn.bound import Inputs
-from neurodyn.feedback import FeedbackWeights
-from neurodyn.layers import CompoundLayer, LayerPoint, LinearPoint, layer_point
-from neurodyn.maps import Activity, Identity, Map, OperatingPoints, Term
-from neurodyn.network import Network
-from neurodyn.parts import Coupling, Population
-from neurodyn.stages import Stage
-from neurodyn.system import State, System
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.points import CompoundLayer, LayerPoint, LinearPoint, layer_point
+from neurodyn.layers.stages import Stage
+from neurodyn.network.maps import Activity, Identity, Map, OperatingPoints, Term
+from neurodyn.network.network import Network
+from neurodyn.network.parts import Coupling, Population
+from neurodyn.system.bound import Inputs
+from neurodyn.system.system import State, System
 
 _TOLERANCE = 1e-2
 """How far, relative to its size, a member's first velocity may be from its own."""
@@ -222,13 +223,13 @@ def together(
         If the members differ in more, or do not move alike stacked.
     """
     if not networks:
-        raise ValueError("network: an empty list; give at least one network")
+        raise InvalidValueError("network: an empty list; give at least one network")
     for network in networks:
         if not isinstance(network, Network):
-            raise TypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
+            raise InvalidTypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
     for place, network in enumerate(networks[1:], start=2):
         if not alike_but_for_numbers(network, networks[0]):
-            raise ValueError(
+            raise InvalidValueError(
                 f"network: the {_ordinal(place)} differs from the first in more than weights, gains, leaks and time "
                 "constants; run it by itself"
             )
@@ -410,7 +411,7 @@ def _compare(system: System, own: State, all_of_them: State, name: str, place: i
     expected, found = own.activity[name], all_of_them.activity[name].chunk(count)[place]
     allowed = _TOLERANCE * expected.norm() + torch.finfo(system.dtype).eps ** 0.75 * expected.numel() ** 0.5
     if expected.is_floating_point() and not bool((expected - found).norm() <= allowed):
-        raise ValueError(
+        raise InvalidValueError(
             f"network: in the {_ordinal(place + 1)}, population {name} differs among others from what it is alone: a "
             "part of the network looks at several samples, draws random numbers, or holds numbers of its own; run it "
             "by itself"

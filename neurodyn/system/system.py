@@ -9,7 +9,16 @@ from math import prod
 import torch
 from torch import Tensor
 
-from neurodyn.bound import (
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.kernels import pieces
+from neurodyn.layers.stages import ForwardPass
+from neurodyn.network.drives import Data, Drive
+from neurodyn.network.maps import Identity, OperatingPoints, Term
+from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
+from neurodyn.network.parts import Population
+from neurodyn.structure.cache import schedule_of, start_of, structure_of
+from neurodyn.structure.causality import Schedule
+from neurodyn.system.bound import (
     Inputs,
     check_finite,
     check_integers,
@@ -20,13 +29,6 @@ from neurodyn.bound import (
     of_integers,
     sums_are_finite,
 )
-from neurodyn.causality import Schedule
-from neurodyn.drives import Data, Drive
-from neurodyn.kernels import pieces
-from neurodyn.maps import Identity, OperatingPoints, Term
-from neurodyn.network import Network, check_coupling_shapes, check_plasticity_shapes
-from neurodyn.parts import Population
-from neurodyn.stages import ForwardPass
 
 
 class State:
@@ -149,11 +151,11 @@ class System:
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not isinstance(network, Network):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it"
             )
         if initial is not None and not isinstance(initial, Mapping):
-            raise TypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
+            raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
         self.network = network
         self._initial = dict(initial or {})
         for stage in network.stages:
@@ -165,7 +167,7 @@ class System:
             given["targets"] = targets
         for name, tensor in self._initial.items():
             if network[name].tau == 0:
-                raise ValueError(
+                raise InvalidValueError(
                     f"initial value of population {name}: it is instantaneous, and equals its input; leave it out"
                 )
             given[f"initial value of population {name}"] = tensor
@@ -181,7 +183,7 @@ class System:
             forward = ForwardPass(network.forward, by_name[network.inputs[0]].detach())
             check_finite(network.name, [("output of the forward pass", forward.output)])
             if targets is not None and targets.shape != forward.output.shape:
-                raise ValueError(
+                raise InvalidValueError(
                     f"targets have the shape {tuple(targets.shape)}, and the network's output has "
                     f"{tuple(forward.output.shape)}; give one target a sample and output unit"
                 )
@@ -190,7 +192,7 @@ class System:
         self.clamped = self._hold()
         for name in self._initial:
             if name in self.clamped:
-                raise ValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
+                raise InvalidValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
         self.free = tuple(p for p in network.populations if p.name not in self.clamped)
         self.dynamic = tuple(p.name for p in self.free if p.tau > 0)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in self.clamped.items()}
@@ -209,7 +211,7 @@ class System:
             for rule in network.plasticity:
                 if not unsized.isdisjoint((rule.pre, rule.post)):
                     check_plasticity_shapes(rule, self.shapes[rule.pre], self.shapes[rule.post])
-        self.structure = network.structure(frozenset(self.clamped))
+        self.structure = structure_of(network, frozenset(self.clamped))
         self._sizes = {p.name: self.samples * prod(self.shapes[p.name]) for p in self.free}
         instantaneous = [p.name for p in self.free if p.tau == 0]
         self.instant = torch.empty(self._size(instantaneous), dtype=self.dtype, device=self.device)
@@ -306,7 +308,7 @@ class System:
 
     def schedule(self, steps: int) -> Schedule:
         """Return what each step of discrete inference from x₀ has to evaluate."""
-        return self.network.schedule(frozenset(self.clamped), frozenset(self._initial), steps)
+        return schedule_of(self.network, frozenset(self.clamped), frozenset(self._initial), steps)
 
     def sweep(self, state: State, order: Sequence[str] | None = None) -> None:
         """Bring one population after the other to where the others, as they then are, balance its leak.
@@ -327,13 +329,13 @@ class System:
         """
         order = self.structure.order if order is None else order
         if order is None:
-            raise ValueError(f"network {self.network.name!r} is cyclic, so that no sweep gives its equilibrium")
+            raise InvalidValueError(f"network {self.network.name!r} is cyclic, so that no sweep gives its equilibrium")
         self.points.expire()
         for name in order:
             equation = self._equations[name]
             leak = self.network[name].leak
             if leak == 0.0:
-                raise ValueError(
+                raise InvalidValueError(
                     f"population {name} has no leak and does not depend on itself, so it has no equilibrium; give it a "
                     "leak > 0"
                 )
@@ -344,7 +346,7 @@ class System:
             self.points.expire((name,))
 
     def _take_points_from_forward(self) -> None:
-        for stage, name in self.network.start(frozenset(self.clamped), frozenset(self._initial)).points:
+        for stage, name in start_of(self.network, frozenset(self.clamped), frozenset(self._initial)).points:
             self.points.take_from_forward(stage, name, lasting=name in self.clamped)
 
     def seems_finite(self, state: State) -> bool:
@@ -373,7 +375,7 @@ class System:
         if isinstance(population.initial, Drive):
             value = population.initial.value(population.name, self.data)
             if value is None:
-                raise ValueError(
+                raise InvalidValueError(
                     f"population {population.name}: it starts from {population.initial}, which is not given"
                 )
             return self._block(population, value, population.initial)
@@ -384,19 +386,19 @@ class System:
         for coupling in self.network.into(population.name):
             if isinstance(coupling.map, Identity) and coupling.source in self.shapes:
                 return self.shapes[coupling.source]
-        raise ValueError(f"population {population.name}: its size is unknown; declare it with size=")
+        raise InvalidValueError(f"population {population.name}: its size is unknown; declare it with size=")
 
     def _block(self, population: Population, value: Tensor, what: str | Drive) -> Tensor:
         shape = population.shape
         if shape is not None and tuple(value.shape) == shape and population.name in self._initial:
             value = value.expand(self.samples, *shape)
         if shape is not None and tuple(value.shape[1:]) != shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"population {population.name}: {what} has the shape {tuple(value.shape)}, and the population "
                 f"{(self.samples, *shape)}: (sample, units…)"
             )
         if value.shape[0] != self.samples:
-            raise ValueError(
+            raise InvalidValueError(
                 f"population {population.name}: {what} has {len(value)} samples, and the run has {self.samples}"
             )
         return value.detach()

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from neurodyn.checks import whole
-from neurodyn.data import Samples
+from neurodyn.data.datasets import Samples
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 
 Data = Dataset[Any] | Sequence[Tensor]
 """`Samples`, another torch `Dataset` of pairs (inputs, targets) with a length, or a pair of tensors."""
@@ -39,11 +40,13 @@ class Pairs:
         if isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
             inputs, targets = data
             if len(inputs) != len(targets):
-                raise ValueError(f"{what}: {len(inputs)} inputs and {len(targets)} targets; give one target an input")
+                raise InvalidValueError(
+                    f"{what}: {len(inputs)} inputs and {len(targets)} targets; give one target an input"
+                )
             data = TensorDataset(inputs, targets)
         if not isinstance(data, Dataset) or not hasattr(data, "__len__"):
             hint = "; unpack the pair of data sets: train, test = …" if isinstance(data, (tuple, list)) else ""
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{what} is nd.data.Samples, a torch Dataset with a length, or a pair of tensors (inputs, targets), "
                 f"not a {type(data).__name__}{hint}"
             )
@@ -51,7 +54,7 @@ class Pairs:
         self._data: Dataset[Any] = data
         self._samples = len(cast(Sized, data))
         if self._samples == 0:
-            raise ValueError(f"{what}: there are no samples")
+            raise InvalidValueError(f"{what}: there are no samples")
         with torch.random.fork_rng(devices=[]):  # drawing a first sample may draw random numbers
             self.draw(torch.zeros(1, dtype=torch.int64))
 
@@ -74,9 +77,9 @@ class Pairs:
         else:
             drawn = default_collate([data[each] for each in index.tolist()])
         if not (isinstance(drawn, (tuple, list)) and len(drawn) == 2 and all(isinstance(p, Tensor) for p in drawn)):
-            raise TypeError(f"{self.name}: a sample is a pair (inputs, targets) of tensors")
+            raise InvalidTypeError(f"{self.name}: a sample is a pair (inputs, targets) of tensors")
         if not drawn[1].is_floating_point():
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{self.name}: targets must be floating-point, not {drawn[1].dtype}; make labels one-hot, e.g. by "
                 "torch.nn.functional.one_hot(labels, classes).float()"
             )

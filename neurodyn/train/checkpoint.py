@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurodyn.errors import InvalidTypeError, InvalidValueError, NotAFolderError
+
 _MAGIC = b"neurodyn checkpoint 1\n"
 _FILE = "checkpoint.pt"
 
@@ -39,7 +41,7 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
-            raise NotADirectoryError(f"checkpoint: {self.folder} is a file; give a folder")
+            raise NotAFolderError(f"checkpoint: {self.folder} is a file; give a folder")
         self.path = self.folder / _FILE
 
     def exists(self) -> bool:
@@ -70,20 +72,20 @@ class Checkpoint:
         """
         content = self.path.read_bytes()
         if not content.startswith(_MAGIC):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.path} is no checkpoint that this version of neurodyn wrote; it was left as it is: give another "
                 "folder as checkpoint="
             )
         digest, _, payload = content[len(_MAGIC) :].partition(b"\n")
         if hashlib.sha256(payload).hexdigest().encode() != digest:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.path} is damaged: its checksum does not fit its content; it was left as it is: put a copy in "
                 "its place, or remove it to begin anew"
             )
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.path} holds more than tensors, numbers and text, and was not loaded; give another folder as "
                 "checkpoint="
             ) from error
@@ -113,7 +115,7 @@ def storable(what: str, state: Any) -> Any:
         return state.item()
     if state is None or isinstance(state, (Tensor, bool, int, float, str)):
         return state
-    raise TypeError(
+    raise InvalidTypeError(
         f"checkpoint: the state of {what} holds a {type(state).__name__}, and only tensors, numbers and text are "
         "stored; train without checkpoint=, or with another"
     )
@@ -141,7 +143,7 @@ def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any
         if isinstance(before, str) and isinstance(after, str):
             pairs = zip(f"{before}\n".splitlines(), f"{after}\n".splitlines(), strict=False)
             before, after = next(((a, b) for a, b in pairs if a != b), (before, after))
-        raise ValueError(
+        raise InvalidValueError(
             f"the checkpoint in {folder} is of another run: its {name} was {before!r}, and now is {after!r}; it was "
             "left as it is: give another folder as checkpoint=, or the same arguments to go on with it"
         )

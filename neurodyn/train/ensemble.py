@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from neurodyn.learners import Learner, ModuleLearner, NetworkLearner
-from neurodyn.stacking import Stacked, at_one_pace, stack_networks
+from neurodyn.errors import InvalidValueError
+from neurodyn.system.stacking import Stacked, at_one_pace, stack_networks
+from neurodyn.train.learners import Learner, ModuleLearner, NetworkLearner
 
 _TOLERANCE = 1e-2
 """How far, relative to its size, a member's first gradient may be from its own, solvers' tolerances included."""
@@ -51,17 +52,17 @@ def stacked(
         return
     for learner, seed in zip(learners, seeds, strict=True):
         if not learner.is_like(learners[0]):
-            raise ValueError(
+            raise InvalidValueError(
                 f"seeds: the network of seed {seed} differs from that of seed {seeds[0]} in more than weights, gains, "
                 "leaks, time constants and the step of inference"
             )
     everything = [tensor for learner in learners for tensor in learner.tensors.values()]
     if len(set(everything)) < len(learners) * len(set(learners[0].tensors.values())):
-        raise ValueError("seeds: two networks share parameters; build one for each seed")
+        raise InvalidValueError("seeds: two networks share parameters; build one for each seed")
     random = torch.get_rng_state()
     alone = [_gradients(learner, *batch) for learner, batch in zip(learners, batches, strict=True)]
     if not torch.equal(random, torch.get_rng_state()):
-        raise ValueError(
+        raise InvalidValueError(
             "seeds: the networks draw random numbers as they learn, which stacked ones would share; train each by "
             "itself"
         )
@@ -70,7 +71,7 @@ def stacked(
             together = _stack(learners)
             found = _gradients(together, *(torch.cat(parts) for parts in zip(*batches, strict=True)))
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"seeds: the networks cannot be stacked ({error}); train each by itself") from error
+            raise InvalidValueError(f"seeds: the networks cannot be stacked ({error}); train each by itself") from error
         for seed, own, *gradients in zip(seeds, alone, *found, strict=True):
             _check_alike(seed, own, gradients)
         yield together
@@ -117,7 +118,7 @@ def _check_alike(seed: int, alone: Sequence[Tensor], stacked: Sequence[Tensor]) 
     for own, found in zip(alone, stacked, strict=True):
         # A gradient that is rounding itself, such as that of a bias whose effect cancels, has no relative precision.
         if not bool((own - found).norm() <= _TOLERANCE * own.norm() + torch.finfo(own.dtype).eps ** 0.75 * largest):
-            raise ValueError(
+            raise InvalidValueError(
                 f"seeds: the network of seed {seed} does not learn among others as it does by itself: a part of it "
                 "looks at several samples, or holds tensors of its own that are no parameters; train each by itself"
             )
@@ -132,9 +133,9 @@ def check_elementwise(optimizer: Optimizer, scheduler: LRScheduler | None) -> No
         If it is one.
     """
     if type(optimizer) not in [getattr(torch.optim, name) for name in _ELEMENTWISE]:
-        raise ValueError(
+        raise InvalidValueError(
             f"optimizer: {type(optimizer).__name__} may treat a parameter as a whole, and so mix the seeds; train each "
             f"by itself, or take one of {', '.join(_ELEMENTWISE)}"
         )
     if isinstance(scheduler, ReduceLROnPlateau):
-        raise ValueError("optimizer: ReduceLROnPlateau would follow the mean of the seeds; train each by itself")
+        raise InvalidValueError("optimizer: ReduceLROnPlateau would follow the mean of the seeds; train each by itself")

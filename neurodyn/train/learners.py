@@ -9,13 +9,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from neurodyn.equations import plasticity_text
-from neurodyn.learning import Lesson, learn
-from neurodyn.losses import Loss, per_sample
-from neurodyn.network import Network
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.losses import Loss, per_sample
+from neurodyn.layers.stages import ForwardPass, Source, sources
+from neurodyn.learning.backward import Lesson, learn
+from neurodyn.network.equations import plasticity_text
+from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
-from neurodyn.stacking import alike_but_for_numbers
-from neurodyn.stages import ForwardPass, Source, sources
+from neurodyn.system.stacking import alike_but_for_numbers
 
 
 class Learner(ABC):
@@ -52,7 +53,7 @@ class Learner(ABC):
         self.name, self.loss, self.members, self.description = name, loss, members, description
         self.parameters = list(dict.fromkeys(parameter for parameter in parameters if parameter.requires_grad))
         if not self.parameters:
-            raise ValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
+            raise InvalidValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
         self.tensors = tensors
 
     @abstractmethod
@@ -79,7 +80,7 @@ class Learner(ABC):
     def losses(self, output: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each sample, shape (member, sample)."""
         if output.shape != targets.shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"targets have the shape {tuple(targets.shape)}, and the output has {tuple(output.shape)}; give one "
                 "target a sample and output unit"
             )
@@ -134,7 +135,7 @@ class NetworkLearner(Learner):
         self, network: Network, duration: float | None = None, solver: Solver | None = None, members: int = 1
     ) -> None:
         if not network.plasticity:
-            raise ValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
+            raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
         self.network, self.duration, self.solver = network, duration, solver
         feedback = [tensor for _, tensor in network.feedback_parameters()]
         tensors: dict[str, Tensor] = {f"feedback.{number}": tensor for number, tensor in enumerate(feedback)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import torch
 import xarray as xr
@@ -12,14 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from neurodyn.batches import Pairs, shuffled
-from neurodyn.checkpoint import Checkpoint, check_same_run, storable
-from neurodyn.history import History
-from neurodyn.interrupt import Interrupt
-from neurodyn.learners import Learner
-from neurodyn.learning import Lesson
-from neurodyn.parallel import Processes
-from neurodyn.solvers import DivergenceError
+from neurodyn.errors import DivergenceError, ExistingFileError, InvalidValueError, MissingFileError
+from neurodyn.learning.backward import Lesson
+from neurodyn.train.batches import Pairs, shuffled
+from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
+from neurodyn.train.history import History
+from neurodyn.train.interrupt import Interrupt
+from neurodyn.train.learners import Learner
+from neurodyn.train.parallel import Processes
 
 Callback = Callable[[xr.Dataset], object]
 
@@ -95,21 +96,21 @@ class Run:
         storable("the scheduler", None if self.scheduler is None else self.scheduler.state_dict())
         if not self.checkpoint.exists():
             if resume == "always":
-                raise FileNotFoundError(f"resume: there is no checkpoint in {self.checkpoint.folder}")
+                raise MissingFileError(f"resume: there is no checkpoint in {self.checkpoint.folder}")
             return
         if resume == "never":
-            raise FileExistsError(
+            raise ExistingFileError(
                 f"resume: there is a checkpoint in {self.checkpoint.folder}; remove it, or give another folder"
             )
         state = self.checkpoint.load()
         check_same_run(self.checkpoint.folder, state["description"], self.description)
         if not any(_alike(self.start, other) for other in (state["start"], _signature(state["tensors"]))):
-            raise ValueError(
+            raise InvalidValueError(
                 f"the checkpoint in {self.checkpoint.folder} is of a run that began with other parameters than these; "
                 "it was left as it is: build the network as it was built then, or give another folder as checkpoint="
             )
         if state["epoch"] > self.epochs + 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the checkpoint in {self.checkpoint.folder} is of a run of {state['epoch'] - 1} epochs; ask for as "
                 f"many or more, not {self.epochs}"
             )
@@ -278,7 +279,7 @@ class Run:
     def _refuse_data(self, inputs: Tensor, targets: Tensor) -> None:
         for part, what in ((inputs, "inputs"), (targets, "targets")):
             if not bool(torch.isfinite(part).all()):
-                raise ValueError(
+                raise InvalidValueError(
                     f"{self.train.name}: {what} of a batch are NaN or infinite (epoch {self.epoch}, batch "
                     f"{self.batch + 1}); all must be finite"
                 )
@@ -293,8 +294,6 @@ class Run:
         return DivergedError(f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset())
 
     def _dataset(self) -> xr.Dataset:
-        from neurodyn import __version__
-
         attributes: dict[str, str | int | float] = {
             "network": self.learner.name,
             "declaration": self.learner.description,
@@ -305,7 +304,7 @@ class Run:
             "device": str(self.device),
             "dtype": str(self.learner.parameters[0].dtype),
             "processes": self.processes.size,
-            "neurodyn_version": __version__,
+            "neurodyn_version": version("neurodyn"),
             "torch_version": str(torch.__version__),
         }
         if self.test is not None:

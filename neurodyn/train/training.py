@@ -13,19 +13,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from neurodyn.batches import Data, Pairs, batches, shuffled
-from neurodyn.checkpoint import Checkpoint
 from neurodyn.checks import positive, whole
-from neurodyn.ensemble import check_elementwise, stacked
-from neurodyn.history import History
-from neurodyn.learners import Learner, ModuleLearner, NetworkLearner
-from neurodyn.losses import Loss, squared_error
-from neurodyn.network import Network
-from neurodyn.parallel import Processes, launched
-from neurodyn.run import Callback, DivergedError, Run, draw
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
-
-__all__ = ["Data", "DivergedError", "batches", "fit", "launched"]
+from neurodyn.train.batches import Data, Pairs, shuffled
+from neurodyn.train.checkpoint import Checkpoint
+from neurodyn.train.ensemble import check_elementwise, stacked
+from neurodyn.train.history import History
+from neurodyn.train.learners import Learner, ModuleLearner, NetworkLearner
+from neurodyn.train.parallel import Processes
+from neurodyn.train.run import Callback, Run, draw
 
 Optimization = Optimizer | tuple[Optimizer, LRScheduler]
 
@@ -135,23 +134,23 @@ def fit(
     if checkpoint_minutes != 0:
         positive("checkpoint_minutes", checkpoint_minutes)
     if resume not in ("auto", "always", "never"):
-        raise ValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
+        raise InvalidValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
     if resume == "always" and checkpoint is None:
-        raise ValueError("resume: 'always' needs a checkpoint=")
+        raise InvalidValueError("resume: 'always' needs a checkpoint=")
     recorded = [record] if isinstance(record, str) else list(record or ())
     if unknown := [name for name in recorded if name not in _RECORDS]:
-        raise ValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
+        raise InvalidValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
     callbacks = list(callbacks)
     if not all(callable(callback) for callback in callbacks):
-        raise TypeError("callbacks: each is a function of the history")
+        raise InvalidTypeError("callbacks: each is a function of the history")
     networks, each_seed = _by_seed(network, seed, seeds)
     train_pairs = Pairs(train, "train")
     test_pairs = None if test is None else Pairs(test, "test")
     learners = [_learner(each, loss, duration, solver) for each in networks]
     if test_pairs is not None and isinstance(learners[0], NetworkLearner) and not learners[0].network.forward:
-        raise ValueError(f"test: network {learners[0].name!r} has no forward pass, so nothing can be tested")
+        raise InvalidValueError(f"test: network {learners[0].name!r} has no forward pass, so nothing can be tested")
     if "angles" in recorded and isinstance(learners[0], NetworkLearner) and not learners[0].layers:
-        raise ValueError(
+        raise InvalidValueError(
             f"record: network {learners[0].name!r} has no forward pass, so there are no angles to backprop"
         )
 
@@ -159,7 +158,7 @@ def fit(
     with ExitStack() as context:
         for learner in learners:
             if not learner.finite():
-                raise ValueError(f"{learner.name}: a parameter is NaN or infinite before training")
+                raise InvalidValueError(f"{learner.name}: a parameter is NaN or infinite before training")
             _move(learner, device)
         main = learners[0]
         where = main.parameters[0].device
@@ -198,7 +197,7 @@ def _by_seed(
 ) -> tuple[list[Network | nn.Module], list[int]]:
     networks = [network] if isinstance(network, (Network, nn.Module)) else network
     if not isinstance(networks, (list, tuple)) or not all(isinstance(each, (Network, nn.Module)) for each in networks):
-        raise TypeError(
+        raise InvalidTypeError(
             "network is a declared Network or an nn.Module, or with seeds= a list of them, not "
             f"{type(network).__name__}"
         )
@@ -206,24 +205,24 @@ def _by_seed(
     for each in given:
         whole("seed", each, least=0)
     if seeds is None and isinstance(network, (list, tuple)):
-        raise ValueError("network: several are trained with seeds=, one a seed")
+        raise InvalidValueError("network: several are trained with seeds=, one a seed")
     if seeds is not None and (seed != 0 or isinstance(network, (Network, nn.Module)) or len(networks) != len(given)):
-        raise ValueError(
+        raise InvalidValueError(
             f"seeds: give a list of as many networks as there are seeds, {len(given)}, e.g. [declare(seed) for seed in "
             "seeds], and leave seed= out"
         )
     if not given or len(set(given)) < len(given):
-        raise ValueError(f"seeds: at least one, and each once, not {given}")
+        raise InvalidValueError(f"seeds: at least one, and each once, not {given}")
     return list(networks), [int(each) for each in given]
 
 
 def _learner(network: Network | nn.Module, loss: Loss | None, duration: float | None, solver: Solver | None) -> Learner:
     if isinstance(network, Network):
         if loss is not None and loss is not network.loss:
-            raise ValueError(f"loss: network {network.name!r} declares its own; declare it with loss= there")
+            raise InvalidValueError(f"loss: network {network.name!r} declares its own; declare it with loss= there")
         return NetworkLearner(network, duration, solver)
     if duration is not None or solver is not None:
-        raise ValueError("duration and solver: a module trained by backprop does not relax; leave them out")
+        raise InvalidValueError("duration and solver: a module trained by backprop does not relax; leave them out")
     return ModuleLearner(network, squared_error if loss is None else loss)
 
 
@@ -234,7 +233,7 @@ def _optimization(
 ) -> tuple[Optimizer, LRScheduler | None]:
     if isinstance(optimizer, str):
         if optimizer not in _OPTIMIZERS:
-            raise ValueError(
+            raise InvalidValueError(
                 f"optimizer is {' or '.join(map(repr, _OPTIMIZERS))}, or a function of the parameters, not "
                 f"{optimizer!r}"
             )
@@ -243,20 +242,20 @@ def _optimization(
         positive("learning_rate", rate)
         return kind(parameters, lr=float(rate)), None  # type: ignore[call-arg]
     if isinstance(optimizer, Optimizer) or not callable(optimizer):
-        raise TypeError(
+        raise InvalidTypeError(
             "optimizer is 'adam', 'sgd', or a function of the parameters such as "
             f"lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9), not {type(optimizer).__name__}"
         )
     if learning_rate is not None:
-        raise ValueError(
+        raise InvalidValueError(
             "learning_rate: it is that of 'adam' and 'sgd'; set it in the function that makes the optimizer"
         )
     made = optimizer(parameters)
     own, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(own, Optimizer) or not (scheduler is None or isinstance(scheduler, LRScheduler)):
-        raise TypeError("optimizer: the function returns a torch optimizer, or a pair of one and its scheduler")
+        raise InvalidTypeError("optimizer: the function returns a torch optimizer, or a pair of one and its scheduler")
     if isinstance(own, torch.optim.LBFGS):
-        raise ValueError(
+        raise InvalidValueError(
             "optimizer: LBFGS evaluates the loss several times a step, which a plasticity rule does not do"
         )
     return own, scheduler

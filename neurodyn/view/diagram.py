@@ -11,8 +11,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodyn.maps import Feedback, Inverse
-from neurodyn.network import Network
+from neurodyn.network.maps import Feedback, Inverse
+from neurodyn.network.network import Network
 
 Points = NDArray[np.float64]
 """Points of the plane, shape (n, 2); the control points of a Bézier curve, or points on it."""

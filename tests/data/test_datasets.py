@@ -18,8 +18,9 @@ import pytest
 import scipy.io
 import torch
 
-from neurodyn import data, datafiles
-from neurodyn.data import DATASETS, Samples
+from neurodyn import data
+from neurodyn.data import datasets, files
+from neurodyn.data.datasets import DATASETS, Samples
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -154,7 +155,7 @@ def test_bad_samples_are_refused(
 
 
 def test_docstring_examples() -> None:
-    result = doctest.testmod(data)
+    result = doctest.testmod(datasets)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -214,20 +215,20 @@ def test_idx_files(name: str, suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("extracted", [None, "in their folder", "bare"])
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_files(name: str, extracted: str | None, tmp_path: Path) -> None:
-    files = cifar_files(name)
+    contents = cifar_files(name)
     if extracted is None:
-        (archive,) = datafiles.checksums(name)
-        write_archive(tmp_path / archive, {**files, "readme.html": b"<html>"})
-    for member, content in files.items() if extracted else ():
+        (archive,) = files.checksums(name)
+        write_archive(tmp_path / archive, {**contents, "readme.html": b"<html>"})
+    for member, content in contents.items() if extracted else ():
         path = tmp_path / (member if extracted == "in their folder" else Path(member).name)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     train, test = DATASETS[name](tmp_path)
-    images = pixels(len(files), 3, 3, 32, 32)
+    images = pixels(len(contents), 3, 3, 32, 32)
     fine = [7, 0, 9] if name == "cifar10" else [99, 0, 42]
     assert np.array_equal(train.inputs.numpy(), images[:-1].reshape(-1, 3, 32, 32))
     assert np.array_equal(test.inputs.numpy(), images[-1])
-    assert train.labels.tolist() == fine * (len(files) - 1)
+    assert train.labels.tolist() == fine * (len(contents) - 1)
     assert test.labels.tolist() == fine
     assert train.classes == (10 if name == "cifar10" else 100)
     assert DATASETS[name](tmp_path, flatten=True)[1][:][0].shape == (3, 3072)
@@ -380,8 +381,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
-        monkeypatch.setitem(datafiles._URLS, "mnist", f"http://127.0.0.1:{http.server_port}/")
-        monkeypatch.setattr(datafiles, "_PUBLISHED", "\n".join(f"mnist {file} {sum_}" for file, sum_ in md5))
+        monkeypatch.setitem(files._URLS, "mnist", f"http://127.0.0.1:{http.server_port}/")
+        monkeypatch.setattr(files, "_PUBLISHED", "\n".join(f"mnist {file} {sum_}" for file, sum_ in md5))
         monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
         yield folder
         http.shutdown()
@@ -413,7 +414,7 @@ def test_failed_download_says_what_to_do(server: Path) -> None:
 
 def test_every_data_set_has_an_address_and_checksums() -> None:
     for name in DATASETS.keys() - {"digits"}:
-        sums = datafiles.checksums(name)
-        assert datafiles._URLS[name].endswith("/")
+        sums = files.checksums(name)
+        assert files._URLS[name].endswith("/")
         assert sums
         assert all(len(bytes.fromhex(value.removeprefix("md5:"))) == 16 for value in sums.values())

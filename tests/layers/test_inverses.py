@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.inverses import DIFFERENCES, forward_difference
+from neurodyn.layers.inverses import DIFFERENCES, forward_difference
 from tests.problems import tensor
 
 SLOPE = 0.25
@@ -181,7 +181,7 @@ def test_the_factors_are_kept_until_the_weights_change(monkeypatch: pytest.Monke
 
 
 def test_the_factors_do_not_outlive_their_layer() -> None:
-    from neurodyn.inverses import _FACTORS
+    from neurodyn.layers.inverses import _FACTORS
 
     gc.collect()
     before = len(_FACTORS)

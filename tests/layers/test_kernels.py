@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurodyn import kernels
+from neurodyn.layers import kernels
 
 SHAPES = [(64, 300, 300), (7, 600, 500), (300, 64, 784), (1, 2000, 1100), (2, 3, 4)]
 

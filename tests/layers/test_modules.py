@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import neurodyn as nd
-from neurodyn.modules import ACTIVATIONS, initialize
+from neurodyn.layers.modules import ACTIVATIONS, initialize
 from tests.problems import tensor
 
 WEIGHTS = ("scaled", "default", "xavier", "orthogonal")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
-from neurodyn.layers import ACTIVATIONS, AutogradPoint, layer_point
-from neurodyn.stages import flatten
+from neurodyn.layers.points import ACTIVATIONS, AutogradPoint, layer_point
+from neurodyn.layers.stages import flatten
 from tests.problems import tensor
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
+from neurodyn.structure.cache import structure_of
 from tests.graphs import NAMES, Case, case, make
 from tests.problems import tensor
 
@@ -160,7 +161,7 @@ def test_a_step_of_one_is_exact_after_as_many_iterations_as_the_longest_path() -
 
 def test_the_closed_form_is_the_flow_and_its_euler_iterates() -> None:
     example, net = case("attention"), network_of("attention")
-    assert net.structure(frozenset({"s"})).rate == 1.0
+    assert structure_of(net, frozenset({"s"})).rate == 1.0
     data = (example.inputs, example.targets)
     flow = nd.simulate(net, *data, duration=5.0, save_at=6)
     assert flow.solver.startswith("Exact")

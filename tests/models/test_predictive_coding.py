@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.inference import infer
-from neurodyn.layers import is_activation
+from neurodyn.layers.points import is_activation
 from neurodyn.models import predictive_coding as pc
+from neurodyn.simulation.inference import infer
 from tests.problems import Array, Example, Problem, cnn, mlp, random, sigmoid, tensor
 
 

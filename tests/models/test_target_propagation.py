@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.losses import Loss, squared_error
+from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import target_propagation as tp
 from tests.problems import Example, tensor

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import neurodyn as nd
-from neurodyn.timing import SpikeDetector
+from neurodyn.network.timing import SpikeDetector
 
 # Half of the activities are exactly 0, of either sign.
 courses = st.tuples(st.integers(1, 9), st.integers(1, 3)).flatmap(

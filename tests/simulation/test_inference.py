@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.inference import infer
-from neurodyn.system import State
-from neurodyn.timing import When
+from neurodyn.network.timing import When
+from neurodyn.simulation.inference import infer
+from neurodyn.system.system import State
 from tests.problems import mlp, tensor
 
 UNITS, SAMPLES = 2, 2

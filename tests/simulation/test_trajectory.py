@@ -10,8 +10,8 @@ import xarray as xr
 from torch import nn
 
 import neurodyn as nd
-from neurodyn import trajectory
 from neurodyn.models import activation_relaxation as ar
+from neurodyn.simulation import trajectory
 from tests.problems import cnn, decay, mlp, tensor, wilson_cowan
 
 FORMATS = [".nc", ".zarr"]

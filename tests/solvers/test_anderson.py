@@ -9,7 +9,7 @@ from torch import nn
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers.anderson import anderson
-from neurodyn.system import System
+from neurodyn.system.system import System
 
 
 def predictive(dtype=torch.float64, samples=5):

@@ -147,7 +147,7 @@ def test_backward_from_a_run_that_stops_early_equals_the_loop():
 
 
 def test_streamed_in_chunks_is_the_same(tmp_path, monkeypatch):
-    from neurodyn import trajectory
+    from neurodyn.simulation import trajectory
 
     network, x, t = bound()
     whole = nd.simulate(network, x, t, duration=5.0, save_at=23)

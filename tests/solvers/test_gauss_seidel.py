@@ -11,6 +11,7 @@ from scipy.optimize import root
 from torch import nn
 
 import neurodyn as nd
+from neurodyn.structure.cache import structure_of
 from tests.problems import tensor
 
 
@@ -83,7 +84,7 @@ def test_the_order_follows_the_strong_couplings(gains: list[float]) -> None:
         [nd.Population(name, 1) for name in "abc"],
         [nd.Coupling(*pair, gain=gain) for pair, gain in zip(pairs, gains, strict=True)],
     )
-    order = network.structure(frozenset()).weak_order
+    order = structure_of(network, frozenset()).weak_order
     strong = [pair for pair, gain in zip(pairs, gains, strict=True) if gain > 0.25]
     possible = [
         names
@@ -104,7 +105,7 @@ def test_the_order_follows_the_strong_couplings(gains: list[float]) -> None:
 def test_strength_is_measured_against_the_leak(leaks: tuple[float, float], order: tuple[str, ...] | None) -> None:
     populations = [nd.Population(name, 1, leak=leak) for name, leak in zip("ab", leaks, strict=True)]
     network = nd.Network("n", populations, [nd.Coupling("a", "b"), nd.Coupling("b", "a", gain=0.2)])
-    assert network.structure(frozenset()).weak_order == order
+    assert structure_of(network, frozenset()).weak_order == order
 
 
 def test_sweeps_that_do_not_shrink_give_way_to_relaxation() -> None:
@@ -116,7 +117,7 @@ def test_sweeps_that_do_not_shrink_give_way_to_relaxation() -> None:
         [nd.Population("s", 1, clamp=nd.Input()), nd.Population("a", 1), nd.Population("b", 1)],
         [nd.Coupling("s", "a"), nd.Coupling("a", "b"), nd.Coupling("b", "a", nd.Forward(grows), gain=0.2)],
     )
-    assert network.structure(frozenset({"s"})).weak_order == ("a", "b")
+    assert structure_of(network, frozenset({"s"})).weak_order == ("a", "b")
     found = nd.equilibrium(network, torch.ones(2, 1, dtype=torch.float64), tolerance=1e-10)
     assert found.attrs["solver"] != "Gauss–Seidel sweeps"
     np.testing.assert_allclose(found.a, 1 / 3, rtol=1e-8)

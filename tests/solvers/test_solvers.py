@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torchdiffeq._impl.odeint import SOLVERS as TORCHDIFFEQ
 
 import neurodyn as nd
-from neurodyn import kernels
+from neurodyn.layers import kernels
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers import tableaux

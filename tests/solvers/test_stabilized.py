@@ -8,7 +8,7 @@ import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.stabilized import _ChebyshevStepper
-from neurodyn.system import System
+from neurodyn.system.system import System
 from tests.problems import hopfield, stiff_pair, wilson_cowan
 
 

@@ -6,9 +6,9 @@ import pytest
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.causality import Schedule, Step, read_start
-from neurodyn.drives import Data
 from neurodyn.models import predictive_coding as pc
+from neurodyn.network.drives import Data
+from neurodyn.structure.causality import Schedule, Step, read_start
 
 MODULE = nd.mlp([5, 4, 3, 2])
 LEARNING, PREDICTION = frozenset({"s", "x3"}), frozenset({"s"})

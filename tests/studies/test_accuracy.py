@@ -10,7 +10,7 @@ import xarray as xr
 
 import neurodyn as nd
 from studies import accuracy as study
-from tests.test_data import write_mnist
+from tests.data.test_datasets import write_mnist
 
 matplotlib.use("agg")
 SMALL = ["--hidden", "20", "15", "--rate", "0.005", "--square-rate", "0.003"]

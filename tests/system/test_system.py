@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.structure import Structure
+from neurodyn.structure.cache import structure_of
+from neurodyn.structure.structure import Structure
 from tests.problems import PROBLEMS, Array, Problem, hopfield, mlp, random, stiff_pair, tensor
 
 
@@ -182,7 +183,8 @@ def places(system: nd.System, name: str) -> list[int]:
 
 def structure(*couplings: nd.Coupling, **settings) -> Structure:
     names = dict.fromkeys(end for c in couplings for end in (c.source, c.target))
-    return nd.Network("n", [nd.Population(name, 3, **settings) for name in names], couplings).structure(frozenset())
+    network = nd.Network("n", [nd.Population(name, 3, **settings) for name in names], couplings)
+    return structure_of(network, frozenset())
 
 
 SYMMETRIC = nd.Stage(nn.Linear(3, 3), "W")
@@ -239,7 +241,7 @@ def test_kinks_of_what_is_not_linear_are_known(layer: nn.Module, smooth: bool) -
 
 def test_frozen_feedback_is_linear_and_has_no_kinks() -> None:
     module = nd.mlp([4, 3, 2], activation="relu")
-    assert ar.network(module).structure(frozenset({"s", "x2"})).smooth
+    assert structure_of(ar.network(module), frozenset({"s", "x2"})).smooth
 
 
 def test_prediction_errors_make_a_gradient_flow() -> None:
@@ -254,8 +256,8 @@ def test_prediction_errors_make_a_gradient_flow() -> None:
             nd.Coupling("e", "x", nd.Feedback(TANH, "live")),
         ],
     )
-    assert network.structure(frozenset()).gradient_flow
-    assert network.structure(frozenset({"x"})).gradient_flow
+    assert structure_of(network, frozenset()).gradient_flow
+    assert structure_of(network, frozenset({"x"})).gradient_flow
 
 
 def test_what_is_clamped_does_not_count() -> None:
@@ -277,8 +279,8 @@ def test_the_spectral_bound_is_the_fastest_leak() -> None:
     network = nd.Network(
         "n", [nd.Population("a", 1, tau=2.0), nd.Population("b", 1, tau=0.1, leak=0.5)], [nd.Coupling("a", "b")]
     )
-    assert network.structure(frozenset()).spectral_bound == pytest.approx(5.0)
-    assert stiff_pair().network.structure(frozenset()).spectral_bound is None
+    assert structure_of(network, frozenset()).spectral_bound == pytest.approx(5.0)
+    assert structure_of(stiff_pair().network, frozenset()).spectral_bound is None
 
 
 def test_activation_relaxation_is_linear_and_acyclic() -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import neurodyn as nd
-from neurodyn.checkpoint import Checkpoint
 from neurodyn.models import predictive_coding as pc
+from neurodyn.train.checkpoint import Checkpoint
 from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters
 
 EPOCHS, BATCHES = 3, 3
@@ -168,7 +168,7 @@ print(json.dumps(killed))
 def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, "AR simplified", str(tmp_path), "12"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,

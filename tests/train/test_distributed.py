@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 import neurodyn as nd
-from neurodyn.parallel import Processes
+from neurodyn.train.parallel import Processes
 from tests.training import RULES, Learning, classes, parameters
 
 SAMPLES = 21
@@ -23,7 +23,7 @@ RUNS = ("backprop", "AR simplified", "Fa-Z-IL", "GAIT", "ensemble")
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.test_distributed import RUNS, build, crash, fit, save
+from tests.train.test_distributed import RUNS, build, crash, fit, save
 import neurodyn as nd
 
 folder = Path(sys.argv[1])
@@ -84,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             "GLOO_SOCKET_IFNAME": "lo",
         },
         capture_output=True,

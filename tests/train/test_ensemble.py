@@ -12,11 +12,11 @@ import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.layers import layer_point
+from neurodyn.layers.points import layer_point
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
-from neurodyn.stacking import Stacked
+from neurodyn.system.stacking import Stacked
 from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters, tower
 
 SEEDS = (3, 0, 7)

@@ -115,7 +115,7 @@ def test_the_history_against_measurements_by_hand() -> None:
 
 def test_the_test_set_is_split_into_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(mlp(), test=classes(41, 1))
-    monkeypatch.setattr("neurodyn.run._TEST_BATCH", 7)
+    monkeypatch.setattr("neurodyn.train.run._TEST_BATCH", 7)
     xr.testing.assert_allclose(fit(mlp(), test=classes(41, 1)).drop_vars("seconds"), whole.drop_vars("seconds"))
 
 

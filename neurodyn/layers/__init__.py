@@ -1,0 +1,5 @@
+"""What a feedforward module offers to a network: stages, their layers, activations and inverses, losses.
+
+A stage wraps one piece of an ordinary `torch.nn.Module`: its value, its feedback (the transposed Jacobian), its inverse
+and its parameter gradient. Imports nothing of neurodyn but `checks`.
+"""

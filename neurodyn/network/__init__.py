@@ -1,0 +1,4 @@
+"""The declaration, without data: populations, couplings and their maps, drives, plasticity; and its text.
+
+Imports `layers`.
+"""
