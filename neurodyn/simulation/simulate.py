@@ -17,7 +17,8 @@ from tqdm import tqdm
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
-from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
+from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, row_bytes, run_attributes, to_numpy
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
@@ -123,6 +124,8 @@ def simulate(
     solver.check(system)
     steps = solver.steps_in(duration)
     expected = len(times) if times is not None else None if steps is None else steps + 1
+    if until is not None:
+        expected = None  # it may end long before
     recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store))
     bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
     try:
@@ -194,6 +197,8 @@ def equilibrium(
     positive("max_duration", max_duration)
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
+    states = row_bytes(system, [p.name for p in system.free])
+    refuse_too_large("the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples")
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values, attributes=run_attributes(system, report))
@@ -201,14 +206,17 @@ def equilibrium(
 
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
     """Give a run of stacked networks a dimension `network`."""
-    samples = run.sizes["sample"] // len(networks)
-    own = run["sample"][:samples]
-    members = [
-        run.isel(sample=slice(first, first + samples)).assign_coords(sample=own)
-        for first in range(0, run.sizes["sample"], samples)
-    ]
-    places = xr.DataArray(np.arange(len(networks)), dims="network", name="network")
-    apart = xr.concat(members, places.assign_attrs(units="1", long_name="network"), coords="minimal", join="exact")
+    members, samples = len(networks), run.sizes["sample"] // len(networks)
+    coordinates = {name: each.variable for name, each in run.coords.items() if name != "sample"}
+    places = xr.Variable("network", np.arange(members), {"units": "1", "long_name": "network"})
+    variables = {}
+    for name, variable in run.variables.items():
+        if name in run.coords: continue
+        axis = variable.dims.index("sample")
+        shape = variable.shape
+        values = variable.values.reshape(*shape[:axis], members, samples, *shape[axis + 1 :])
+        variables[name] = xr.Variable(("network", *variable.dims), np.moveaxis(values, axis, 0), variable.attrs)
+    apart = xr.Dataset(variables, {**coordinates, "sample": run["sample"].variable[:samples], "network": places})
     for name, variable in apart.data_vars.items():
         for number in ("tau", "leak"):
             values = {getattr(network[str(name)], number) for network in networks if number in variable.attrs}
@@ -268,6 +276,7 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
     if isinstance(save_at, (int, np.integer)) and not isinstance(save_at, bool):
         if save_at < 2:
             raise InvalidValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
+        refuse_too_large(f"save_at: {save_at:,} times alone", 8 * int(save_at), "take fewer")
         return np.linspace(0.0, duration, int(save_at))
     try:
         times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)

@@ -151,7 +151,7 @@ def test_streamed_in_chunks_is_the_same(tmp_path, monkeypatch):
 
     network, x, t = bound()
     whole = nd.simulate(network, x, t, duration=5.0, save_at=23)
-    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 2000)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", 2000)
     xr.testing.assert_identical(nd.simulate(network, x, t, duration=5.0, save_at=23, store=tmp_path / "r.zarr"), whole)
 
 
