@@ -1,4 +1,4 @@
-"""The chunks in which a file keeps its variables: large enough for few files, small enough to be read one by one."""
+"""The chunks in which a file keeps its variables, each read and checked by itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from math import prod
 
 import xarray as xr
 
-CHUNK_BYTES = 16 * 2**20
-"""How much a chunk holds at most."""
+CHUNK_BYTES = 2 * 2**20
+"""How much a chunk holds at most; a reduction holds some for each core of the machine."""
 
 
 def chunk_lengths(data: xr.Dataset) -> dict[Hashable, tuple[int, ...]]:
     """Return the shape of each variable's chunks.
 
-    A dimension is cut in the same places for all variables, as Dask wants it; the first dimension, of a trajectory time,
-    before the others. What labels a dimension is read at once, and stands apart.
+    A dimension is cut in the same places for all variables, as Dask wants it; the first dimension, of a trajectory
+    time, before the others. What labels a dimension is read at once, and stands apart.
     """
     lengths = {dim: max(1, length) for dim, length in data.sizes.items()}
     for name, variable in data.variables.items():

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from neurodyn.errors import ExistingFileError, FileError, InvalidTypeError, InvalidValueError, MissingFileError, NeurodynError
+from neurodyn.errors import (
+    ExistingFileError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingFileError,
+    NeurodynError,
+)
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
-from neurodyn.simulation.partial import Partial
+from neurodyn.simulation.partial import replacing
 from neurodyn.simulation.stores import foreign_file, read_store, write_store
 
-_CONVENTIONS = {
-    "_FillValue", "_Unsigned", "add_offset", "coordinates", "dtype", "grid_mapping", "missing_value", "scale_factor",
+_RESERVED = {
+    "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_Encoding", "_FillValue", "_NCProperties",
+    "_Netcdf4Coordinates", "_Netcdf4Dimid", "_Unsigned", "_nc3_strict", "add_offset", "coordinates", "dtype",
+    "missing_value", "scale_factor",
 }  # fmt: skip
-"""Attributes that tell a reader to change the values, or that it keeps for itself."""
+"""Attributes by which a reader knows how to decode the values, or that the formats keep for themselves."""
+_NO_NAMES = {"", ".", "..", "zarr.json"}
 
 
 def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
@@ -54,28 +63,21 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     kind = _format(path)
     if not isinstance(data, xr.Dataset):
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")
-    _check_attributes("", data.attrs)
-    for name, variable in data.variables.items():
-        if variable.dtype.kind == "c":
-            raise InvalidTypeError(f"variable {name!r} is complex; save its .real and .imag as variables of their own")
-        _check_attributes(f" of variable {name!r}", variable.attrs)
+    _check_names(data)
+    storable = data.drop_encoding()
+    storable.attrs = _storable("", data.attrs)
+    for name, variable in storable.variables.items():
+        _check_values(name, variable)
+        variable.attrs = _storable(f" of variable {name!r}", variable.attrs)
     _refuse_loss(path, kind)
     write = write_netcdf if kind == "netcdf" else write_store
     try:
-        partial = Partial(path)
-        try:
-            write(data.drop_encoding(), partial.path)
-            partial.commit()
-        except BaseException:
-            partial.discard()
-            raise
+        with replacing(path) as partial:
+            write(storable, partial)
     except NeurodynError:
         raise
-    except OSError as error:
-        failed = FileError(f"could not write {path}: {error}")
-        failed.errno = error.errno
-        raise failed from error
-    except (NotImplementedError, TypeError, ValueError) as error:  # what neither format has: other objects, MultiIndex
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        # What a format does not have, such as a MultiIndex.
         raise InvalidValueError(f"cannot write this dataset to {path}: {error}") from error
     return path
 
@@ -110,8 +112,9 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")
     data = read_netcdf(path) if kind == "netcdf" else read_store(path)
-    for each in (data, *data.variables.values()):
-        each.attrs = {name: _plain(value) for name, value in each.attrs.items()}
+    data.attrs = _plain_attributes(data.attrs)
+    for variable in data.variables.values():
+        variable.attrs = _plain_attributes(variable.attrs)
     return data
 
 
@@ -136,32 +139,56 @@ def _refuse_loss(path: Path, kind: Literal["netcdf", "zarr"]) -> None:
         raise ExistingFileError(f"{path} holds what is not part of a Zarr store, and would be lost: {foreign}")
 
 
-def _check_attributes(whose: str, attributes: Mapping[Any, Any]) -> None:
+def _check_names(data: xr.Dataset) -> None:
+    for name in {**data.variables, **data.sizes}:
+        if not isinstance(name, str) or name in _NO_NAMES or "/" in name:
+            raise InvalidValueError(
+                f"{name!r} cannot be the name of a variable or dimension in a file; rename it to text without a slash"
+            )
+
+
+def _check_values(name: Hashable, variable: xr.Variable) -> None:
+    kind = variable.dtype.kind
+    if kind == "c":
+        raise InvalidTypeError(f"variable {name!r} is complex; save its .real and .imag as variables of their own")
+    if kind == "O" and not all(isinstance(value, str) for value in variable.values.flat):
+        raise InvalidTypeError(f"variable {name!r} holds objects other than text; save numbers or text alone")
+
+
+def _storable(whose: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return attributes with Python's numbers and lists for NumPy's, if a file can give them back."""
     for name, value in attributes.items():
         what = f"attribute {name!r}{whose}"
         if not isinstance(name, str) or not name:
-            raise InvalidTypeError(f"{what}: names of attributes are text")
-        if name in _CONVENTIONS:
-            raise InvalidValueError(f"{what} is reserved: on loading, it would change the values; choose another name")
+            raise InvalidTypeError(f"{what}: the name of an attribute is text")
+        if name in _RESERVED:
+            raise InvalidValueError(f"{what} is reserved: it tells readers how to decode a file; choose another name")
         if name == "units" and isinstance(value, str) and " since " in value:
-            raise InvalidValueError(f"{what} is {value!r}: store times as datetime64, from which files make such units")
-        many = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1)
-        entries = list(value) if many else [value]
-        for entry in entries:
-            _check_entry(what, entry)
-        if many and (len(entries) < 2 or len({isinstance(entry, str) for entry in entries}) > 1):
-            raise InvalidTypeError(
-                f"{what} is a list of {'nothing' if not entries else 'one' if len(entries) < 2 else 'text and numbers'}, "
-                "which a file cannot give back; store a number or text, or a list of at least two of either"
-            )
+            raise InvalidValueError(f"{what} is {value!r}: hold times as datetime64, of which a file makes such units")
+        if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1):
+            _check_list(what, list(value))
+        else:
+            _check_entry(what, value)
+    return _plain_attributes(attributes)
+
+
+def _check_list(what: str, entries: list[Any]) -> None:
+    for entry in entries:
+        _check_entry(what, entry)
+    text, fractions = (sum(isinstance(each, kind) for each in entries) for kind in (str, (float, np.floating)))
+    if len(entries) < 2 or 0 < text < len(entries):
+        kind = "text and numbers" if text and len(entries) > 1 else f"{len(entries)} entries"
+        raise InvalidTypeError(
+            f"{what} is a list of {kind}, which a file would not give back; store text, a number, or a list of at "
+            "least two of either"
+        )
+    if fractions and any(float(each) != int(each) for each in entries if isinstance(each, (int, np.integer))):
+        raise InvalidValueError(f"{what} is {entries!r}: next to fractions, a file rounds so large integers")
 
 
 def _check_entry(what: str, value: Any) -> None:
     if isinstance(value, str):
-        try:
-            fits = "\0" not in value and bool(value.encode() or True)
-        except UnicodeEncodeError:
-            fits = False
+        fits = "\0" not in value and value.encode(errors="ignore").decode() == value
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         fits = -(2**63) <= int(value) < 2**63
     elif isinstance(value, (float, np.floating)):
@@ -172,9 +199,15 @@ def _check_entry(what: str, value: Any) -> None:
             "True and False as 1 and 0, leave None out, and make text of anything else"
         )
     if not fits:
-        raise InvalidValueError(f"{what} is {value!r}, which a file cannot give back")
+        raise InvalidValueError(f"{what} is {value!r}, which a file would not give back")
+
+
+def _plain_attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in attributes.items()}
 
 
 def _plain(value: Any) -> Any:
-    """Return an attribute with Python's numbers and lists for NumPy's."""
+    """Return an attribute with Python's numbers, text and lists for NumPy's."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value

@@ -1,9 +1,9 @@
 """NetCDF files whose damage is noticed.
 
-Each chunk of a variable carries HDF5's Fletcher-32 checksum, which every reader verifies. After the end of what HDF5 knows
-of the file stands the SHA-256 of all before it, which is compared before HDF5 parses anything: it covers attributes,
-scalars and HDF5's own structures, on which a damaged file can send the library astray. Other programs ignore it; files of
-other programs have none.
+Each chunk of a variable carries HDF5's Fletcher-32 checksum, which every reader verifies. After the end of what HDF5
+knows of the file stands the SHA-256 of all before it, which is compared before HDF5 parses anything: it covers
+attributes, scalars and HDF5's own structures, which can lead the library astray where they are damaged. Other programs
+ignore it, and their files have none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARK = b"\nneurodyn sha256 "
 _TRAILER = len(_MARK) + 2 * hashlib.sha256().digest_size
 _END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
-"""Where the superblock of each version says where HDF5's part of the file ends (HDF5 File Format Specification, II.A)."""
+"""Where a superblock, by its version, holds the end of HDF5's part (HDF5 File Format Specification, section II.A)."""
 
 
 def write_netcdf(data: xr.Dataset, path: Path) -> None:
@@ -38,9 +38,11 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
     with _Sink(path) as sink:
         try:
             data.to_netcdf(sink, engine="h5netcdf", encoding=_encoding(data))
-        finally:
-            if sink.error is not None:
-                raise sink.error
+        except Exception:
+            if sink.error is None:
+                raise
+        if sink.error is not None:
+            raise sink.error
         sink.seek(0)
         digest = hashlib.file_digest(sink, "sha256").hexdigest()
         sink.seek(0, os.SEEK_END)
@@ -54,7 +56,9 @@ def _encoding(data: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     return {
         name: {"fletcher32": True, "chunksizes": lengths[name]}
         for name, variable in data.variables.items()
-        if variable.size and variable.ndim and variable.dtype.kind not in "OSUT"  # HDF5 keeps text apart from its chunks
+        if variable.size
+        and variable.ndim
+        and variable.dtype.kind not in "OSUT"  # HDF5 keeps text apart from its chunks
     }
 
 

@@ -8,8 +8,11 @@ import shutil
 import sys
 import uuid
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from neurodyn.errors import FileError, NeurodynError
 
 if sys.platform != "win32":
     import fcntl
@@ -145,6 +148,31 @@ class Partial:
         """Remove what was written."""
         remove(self.path)
         self._lock.release()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary name, of which what is written there takes the place of a target at the end, unless it fails.
+
+    Raises
+    ------
+    OSError
+        If the system refuses; what was there before stays.
+    """
+    try:
+        partial = Partial(target)
+        try:
+            yield partial.path
+            partial.commit()
+        except BaseException:
+            partial.discard()
+            raise
+    except NeurodynError:
+        raise
+    except OSError as error:
+        failed = FileError(f"could not write {target}: {error}; what was there before stays")
+        failed.errno = error.errno
+        raise failed from error
 
 
 def remove(path: Path) -> None:

@@ -198,7 +198,9 @@ def equilibrium(
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
     states = row_bytes(system, [p.name for p in system.free])
-    refuse_too_large("the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples")
+    refuse_too_large(
+        "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
+    )
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values, attributes=run_attributes(system, report))
@@ -207,22 +209,22 @@ def equilibrium(
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
     """Give a run of stacked networks a dimension `network`."""
     members, samples = len(networks), run.sizes["sample"] // len(networks)
-    coordinates = {name: each.variable for name, each in run.coords.items() if name != "sample"}
-    places = xr.Variable("network", np.arange(members), {"units": "1", "long_name": "network"})
-    variables = {}
-    for name, variable in run.variables.items():
-        if name in run.coords: continue
+    variables: dict[str, xr.Variable] = {}
+    for name, variable in run.data_vars.items():
         axis = variable.dims.index("sample")
-        shape = variable.shape
-        values = variable.values.reshape(*shape[:axis], members, samples, *shape[axis + 1 :])
-        variables[name] = xr.Variable(("network", *variable.dims), np.moveaxis(values, axis, 0), variable.attrs)
-    apart = xr.Dataset(variables, {**coordinates, "sample": run["sample"].variable[:samples], "network": places})
-    for name, variable in apart.data_vars.items():
+        shape = (*variable.shape[:axis], members, samples, *variable.shape[axis + 1 :])
+        # A view: such a run may fill half of the memory.
+        values = np.moveaxis(variable.values.reshape(shape), axis, 0)
+        attributes = dict(variable.attrs)
         for number in ("tau", "leak"):
-            values = {getattr(network[str(name)], number) for network in networks if number in variable.attrs}
-            variable.attrs.pop(number, None)
-            if len(values) == 1:
-                variable.attrs[number] = values.pop()
+            if number in attributes:
+                numbers = {getattr(network[str(name)], number) for network in networks}
+                if len(numbers) > 1:
+                    del attributes[number]
+        variables[str(name)] = xr.Variable(("network", *variable.dims), values, attributes)
+    own = run["sample"].variable[:samples]
+    places = xr.Variable("network", np.arange(members), {"units": "1", "long_name": "network"})
+    apart = xr.Dataset(variables, {**run.coords.variables, "sample": own, "network": places})
     equations = dict.fromkeys(network.equations() for network in networks)
     return apart.assign_attrs(run.attrs, equations="\n\n".join(equations))
 

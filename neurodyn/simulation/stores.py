@@ -2,9 +2,11 @@
 
 Only format 3 is opened, and of it only codecs that decode bytes: a chunk of format 2 may be a program.
 
-Each chunk carries Zarr's CRC-32C, which every reader verifies. Beside the consolidated metadata stand the size and the
-SHA-256 of each file of the store, and a digest of that and of the metadata, so that a file that is missing, or was put in
-another's place, is noticed too. Other programs ignore them, and their stores have none.
+Up to 16 chunks that follow each other share a file (a shard, in Zarr's words), so that a reader needs little memory,
+and a long trajectory few files. Each chunk carries Zarr's CRC-32C, which every reader verifies. Beside the consolidated
+metadata stand the size and the SHA-256 of each file of the store, and a digest of that and of the metadata, so that a
+file that is missing, or was put in another's place, is noticed too. Other programs ignore them, and their stores have
+none.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ _FORMAT_2 = {".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 _CODECS = {
     "blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-bytes", "vlen-utf8", "zstd",
 }  # fmt: skip
+SHARD_CHUNKS = 16
+"""How many chunks share a file."""
 _CHUNK = re.compile(r"(c|\d+)([/.]\d+)*")
 
 Fingerprints = dict[str, list[int | str]]
@@ -43,13 +47,15 @@ Fingerprints = dict[str, list[int | str]]
 
 def write_store(data: xr.Dataset, folder: Path) -> None:
     """Write a dataset to a new store."""
-    lengths = chunk_lengths(data)
+    encoding = _encoding(data)
     aligned = {
-        name: variable.chunk(dict(zip(variable.dims, lengths[name], strict=True)))
+        name: variable.chunk(
+            dict(zip(variable.dims, encoding[name].get("shards", encoding[name]["chunks"]), strict=True))
+        )
         for name, variable in data.variables.items()
         if variable.chunks is not None
     }
-    _to_zarr(data.assign(aligned), folder, mode="w", encoding=_encoding(lengths))
+    _to_zarr(data.assign(aligned), folder, mode="w", encoding=encoding)
     _seal(folder, data.variables, {})
 
 
@@ -62,9 +68,15 @@ def _to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
         write(folder, consolidated=False, zarr_format=3, write_empty_chunks=True, **settings)
 
 
-def _encoding(lengths: Mapping[Hashable, tuple[int, ...]]) -> dict[Hashable, dict[str, Any]]:
-    codecs = [ZstdCodec(), Crc32cCodec()]
-    return {name: {"chunks": shape, "compressors": codecs} for name, shape in lengths.items()}
+def _encoding(data: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    encoding: dict[Hashable, dict[str, Any]] = {}
+    for name, shape in chunk_lengths(data).items():
+        encoding[name] = {"chunks": shape, "compressors": [ZstdCodec(), Crc32cCodec()]}
+        if name not in data.indexes and shape:
+            along = min(SHARD_CHUNKS, -(-data[name].shape[0] // shape[0]))
+            if along > 1:
+                encoding[name]["shards"] = (along * shape[0], *shape[1:])
+    return encoding
 
 
 class ZarrStream:
@@ -98,13 +110,14 @@ class ZarrStream:
         self._complete: Fingerprints = {}
 
     def append(self, part: xr.Dataset) -> None:
-        """Write the next part along `time`, all parts but the last as long as the first."""
+        """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks."""
         if self._variables:
             _to_zarr(part, self._partial.path, mode="a-", append_dim="time")
         else:
             self._variables = list(part.variables)
-            lengths = {**chunk_lengths(part), "time": (CHUNK_BYTES // part["time"].dtype.itemsize,)}
-            _to_zarr(part, self._partial.path, mode="w", encoding=_encoding(lengths))
+            encoding = _encoding(part)
+            encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
+            _to_zarr(part, self._partial.path, mode="w", encoding=encoding)
         # What labels a dimension is still added to; what holds activity is whole, and the system still has it at hand.
         for key, file in _files(self._partial.path):
             if key.split("/")[0] in part.data_vars and file.name != _METADATA and key not in self._complete:
@@ -169,11 +182,12 @@ def read_store(folder: Path) -> xr.Dataset:
     files = _sealed_files(folder, root)
     store = _Verified(LocalStore(folder, read_only=True), folder, files or {})
     try:
-        return xr.open_dataset(store, engine="zarr", chunks={}, consolidated=files is not None, zarr_format=3)
+        data: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=files is not None, zarr_format=3)
     except FileError:
         raise
     except Exception as error:  # on a store that is not what it says, a reader may raise anything
         raise FileError(f"{folder} is damaged, or no Zarr store of a dataset: {error}") from error
+    return data
 
 
 def foreign_file(folder: Path) -> str | None:
@@ -257,7 +271,7 @@ def _refuse_codecs(folder: Path, file: str, codecs: Any) -> None:
 def _sealed_files(folder: Path, root: Mapping[str, Any]) -> Fingerprints | None:
     """Return what the files of a store were when it was written, if it says so, and it and they still fit.
 
-    What a chunk holds is compared as it is read.
+    What a chunk holds is compared when it is first read.
     """
     consolidated = root.get("consolidated_metadata")
     seal = consolidated.get("neurodyn") if isinstance(consolidated, dict) else None
@@ -265,7 +279,9 @@ def _sealed_files(folder: Path, root: Mapping[str, Any]) -> Fingerprints | None:
         return None
     digest = seal.pop("sha256", None) if isinstance(seal, dict) else None
     if digest != _digest(root):
-        raise FileError(f"{folder / _METADATA} is damaged: its checksum does not fit its content; put a copy in its place")
+        raise FileError(
+            f"{folder / _METADATA} is damaged: its checksum does not fit its content; put a copy in its place"
+        )
     files: Fingerprints = seal["files"]
     for key, expected in files.items():
         file = folder / key
@@ -297,18 +313,21 @@ class _Verified(WrapperStore[LocalStore]):
     def __init__(self, store: LocalStore, folder: Path, files: Fingerprints) -> None:
         super().__init__(store)
         self._folder, self._files = folder, files
+        self._verified: set[str] = set()
 
     def _with_store(self, store: LocalStore) -> _Verified:
         return _Verified(store, self._folder, self._files)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if key in self._files and key not in self._verified:
+            await asyncio.to_thread(self._verify, key)
+            self._verified.add(key)
         content = await super().get(key, prototype, byte_range)
-        expected = self._files.get(key)
-        if expected is None or byte_range is not None:
-            return content
-        if content is None:
+        if content is None and key in self._files:
             raise FileError(_damaged(self._folder, key, "is missing"))
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(content.as_numpy_array()).hexdigest())
-        if [len(content), digest] != expected:
-            raise FileError(_damaged(self._folder, key, "is not as it was written, or was replaced since it was opened"))
         return content
+
+    def _verify(self, key: str) -> None:
+        file = self._folder / key
+        if file.is_file() and _fingerprint(file) != self._files[key]:
+            raise FileError(_damaged(self._folder, key, "is not as it was when the store was opened"))

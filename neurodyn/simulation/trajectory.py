@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neurodyn.simulation.chunks import CHUNK_BYTES
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.simulation.stores import ZarrStream
+from neurodyn.simulation.stores import SHARD_CHUNKS, ZarrStream
 from neurodyn.solvers.base import Report
 from neurodyn.system.system import State, System
 
@@ -84,9 +84,10 @@ class TrajectoryRecorder:
         sizes = [row_bytes(system, [name]) for name in names]
         self._capacity = expected or 64
         if store is not None:
-            # The store's chunks are cut in the same places, so that each is written once.
+            # Whole chunks, so that each is written once, and as many as share a file.
             rows = max(1, min(CHUNK_BYTES // max(sizes), _HELD_BYTES // sum(sizes)))
-            self._capacity = min(self._capacity, rows * max(1, _HELD_BYTES // (rows * sum(sizes))))
+            chunks = max(1, min(SHARD_CHUNKS, _HELD_BYTES // (rows * sum(sizes))))
+            self._capacity = min(self._capacity, rows * chunks)
         self._row = row_bytes(system, self._names) + _TIME_BYTES
         remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
         if store is not None:
