@@ -20,7 +20,6 @@ from neurodyn.errors import (
 )
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
 from neurodyn.simulation.partial import replacing
-from neurodyn.simulation.stores import foreign_file, read_store, write_store
 
 _RESERVED = {
     "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_NCProperties", "_Netcdf4Coordinates", "_Netcdf4Dimid",
@@ -73,10 +72,14 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         _check_values(name, variable)
         variable.attrs = _storable(f" of variable {name!r}", variable.attrs)
     _refuse_loss(path, kind)
-    write = write_netcdf if kind == "netcdf" else write_store
     try:
         with replacing(path) as partial:
-            write(storable, partial)
+            if kind == "netcdf":
+                write_netcdf(storable, partial)
+            else:
+                from neurodyn.simulation.stores import write_store  # imports zarr, as few runs need
+
+                write_store(storable, partial)
     except NeurodynError:
         raise
     except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
@@ -114,7 +117,12 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     kind = _format(path)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")
-    data = read_netcdf(path) if kind == "netcdf" else read_store(path)
+    if kind == "netcdf":
+        data = read_netcdf(path)
+    else:
+        from neurodyn.simulation.stores import read_store
+
+        data = read_store(path)
     data.attrs = _plain_attributes(data.attrs)
     for variable in data.variables.values():
         variable.attrs = _plain_attributes(variable.attrs)
@@ -136,9 +144,12 @@ def _refuse_loss(path: Path, kind: Literal["netcdf", "zarr"]) -> None:
     if kind == "netcdf":
         if not path.is_file():
             raise ExistingFileError(f"{path} is no file, and would be lost; choose another name")
-    elif not path.is_dir():
+        return
+    if not path.is_dir():
         raise ExistingFileError(f"{path} is no Zarr store, and would be lost; choose another name")
-    elif (foreign := foreign_file(path)) is not None:
+    from neurodyn.simulation.stores import foreign_file
+
+    if (foreign := foreign_file(path)) is not None:
         raise ExistingFileError(f"{path} holds what is not part of a Zarr store, and would be lost: {foreign}")
 
 
@@ -156,7 +167,7 @@ def _check_values(name: Hashable, variable: xr.Variable) -> None:
         raise InvalidTypeError(f"variable {name!r} is complex; save its .real and .imag as variables of their own")
     if kind == "O" and not all(isinstance(value, str) for value in variable.values.flat):
         raise InvalidTypeError(
-            f"variable {name!r} holds objects other than text; save numbers or text alone (of a MultiIndex, its levels, "
+            f"variable {name!r} holds objects other than text; save numbers or text alone (of a MultiIndex its levels, "
             "by reset_index)"
         )
 

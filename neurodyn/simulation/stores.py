@@ -29,7 +29,7 @@ from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import LocalStore, WrapperStore
 
 from neurodyn.errors import ExistingFileError, FileError, InvalidValueError
-from neurodyn.simulation.chunks import CHUNK_BYTES, chunk_lengths
+from neurodyn.simulation.encoding import CHUNK_BYTES, INTERVALS, SHARD_CHUNKS, chunk_lengths
 from neurodyn.simulation.partial import Partial
 
 _METADATA = "zarr.json"
@@ -37,8 +37,6 @@ _FORMAT_2 = {".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 _CODECS = {
     "blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-bytes", "vlen-utf8", "zstd",
 }  # fmt: skip
-SHARD_CHUNKS = 16
-"""How many chunks share a file."""
 _CHUNK = re.compile(r"(c|\d+)([/.]\d+)*")
 
 Fingerprints = dict[str, list[int | str]]
@@ -182,7 +180,9 @@ def read_store(folder: Path) -> xr.Dataset:
     files = _sealed_files(folder, root)
     store = _Verified(LocalStore(folder, read_only=True), folder, files or {})
     try:
-        data: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=files is not None, zarr_format=3)
+        data: xr.Dataset = xr.open_zarr(
+            store, chunks={}, consolidated=files is not None, zarr_format=3, decode_timedelta=INTERVALS
+        )
     except FileError:
         raise
     except Exception as error:  # on a store that is not what it says, a reader may raise anything

@@ -25,7 +25,7 @@ from torch import nn
 import neurodyn as nd
 from neurodyn.errors import FileError, MissingFileError
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.simulation import chunks, stores
+from neurodyn.simulation import encoding, stores
 from neurodyn.simulation.partial import Lock, Partial
 from tests.files import assert_same, names, run
 from tests.problems import decay, mlp, wilson_cowan
@@ -191,7 +191,7 @@ def test_values_are_stored_as_they_are_and_not_as_they_were_encoded_elsewhere(su
 def test_dask_arrays_are_saved_whatever_their_chunks(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 100)
     data = wilson_cowan().simulate(1.0, save_at=37)
     assert_same(nd.load(nd.save(data.chunk(time=5, E_unit=2), tmp_path / f"a{suffix}")), data)
 
@@ -273,7 +273,7 @@ def test_attributes_that_a_file_would_not_give_back_are_refused_by_name(
         (xr.Dataset({"..": ("d", [1.0])}), "'..' cannot be the name"),
         (
             xr.Dataset({"v": (("x", "y"), np.ones((2, 2)))}, {"x": [1, 2], "y": [3, 4]}).stack(z=("x", "y")),
-            "of a MultiIndex, its levels",
+            "of a MultiIndex its levels",
         ),
         (np.ones(3), "data must be an xarray.Dataset, not ndarray"),
         (variable(np.ones(2)).v, "data must be an xarray.Dataset, not DataArray"),
@@ -299,7 +299,7 @@ def test_plain_xarray_reads_what_was_saved(suffix: str, tmp_path: Path) -> None:
 
 
 def test_every_chunk_of_netcdf_has_a_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 200)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 200)
     data = wilson_cowan().simulate(1.0, save_at=37)
     path = nd.save(data, tmp_path / "a.nc")
     with h5py.File(path) as file:
@@ -351,7 +351,7 @@ def test_a_store_changed_by_another_program_is_no_longer_vouched_for(tmp_path: P
 
 
 def test_a_store_is_read_chunk_by_chunk_and_has_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 1000)
     data = wilson_cowan().simulate(1.0, save_at=2000).assign(mean=lambda data: data.E.mean("E_unit"))
     found = nd.load(nd.save(data, tmp_path / "a.zarr"))
     for name, each in found.data_vars.items():
@@ -366,7 +366,7 @@ def test_a_store_is_read_chunk_by_chunk_and_has_few_files(tmp_path: Path, monkey
 
 
 def test_one_large_sample_is_cut_along_its_own_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 96)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 96)
     data = xr.Dataset({"a": (("time", "sample", "unit"), np.random.default_rng(0).normal(size=(3, 5, 24)))})
     for suffix in FORMATS:
         assert_same(nd.load(nd.save(data, tmp_path / f"a{suffix}")), data)
@@ -452,7 +452,7 @@ def test_the_digest_is_missed_where_it_was_lost(whole: tuple[xr.Dataset, Path], 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[xr.Dataset, Path]:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 96)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 96)
     data = wilson_cowan().simulate(3.0, save_at=100)
     return data, nd.save(data, tmp_path / "a.zarr")
 
