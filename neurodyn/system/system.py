@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.kernels import pieces
+from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
 from neurodyn.network.drives import Data, Drive
 from neurodyn.network.maps import Identity, OperatingPoints, Term
@@ -66,7 +67,7 @@ class _Equation:
     """
 
     name: str
-    scale: float
+    scale: float | Tensor
     leak: float
     constant: Tensor | None
     terms: list[tuple[Term, float, str | None]]
@@ -80,11 +81,12 @@ class _Equation:
         done = self._begin(terms, activity, out)
         for term, gain in terms[done:]:
             term.add(activity, out, gain)
-        if self.scale != 1.0:
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
     def velocity(self, activity: Mapping[str, Tensor], silent: Collection[str], *, own: bool) -> Tensor:
-        if not own and self.constant is None and self.leak == 0.0 and self.scale == 1.0:
+        plain = not isinstance(self.scale, Tensor) and self.scale == 1.0
+        if not own and self.constant is None and self.leak == 0.0 and plain:
             terms = [(term, gain) for term, gain, source in self.terms if source not in silent]
             if len(terms) == 1 and terms[0][1] == 1.0:
                 value = terms[0][0].value(activity)
@@ -419,4 +421,12 @@ class System:
                 terms.append((term, coupling.gain, source))
         if population.tau == 0:
             return _Equation(population.name, 1.0 / population.leak, 0.0, constant, terms)
-        return _Equation(population.name, 1.0 / population.tau, population.leak, constant, terms)
+        scale = self.pace(population.name) / population.tau
+        return _Equation(population.name, scale, population.leak, constant, terms)
+
+    def pace(self, name: str) -> float | Tensor:
+        """Return how many times as fast as declared a population is: 1; or of stacked networks that of each sample."""
+        if name not in self.network.paces:
+            return 1.0
+        like = torch.empty((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
+        return of_samples(self.network.paces[name], like)
