@@ -73,7 +73,7 @@ def test_digits_by_the_defaults(activation: str) -> None:
         curves[rule] = nd.train.fit(build(module), *nd.data.digits(), epochs=8).test_accuracy
         assert float(curves[rule][-1]) > 0.93
     for rule in ("AR", "Z-IL"):
-        np.testing.assert_allclose(curves[rule], curves["backprop"], atol=0.002)
+        np.testing.assert_allclose(curves[rule], curves["backprop"], atol=0.01)  # rounding may turn some of 360 samples
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adam", 3e-3), ("sgd", 0.1)])
@@ -161,7 +161,8 @@ def test_angles_to_backprop() -> None:
             torch.cat([p.grad.flatten() for p in side[2 * layer : 2 * layer + 2] if p.grad is not None])
             for side in (parameters(other), list(module.parameters()))
         )
-        assert angle == pytest.approx(np.degrees(np.arccos(float(u @ v / u.norm() / v.norm()))), abs=1e-5)
+        cosine = min(1.0, float(u @ v / u.norm() / v.norm()))  # which rounding may take past 1
+        assert angle == pytest.approx(np.degrees(np.arccos(cosine)), abs=1e-5)
     assert float(angles[0]) > 10  # random feedback points elsewhere
     assert "angle" not in fit(mlp(), record=["angles"])
 
