@@ -116,6 +116,27 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
     return dtype, device
 
 
+def check_modes(device: torch.device) -> None:
+    """Refuse modes of PyTorch under which a network would compute something else than it declares.
+
+    Raises
+    ------
+    ValueError
+        If one is on.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise InvalidValueError(
+            "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
+            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another dtype "
+            "with .to()"
+        )
+    if torch.is_inference_mode_enabled():
+        raise InvalidValueError(
+            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), or "
+            "nothing: no graph is kept here"
+        )
+
+
 def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> None:
     first, reference = tensors[0]
     for what, tensor in tensors:

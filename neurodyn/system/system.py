@@ -22,6 +22,7 @@ from neurodyn.system.bound import (
     Inputs,
     check_finite,
     check_integers,
+    check_modes,
     check_targets,
     common_kind,
     count_samples,
@@ -160,6 +161,8 @@ class System:
         self._initial = dict(initial or {})
         for stage in network.stages:
             stage.check()
+        for origin in network.origins:
+            origin.check()
         by_name = inputs_by_name(network, inputs)
         indices = {name for name in by_name if of_integers(network[name].clamp)}
         given = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
@@ -173,6 +176,7 @@ class System:
             given[f"initial value of population {name}"] = tensor
         check_targets(network, targets)
         self.dtype, self.device = common_kind(network, given)
+        check_modes(self.device)
         for name in indices:
             check_integers(name, by_name[name], self.device)
         self.samples = count_samples(network, by_name, targets, self._initial)
