@@ -486,10 +486,11 @@ def take_apart(layers: Iterable[nn.Module]) -> tuple[list[nn.Module], list[nn.Mo
     for layer in layers:
         if not isinstance(layer, nn.Module):
             raise InvalidTypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
-        if isinstance(getattr(layer, "_orig_mod", None), nn.Sequential):
+        compiled = getattr(layer, "_orig_mod", None)
+        if compiled is not None:
             raise InvalidValueError(
-                "torch.compile: an nn.Sequential is taken apart into layers, and its compiled form cannot be; give the "
-                "module itself, compiled._orig_mod"
+                f"torch.compile: a compiled {type(compiled).__name__} can neither be taken apart nor "
+                "differentiated layer by layer; give the module itself, its ._orig_mod"
             )
         if not isinstance(layer, nn.Sequential) or type(layer).forward is not nn.Sequential.forward:
             flat.append(layer)
