@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import Loss, per_sample
 from neurodyn.layers.points import is_plain
-from neurodyn.layers.stages import ForwardPass, Source, marks, sources
+from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
 from neurodyn.learning.backward import Lesson, has_gradient_hooks, learn
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
@@ -194,7 +194,7 @@ class NetworkLearner(Learner):
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         trained = set(self.parameters)
-        names = marks(self.network.forward)
+        names = distinct_names(self.network.forward)
         by_layer = {names[stage]: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
         return {name: parameters for name, parameters in by_layer.items() if parameters}
 
