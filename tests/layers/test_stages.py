@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
 from neurodyn.layers.points import ACTIVATIONS, AutogradPoint, layer_point
-from neurodyn.layers.stages import flatten
+from neurodyn.layers.stages import take_apart
 from tests.problems import tensor
 
 
@@ -355,7 +355,7 @@ def test_stages_in_sequence_are_the_module(before_activation: bool, picks: list[
     ]
     module = nn.Sequential(*(kinds[i]() for i in picks))
     stages = nd.cut(module, before_activation=before_activation)
-    assert [layer for stage in stages for layer in stage.layers] == flatten([module])
+    assert [layer for stage in stages for layer in stage.layers] == take_apart([module])[0]
     assert all(stage.parameters for stage in (stages[:-1] if before_activation else stages[1:]))
     parameters = [p for stage in stages for p in stage.parameters]
     assert [id(p) for p in parameters] == [id(p) for p in module.parameters()]
