@@ -172,6 +172,9 @@ def fit(
         made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
         if len(each_seed) > 1:
             check_elementwise(made, scheduler)
+        kept = None if checkpoint is None else Checkpoint(checkpoint)
+        if kept is not None and processes.rank == 0:  # the others only read
+            context.enter_context(kept.held())
         run = Run(
             main,
             train_pairs,
@@ -184,7 +187,7 @@ def fit(
             seeds=each_seed,
             history=History(None if seeds is None else each_seed, list(main.layers), "iterations" in recorded),
             angles="angles" in recorded and bool(main.layers),
-            checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            checkpoint=kept,
             checkpoint_seconds=60 * checkpoint_minutes,
             callbacks=callbacks,
         )

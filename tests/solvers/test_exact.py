@@ -151,7 +151,7 @@ def test_streamed_in_chunks_is_the_same(tmp_path, monkeypatch):
 
     network, x, t = bound()
     whole = nd.simulate(network, x, t, duration=5.0, save_at=23)
-    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 2000)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", 2000)
     streamed = nd.simulate(network, x, t, duration=5.0, save_at=23, store=tmp_path / "r.zarr")
     xr.testing.assert_allclose(streamed, whole, rtol=1e-12, atol=1e-13)  # other rows in a product, other rounding
     xr.testing.assert_identical(streamed.coords.to_dataset(), whole.coords.to_dataset())
