@@ -1,13 +1,11 @@
 """Trajectories: labels, files that give back exactly what was saved, and writing that leaves nothing half-done."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from torch import nn
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
