@@ -176,10 +176,8 @@ class Comparison:
             self.compare(name, value, its[name])
 
     def _parts(self, one: nn.Module, other: nn.Module) -> None:
-        for name in _HOOKS:
-            self.compare(name, [*getattr(one, name).values()], [*getattr(other, name).values()])
-        if one._backward_hooks or one._backward_pre_hooks:
-            self._refuse("it has a backward hook, which is not called where networks are stacked; remove it")
+        if any(getattr(each, name) for each in (one, other) for name in _HOOKS):
+            self._refuse("it has a hook, which would not be called for each where networks are stacked; remove it")
         self._tensors_by_name("parameter", one._parameters, other._parameters)
         self._tensors_by_name("buffer", one._buffers, other._buffers)
         self.equal("its parts", [*one._modules], [*other._modules])
@@ -227,7 +225,9 @@ def _aside(one: object, name: str) -> bool:
         # Hooks are kept under numbers that no two modules share.
         return name in _STATE or name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))
     known = isinstance(getattr(type(one), name, None), cached_property)
-    return known or name in (("layers", "_modes", "_output_shapes") if isinstance(one, Stage) else ("tensors",))
+    return known or name in (
+        ("layers", "origin", "_modes", "_output_shapes") if isinstance(one, Stage) else ("tensors",)
+    )
 
 
 def _class(one: object) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.points import ACTIVATIONS, computes
+from neurodyn.layers.points import ACTIVATIONS, computes, is_plain
 from neurodyn.layers.stacked import Stacked, by_member, member_of
 
 _WORST_ERROR = 0.01
@@ -127,6 +127,11 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
     for given in layers:
         layer = member_of(given)
         name = type(layer).__name__
+        if not is_plain(layer):
+            raise InvalidValueError(
+                f"stage {stage} has no inverse: a hook changes what its {name} computes, or a forward of its own; "
+                "remove it"
+            )
         if computes(layer, nn.Linear):
             outputs, inputs = layer.weight.shape  # type: ignore[misc]
             if outputs != inputs:
@@ -141,14 +146,10 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
             raise InvalidValueError(
                 f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}"
             )
-        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES):
+        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES) or not computes(layer, type(layer)):
             raise InvalidValueError(
                 f"stage {stage} has no inverse: {name} is not invertible; use square Linear layers with LeakyReLU, "
                 "Tanh, Sigmoid, Softplus or no activation"
-            )
-        if layer._forward_pre_hooks or layer._forward_hooks:
-            raise InvalidValueError(
-                f"stage {stage} has no inverse: a hook changes what its {name} computes; remove the hook"
             )
         if isinstance(given, Stacked) and "weight" not in given._parameters:
             raise InvalidValueError(

@@ -106,6 +106,7 @@ def stack_networks(networks: Sequence[Network], tensors: StackedTensors, *, infe
     for stages in zip(*(network.stages for network in networks), strict=True):
         for stage in stages:
             stage.check()
+            stage.origin.check()
         for name, attribute in vars(Stage).items():
             if isinstance(attribute, cached_property):
                 getattr(stages[0], name)  # read off the plain layers, before they are replaced
@@ -211,6 +212,9 @@ class _GradedTerm(Term):
     def __init__(self, term: Term, gains: Sequence[float]) -> None:
         self._term, self._gains = term, gains
         self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def renew(self) -> bool:
+        return self._term.renew()
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         if self._buffers is None:

@@ -13,7 +13,7 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.losses import Loss, per_sample
 from neurodyn.layers.stacked import Stacked, StackedTensors, member_of
-from neurodyn.layers.stages import ForwardPass, Source, sources
+from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
 from neurodyn.learning.backward import Lesson, learn
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
@@ -194,7 +194,8 @@ class NetworkLearner(Learner):
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         trained = set(self.parameters)
-        by_layer = {stage.name: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
+        names = distinct_names(self.network.forward)
+        by_layer = {names[stage]: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
         return {name: parameters for name, parameters in by_layer.items() if parameters}
 
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
