@@ -416,6 +416,11 @@ def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:
     for layer in layers:
         if not isinstance(layer, nn.Module):
             raise InvalidTypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
+        if type(layer).forward is nn.Module.forward and "forward" not in vars(layer):
+            raise InvalidTypeError(
+                f"a stage is made of layers that compute, and {type(layer).__name__} defines no forward(); give an "
+                "nn.Sequential of layers"
+            )
         flat.extend(flatten(layer) if isinstance(layer, nn.Sequential) and computes(layer, nn.Sequential) else [layer])
     return flat
 

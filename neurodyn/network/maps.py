@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import flag, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.inverses import check_invertible, needs_forward
 from neurodyn.layers.modules import FirstUnits
@@ -282,6 +283,8 @@ class Feedback(_OfStage):
         argument: int = 0,
     ) -> None:
         super().__init__(stage)
+        derivative = flag(f"derivative of Feedback of stage {self.stage.name}", derivative)
+        argument = whole(f"argument of Feedback of stage {self.stage.name}", argument, least=0)
         if point != "frozen" or weights is not None or not derivative:
             self._refuse_several()
         if argument not in range(self.stage.arguments):
@@ -291,6 +294,10 @@ class Feedback(_OfStage):
             )
         if point not in ("frozen", "live"):
             raise InvalidValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        if weights is not None and not isinstance(weights, FeedbackWeights):
+            raise InvalidTypeError(
+                f"Feedback of stage {self.stage.name}: weights are FeedbackWeights, not {type(weights).__name__}"
+            )
         if weights is not None and weights.stage is not self.stage:
             raise InvalidValueError(
                 f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
@@ -418,14 +425,20 @@ class Modulated(Map):
 
     Raises
     ------
-    ValueError
-        If the stage's last layers are no activations, so that its units have no derivative f'(h) of their own.
+    TypeError, ValueError
+        If `map`, `stage` or `power` is not as above, or the stage's last layers are no activations, so that its units
+        have no derivative f'(h) of their own.
     """
 
     stage: Stage
     frozen = True
 
     def __init__(self, map: Map, stage: Stage, power: int) -> None:
+        if not isinstance(map, Map) or not isinstance(stage, Stage):
+            raise InvalidTypeError(
+                f"Modulated takes a neurodyn Map and a Stage, not {type(map).__name__} and {type(stage).__name__}"
+            )
+        power = whole("power of Modulated", power, least=-(2**31))
         for place in range(stage.first_of_output, len(stage.layers)):
             layer = stage.layers[place]
             if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.drives import Drive, Input
@@ -21,6 +22,8 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
 
     Raises
     ------
+    TypeError
+        If they are neither a tensor nor a mapping.
     ValueError
         If a population that is clamped to inputs is missing, or another is named.
     """
@@ -34,6 +37,12 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
                 f"({', '.join(names) or 'none'}); "
                 + ("give a mapping {population: tensor}" if names else "give None as its inputs")
             )
+        if not isinstance(inputs, Tensor):
+            pairs = isinstance(inputs, (tuple, list, Dataset, DataLoader))
+            raise InvalidTypeError(
+                f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}"
+                + ("; pass the inputs and the targets of a batch one after the other" if pairs else "")
+            )
         inputs = {names[0]: inputs}
     unknown = [name for name in inputs if name not in names]
     missing = [name for name in names if name not in inputs]
@@ -46,6 +55,21 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
             f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
         )
     return dict(inputs)
+
+
+def check_network(network: Network) -> None:
+    """Refuse what is no declaration.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(network, Network):
+        raise InvalidTypeError(
+            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "
+            "such as nd.models.activation_relaxation.network(module)"
+        )
 
 
 def check_targets(network: Network, targets: Tensor | None) -> None:
@@ -69,6 +93,30 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
 def of_integers(drive: Drive | None) -> bool:
     """Tell whether a drive takes integers, such as the indices of an embedding."""
     return isinstance(drive, Input) and drive.integer
+
+
+def check_drive(population: str, drive: Drive, value: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse a drive's value that is no tensor of the run's dtype and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is so.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidTypeError(f"population {population}: {drive} must be a tensor, not {type(value).__name__}")
+    if value.dtype != dtype:
+        raise InvalidTypeError(
+            f"population {population}: {drive} is {value.dtype}, and the run {dtype}; bring it to that with .to()"
+        )
+    if value.device != device:
+        raise InvalidValueError(
+            f"population {population}: {drive} is on {value.device}, and the run on {device}; bring it there with .to()"
+        )
+    if value.ndim < 2:
+        raise InvalidValueError(
+            f"population {population}: {drive} must have the shape (sample, units…), not {tuple(value.shape)}"
+        )
 
 
 def check_integers(population: str, tensor: Tensor, device: torch.device) -> None:

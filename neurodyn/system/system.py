@@ -12,7 +12,7 @@ from torch import Tensor
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.kernels import pieces
 from neurodyn.layers.stages import ForwardPass
-from neurodyn.network.drives import Data, Drive
+from neurodyn.network.drives import Data, Drive, Noisy
 from neurodyn.network.maps import Identity, OperatingPoints, Term
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
@@ -20,8 +20,10 @@ from neurodyn.structure.cache import schedule_of, start_of, structure_of
 from neurodyn.structure.causality import Schedule
 from neurodyn.system.bound import (
     Inputs,
+    check_drive,
     check_finite,
     check_integers,
+    check_network,
     check_targets,
     common_kind,
     count_samples,
@@ -150,10 +152,7 @@ class System:
         *,
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if not isinstance(network, Network):
-            raise InvalidTypeError(
-                f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it"
-            )
+        check_network(network)
         if initial is not None and not isinstance(initial, Mapping):
             raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
         self.network = network
@@ -178,6 +177,12 @@ class System:
         self.samples = count_samples(network, by_name, targets, self._initial)
         for name, tensor in by_name.items():
             self._block(network[name], tensor, "input")  # before a stage meets a shape that is not for it
+        for name in by_name:
+            clamp = network[name].clamp
+            if isinstance(clamp, Noisy):  # one draw, for the population and for the forward pass that starts from it
+                noisy = clamp.value(name, Data(by_name, targets, None, network.loss))
+                assert noisy is not None, "an input is never absent"
+                by_name[name] = noisy
         forward = None
         if network.forward:
             forward = ForwardPass(network.forward, by_name[network.inputs[0]].detach())
@@ -364,16 +369,25 @@ class System:
         clamped: dict[str, Tensor] = {}
         for population in self.network.populations:
             if population.clamp is not None:
-                value = population.clamp.value(population.name, self.data)
+                value = self._value(population, population.clamp)
                 if value is not None:
                     clamped[population.name] = self._block(population, value, population.clamp)
         return clamped
+
+    def _value(self, population: Population, drive: Drive) -> Tensor | None:
+        name = population.name
+        if isinstance(drive, Noisy) and drive is population.clamp and name in self.data.inputs:
+            return self.data.inputs[name]
+        value = drive.value(name, self.data)
+        if value is not None and not of_integers(drive):
+            check_drive(name, drive, value, self.dtype, self.device)
+        return value
 
     def _start(self, population: Population) -> Tensor:
         if population.name in self._initial:
             return self._block(population, self._initial[population.name], "initial value")
         if isinstance(population.initial, Drive):
-            value = population.initial.value(population.name, self.data)
+            value = self._value(population, population.initial)
             if value is None:
                 raise InvalidValueError(
                     f"population {population.name}: it starts from {population.initial}, which is not given"
