@@ -14,11 +14,11 @@ from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stages import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
-from neurodyn.simulation.inference import infer
+from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, check_network
 from neurodyn.system.system import State, System
 
 
@@ -103,6 +103,7 @@ def learn(
         How many networks of equally many samples are stacked in this one: gradients are averaged over the samples of a
         member.
     """
+    check_network(network)
     if not network.plasticity:
         raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
@@ -113,6 +114,8 @@ def learn(
         raise InvalidValueError(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
         )
+    if duration is not None and solver is None:
+        refuse_to_set_aside(network, "a relaxation for a duration without solver=")
     system = System(network, inputs, targets)
     learns = {id(rule): rule.learns for rule in network.plasticity}
 
@@ -133,7 +136,7 @@ def learn(
             _add(learns[id(rule)], rule.weights.gradient(gradients).values())
 
     if duration is None and network.inference is not None:
-        infer(system, network.inference, act)
+        run_inference(system, network.inference, act)
         iterations: int | None = network.inference.steps
     else:
         state, iterations = _relax(system, duration, solver)
