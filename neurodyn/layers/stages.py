@@ -151,7 +151,7 @@ class Stage:
         input_shape = tuple(input_shape)
         if input_shape not in self._output_shapes:
             like = next(iter(self.parameters), torch.empty(0)).detach()
-            value = self.checked_at(like.new_zeros((2, *input_shape))).value
+            value = StagePoint(self).checked_at(like.new_zeros((2, *input_shape)))
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]
 
@@ -187,30 +187,6 @@ class Stage:
         """Return the stage at the operating point `x`, shape (sample, …): one tensor for each value that it reads."""
         point = StagePoint(self)
         point.move_to(*x)
-        return point
-
-    def checked_at(self, *x: Tensor) -> StagePoint:
-        """Return the stage at the operating point `x`, its value worked out.
-
-        Raises
-        ------
-        ValueError
-            If the layers do not accept `x`, or do not return one value a sample.
-        """
-        point = self.at(*x)
-        try:
-            value = point.value
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            shapes = " and ".join(" × ".join(map(str, each.shape[1:])) for each in x)
-            raise InvalidValueError(
-                f"stage {self.name} ({self.label}) does not take an input of {shapes} a sample: {error}"
-            ) from error
-        if value.ndim < 2 or value.shape[0] != x[0].shape[0]:
-            shapes = " and ".join(str(tuple(each.shape)) for each in x)
-            raise InvalidValueError(
-                f"stage {self.name} ({self.label}) makes {tuple(value.shape)} of the shape {shapes}; the first axis "
-                "must stay the sample"
-            )
         return point
 
     def inverted(self) -> StageInverse:
@@ -261,6 +237,31 @@ class StagePoint:
     def value(self) -> Tensor:
         """g(x), shape (sample, …)."""
         return self._advance(len(self._layers))
+
+    def checked_at(self, *x: Tensor) -> Tensor:
+        """Make `x` the operating point, and return g(x).
+
+        Raises
+        ------
+        ValueError
+            If the layers do not accept `x`, or do not return one value a sample.
+        """
+        self.move_to(*x)
+        stage = self.stage
+        try:
+            value = self.value
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            shapes = " and ".join(" × ".join(map(str, each.shape[1:])) for each in x)
+            raise InvalidValueError(
+                f"stage {stage.name} ({stage.label}) does not take an input of {shapes} a sample: {error}"
+            ) from error
+        if value.ndim < 2 or value.shape[0] != x[0].shape[0]:
+            shapes = " and ".join(str(tuple(each.shape)) for each in x)
+            raise InvalidValueError(
+                f"stage {stage.name} ({stage.label}) makes {tuple(value.shape)} of the shape {shapes}; the first axis "
+                "must stay the sample"
+            )
+        return value
 
     @property
     def values(self) -> Sequence[Tensor]:
@@ -387,16 +388,31 @@ class ForwardPass:
     stages
         The stages from the input to the output, in the order of their evaluation.
     inputs
-        s, shape (sample, …).
+        s, shape (sample, …); where it is None, `move_to` has to bring one.
     """
 
-    def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
-        self.points: dict[Stage, StagePoint] = {}
+    output: Tensor
+    """x̄_L, shape (sample, …)."""
+
+    def __init__(self, stages: Sequence[Stage], inputs: Tensor | None = None) -> None:
+        self._reads = sources(stages)
+        self.points = {stage: StagePoint(stage) for stage in stages}
+        if inputs is not None:
+            self.move_to(inputs)
+
+    def move_to(self, inputs: Tensor) -> None:
+        """Run the pass from other inputs, in the same operating points."""
         self.output = _plain(inputs)
         values: dict[Source, Tensor] = {"input": self.output}
-        for stage, read in sources(stages).items():
-            self.points[stage] = stage.checked_at(*(values[source] for source in read))
-            values[stage] = self.output = _plain(self.points[stage].value)
+        for stage, read in self._reads.items():
+            value = self.points[stage].checked_at(*(values[source] for source in read))
+            values[stage] = self.output = _plain(value)
+
+    def forget(self) -> None:
+        """Let go of the inputs, and of what was made of them."""
+        del self.output
+        for point in self.points.values():
+            point.move_to()
 
 
 def _plain(x: Tensor) -> Tensor:

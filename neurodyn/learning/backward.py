@@ -19,7 +19,7 @@ from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.bound import Inputs, check_network
-from neurodyn.system.system import State, System
+from neurodyn.system.system import State, System, bound
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,12 @@ def learn(
         )
     if duration is not None and solver is None:
         refuse_to_set_aside(network, "a relaxation for a duration without solver=")
-    system = System(network, inputs, targets)
+    with bound(network, inputs, targets) as system:
+        return _learn(system, duration, solver, members)
+
+
+def _learn(system: System, duration: float | None, solver: Solver | None, members: int) -> Lesson:
+    network = system.network
     learns = {id(rule): rule.learns for rule in network.plasticity}
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
@@ -150,7 +155,8 @@ def learn(
             own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
             weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
             _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
-    return Lesson(None if system.data.forward is None else system.data.forward.output, iterations)
+    forward = system.data.forward
+    return Lesson(None if forward is None else forward.output.clone(), iterations)  # another batch overwrites it
 
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:

@@ -163,8 +163,9 @@ def _run(
                 del waiting[i]
         if not waiting and whole is None:
             break
-        several = len(step.advance) > 1
-        velocities = [system.velocity(name, state, step.silent, own=several) for name in step.advance]
+        velocities = [torch.empty_like(state.activity[name]) for name in step.advance]
+        for name, velocity in zip(step.advance, velocities, strict=True):
+            system.evaluate(name, state, velocity, step.silent)
         for name, velocity in zip(step.advance, velocities, strict=True):
             state.activity[name].add_(velocity, alpha=inference.step)
         system.points.expire(step.advance)

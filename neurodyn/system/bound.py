@@ -4,17 +4,125 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.drives import Drive, Input
+from neurodyn.network.drives import Data, Drive, Input, Noisy
 from neurodyn.network.network import Network
+from neurodyn.network.parts import Population
 
 Inputs = Tensor | Mapping[str, Tensor] | None
 """The tensor for the one population clamped to `Input()`, one a population by name, or None where there is none."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a network is to be bound to, checked at the door.
+
+    Parameters
+    ----------
+    inputs
+        By population, shape (sample, …), with their noise where they are clamped to noisy ones.
+    targets
+        Shape (sample, …), or None.
+    initial
+        Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample.
+    dtype, device
+        Those of weights and data.
+    samples
+        How many.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor | None
+    initial: dict[str, Tensor]
+    dtype: torch.dtype
+    device: torch.device
+    samples: int
+
+    @property
+    def shapes(self) -> tuple[object, ...]:
+        """All of it but the numbers."""
+        tensors = [*self.inputs.values(), *self.initial.values()]
+        if self.targets is not None:
+            tensors.append(self.targets)
+        return (
+            *(self.dtype, self.device, self.samples, *self.inputs, "initial", *self.initial),
+            *((tensor.shape, tensor.dtype) for tensor in tensors),
+        )
+
+
+def checked(
+    network: Network, inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor] | None = None
+) -> Given:
+    """Check what a network is to be bound to.
+
+    Parameters
+    ----------
+    network, inputs, targets, initial
+        As for `System`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `System`.
+    """
+    check_network(network)
+    if initial is not None and not isinstance(initial, Mapping):
+        raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
+    for stage in network.stages:
+        stage.check()
+    starts = dict(initial or {})
+    by_name = inputs_by_name(network, inputs)
+    indices = {name for name in by_name if of_integers(network[name].clamp)}
+    tensors = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
+    if targets is not None:
+        tensors["targets"] = targets
+    for name, tensor in starts.items():
+        if network[name].tau == 0:
+            raise InvalidValueError(
+                f"initial value of population {name}: it is instantaneous, and equals its input; leave it out"
+            )
+        tensors[f"initial value of population {name}"] = tensor
+    check_targets(network, targets)
+    dtype, device = common_kind(network, tensors)
+    for name in indices:
+        check_integers(name, by_name[name], device)
+    samples = count_samples(network, by_name, targets, starts)
+    for name, tensor in by_name.items():
+        check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
+    by_name = {name: tensor.detach() for name, tensor in by_name.items()}
+    for name in by_name:
+        clamp = network[name].clamp
+        if isinstance(clamp, Noisy):  # one draw, for the population and for the forward pass that starts from it
+            noisy = clamp.value(name, Data(by_name, targets, None, network.loss))
+            assert noisy is not None, "an input is never absent"
+            by_name[name] = noisy
+    return Given(by_name, targets, starts, dtype, device, samples)
+
+
+def check_block(population: Population, value: Tensor, what: str | Drive, samples: int) -> None:
+    """Refuse a value of other shape than (sample, units…) of its population.
+
+    Raises
+    ------
+    ValueError
+        If it has one; the message names the value as `what`.
+    """
+    shape = population.shape
+    if shape is not None and tuple(value.shape[1:]) != shape:
+        raise InvalidValueError(
+            f"population {population.name}: {what} has the shape {tuple(value.shape)}, and the population "
+            f"{(samples, *shape)}: (sample, units…)"
+        )
+    if value.shape[0] != samples:
+        raise InvalidValueError(
+            f"population {population.name}: {what} has {len(value)} samples, and the run has {samples}"
+        )
 
 
 def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
@@ -95,8 +203,8 @@ def of_integers(drive: Drive | None) -> bool:
     return isinstance(drive, Input) and drive.integer
 
 
-def check_drive(population: str, drive: Drive, value: Tensor, dtype: torch.dtype, device: torch.device) -> None:
-    """Refuse a drive's value that is no tensor of the run's dtype and device.
+def check_drive(population: str, drive: Drive, value: Tensor, given: Given) -> None:
+    """Refuse a drive's value that is no tensor of samples in the run's dtype and on its device.
 
     Raises
     ------
@@ -105,13 +213,14 @@ def check_drive(population: str, drive: Drive, value: Tensor, dtype: torch.dtype
     """
     if not isinstance(value, Tensor):
         raise InvalidTypeError(f"population {population}: {drive} must be a tensor, not {type(value).__name__}")
-    if value.dtype != dtype:
+    if value.dtype != given.dtype:
         raise InvalidTypeError(
-            f"population {population}: {drive} is {value.dtype}, and the run {dtype}; bring it to that with .to()"
+            f"population {population}: {drive} is {value.dtype}, and the run {given.dtype}; bring it to that with .to()"
         )
-    if value.device != device:
+    if value.device != given.device:
         raise InvalidValueError(
-            f"population {population}: {drive} is on {value.device}, and the run on {device}; bring it there with .to()"
+            f"population {population}: {drive} is on {value.device}, and the run on {given.device}; bring it there by "
+            ".to()"
         )
     if value.ndim < 2:
         raise InvalidValueError(
