@@ -352,12 +352,12 @@ class Feedback(_OfStage):
         if self.stage.arguments > 1:
             return f"(∂{self.stage.symbol}/∂{target})ᵀ {source}"
         at = "x̄" if self.frozen else target
-        matrix = f"W{self.stage.name}ᵀ" if self.weights is None else f"ψ{self.stage.name}"
+        matrix = f"W{self.stage.mark}ᵀ" if self.weights is None else f"ψ{self.stage.mark}"
         if not self.derivative:
             return f"{matrix} {source}"
         if self.weights is not None:
             return f"{matrix} (f'({at}) ⊙ {source})"
-        return f"J{self.stage.name}({at})ᵀ {source}"
+        return f"J{self.stage.mark}({at})ᵀ {source}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _FeedbackTerm(self, points, source, target)
@@ -506,7 +506,7 @@ class Modulated(Map):
 
     def describe(self, source: str, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"f'(h{self.stage.name}){power} ⊙ {self.map.describe(source, target)}"
+        return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)

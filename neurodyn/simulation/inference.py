@@ -16,7 +16,8 @@ from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
-from neurodyn.simulation.trajectory import dataset, recorded_names, to_numpy, unit_coordinates, versions
+from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.bound import Inputs, check_network
@@ -224,6 +225,11 @@ class _Whole:
 
     def __init__(self, system: System, inference: Inference, names: list[str]) -> None:
         self._system, self._inference = system, inference
+        refuse_too_large(
+            f"the inference of {inference.steps + 1:,} steps",
+            (inference.steps + 1) * row_bytes(system, names),
+            "record= fewer populations, or take fewer samples",
+        )
         count, rules = inference.steps + 1, system.network.plasticity
         self._values = {name: self._empty(name, count) for name in names if name not in system.clamped}
         self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}

@@ -76,6 +76,8 @@ def checked(
         raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
     for stage in network.stages:
         stage.check()
+    for origin in network.origins:
+        origin.check()
     starts = dict(initial or {})
     by_name = inputs_by_name(network, inputs)
     indices = {name for name in by_name if of_integers(network[name].clamp)}
@@ -90,6 +92,7 @@ def checked(
         tensors[f"initial value of population {name}"] = tensor
     check_targets(network, targets)
     dtype, device = common_kind(network, tensors)
+    check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
     samples = count_samples(network, by_name, targets, starts)
@@ -271,6 +274,27 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
         names = [*stages, *(f"the feedback weights of stage {name}" for name, _ in feedback), *given]
         _refuse_mixed_or_bad(network.name, list(zip(names, tensors, strict=True)))
     return dtype, device
+
+
+def check_modes(device: torch.device) -> None:
+    """Refuse modes of PyTorch under which a network would compute something else than it declares.
+
+    Raises
+    ------
+    ValueError
+        If one is on.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise InvalidValueError(
+            "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
+            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another dtype "
+            "with .to()"
+        )
+    if torch.is_inference_mode_enabled():
+        raise InvalidValueError(
+            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), or "
+            "nothing: no graph is kept here"
+        )
 
 
 def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> None:
