@@ -504,6 +504,11 @@ def take_apart(layers: Iterable[nn.Module]) -> tuple[list[nn.Module], list[nn.Mo
     for layer in layers:
         if not isinstance(layer, nn.Module):
             raise InvalidTypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
+        if type(layer).forward is nn.Module.forward and "forward" not in vars(layer):
+            raise InvalidTypeError(
+                f"a stage is made of layers that compute, and {type(layer).__name__} defines no forward(); give an "
+                "nn.Sequential of layers"
+            )
         compiled = getattr(layer, "_orig_mod", None)
         if compiled is not None:
             raise InvalidValueError(

@@ -16,11 +16,11 @@ from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
-from neurodyn.simulation.inference import infer
+from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, check_network
 from neurodyn.system.system import State, System, bound
 
 
@@ -102,6 +102,7 @@ def learn(
     network, inputs, targets, duration, solver
         As for `backward`.
     """
+    check_network(network)
     if not network.plasticity:
         raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
@@ -112,6 +113,8 @@ def learn(
         raise InvalidValueError(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
         )
+    if duration is not None and solver is None:
+        refuse_to_set_aside(network, "a relaxation for a duration without solver=")
     with bound(network, inputs, targets) as system:
         return _learn(system, duration, solver)
 
@@ -142,7 +145,7 @@ def _learn(system: System, duration: float | None, solver: Solver | None) -> Les
 
     with _through_hooks(parameter for parameters in learns.values() for parameter in parameters):
         if duration is None and network.inference is not None:
-            infer(system, network.inference, act)
+            run_inference(system, network.inference, act)
             iterations: int | None = network.inference.steps
         else:
             state, iterations = _relax(system, duration, solver)

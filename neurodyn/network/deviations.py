@@ -41,8 +41,7 @@ class ForwardDeviation(OfStage):
     def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         super().__init__(stage)
         check_invertible(self.stage.layers, self.stage.name)
-        _check("scale of ForwardDeviation", scale)
-        self._set(scale=scale)
+        self._set(scale=_checked("scale of ForwardDeviation", scale))
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         return self.stage.output_shape(source)
@@ -89,8 +88,7 @@ class InverseDeviation(Inverse):
 
     def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         super().__init__(stage)
-        _check("scale of InverseDeviation", scale)
-        self._set(scale=scale, frozen=True)
+        self._set(scale=_checked("scale of InverseDeviation", scale), frozen=True)
 
     def describe(self, source: str, target: str) -> str:
         g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.mark}"
@@ -109,9 +107,8 @@ class _InverseDeviationTerm(Term):
         out.add_(self._inverse.difference(activity[self._source], self._scale, self._at), alpha=gain)
 
 
-def _check(what: str, scale: float | tuple[float, ...]) -> None:
-    for each in scale if isinstance(scale, tuple) else (scale,):
-        positive(what, each)
+def _checked(what: str, scale: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    return tuple(positive(what, each) for each in scale) if isinstance(scale, tuple) else positive(what, scale)
 
 
 def _of_samples(scale: float | tuple[float, ...], like: Tensor) -> Scale:

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import flag, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.inverses import check_invertible, needs_forward
 from neurodyn.layers.modules import FirstUnits
@@ -313,6 +314,8 @@ class Feedback(OfStage):
         argument: int = 0,
     ) -> None:
         super().__init__(stage)
+        derivative = flag(f"derivative of Feedback of stage {self.stage.name}", derivative)
+        argument = whole(f"argument of Feedback of stage {self.stage.name}", argument, least=0)
         if point != "frozen" or weights is not None or not derivative:
             self._refuse_several()
         if argument not in range(self.stage.arguments):
@@ -322,6 +325,10 @@ class Feedback(OfStage):
             )
         if point not in ("frozen", "live"):
             raise InvalidValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        if weights is not None and not isinstance(weights, FeedbackWeights):
+            raise InvalidTypeError(
+                f"Feedback of stage {self.stage.name}: weights are FeedbackWeights, not {type(weights).__name__}"
+            )
         if weights is not None and weights.stage is not self.stage:
             raise InvalidValueError(
                 f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
@@ -492,8 +499,9 @@ class Modulated(Wrapping):
 
     Raises
     ------
-    ValueError
-        If the stage's last layers are no activations, so that its units have no derivative f'(h) of their own.
+    TypeError, ValueError
+        If `map`, `stage` or `power` is not as above, or the stage's last layers are no activations, so that its units
+        have no derivative f'(h) of their own.
     """
 
     stage: Stage = field()
@@ -501,8 +509,13 @@ class Modulated(Wrapping):
     frozen = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         stage = self.stage
+        if not isinstance(self.map, Map) or not isinstance(stage, Stage):
+            raise InvalidTypeError(
+                f"Modulated takes a neurodyn Map and a Stage, not {type(self.map).__name__} and {type(stage).__name__}"
+            )
+        super().__post_init__()
+        vars(self).update(power=whole("power of Modulated", self.power, least=-(2**31)))
         for place in range(stage.first_of_output, len(stage.layers)):
             layer = stage.layers[place]
             if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.drives import Drive, Input
+from neurodyn.network.drives import Data, Drive, Input, Noisy
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Population
 
@@ -25,7 +26,7 @@ class Given:
     Parameters
     ----------
     inputs
-        By population, shape (sample, …).
+        By population, shape (sample, …), with their noise where they are clamped to noisy ones.
     targets
         Shape (sample, …), or None.
     initial
@@ -70,10 +71,7 @@ def checked(
     TypeError, ValueError
         As for `System`.
     """
-    if not isinstance(network, Network):
-        raise InvalidTypeError(
-            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it"
-        )
+    check_network(network)
     if initial is not None and not isinstance(initial, Mapping):
         raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
     for stage in network.stages:
@@ -101,6 +99,12 @@ def checked(
     for name, tensor in by_name.items():
         check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
     by_name = {name: tensor.detach() for name, tensor in by_name.items()}
+    for name in by_name:
+        clamp = network[name].clamp
+        if isinstance(clamp, Noisy):  # one draw, for the population and for the forward pass that starts from it
+            noisy = clamp.value(name, Data(by_name, targets, None, network.loss))
+            assert noisy is not None, "an input is never absent"
+            by_name[name] = noisy
     return Given(by_name, targets, starts, dtype, device, samples)
 
 
@@ -129,6 +133,8 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
 
     Raises
     ------
+    TypeError
+        If they are neither a tensor nor a mapping.
     ValueError
         If a population that is clamped to inputs is missing, or another is named.
     """
@@ -142,6 +148,12 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
                 f"({', '.join(names) or 'none'}); "
                 + ("give a mapping {population: tensor}" if names else "give None as its inputs")
             )
+        if not isinstance(inputs, Tensor):
+            pairs = isinstance(inputs, (tuple, list, Dataset, DataLoader))
+            raise InvalidTypeError(
+                f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}"
+                + ("; pass the inputs and the targets of a batch one after the other" if pairs else "")
+            )
         inputs = {names[0]: inputs}
     unknown = [name for name in inputs if name not in names]
     missing = [name for name in names if name not in inputs]
@@ -154,6 +166,21 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
             f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
         )
     return dict(inputs)
+
+
+def check_network(network: Network) -> None:
+    """Refuse what is no declaration.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(network, Network):
+        raise InvalidTypeError(
+            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "
+            "such as nd.models.activation_relaxation.network(module)"
+        )
 
 
 def check_targets(network: Network, targets: Tensor | None) -> None:
@@ -177,6 +204,31 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
 def of_integers(drive: Drive | None) -> bool:
     """Tell whether a drive takes integers, such as the indices of an embedding."""
     return isinstance(drive, Input) and drive.integer
+
+
+def check_drive(population: str, drive: Drive, value: Tensor, given: Given) -> None:
+    """Refuse a drive's value that is no tensor of samples in the run's dtype and on its device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is so.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidTypeError(f"population {population}: {drive} must be a tensor, not {type(value).__name__}")
+    if value.dtype != given.dtype:
+        raise InvalidTypeError(
+            f"population {population}: {drive} is {value.dtype}, and the run {given.dtype}; bring it to that with .to()"
+        )
+    if value.device != given.device:
+        raise InvalidValueError(
+            f"population {population}: {drive} is on {value.device}, and the run on {given.device}; bring it there by "
+            ".to()"
+        )
+    if value.ndim < 2:
+        raise InvalidValueError(
+            f"population {population}: {drive} must have the shape (sample, units…), not {tuple(value.shape)}"
+        )
 
 
 def check_integers(population: str, tensor: Tensor, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from neurodyn.errors import (
+    DivergedError,
     DivergenceError,
     ExistingFileError,
     InvalidValueError,
@@ -32,24 +33,6 @@ from neurodyn.train.parallel import Processes
 Callback = Callable[[xr.Dataset], object]
 
 _TEST_BATCH = 1000
-
-
-class DivergedError(ArithmeticError):
-    """A training run became non-finite.
-
-    Parameters
-    ----------
-    message
-        What happened, where, and where the last good state is.
-    epoch, batch
-        Where, counted from 1.
-    history
-        The history of the epochs before.
-    """
-
-    def __init__(self, message: str, epoch: int, batch: int, history: xr.Dataset) -> None:
-        super().__init__(message)
-        self.epoch, self.batch, self.history = epoch, batch, history
 
 
 class Run:
@@ -224,7 +207,9 @@ class Run:
         try:
             return self.learner.learn(inputs, targets)
         except ValueError as error:
-            if isinstance(error, DivergenceError) or not self.learner.finite():
+            if isinstance(error, DivergenceError):
+                raise self._diverged(str(error), error.time, error.population) from error
+            if not self.learner.finite():
                 raise self._diverged(str(error)) from error
             output = self.learner.output(inputs)
             if output is not None and not bool(torch.isfinite(output).all()):
@@ -318,14 +303,16 @@ class Run:
                     f"{self.batch + 1}); all must be finite"
                 )
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, what: str, time: float | None = None, population: str | None = None) -> DivergedError:
         kept = ""
         if self.checkpoint is not None:
             kept = "; no checkpoint was written before"
             if self.checkpoint.exists():
                 kept = f"; the last good state is in {self.checkpoint.folder}"
         message = f"training diverged in epoch {self.epoch}, batch {self.batch + 1} of {self.batches}: {what}{kept}"
-        return DivergedError(f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset())
+        return DivergedError(
+            f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset(), time, population
+        )
 
     def _dataset(self) -> xr.Dataset:
         attributes: dict[str, str | int | float] = {

@@ -454,7 +454,6 @@ class Pair(nn.Module):
         ([nn.Bilinear(3, 3, 2)], (3,), r"stage 1 \(Bilinear\) does not take an input of 3 a sample"),
         ([Pair()], (3,), r"stage 1 \(Pair\) .*Pair returns a tuple, not one tensor"),
         ([nn.Flatten(0)], (3,), r"stage 1 \(Flatten\) makes \(6,\) of the shape \(2, 3\); the first axis must stay"),
-        ([nn.ModuleList([nn.Tanh()])], (3,), r"stage 1 \(ModuleList\) does not take"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused(layers, shape: tuple[int, ...], message: str) -> None:
@@ -478,3 +477,10 @@ def test_the_gpu_agrees_with_the_cpu(layers, shape: tuple[int, ...]) -> None:
         v = tensor(*point.value.shape, seed=2).to(device)
         answers.append([t.cpu() for t in (point.value, point.feedback(v), *point.gradient(v))])
     torch.testing.assert_close(*answers, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("module", [nn.Module(), nn.ModuleList([nn.Linear(3, 2)]), nn.ParameterList()], ids=str)
+def test_a_module_that_computes_nothing_is_refused(module: nn.Module) -> None:
+    for take in (nd.cut, nd.Stage, nd.Forward):
+        with pytest.raises(TypeError, match=rf"{type(module).__name__} defines no forward\(\)"):
+            take(module)

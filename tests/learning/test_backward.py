@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
+from torch.utils.data import TensorDataset
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
@@ -287,6 +288,15 @@ def test_bad_arguments_are_named(settings, kind: type[Exception], message: str) 
     with pytest.raises(kind, match=message):
         nd.backward(ar.network(example.module), example.inputs, example.targets, **settings)
     assert all(p.grad is None for p in example.module.parameters())
+
+
+def test_what_is_no_network_or_no_batch_is_named() -> None:
+    example, data = mlp(), nd.data.digits()[0]
+    with pytest.raises(TypeError, match="network must be a Network, not Sequential; a module needs one"):
+        nd.backward(example.module, example.inputs, example.targets)  # type: ignore[arg-type]
+    for batch in (data, TensorDataset(example.inputs, example.targets), (example.inputs, example.targets)):
+        with pytest.raises(TypeError, match=r"inputs of population s must be a torch tensor, not .*; pass the"):
+            nd.backward(ar.network(example.module), batch)  # type: ignore[arg-type]
 
 
 def test_a_network_without_plasticity_cannot_learn() -> None:

@@ -1,6 +1,7 @@
 """Training runs against loops by hand."""
 
 import copy
+import pickle
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -368,8 +369,23 @@ def test_a_diverging_run_stops_and_says_where(rule: str) -> None:
 
 def test_a_relaxation_that_diverges_stops_the_run() -> None:
     network = pc.network(mlp(), steps=2000, step=50.0)
-    with pytest.raises(nd.train.DivergedError, match=r"epoch 1, batch 1 of 3: population .* became non-finite"):
+    with pytest.raises(
+        nd.train.DivergedError, match=r"epoch 1, batch 1 of 3: population .* became non-finite"
+    ) as caught:
         fit(network)
+    assert caught.value.population in [p.name for p in network.populations]
+    assert caught.value.time == 2000 * 50.0
+
+
+def test_a_diverged_run_is_a_divergence_that_processes_can_hand_on() -> None:
+    history = xr.Dataset({"train_loss": ("epoch", [1.0, 2.0])})
+    for family in (nd.DivergenceError, nd.NeurodynError, ArithmeticError, ValueError):
+        assert issubclass(nd.train.DivergedError, family)
+    error = nd.train.DivergedError("training diverged", 3, 2, history)
+    assert (error.time, error.population) == (None, None)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.epoch, copied.batch) == ("training diverged", 3, 2)
+    xr.testing.assert_identical(copied.history, history)
 
 
 @pytest.mark.parametrize("rule", ["backprop", "AR"])
