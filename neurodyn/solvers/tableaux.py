@@ -64,7 +64,7 @@ class Tableau:
                 raise InvalidTypeError(f"{what}{name} is a tuple of numbers, not {row!r}")
         if not self.b or [len(row) for row in self.a] != list(range(len(self.b))):
             raise InvalidValueError(
-                f"{what}for {len(self.b)} weights b, row i of a holds i numbers, i from 0 to {len(self.b) - 1}; the rows "
+                f"{what}row i of a holds i numbers, i from 0 to {len(self.b) - 1}, for as many weights b; the rows "
                 f"have {', '.join(str(len(row)) for row in self.a)}"
             )
         for order, residuals in enumerate(self._residuals(), start=1):
@@ -92,7 +92,7 @@ class Tableau:
 
     @cached_property
     def real_stability(self) -> float:
-        """The largest h|λ| that is stable for λ on the negative real axis: |R(hλ)| ≤ 1, R(z) = 1 + Σ_k z^k bᵀA^{k−1}1."""
+        """The largest stable h|λ| for λ on the negative real axis: |R(hλ)| ≤ 1, R(z) = 1 + Σ_k z^k bᵀA^{k−1}1."""
         power, coefficients = np.ones(len(self.b)), [1.0]
         for _ in self.b:
             coefficients.append(float(np.dot(self.b, power)))
