@@ -276,7 +276,9 @@ class Run:
         self.epoch, self.batch = self.epoch + 1, 0
         if self.callbacks:
             history = self._dataset()
-            (self.stopped,) = self._any(any([bool(callback(history)) for callback in self.callbacks]))
+            with self.learner.lent():
+                stops = [bool(callback(history)) for callback in self.callbacks]
+            (self.stopped,) = self._any(any(stops))
 
     def _any(self, *flags: bool) -> list[bool]:
         """Tell which of some flags are set in any process."""

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,15 @@ def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path:
     assert_same_run(*(nd.load(tmp_path / f"{name}.nc") for name in ("killed", "whole")))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, which a shell has what it starts in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("batch", [2, 3, 5, BATCHES * EPOCHS])
 def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int, tmp_path: Path) -> None:
     def interrupt() -> None:
@@ -202,6 +212,7 @@ def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int,
     assert equal(network, whole)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -213,6 +224,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert data.drawn == 2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_without_a_checkpoint_an_interrupt_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         fit(mlp(), None, Fragile(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
@@ -334,6 +346,7 @@ def test_a_foreign_file_is_refused_and_left_alone(content: bytes, tmp_path: Path
 def test_a_failed_write_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = Checkpoint(tmp_path)
     checkpoint.save({"number": 1, "tensor": torch.arange(3)})
+    before = contents(tmp_path)
 
     def full(number: int) -> None:
         raise OSError("no space left on device")
@@ -342,7 +355,7 @@ def test_a_failed_write_leaves_the_one_before(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="no space"):
         checkpoint.save({"number": 2})
     monkeypatch.undo()
-    assert checkpoint.load()["number"] == 1
+    assert contents(tmp_path) == before
     checkpoint.save({"number": 3})
     assert list(contents(tmp_path)) == ["checkpoint.pt"]
 
