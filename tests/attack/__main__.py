@@ -1,0 +1,55 @@
+"""Attack the library with wrong calls, random networks, kills and damaged files, and count how it stands.
+
+Fails where a result is wrong in silence, an error is an internal one, a valid call is refused, or something hangs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from tests.attack import calls
+from tests.attack.cases import Case, failures, run, table
+
+Part = Literal["calls", "networks", "kills", "damage"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to attack."""
+
+    seed: int = 0
+    """Another seed attacks with other cases."""
+    parts: tuple[Part, ...] = ("calls", "networks", "kills", "damage")
+    """Which parts."""
+    wrong_calls: int = 2500
+    """How many wrong calls."""
+    processes: int = 2
+    """How many cases run at once."""
+
+
+def cases(options: Options) -> Iterator[Case]:
+    """Yield the cases of all parts."""
+    if "calls" in options.parts:
+        yield from calls.cases(options.seed, options.wrong_calls)
+
+
+def main(options: Options) -> int:
+    """Run the cases, print how many ended how and each that failed, and return how many failed."""
+    start = time.perf_counter()
+    outcomes = run(list(cases(options)), options.processes)
+    failed = list(failures(outcomes))
+    for outcome in failed:
+        print(f"{outcome.ending.value}: {outcome.message}\n    {outcome.case.reproducer}")
+    print(table(outcomes))
+    print(f"{len(failed)} failed, with seed {options.seed}, in {time.perf_counter() - start:.0f} s")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__)) > 0)
