@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from tests.attack import calls
+from tests.attack import calls, damage, kills, networks
 from tests.attack.cases import Case, failures, run, table
 
 Part = Literal["calls", "networks", "kills", "damage"]
@@ -29,6 +29,12 @@ class Options:
     """Which parts."""
     wrong_calls: int = 2500
     """How many wrong calls."""
+    networks: int = 40
+    """How many random networks."""
+    kills: int = 60
+    """How many killed processes."""
+    files: int = 200
+    """How many damaged files."""
     processes: int = 2
     """How many cases run at once."""
 
@@ -37,6 +43,12 @@ def cases(options: Options) -> Iterator[Case]:
     """Yield the cases of all parts."""
     if "calls" in options.parts:
         yield from calls.cases(options.seed, options.wrong_calls)
+    if "networks" in options.parts:
+        yield from networks.cases(options.seed, options.networks)
+    if "kills" in options.parts:
+        yield from kills.cases(options.seed, options.kills)
+    if "damage" in options.parts:
+        yield from damage.cases(options.seed, options.files)
 
 
 def main(options: Options) -> int:

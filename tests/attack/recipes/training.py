@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from tests.attack.kinds import CHOICE, COUNT, FLAG, FUNCTION, NATURAL, NOTHING, OBJECT, PATH, POSITIVE, SAMPLES, TEXT
+from tests.attack.kinds import (
+    ANY,
+    CHOICE,
+    COUNT,
+    FLAG,
+    FUNCTION,
+    NATURAL,
+    NOTHING,
+    OBJECT,
+    PATH,
+    POSITIVE,
+    SAMPLES,
+    TEXT,
+)
 from tests.attack.recipes.common import SEED, SOLVERS, Recipe
 
 _DATA = SAMPLES(
