@@ -31,7 +31,7 @@ def public() -> dict[str, Any]:
     found = {f"nd.{name}": getattr(nd, name) for name in nd.__all__}
     for prefix, module in _MODULES.items():
         found |= {f"{prefix}.{name}": value for name, value in _offered(module).items()}
-    return {name: value for name, value in found.items() if callable(value) and not isinstance(value, ModuleType)}
+    return {name: value for name, value in found.items() if inspect.isroutine(value) or inspect.isclass(value)}
 
 
 def _offered(module: ModuleType) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -96,11 +96,14 @@ class Outcome:
     ending: Ending
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.ending.value}: {self.message}\n    {self.case.reproducer}"
+
 
 def run(cases: Sequence[Case], workers: int) -> list[Outcome]:
-    """Run cases in as many processes, and return their outcomes in the order of the cases."""
-    outcomes: dict[int, Outcome] = {}
-    numbered, lock = enumerate(cases), Lock()
+    """Run cases in as many processes, print those that fail as they come, and return how all ended."""
+    outcomes: list[Outcome] = []
+    remaining, lock = iter(cases), Lock()
     with tqdm(total=len(cases), unit="case", disable=None) as bar, tempfile.TemporaryDirectory() as folder:
 
         def work(_: int) -> None:
@@ -108,18 +111,21 @@ def run(cases: Sequence[Case], workers: int) -> list[Outcome]:
             try:
                 while True:
                     with lock:
-                        number, case = next(numbered, (-1, None))
+                        case = next(remaining, None)
                     if case is None:
                         return
-                    outcomes[number] = process.run(case)
+                    outcome = process.run(case)
                     with lock:
+                        outcomes.append(outcome)
                         bar.update()
+                        if not outcome.ending.good:
+                            bar.write(str(outcome))
             finally:
                 process.end()
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(workers)))
-    return [outcomes[number] for number in range(len(cases))]
+    return outcomes
 
 
 class _Process:
@@ -209,12 +215,8 @@ def _short(value: object) -> str:
 
 def _told(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {str(error).splitlines()[:1]} at {last.filename.rpartition('site-packages/')[2]}:{last.lineno}"
-
-
-def failures(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
-    """Yield the outcomes that must not be."""
-    return (outcome for outcome in outcomes if not outcome.ending.good)
+    where = last.filename.rpartition("site-packages/")[2]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]} at {where}:{last.lineno}"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

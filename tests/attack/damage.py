@@ -8,6 +8,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -197,10 +198,8 @@ def _original(kind: str) -> tuple[Path, object]:
     folder = Path(tempfile.mkdtemp())
     if kind == "checkpoint":
         wanted = _trained(folder / "unbroken")
-        try:
+        with suppress(InterruptedError):
             _trained(folder / "broken", stop=True)
-        except InterruptedError:
-            pass
         return folder / "broken" / "checkpoint.pt", wanted
     path = nd.save(_content(), folder / f"a.{kind}")
     return path, nd.load(path).load()

@@ -2,9 +2,11 @@
 
 import functools
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import matplotlib as mpl
@@ -24,49 +26,40 @@ from neurodyn.models import target_propagation as tp
 from tests.attack import damage, kills, networks
 
 __all__ = [
-    "Decimal",
-    "Doubled",
-    "Fraction",
-    "Path",
-    "TensorDataset",
-    "ar",
-    "ar_net",
-    "axes",
-    "byte_data",
-    "damage",
-    "dataset",
-    "fb", "fresh",
-    "functools",
-    "kills",
-    "linear",
-    "loop",
-    "math",
-    "module",
-    "nd",
-    "net",
-    "networks",
-    "nn",
-    "np",
-    "pair",
-    "pc",
-    "pc_net",
-    "plot",
-    "pure",
-    "run",
-    "saved",
-    "square",
-    "square_stages",
-    "squares",
-    "stage",
-    "stages",
-    "t",
-    "torch",
-    "tp",
-    "x",
-    "xr",
+    "Decimal", "Doubled", "Fraction", "Path", "TensorDataset", "ar", "ar_net", "axes", "byte_data", "damage",
+    "dataset", "fb", "fresh", "hooked", "kills", "linear", "linked", "loop", "math", "module", "nd", "net",
+    "networks", "nn", "np", "pair", "pc", "pc_net", "plot", "poisoned", "pure", "run", "saved", "square",
+    "square_stages", "squares", "stage", "stages", "t", "torch", "tp", "with_drive", "with_linear_map",
+    "with_loss", "with_map", "with_module", "with_observable", "with_until", "x", "xr",
 ]  # fmt: skip
 
 mpl.use("agg")
+
+
+class Own(nd.Map):
+    """A map of a function."""
+
+    def __init__(self, apply: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.apply = apply  # type: ignore[method-assign]
+
+
+class OwnLinear(Own):
+    """A map that says that it is linear."""
+
+    linear = True
+
+
+class OwnDrive(nd.Drive):
+    """A drive of a function."""
+
+    def __init__(self, value: Callable[[str, object], torch.Tensor]) -> None:
+        self.value = value  # type: ignore[assignment,method-assign]
+
+    def value(self, population: str, data: object) -> torch.Tensor:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "own"
 
 
 class Doubled(nd.Map):
@@ -160,6 +153,59 @@ def pc_net(**settings: object) -> nd.Network:
 def fresh(suffix: str) -> Path:
     """Return a name that no file has."""
     return Path(f"{uuid4().hex}.{suffix}")
+
+
+def linked(gain: float) -> nd.Network:
+    """A declaration to sweep."""
+    populations = [nd.Population("s", 3, clamp=nd.Input()), nd.Population("a", 3)]
+    return nd.Network("linked", populations, [nd.Coupling("s", "a", gain=gain)])
+
+
+def _small(map: nd.Map, initial: nd.Drive | float = 0.0, **settings: Any) -> nd.Network:
+    populations = [nd.Population("s", 3, clamp=nd.Input()), nd.Population("a", 3, initial=initial)]
+    return nd.Network("small", populations, [nd.Coupling("s", "a"), nd.Coupling("a", "a", map, 0.5)], **settings)
+
+
+def with_map(apply: Any) -> xr.Dataset:
+    return nd.simulate(_small(Own(apply)), x(), duration=1.0)
+
+
+def with_linear_map(apply: Any) -> xr.Dataset:
+    return nd.simulate(_small(OwnLinear(apply)), x(), duration=1.0)
+
+
+def with_drive(value: Any) -> xr.Dataset:
+    return nd.simulate(_small(Doubled(), OwnDrive(value)), x(), duration=1.0)
+
+
+def with_observable(value: Any) -> xr.Dataset:
+    network = _small(Doubled(), observables=[nd.Observable("seen", value, "seen")])
+    return nd.simulate(network, x(), duration=1.0, record=["a", "seen"])
+
+
+def with_loss(loss: Any) -> torch.Tensor | None:
+    return nd.backward(ar.network(module(), loss=loss), x(), t())
+
+
+def with_until(until: Any) -> xr.Dataset:
+    return nd.simulate(net(), x(), duration=1.0, until=until)
+
+
+def with_module(module: Any) -> torch.Tensor | None:
+    return nd.backward(ar.network(module), x(), t())
+
+
+def hooked(layer: nn.Module) -> nn.Module:
+    """A layer whose hook changes what it gives."""
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+def poisoned(layer: nn.Linear) -> nn.Linear:
+    """A layer with a weight that is no number."""
+    with torch.no_grad():
+        layer.weight[0, 0] = math.nan
+    return layer
 
 
 def run() -> xr.Dataset:

@@ -124,13 +124,13 @@ class Specification:
         for name, start in self.start.items():
             activity[name] = flat[first : first + start.size].reshape(start.shape)
             first += start.size
-        parts = []
         for name, size in self.sizes.items():
             if self.tau.get(name) == 0:
                 activity[name] = self._total(name, size, activity) / self.leak[name]
-        for name, x in self.start.items():
-            parts.append((self._total(name, self.sizes[name], activity) - self.leak[name] * x).ravel())
-        return np.concatenate(parts)
+        slopes = [
+            self._total(name, self.sizes[name], activity) - self.leak[name] * activity[name] for name in self.start
+        ]
+        return np.concatenate([slope.ravel() for slope in slopes])
 
     def _total(self, name: str, size: int, activity: Mapping[str, Array]) -> Array:
         samples = len(next(iter(activity.values())))
@@ -261,7 +261,7 @@ def _tau(random: Random, taus: float) -> float:
 
 
 def _flow(random: Random, samples: int, taus: float) -> Specification:
-    """Draw values x_l and errors e_l = x_l − g_l(x_{l−1}), with τ dx_l/dt = −e_l + J_{l+1}ᵀ e_{l+1}; the first is given."""
+    """Draw values x_l and errors e_l = x_l − g_l(x_{l−1}), with τ dx_l/dt = −e_l + J_{l+1}ᵀ e_{l+1}."""
     layers = int(random.integers(2, 5))
     widths = random.integers(1, 6, layers + 1).tolist()
     sizes = {f"x{place}": width for place, width in enumerate(widths)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.attack.kinds import (
+    ANY,
     CHOICE,
     COUNT,
     FLAG,
@@ -89,7 +90,9 @@ DECLARING = (
         stage=OBJECT("stage()", right=["stage()"], wrong=["nd.Stage(nn.LayerNorm(3))"]),
         power=INTEGER("2"),
     ),
-    Recipe("Doubled"),
+    Recipe("nd.Map"),
+    Recipe("nd.NeurodynError"),
+    Recipe("nd.DivergenceError", message=ANY('"x"'), time=ANY("1.0"), population=ANY('"a"')),
     # the declaration
     Recipe(
         "nd.Population",
