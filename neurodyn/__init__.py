@@ -18,9 +18,9 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
 from neurodyn.network.timing import AtStep, Inference, OnSpike
+from neurodyn.simulation.files import load, save
 from neurodyn.simulation.simulate import equilibrium, simulate
 from neurodyn.simulation.sweep import sweep
-from neurodyn.simulation.trajectory import load, save
 from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
 from neurodyn.system.system import System
 

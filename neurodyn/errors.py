@@ -31,6 +31,10 @@ class FileError(NeurodynError, OSError):
     """A file that cannot be read, written or fetched."""
 
 
+class InsufficientMemoryError(NeurodynError, MemoryError):
+    """What memory cannot hold."""
+
+
 class DivergenceError(InvalidValueError):
     """A run became non-finite, or its step had to shrink to nothing.
 

@@ -92,7 +92,7 @@ class InverseDeviation(Inverse):
         self.frozen = True
 
     def describe(self, source: str, target: str) -> str:
-        g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.name}"
+        g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.mark}"
         return _quotient(f"{g}({y})", f"{g}({y} − ", source, self.scale)
 
     def stacked(self, others: Sequence[Map]) -> Map:

@@ -112,7 +112,7 @@ class ForwardValue(Drive):
         return data.forward.points[self.stage].value
 
     def __str__(self) -> str:
-        return f"ḡ{self.stage.name}"
+        return f"ḡ{self.stage.mark}"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,13 @@ class OperatingPoints:
         for key in [key for key in self._current if key[1] in populations]:
             del self._current[key]
 
+    def forget(self) -> None:
+        """Say that the batch has changed, so that every live point is worked out anew."""
+        self._current.clear()
+        self._lasting.clear()
+        for point in self._live.values():
+            point.move_to()
+
     def take_from_forward(self, stage: Stage, population: str, *, lasting: bool) -> None:
         """Say that a population holds what the stage read in the forward pass: for good, or until it expires."""
         (self._lasting if lasting else self._current)[stage, population] = self.frozen(stage)
@@ -77,6 +84,13 @@ class Term(ABC):
         It may be the activity itself, or what is kept of an operating point: to be read, and not for long.
         """
         return None
+
+    def renew(self) -> bool:
+        """Take up another batch, and weights that may have changed, in the buffers at hand.
+
+        False, as here, says that the map has to be bound anew.
+        """
+        return False
 
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Write gain · map(source) into `out`."""
@@ -153,6 +167,9 @@ class _Applied(Term):
     def __init__(self, map_: Map, source: str) -> None:
         self._map, self._source = map_, source
 
+    def renew(self) -> bool:
+        return True
+
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         value = self._map.apply(activity[self._source])
         if value.shape != out.shape:
@@ -186,6 +203,9 @@ class Identity(Map):
 class _IdentityTerm(Term):
     def __init__(self, source: str) -> None:
         self._source = source
+
+    def renew(self) -> bool:
+        return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(activity[self._source], alpha=gain)
@@ -244,6 +264,9 @@ class Forward(_OfStage):
 class _ForwardTerm(Term):
     def __init__(self, stage: Stage, points: OperatingPoints, source: str) -> None:
         self._stage, self._points, self._source = stage, points, source
+
+    def renew(self) -> bool:
+        return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(self.value(activity), alpha=gain)
@@ -322,12 +345,12 @@ class Feedback(_OfStage):
         if self.stage.arguments > 1:
             return f"(∂{self.stage.symbol}/∂{target})ᵀ {source}"
         at = "x̄" if self.frozen else target
-        matrix = f"W{self.stage.name}ᵀ" if self.weights is None else f"ψ{self.stage.name}"
+        matrix = f"W{self.stage.mark}ᵀ" if self.weights is None else f"ψ{self.stage.mark}"
         if not self.derivative:
             return f"{matrix} {source}"
         if self.weights is not None:
             return f"{matrix} (f'({at}) ⊙ {source})"
-        return f"J{self.stage.name}({at})ᵀ {source}"
+        return f"J{self.stage.mark}({at})ᵀ {source}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _FeedbackTerm(self, points, source, target)
@@ -339,6 +362,11 @@ class _FeedbackTerm(Term):
         self._weights = None if map_.weights is None else map_.weights.tensors
         self._plain = map_.weights is None and map_.derivative and not map_.argument
         self._fixed = points.frozen(map_.stage) if map_.frozen else None
+
+    def renew(self) -> bool:
+        if not self._map.frozen:
+            self._fixed = None
+        return True
 
     def _point(self, activity: Activity) -> StagePoint:
         if self._fixed is not None:
@@ -397,8 +425,13 @@ class Inverse(_OfStage):
 
 class _InverseTerm(Term):
     def __init__(self, stage: Stage, point: StagePoint | None, source: str) -> None:
-        self._inverse, self._source = stage.inverted(), source
-        self._at = None if point is None else point.values
+        self._stage, self._point, self._source = stage, point, source
+        self.renew()
+
+    def renew(self) -> bool:
+        self._inverse = self._stage.inverted()
+        self._at = None if self._point is None else self._point.values
+        return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(self._inverse(activity[self._source], self._at), alpha=gain)
@@ -460,17 +493,21 @@ class Modulated(Map):
 
     def describe(self, source: str, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"f'(h{self.stage.name}){power} ⊙ {self.map.describe(source, target)}"
+        return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        factor = points.frozen(self.stage).slope.pow_(self.power)
-        return _ModulatedTerm(self.map.bind(points, source, target), factor)
+        return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)
 
 
 class _ModulatedTerm(Term):
-    def __init__(self, term: Term, factor: Tensor) -> None:
-        self._term, self._factor = term, factor
-        self._value = torch.empty_like(factor)
+    def __init__(self, term: Term, point: StagePoint, power: int) -> None:
+        self._term, self._point, self._power = term, point, power
+        self._factor = point.slope.pow_(power)
+        self._value = torch.empty_like(self._factor)
+
+    def renew(self) -> bool:
+        self._factor.copy_(self._point.slope.pow_(self._power))
+        return self._term.renew()
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         self._term.assign(activity, self._value, gain)

@@ -15,7 +15,7 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.layers.stages import Stage, sources
 from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, Noisy
-from neurodyn.network.equations import equation, network_text, size_text
+from neurodyn.network.equations import network_equations, network_text, size_text
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference
@@ -108,6 +108,8 @@ class Network:
             )
         )
         """Every stage that the network uses, each once."""
+        self.origins = tuple(dict.fromkeys(stage.origin for stage in self.stages))
+        """What the stages were made of, each once."""
 
     @cached_property
     def populations(self) -> tuple[Population, ...]:
@@ -167,7 +169,7 @@ class Network:
 
     def equations(self) -> str:
         """Return the equations as text, one line a population."""
-        return "\n".join(equation(population, self.into(population.name)) for population in self.populations)
+        return network_equations(self)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the populations as nodes and the couplings as arrows, coloured by their map.

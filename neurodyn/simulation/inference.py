@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from neurodyn.errors import DivergenceError
@@ -83,8 +84,9 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
                 del waiting[i]
         if not waiting:
             break
-        several = len(step.advance) > 1
-        velocities = [system.velocity(name, state, step.silent, own=several) for name in step.advance]
+        velocities = [torch.empty_like(state.activity[name]) for name in step.advance]
+        for name, velocity in zip(step.advance, velocities, strict=True):
+            system.evaluate(name, state, velocity, step.silent)
         for name, velocity in zip(step.advance, velocities, strict=True):
             state.activity[name].add_(velocity, alpha=inference.step)
         system.points.expire(step.advance)

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
-from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
+from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, row_bytes, run_attributes, to_numpy
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
@@ -123,6 +124,8 @@ def simulate(
     solver.check(system)
     steps = solver.steps_in(duration)
     expected = len(times) if times is not None else None if steps is None else steps + 1
+    if until is not None:
+        expected = None  # it may end long before
     recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store))
     bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
     try:
@@ -194,6 +197,10 @@ def equilibrium(
     positive("max_duration", max_duration)
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
+    states = row_bytes(system, [p.name for p in system.free])
+    refuse_too_large(
+        "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
+    )
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values, attributes=run_attributes(system, report))
@@ -201,20 +208,23 @@ def equilibrium(
 
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
     """Give a run of stacked networks a dimension `network`."""
-    samples = run.sizes["sample"] // len(networks)
-    own = run["sample"][:samples]
-    members = [
-        run.isel(sample=slice(first, first + samples)).assign_coords(sample=own)
-        for first in range(0, run.sizes["sample"], samples)
-    ]
-    places = xr.DataArray(np.arange(len(networks)), dims="network", name="network")
-    apart = xr.concat(members, places.assign_attrs(units="1", long_name="network"), coords="minimal", join="exact")
-    for name, variable in apart.data_vars.items():
+    members, samples = len(networks), run.sizes["sample"] // len(networks)
+    variables: dict[str, xr.Variable] = {}
+    for name, variable in run.data_vars.items():
+        axis = variable.dims.index("sample")
+        shape = (*variable.shape[:axis], members, samples, *variable.shape[axis + 1 :])
+        # A view: such a run may fill half of the memory.
+        values = np.moveaxis(variable.values.reshape(shape), axis, 0)
+        attributes = dict(variable.attrs)
         for number in ("tau", "leak"):
-            values = {getattr(network[str(name)], number) for network in networks if number in variable.attrs}
-            variable.attrs.pop(number, None)
-            if len(values) == 1:
-                variable.attrs[number] = values.pop()
+            if number in attributes:
+                numbers = {getattr(network[str(name)], number) for network in networks}
+                if len(numbers) > 1:
+                    del attributes[number]
+        variables[str(name)] = xr.Variable(("network", *variable.dims), values, attributes)
+    own = run["sample"].variable[:samples]
+    places = xr.Variable("network", np.arange(members), {"units": "1", "long_name": "network"})
+    apart = xr.Dataset(variables, {**run.coords.variables, "sample": own, "network": places})
     equations = dict.fromkeys(network.equations() for network in networks)
     return apart.assign_attrs(run.attrs, equations="\n\n".join(equations))
 
@@ -268,6 +278,7 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
     if isinstance(save_at, (int, np.integer)) and not isinstance(save_at, bool):
         if save_at < 2:
             raise InvalidValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
+        refuse_too_large(f"save_at: {save_at:,} times alone", 8 * int(save_at), "take fewer")
         return np.linspace(0.0, duration, int(save_at))
     try:
         times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)

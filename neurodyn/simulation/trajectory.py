@@ -1,15 +1,12 @@
-"""A trajectory: the labelled xarray dataset of a run, in memory, in NetCDF, or streamed to Zarr."""
+"""A trajectory: what a run records, as a labelled xarray dataset, in memory or streamed to Zarr."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +14,18 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.errors import ExistingFileError, InvalidValueError, MissingFileError
+from neurodyn.simulation.chunks import CHUNK_BYTES
+from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.stores import SHARD_CHUNKS, ZarrStream
 from neurodyn.solvers.base import Report
 from neurodyn.system.system import State, System
 
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
-_CHUNK_BYTES = 64 * 2**20
+_HELD_BYTES = 128 * 2**20
 """How much of a streamed trajectory is held in memory."""
-_ORDER = "variable_order"
-"""The attribute of a Zarr store that keeps the order of the variables, as Zarr lists them in none."""
+_TIME_BYTES = 48
+"""What a time takes in memory: in the array, and in the list that it is collected in."""
 
 
 def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
@@ -82,10 +81,18 @@ class TrajectoryRecorder:
         self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
         self._order = list(names)
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
-        sample_bytes = sum(prod(system.shape(name)) for name in names) * system.samples * system.dtype.itemsize
+        sizes = [row_bytes(system, [name]) for name in names]
         self._capacity = expected or 64
         if store is not None:
-            self._capacity = max(1, min(self._capacity, _CHUNK_BYTES // max(1, sample_bytes)))
+            # Whole chunks, so that each is written once, and as many as share a file.
+            rows = max(1, min(CHUNK_BYTES // max(sizes), _HELD_BYTES // sum(sizes)))
+            chunks = max(1, min(SHARD_CHUNKS, _HELD_BYTES // (rows * sum(sizes))))
+            self._capacity = min(self._capacity, rows * chunks)
+        self._row = row_bytes(system, self._names) + _TIME_BYTES
+        remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
+        if store is not None:
+            remedy = "record= fewer populations, or simulate fewer samples at once"
+        self._refuse_too_large(f"a trajectory of {self._capacity:,} times", self._capacity, remedy)
         self._store = None if store is None else ZarrStream(store)
         self._buffers = {name: self._buffer(name, self._capacity) for name in self._names}
         self._moments: list[float] = []
@@ -96,6 +103,10 @@ class TrajectoryRecorder:
             # NumPy asks for huge pages, which makes the first write to a large buffer several times faster.
             return torch.from_numpy(np.empty(shape, to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype))
         return torch.empty(shape, dtype=self._system.dtype, device=self._system.device)
+
+    def _refuse_too_large(self, what: str, count: int, remedy: str) -> None:
+        for device in {torch.device("cpu"), self._system.device}:  # a run on a device ends on the host
+            refuse_too_large(what, count * self._row, remedy, device)
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
@@ -131,6 +142,11 @@ class TrajectoryRecorder:
             self._store.append(self._dataset())
             self._moments.clear()
             return
+        self._refuse_too_large(
+            f"the trajectory has {len(self._moments):,} times at {self._moments[-1]:g}, and room for twice as many",
+            2 * self._capacity,
+            "take fewer times by save_at=, record= fewer populations, or stream to disk with store='….zarr'",
+        )
         self._capacity *= 2
         for name, buffer in self._buffers.items():
             larger = self._buffer(name, self._capacity)
@@ -213,6 +229,12 @@ def dataset(
     return xr.Dataset(variables, coordinates, attributes)
 
 
+def row_bytes(system: System, names: Sequence[str]) -> int:
+    """Return how many bytes populations and observables take in a dataset, all samples at one time."""
+    itemsize = to_numpy(torch.empty(0, dtype=system.dtype)).itemsize
+    return sum(prod(system.shape(name)) for name in names) * system.samples * itemsize
+
+
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
     return {
@@ -235,152 +257,3 @@ def to_numpy(tensor: Tensor) -> NDArray[Any]:
         tensor = tensor.float()
     array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
-
-
-def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write a dataset to NetCDF (`.nc`) or Zarr (`.zarr`), under a temporary name until it is complete.
-
-    Parameters
-    ----------
-    data
-        A trajectory, or any dataset.
-    path
-        Where; an existing file or store is replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The path.
-
-    Raises
-    ------
-    ValueError
-        If the path ends in neither.
-    """
-    path = Path(path)
-    kind = _format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
-        if kind == "netcdf":
-            data.to_netcdf(partial, engine="h5netcdf")
-        else:
-            ordered = data.assign_attrs({_ORDER: list(map(str, data.data_vars))})
-            ordered.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
-        _replace(partial, path)
-    finally:
-        _remove(partial)
-    return path
-
-
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a dataset written by `save` or streamed by `simulate(store=…)`.
-
-    Parameters
-    ----------
-    path
-        A NetCDF file (`.nc`), read whole, or a Zarr store (`.zarr`), read as it is used.
-
-    Returns
-    -------
-    xarray.Dataset
-
-    Raises
-    ------
-    ValueError
-        If the path ends in neither.
-    FileNotFoundError
-        If it does not exist.
-    """
-    path = Path(path)
-    kind = _format(path)
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist")
-    if kind == "netcdf":
-        return xr.load_dataset(path, engine="h5netcdf")
-    data = xr.open_dataset(path, engine="zarr", consolidated=False)
-    order = data.attrs.pop(_ORDER, [])
-    return data[sorted(data.data_vars, key=lambda name: order.index(name) if name in order else len(order))]
-
-
-class ZarrStream:
-    """A Zarr store that grows along `time` under a temporary name, and takes its own name when it is closed.
-
-    Parameters
-    ----------
-    path
-        The store; must end in `.zarr` and not exist.
-
-    Raises
-    ------
-    ValueError
-        If the name does not end in `.zarr`.
-    FileExistsError
-        If it exists.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if path.suffix != ".zarr":
-            raise InvalidValueError(
-                f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on"
-            )
-        if path.exists():
-            raise ExistingFileError(f"store {path} exists; remove it or choose another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._partial = path, _partial(path)
-        self._started = False
-
-    def append(self, chunk: xr.Dataset) -> None:
-        """Write the next chunk along `time`."""
-        write: Callable[..., Any] = chunk.assign_attrs({_ORDER: list(chunk.data_vars)}).to_zarr
-        if self._started:
-            write(self._partial, append_dim="time", consolidated=False, zarr_format=3)
-        else:
-            write(self._partial, mode="w", consolidated=False, zarr_format=3)
-        self._started = True
-
-    def close(self, attributes: dict[str, Any]) -> xr.Dataset:
-        """Add the attributes, move the store to its name and reopen it."""
-        import zarr
-
-        zarr.open_group(self._partial, mode="a").attrs.update(attributes)
-        _replace(self._partial, self._path)
-        return load(self._path)
-
-    def discard(self) -> None:
-        """Remove the unfinished store."""
-        _remove(self._partial)
-
-
-def _format(path: Path) -> Literal["netcdf", "zarr"]:
-    if path.suffix == ".nc":
-        return "netcdf"
-    if path.suffix == ".zarr":
-        return "zarr"
-    raise InvalidValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-
-
-def _replace(partial: Path, path: Path) -> None:
-    # A folder can only be moved onto an empty name: what has it is set aside first, so that a crash loses neither.
-    if not (path.is_dir() or (partial.is_dir() and path.exists())):
-        os.replace(partial, path)
-        return
-    aside = _partial(path)
-    os.replace(path, aside)
-    try:
-        os.replace(partial, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -285,3 +285,26 @@ def test_a_stage_is_listed_once() -> None:
         nd.Coupling("b", "a", nd.Feedback(stage, "live"), gain=-1.0),
     )
     assert network.stages == (stage,)
+
+
+def test_stages_of_one_name_are_told_apart() -> None:
+    shared = nn.Linear(3, 3)
+    stages = [*(nd.Stage(nn.Linear(3, 3)) for _ in range(2)), nd.Stage(nn.Linear(3, 3), "Linear_1")]
+    stages += [nd.Stage(shared, "1"), nd.Stage(shared, "1"), *nd.cut(nn.Tanh())]
+    names = [f"x{number}" for number in range(len(stages) + 1)]
+    couplings = [nd.Coupling(a, b, nd.Forward(s)) for a, b, s in zip(names, names[1:], stages, strict=False)]
+    couplings.append(nd.Coupling("x1", "x0", nd.Feedback(stages[0], "live")))
+    network = nd.Network("n", [nd.Population(name, 3) for name in names], couplings)
+    found = network.equations().splitlines()
+    assert found[0] == "dx0/dt = −x0 + JLinear_2(x0)ᵀ x1"
+    symbols = [line.removeprefix(f"dx{n}/dt = −x{n} + ").split("(")[0] for n, line in enumerate(found)][1:]
+    assert symbols == ["Linear_2", "Linear_3", "Linear_1", "g1_1", "g1_1", "g1_2"]  # the same layers, the same function
+    listed = str(network).splitlines()
+    assert [line.split(" = ")[0].strip() for line in listed[-5:]] == [
+        "Linear_2",
+        "Linear_3",
+        "Linear_1",
+        "g1_1",
+        "g1_2",
+    ]
+    assert stages[0].symbol == "Linear"

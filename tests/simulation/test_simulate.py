@@ -356,7 +356,7 @@ class Terminal(io.StringIO):
 def bars(monkeypatch: pytest.MonkeyPatch) -> list:
     """Collect the progress bars, each with the terminal that it is drawn on."""
     made: list = []
-    front_door = importlib.import_module("neurodyn.simulate")  # nd.simulate is the function
+    front_door = importlib.import_module("neurodyn.simulation.simulate")  # nd.simulate is the function
     tqdm = front_door.tqdm
 
     def on_a_terminal(**settings):
