@@ -142,11 +142,13 @@ class _Process:
         self._process = self._context.Process(target=_serve, args=(theirs, self._folder))
         self._process.start()
         theirs.close()
+        self._stuck = False
 
     def end(self) -> None:
+        self._connection.close()
+        self._process.join(0.0 if self._stuck else 5.0)
         self._process.kill()
         self._process.join()
-        self._connection.close()
 
     def run(self, case: Case) -> Outcome:
         self._connection.send(case.expression)
@@ -157,6 +159,7 @@ class _Process:
                 self._process.join()
                 outcome = Outcome(case, Ending.CRASHED, f"exit code {self._process.exitcode}")
         else:
+            self._stuck = True
             outcome = Outcome(case, Ending.HUNG, f"no end after {case.seconds:g} s")
         self.end()
         self._start()

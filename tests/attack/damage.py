@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def cases(seed: int, files: int) -> Iterator[Case]:
     """Yield as many damaged files, of every format and damage."""
     for place in range(files):
         kind = _FORMATS[place % len(_FORMATS)]
-        which = list(DAMAGES | (OF_STORES if kind == "zarr" else OF_CHECKPOINTS if kind == "checkpoint" else {}))
+        which = [*DAMAGES, *{"nc": (), "zarr": OF_STORES, "checkpoint": OF_CHECKPOINTS}[kind]]
         damage = which[place // len(_FORMATS) % len(which)]
         call = f'damage.{"resumed" if kind == "checkpoint" else "loaded"}("{kind}", "{damage}", {1000 * seed + place})'
         yield Case(f"damaged {kind}", call, Expected.EITHER)
@@ -160,7 +161,7 @@ def _without(state: dict[str, object], random: Random) -> object:
 
 
 def _of_other_kinds(state: dict[str, object], random: Random) -> object:
-    other = [None, "x", 3, [1, 2], {}, torch.zeros(2)]
+    other: list[object] = [None, "x", 3, [1, 2], {}, torch.zeros(2)]
     return state | {str(random.choice(list(state))): other[int(random.integers(len(other)))]}
 
 
@@ -193,7 +194,7 @@ def _content() -> xr.Dataset:
 
 
 @cache
-def _original(kind: str) -> tuple[Path, object]:
+def _original(kind: str) -> tuple[Path, Any]:
     """Return a whole file, or store, and what comes of it."""
     folder = Path(tempfile.mkdtemp())
     if kind == "checkpoint":
@@ -233,7 +234,7 @@ def _damaged(kind: str, damage: str, number: int) -> Path:
     original, _ = _original(kind)
     copy = Path(tempfile.mkdtemp()) / original.name
     if original.is_file():
-        copy.write_bytes((DAMAGES | OF_CHECKPOINTS)[damage](original.read_bytes(), random))
+        copy.write_bytes({**DAMAGES, **OF_CHECKPOINTS}[damage](original.read_bytes(), random))
         return copy
     shutil.copytree(original, copy)
     if damage in OF_STORES:
@@ -266,7 +267,7 @@ def loaded(kind: str, damage: str, number: int) -> None:
         raise
     finally:
         shutil.rmtree(path.parent)
-    if not found.identical(wanted) or list(found) != list(_original(kind)[1]):
+    if not found.identical(wanted) or list(found) != list(wanted):
         raise Mismatch(f"other values, without a word: {_difference(found, wanted)}")
 
 

@@ -49,12 +49,12 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _begin(connection: Connection, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+def _begin(connection: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
     connection.send("ready")
     work(*arguments)
 
 
-def _killed(work: Callable[..., None], arguments: tuple[object, ...], how: str, after: float) -> None:
+def _killed(work: Callable[..., object], arguments: tuple[object, ...], how: str, after: float) -> None:
     """Run a function in a process of its own, and send it a signal after some seconds."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -79,7 +79,7 @@ def _module(seed: int = 0) -> nn.Sequential:
 
 
 def _dropping() -> nn.Sequential:
-    return nn.Sequential(*_module()[:2], nn.Dropout(0.3), *_module()[2:])
+    return nn.Sequential(_module()[:2], nn.Dropout(0.3), _module()[2:])
 
 
 RULES: Mapping[str, Callable[[], nd.Network | nn.Module | list[nd.Network]]] = {
@@ -95,7 +95,7 @@ def _optimizer(parameters: list[nn.Parameter]) -> tuple[torch.optim.Optimizer, t
     return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
 
 
-def _train(rule: str, folder: Path, **settings: object) -> dict[str, np.ndarray]:
+def _train(rule: str, folder: Path) -> dict[str, np.ndarray]:
     """Train, and return all that the training leaves, by name."""
     random = torch.Generator().manual_seed(0)
     x, t = torch.randn(200, 8, generator=random), torch.randn(200, 3, generator=random)

@@ -40,7 +40,10 @@ class Own(nd.Map):
     """A map of a function."""
 
     def __init__(self, apply: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.apply = apply  # type: ignore[method-assign]
+        self._own = apply
+
+    def apply(self, source: torch.Tensor) -> torch.Tensor:
+        return self._own(source)
 
 
 class OwnLinear(Own):
@@ -53,10 +56,10 @@ class OwnDrive(nd.Drive):
     """A drive of a function."""
 
     def __init__(self, value: Callable[[str, object], torch.Tensor]) -> None:
-        self.value = value  # type: ignore[assignment,method-assign]
+        self._own = value
 
     def value(self, population: str, data: object) -> torch.Tensor:
-        raise NotImplementedError
+        return self._own(population, data)
 
     def __str__(self) -> str:
         return "own"

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -58,11 +58,11 @@ def _sigmoid(x: Array) -> Array:
 
 ACTIVATIONS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[Array], Array], Callable[[Array], Array]]] = {
     "tanh": (nn.Tanh, np.tanh, lambda x: 1 - np.tanh(x) ** 2),
-    "relu": (nn.ReLU, lambda x: np.maximum(x, 0), lambda x: 1.0 * (x > 0)),
+    "relu": (nn.ReLU, lambda x: np.maximum(x, 0.0), lambda x: np.where(x > 0, 1.0, 0.0)),
     "sigmoid": (nn.Sigmoid, _sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
     "softplus": (nn.Softplus, lambda x: np.logaddexp(0, x), _sigmoid),
     "leaky": (lambda: nn.LeakyReLU(0.1), lambda x: np.where(x > 0, x, 0.1 * x), lambda x: np.where(x > 0, 1, 0.1)),
-    "hardtanh": (nn.Hardtanh, lambda x: np.clip(x, -1, 1), lambda x: 1.0 * (np.abs(x) < 1)),
+    "hardtanh": (nn.Hardtanh, lambda x: np.clip(x, -1, 1), lambda x: np.where(np.abs(x) < 1, 1.0, 0.0)),
 }
 
 
@@ -312,14 +312,12 @@ def trajectory(kind: str, number: int, solver: nd.Solver | None) -> None:
     inputs, initial = of.data(dtype)
     step = getattr(solver, "step", getattr(solver, "euler_step", None))
     times = np.linspace(0, random.uniform(0.5, 5.0), 7) if step is None else step * np.arange(random.integers(3, 60))
-    run = partial(nd.simulate, network, inputs, duration=times[-1], initial=initial, solver=solver, save_at=times)
-    if isinstance(solver, nd.Exact) and not all(link.map.linear for link in of.links):
-        try:
-            run()
-        except nd.NeurodynError:
-            return
-        raise Mismatch("a closed form of a network that is not linear")
-    path = run()
+    try:
+        path = nd.simulate(network, inputs, duration=times[-1], initial=initial, solver=solver, save_at=times)
+    except nd.NeurodynError:
+        if isinstance(solver, nd.Exact) and not all(link.map.linear for link in of.links):
+            return  # it has no closed form
+        raise
     found = np.concatenate([path[name].values.reshape(len(times), -1) for name in of.start], axis=1)
     if step is None:
         wanted, growth = _by_scipy(kind, number, tuple(times.tolist()))
