@@ -145,6 +145,10 @@ def fit(
         raise InvalidValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
     if resume == "always" and checkpoint is None:
         raise InvalidValueError("resume: 'always' needs a checkpoint=")
+    if record is not None and not isinstance(record, Iterable):
+        raise InvalidTypeError(
+            f"record: names of what to keep, 'iterations' or 'angles', not a {type(record).__name__}"
+        )
     recorded = [record] if isinstance(record, str) else list(record or ())
     if unknown := [name for name in recorded if name not in _RECORDS]:
         raise InvalidValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
@@ -216,6 +220,8 @@ def _by_seed(
             "network is a declared Network or an nn.Module, or with seeds= a list of them, not "
             f"{type(network).__name__}"
         )
+    if seeds is not None and (isinstance(seeds, str) or not isinstance(seeds, Iterable)):
+        raise InvalidTypeError(f"seeds: a list of integers, not {seeds!r}")
     given = [seed] if seeds is None else list(seeds)
     for each in given:
         whole("seed", each, least=0)
