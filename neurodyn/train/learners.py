@@ -223,7 +223,7 @@ class ModuleLearner(Learner):
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor:
-        with _evaluating(self._modes):
+        with evaluating(self._modes):
             output: Tensor = self.module(inputs)
         return output
 
@@ -236,7 +236,7 @@ class ModuleLearner(Learner):
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module and its parts into evaluation mode, and then each back into the mode that it was in."""
     training = [part for part in module.modules() if part.training]
     module.eval()

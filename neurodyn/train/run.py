@@ -20,6 +20,7 @@ from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
 from neurodyn.train.interrupt import Interrupt
 from neurodyn.train.learners import Learner
+from neurodyn.train.metrics import Metrics
 from neurodyn.train.parallel import Processes
 
 Callback = Callable[[xr.Dataset], object]
@@ -65,11 +66,12 @@ class Run:
         checkpoint: Checkpoint | None,
         checkpoint_seconds: float,
         callbacks: Sequence[Callback],
+        metrics: Metrics,
     ) -> None:
         self.learner, self.train, self.test = learner, train, test
         self.optimizer, self.scheduler, self.processes = optimizer, scheduler, processes
         self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
-        self.history, self.angles, self.callbacks = history, angles, callbacks
+        self.history, self.angles, self.callbacks, self.metrics = history, angles, callbacks, metrics
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self.device = learner.parameters[0].device
         self.batches = -(-len(train) // batch_size)
@@ -86,6 +88,8 @@ class Run:
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
             "processes": processes.size,
         }
+        if metrics.functions:
+            self.description["metrics"] = ", ".join(metrics.functions)
         self.start = _signature(learner.tensors)
 
     def begin(self, resume: str) -> None:
@@ -133,6 +137,8 @@ class Run:
         silent = self.processes.rank > 0 or (None if progress is None else not progress)
         bar = tqdm(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, disable=silent)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
+            if done == 0 and self.metrics.functions:
+                self._begin_history()
             saved = time.monotonic()
             while self.epoch <= self.epochs and not self.stopped:
                 orders = torch.stack([shuffled(len(self.train), seed, self.epoch) for seed in self.seeds])
@@ -227,13 +233,24 @@ class Run:
         self.processes.add([loss, hits])
         return {"test_loss": (loss / len(pairs)).cpu(), "test_accuracy": (hits / len(pairs)).cpu()}
 
+    def _begin_history(self) -> None:
+        measured = self.metrics.measure()
+        if self.checkpoint is not None:
+            for name, each in measured.items():
+                storable(f"metric {name!r}", each.labels)
+        self.history.begin({} if self.test is None else self._evaluate(self.test), measured)
+        try:
+            self._dataset()
+        except ValueError as error:
+            raise InvalidValueError(f"metrics: they do not fit into one dataset ({error})") from error
+
     def _end_epoch(self) -> None:
         tested = {} if self.test is None else self._evaluate(self.test)
         if tested and not bool(torch.isfinite(tested["test_loss"]).all()):
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
             raise self._diverged("a parameter is NaN or infinite")
-        self.history.end_epoch(tested)
+        self.history.end_epoch(tested, self.metrics.measure())
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(self.history.last_loss)
         elif self.scheduler is not None:
