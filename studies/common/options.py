@@ -140,7 +140,8 @@ def parse(paper: Study, description: str | None, arguments: Sequence[str] | None
         In place of the command line's.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    preset = paper if "--full" in given else type(paper)()
+    flags = [argument for argument in given if argument in ("--full", "--no-full")]
+    preset = paper if flags[-1:] == ["--full"] else type(paper)()
     return tyro.cli(type(paper), args=given, default=preset, description=description)
 
 

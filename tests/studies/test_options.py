@@ -56,7 +56,8 @@ def test_an_option_that_is_given_wins_over_the_preset(study):
     module = importlib.import_module(study)
     default, paper = module.Options(), module.PAPER
     assert options(study) == default
-    assert options(study, "--full") == paper
+    assert options(study, "--full") == options(study, "--no-full", "--full") == paper
+    assert options(study, "--full", "--no-full") == default
     assert paper.full
     assert replace(paper, full=False) != default
     mine = options(study, "--seeds", "7", "--full", "--device", "cpu", "--out", "elsewhere", "--quiet")
