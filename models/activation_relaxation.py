@@ -31,6 +31,7 @@ from neurodyn import (
     capture,
     cut,
 )
+from neurodyn.checks import whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.network.drives import Data
@@ -125,6 +126,7 @@ def network(
     if not chosen:
         raise InvalidValueError(f"simplified: the module has no {simplified} stage; 'all' simplifies those that it has")
     input_relaxes = input == "relaxing" and "live" in (presynaptic, weight_derivative)
+    seed = whole("seed of the feedback weights", seed, least=0)
     names = ["x0" if input_relaxes else "s", *(f"x{stage.name}" for stage in stages)]
     # Of each stage another seed, that no other seed of a network gives too.
     seeds = np.random.SeedSequence(seed).generate_state(len(stages)).tolist()
@@ -271,7 +273,10 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
     ValueError
         If the input is too small for two convolutions and the pooling between them.
     """
-    channels, rows, columns = input_shape
+    if len(input_shape) != 3:
+        raise InvalidValueError(f"input_shape of cnn: channels, rows and columns, not {tuple(input_shape)}")
+    channels, rows, columns = (whole("input_shape of cnn", n, least=1) for n in input_shape)
+    classes, seed = whole("classes of cnn", classes, least=1), whole("seed of cnn", seed, least=0)
     kernel = 5 if min(rows, columns) >= 16 else 3
     sides = [((side - kernel + 1) // 2) - kernel + 1 for side in (rows, columns)]
     if min(sides) < 1:

@@ -29,6 +29,7 @@ from neurodyn import (
     Target,
     cut,
 )
+from neurodyn.checks import number, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.network.maps import Activity
 from neurodyn.network.timing import When
@@ -99,6 +100,8 @@ def network(
     if learning not in ("il", "z-il", "fa-z-il"):
         raise InvalidValueError(f"learning is 'il', 'z-il' or 'fa-z-il', not {learning!r}")
     stages = cut(module, before_activation=True)
+    initial_noise = number("initial_noise", initial_noise)
+    spike_window = whole("window of spikes", spike_window, least=1)
     if not any(stage.parameters for stage in stages):
         raise InvalidValueError("no stage of the module has weights, so that no error population has anything to teach")
     values = [f"x{stage.name}" for stage in stages]
@@ -151,11 +154,14 @@ def _inference(learning: str, steps: int | str | None, step: float | None, layer
         if step is not None:
             raise InvalidValueError("step: the equilibrium is reached without steps of inference; leave it out")
         return None
-    if steps is None:
-        steps = 20 if learning == "il" else layers - 1
     if isinstance(steps, str):
         raise InvalidValueError(f"steps is a number of steps or 'equilibrium', not {steps!r}")
-    return Inference((0.5 if learning == "il" else 1.0) if step is None else step, steps)
+    by_default = step is None and steps is None
+    if steps is None:
+        steps = 20 if learning == "il" else layers - 1
+    if step is None:
+        step = 0.5 if learning == "il" else 1.0
+    return Inference(step, steps, by_default=by_default)
 
 
 def _when(learning: str, distance: int, window: int) -> When:

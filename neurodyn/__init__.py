@@ -18,9 +18,10 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
 from neurodyn.network.timing import AtStep, Inference, OnSpike
+from neurodyn.simulation.files import load, save
+from neurodyn.simulation.inference import infer
 from neurodyn.simulation.simulate import equilibrium, simulate
 from neurodyn.simulation.sweep import sweep
-from neurodyn.simulation.trajectory import load, save
 from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
 from neurodyn.system.system import System
 
@@ -79,6 +80,7 @@ __all__ = [
     "cut",
     "data",
     "equilibrium",
+    "infer",
     "load",
     "mlp",
     "save",

@@ -144,7 +144,7 @@ class Presentation:
         number = len(self.network.forward)
         for layer in range(1, number + 1):
             errors = self.run[f"e{layer}"]
-            spikes = nd.analysis.spikes(errors, window)
+            spikes = nd.analysis.spikes(errors, window, step=1.0)
             yield number - layer, errors.sel(time=slice(0, None)), spikes.sel(time=slice(0, None))
 
     def outcomes(self, window: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_arg
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.origin import Origin
 from neurodyn.layers.stages import ForwardPass, Source, Stage, sources
 
 _aten = torch.ops.aten
@@ -144,11 +145,18 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
     example = example_input[:8].detach()
     example = torch.cat([example, example]) if len(example) == 1 else example
+    for attribute in ("_orig_mod", "module"):  # of torch.compile, and of what spreads a module over devices
+        if attribute in module._modules and type(module).__module__.startswith("torch."):
+            _refuse(module, "it wraps another module", f"give that one, its .{attribute}")
+    origin = Origin(module.modules(), captured=True)
+    origin.check()
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
         _try(module, example)
         graph = _Graph(module, _export(module, example))
         operations = graph.operations(example)
         _check_capture(module, operations, example)
+    for operation in operations:
+        operation.origin = origin
     return operations
 
 

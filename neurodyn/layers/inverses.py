@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.points import ACTIVATIONS, CompoundLayer, computes
+from neurodyn.layers.points import ACTIVATIONS, CompoundLayer, computes, is_plain
 
 _WORST_ERROR = 0.01
 """The relative error of a known solution above which a matrix is too badly conditioned: two correct digits."""
@@ -125,6 +125,11 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
     """
     for layer in layers:
         name = type(layer).__name__
+        if not is_plain(layer):
+            raise InvalidValueError(
+                f"stage {stage} has no inverse: a hook changes what its {name} computes, or a forward of its own; "
+                "remove it"
+            )
         if isinstance(layer, CompoundLayer):
             check_invertible(layer.members, stage)
         elif computes(layer, nn.Linear):
@@ -141,14 +146,10 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
             raise InvalidValueError(
                 f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}"
             )
-        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES):
+        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES) or not computes(layer, type(layer)):
             raise InvalidValueError(
                 f"stage {stage} has no inverse: {name} is not invertible; use square Linear layers with LeakyReLU, "
                 "Tanh, Sigmoid, Softplus or no activation"
-            )
-        if layer._forward_pre_hooks or layer._forward_hooks:
-            raise InvalidValueError(
-                f"stage {stage} has no inverse: a hook changes what its {name} computes; remove the hook"
             )
 
 

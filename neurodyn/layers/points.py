@@ -19,6 +19,7 @@ from torch.nn.modules import activation as torch_activations
 from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.kernels import add_linear, linear, tanh
 from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.origin import METHODS
 
 aten = torch.ops.aten
 
@@ -107,9 +108,25 @@ def is_smooth(layer: nn.Module) -> bool:
     return not any(isinstance(part, _KINKED) for part in layer.modules())
 
 
+_AS_WRITTEN = {
+    kind: tuple(getattr(kind, name, None) for name in METHODS) for kind in (nn.Sequential, *ACTIVATIONS, *_AFFINE)
+}
+"""What a call of a layer runs, as PyTorch wrote it: someone may have put something else in its place since."""
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Tell whether a layer does what its class says: it has no forward hook, and no method of its own in its place."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return not hooked and not any(name in layer.__dict__ for name in METHODS)
+
+
 def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
-    return isinstance(layer, kind) and type(layer).forward is kind.forward
+    return isinstance(layer, kind) and is_plain(layer) and _as_written(type(layer), kind)
+
+
+def _as_written(own: type[nn.Module], kind: type[nn.Module]) -> bool:
+    return tuple(getattr(own, name, None) for name in METHODS) == _AS_WRITTEN[kind]
 
 
 def own_parameters(layer: nn.Module) -> Iterable[nn.Parameter]:
@@ -330,7 +347,7 @@ class CompoundLayer(nn.Module, ABC):
 
 def layer_point(layer: nn.Module) -> LayerPoint:
     """Choose the fastest `LayerPoint` for a layer."""
-    if layer._forward_pre_hooks or layer._forward_hooks:
+    if type(layer) in _AS_WRITTEN and not computes(layer, type(layer)):
         return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
     if type(layer) is nn.Linear:
         return LinearPoint(layer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,12 @@ from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stages import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
-from neurodyn.simulation.inference import infer
+from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs
-from neurodyn.system.system import State, System
+from neurodyn.system.bound import Inputs, check_network
+from neurodyn.system.system import State, System, bound
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def backward(
     """Relax a network and add what its plasticity found to the parameters' `.grad`, as `loss.backward()` does.
 
     The network runs its discrete inference, if it declares one, and otherwise relaxes to its equilibrium, or for the
-    duration given.
+    duration given. Hooks on the gradient of a parameter (`register_hook`, `register_post_accumulate_grad_hook`) are
+    called as autograd calls them, with the gradient of the batch.
 
     Parameters
     ----------
@@ -103,6 +105,7 @@ def learn(
         How many networks of equally many samples are stacked in this one: gradients are averaged over the samples of a
         member.
     """
+    check_network(network)
     if not network.plasticity:
         raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
@@ -113,7 +116,14 @@ def learn(
         raise InvalidValueError(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
         )
-    system = System(network, inputs, targets)
+    if duration is not None and solver is None:
+        refuse_to_set_aside(network, "a relaxation for a duration without solver=")
+    with bound(network, inputs, targets) as system:
+        return _learn(system, duration, solver, members)
+
+
+def _learn(system: System, duration: float | None, solver: Solver | None, members: int) -> Lesson:
+    network = system.network
     learns = {id(rule): rule.learns for rule in network.plasticity}
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
@@ -132,22 +142,24 @@ def learn(
         else:
             _add(learns[id(rule)], rule.weights.gradient(gradients).values())
 
-    if duration is None and network.inference is not None:
-        infer(system, network.inference, act)
-        iterations: int | None = network.inference.steps
-    else:
-        state, iterations = _relax(system, duration, solver)
+    with _through_hooks(parameter for parameters in learns.values() for parameter in parameters):
+        if duration is None and network.inference is not None:
+            run_inference(system, network.inference, act)
+            iterations: int | None = network.inference.steps
+        else:
+            state, iterations = _relax(system, duration, solver)
+            for rule in network.plasticity:
+                act(rule, state, state.activity[rule.post])
         for rule in network.plasticity:
-            act(rule, state, state.activity[rule.post])
-    for rule in network.plasticity:
-        for parameter in learns[id(rule)]:
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)  # the rule never acted
-        if rule.regularizer is not None:
-            own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-            weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
-            _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
-    return Lesson(None if system.data.forward is None else system.data.forward.output, iterations)
+            for parameter in learns[id(rule)]:
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)  # the rule never acted
+            if rule.regularizer is not None:
+                own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
+                weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
+                _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
+    forward = system.data.forward
+    return Lesson(None if forward is None else forward.output.clone(), iterations)  # another batch overwrites it
 
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
@@ -165,6 +177,33 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> tup
     report = solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
     return state, report.evaluations
+
+
+def has_gradient_hooks(parameter: Tensor) -> bool:
+    """Tell whether a parameter has hooks that `torch.autograd` calls with its gradient, or after adding it."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+
+
+@contextmanager
+def _through_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Hand the gradient of all that is added inside to autograd, for it to call the hooks of a parameter, and to add it.
+
+    As after `loss.backward()`, hooks see the sum of what the batch teaches, once.
+    """
+    before = {parameter: parameter.grad for parameter in parameters if has_gradient_hooks(parameter)}
+    found: dict[nn.Parameter, Tensor | None] = {}
+    for parameter in before:
+        parameter.grad = None
+    try:
+        yield
+        found = {parameter: parameter.grad for parameter in before}
+    finally:
+        for parameter, gradient in before.items():
+            parameter.grad = gradient
+    with torch.enable_grad():
+        for parameter, gradient in found.items():
+            if gradient is not None:
+                parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
 
 
 def _per_member(gradient: Callable[[Tensor], Tensor], weights: Tensor, members: int) -> Tensor:

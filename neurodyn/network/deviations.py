@@ -38,8 +38,7 @@ class ForwardDeviation(Map):
     def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         self.stage: Stage = stage if isinstance(stage, Stage) else Stage(stage)
         check_invertible(self.stage.layers, self.stage.name)
-        _check("scale of ForwardDeviation", scale)
-        self.scale = scale
+        self.scale = _checked("scale of ForwardDeviation", scale)
         self.linear = self.stage.affine
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
@@ -87,12 +86,11 @@ class InverseDeviation(Inverse):
 
     def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         super().__init__(stage)
-        _check("scale of InverseDeviation", scale)
-        self.scale = scale
+        self.scale = _checked("scale of InverseDeviation", scale)
         self.frozen = True
 
     def describe(self, source: str, target: str) -> str:
-        g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.name}"
+        g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.mark}"
         return _quotient(f"{g}({y})", f"{g}({y} − ", source, self.scale)
 
     def stacked(self, others: Sequence[Map]) -> Map:
@@ -111,9 +109,8 @@ class _InverseDeviationTerm(Term):
         out.add_(self._inverse.difference(activity[self._source], self._scale, self._at), alpha=gain)
 
 
-def _check(what: str, scale: float | tuple[float, ...]) -> None:
-    for each in scale if isinstance(scale, tuple) else (scale,):
-        positive(what, each)
+def _checked(what: str, scale: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    return tuple(positive(what, each) for each in scale) if isinstance(scale, tuple) else positive(what, scale)
 
 
 def _scales(own: ForwardDeviation | InverseDeviation, others: Sequence[Map]) -> float | tuple[float, ...]:

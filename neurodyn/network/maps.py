@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import flag, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.inverses import check_invertible, needs_forward
 from neurodyn.layers.modules import FirstUnits
@@ -59,6 +60,13 @@ class OperatingPoints:
         for key in [key for key in self._current if key[1] in populations]:
             del self._current[key]
 
+    def forget(self) -> None:
+        """Say that the batch has changed, so that every live point is worked out anew."""
+        self._current.clear()
+        self._lasting.clear()
+        for point in self._live.values():
+            point.move_to()
+
     def take_from_forward(self, stage: Stage, population: str, *, lasting: bool) -> None:
         """Say that a population holds what the stage read in the forward pass: for good, or until it expires."""
         (self._lasting if lasting else self._current)[stage, population] = self.frozen(stage)
@@ -77,6 +85,13 @@ class Term(ABC):
         It may be the activity itself, or what is kept of an operating point: to be read, and not for long.
         """
         return None
+
+    def renew(self) -> bool:
+        """Take up another batch, and weights that may have changed, in the buffers at hand.
+
+        False, as here, says that the map has to be bound anew.
+        """
+        return False
 
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Write gain · map(source) into `out`."""
@@ -153,6 +168,9 @@ class _Applied(Term):
     def __init__(self, map_: Map, source: str) -> None:
         self._map, self._source = map_, source
 
+    def renew(self) -> bool:
+        return True
+
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         value = self._map.apply(activity[self._source])
         if value.shape != out.shape:
@@ -186,6 +204,9 @@ class Identity(Map):
 class _IdentityTerm(Term):
     def __init__(self, source: str) -> None:
         self._source = source
+
+    def renew(self) -> bool:
+        return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(activity[self._source], alpha=gain)
@@ -245,6 +266,9 @@ class _ForwardTerm(Term):
     def __init__(self, stage: Stage, points: OperatingPoints, source: str) -> None:
         self._stage, self._points, self._source = stage, points, source
 
+    def renew(self) -> bool:
+        return True
+
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(self.value(activity), alpha=gain)
 
@@ -282,6 +306,8 @@ class Feedback(_OfStage):
         argument: int = 0,
     ) -> None:
         super().__init__(stage)
+        derivative = flag(f"derivative of Feedback of stage {self.stage.name}", derivative)
+        argument = whole(f"argument of Feedback of stage {self.stage.name}", argument, least=0)
         if point != "frozen" or weights is not None or not derivative:
             self._refuse_several()
         if argument not in range(self.stage.arguments):
@@ -291,6 +317,10 @@ class Feedback(_OfStage):
             )
         if point not in ("frozen", "live"):
             raise InvalidValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        if weights is not None and not isinstance(weights, FeedbackWeights):
+            raise InvalidTypeError(
+                f"Feedback of stage {self.stage.name}: weights are FeedbackWeights, not {type(weights).__name__}"
+            )
         if weights is not None and weights.stage is not self.stage:
             raise InvalidValueError(
                 f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
@@ -322,12 +352,12 @@ class Feedback(_OfStage):
         if self.stage.arguments > 1:
             return f"(∂{self.stage.symbol}/∂{target})ᵀ {source}"
         at = "x̄" if self.frozen else target
-        matrix = f"W{self.stage.name}ᵀ" if self.weights is None else f"ψ{self.stage.name}"
+        matrix = f"W{self.stage.mark}ᵀ" if self.weights is None else f"ψ{self.stage.mark}"
         if not self.derivative:
             return f"{matrix} {source}"
         if self.weights is not None:
             return f"{matrix} (f'({at}) ⊙ {source})"
-        return f"J{self.stage.name}({at})ᵀ {source}"
+        return f"J{self.stage.mark}({at})ᵀ {source}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _FeedbackTerm(self, points, source, target)
@@ -339,6 +369,11 @@ class _FeedbackTerm(Term):
         self._weights = None if map_.weights is None else map_.weights.tensors
         self._plain = map_.weights is None and map_.derivative and not map_.argument
         self._fixed = points.frozen(map_.stage) if map_.frozen else None
+
+    def renew(self) -> bool:
+        if not self._map.frozen:
+            self._fixed = None
+        return True
 
     def _point(self, activity: Activity) -> StagePoint:
         if self._fixed is not None:
@@ -397,8 +432,13 @@ class Inverse(_OfStage):
 
 class _InverseTerm(Term):
     def __init__(self, stage: Stage, point: StagePoint | None, source: str) -> None:
-        self._inverse, self._source = stage.inverted(), source
-        self._at = None if point is None else point.values
+        self._stage, self._point, self._source = stage, point, source
+        self.renew()
+
+    def renew(self) -> bool:
+        self._inverse = self._stage.inverted()
+        self._at = None if self._point is None else self._point.values
+        return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         out.add_(self._inverse(activity[self._source], self._at), alpha=gain)
@@ -418,14 +458,20 @@ class Modulated(Map):
 
     Raises
     ------
-    ValueError
-        If the stage's last layers are no activations, so that its units have no derivative f'(h) of their own.
+    TypeError, ValueError
+        If `map`, `stage` or `power` is not as above, or the stage's last layers are no activations, so that its units
+        have no derivative f'(h) of their own.
     """
 
     stage: Stage
     frozen = True
 
     def __init__(self, map: Map, stage: Stage, power: int) -> None:
+        if not isinstance(map, Map) or not isinstance(stage, Stage):
+            raise InvalidTypeError(
+                f"Modulated takes a neurodyn Map and a Stage, not {type(map).__name__} and {type(stage).__name__}"
+            )
+        power = whole("power of Modulated", power, least=-(2**31))
         for place in range(stage.first_of_output, len(stage.layers)):
             layer = stage.layers[place]
             if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):
@@ -460,17 +506,21 @@ class Modulated(Map):
 
     def describe(self, source: str, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"f'(h{self.stage.name}){power} ⊙ {self.map.describe(source, target)}"
+        return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        factor = points.frozen(self.stage).slope.pow_(self.power)
-        return _ModulatedTerm(self.map.bind(points, source, target), factor)
+        return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)
 
 
 class _ModulatedTerm(Term):
-    def __init__(self, term: Term, factor: Tensor) -> None:
-        self._term, self._factor = term, factor
-        self._value = torch.empty_like(factor)
+    def __init__(self, term: Term, point: StagePoint, power: int) -> None:
+        self._term, self._point, self._power = term, point, power
+        self._factor = point.slope.pow_(power)
+        self._value = torch.empty_like(self._factor)
+
+    def renew(self) -> bool:
+        self._factor.copy_(self._point.slope.pow_(self._power))
+        return self._term.renew()
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         self._term.assign(activity, self._value, gain)

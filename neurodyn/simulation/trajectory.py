@@ -1,11 +1,8 @@
-"""A trajectory: the labelled xarray dataset of a run, in memory, in NetCDF, or streamed to Zarr."""
+"""A trajectory: what a run records, as a labelled xarray dataset, in memory or streamed to Zarr."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -17,16 +14,25 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.errors import ExistingFileError, InvalidValueError, MissingFileError
-from neurodyn.solvers.base import Report
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.network import Network
+from neurodyn.simulation.chunks import CHUNK_BYTES
+from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.stores import SHARD_CHUNKS, ZarrStream
+from neurodyn.solvers.base import Report, Solver
+from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.system import State, System
 
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
-_CHUNK_BYTES = 64 * 2**20
+_ALONG = {
+    "time": {"units": "tau", "long_name": "time, in units of a time constant of 1"},
+    "step": {"units": "1", "long_name": "step of discrete inference"},
+}
+_HELD_BYTES = 128 * 2**20
 """How much of a streamed trajectory is held in memory."""
-_ORDER = "variable_order"
-"""The attribute of a Zarr store that keeps the order of the variables, as Zarr lists them in none."""
+_TIME_BYTES = 48
+"""What a time takes in memory: in the array, and in the list that it is collected in."""
 
 
 def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
@@ -50,6 +56,41 @@ def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{name}_{kind}" for kind in kinds)
 
 
+def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
+    """Return the coordinates of a population's own dimensions, by their names; parameters as of `unit_dims`."""
+    coordinates = {}
+    for dim, length in zip(unit_dims(name, shape), shape, strict=True):
+        kind = dim.removeprefix(f"{name}_")
+        described = {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"}
+        coordinates[dim] = (dim, np.arange(length), described)
+    return coordinates
+
+
+def recorded_names(network: Network, record: Iterable[str] | None, *, inputs: bool = False) -> list[str]:
+    """Return what a run records, each once: what is asked for, or all populations, with the inputs or without.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If what is asked for is no names, or nothing, or unknown.
+    """
+    if record is None:
+        return [p.name for p in network.populations if inputs or p.name not in network.inputs]
+    if not isinstance(record, Iterable):
+        raise InvalidTypeError(f"record must be names of populations, not {type(record).__name__}")
+    names = [record] if isinstance(record, str) else list(record)
+    known = [*(p.name for p in network.populations), *network.observables]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidValueError(
+            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "
+            f"{', '.join(known)}"
+        )
+    if not names:
+        raise InvalidValueError("record: name at least one population, or leave it out to record all")
+    return list(dict.fromkeys(names))
+
+
 class TrajectoryRecorder:
     """Collects the states that a solver saves, in memory or, with a store, in chunks streamed to Zarr.
 
@@ -65,6 +106,8 @@ class TrajectoryRecorder:
         How many states will come, where that is known.
     store
         A Zarr store to stream to, or None.
+    solver
+        What integrates.
     """
 
     def __init__(
@@ -74,18 +117,27 @@ class TrajectoryRecorder:
         times: NDArray[np.float64] | None,
         expected: int | None,
         store: Path | None,
+        solver: Solver,
     ) -> None:
-        self.times = times
+        self.times, self._solver = times, solver
         self._system = system
         self._names = [name for name in names if name not in system.clamped]
         # Copied, because a clamp may be the caller's own tensor.
         self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
         self._order = list(names)
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
-        sample_bytes = sum(prod(system.shape(name)) for name in names) * system.samples * system.dtype.itemsize
+        sizes = [row_bytes(system, [name]) for name in names]
         self._capacity = expected or 64
         if store is not None:
-            self._capacity = max(1, min(self._capacity, _CHUNK_BYTES // max(1, sample_bytes)))
+            # Whole chunks, so that each is written once, and as many as share a file.
+            rows = max(1, min(CHUNK_BYTES // max(sizes), _HELD_BYTES // sum(sizes)))
+            chunks = max(1, min(SHARD_CHUNKS, _HELD_BYTES // (rows * sum(sizes))))
+            self._capacity = min(self._capacity, rows * chunks)
+        self._row = row_bytes(system, self._names) + _TIME_BYTES
+        remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
+        if store is not None:
+            remedy = "record= fewer populations, or simulate fewer samples at once"
+        self._refuse_too_large(f"a trajectory of {self._capacity:,} times", self._capacity, remedy)
         self._store = None if store is None else ZarrStream(store)
         self._buffers = {name: self._buffer(name, self._capacity) for name in self._names}
         self._moments: list[float] = []
@@ -96,6 +148,10 @@ class TrajectoryRecorder:
             # NumPy asks for huge pages, which makes the first write to a large buffer several times faster.
             return torch.from_numpy(np.empty(shape, to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype))
         return torch.empty(shape, dtype=self._system.dtype, device=self._system.device)
+
+    def _refuse_too_large(self, what: str, count: int, remedy: str) -> None:
+        for device in {torch.device("cpu"), self._system.device}:  # a run on a device ends on the host
+            refuse_too_large(what, count * self._row, remedy, device)
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
@@ -131,6 +187,11 @@ class TrajectoryRecorder:
             self._store.append(self._dataset())
             self._moments.clear()
             return
+        self._refuse_too_large(
+            f"the trajectory has {len(self._moments):,} times at {self._moments[-1]:g}, and room for twice as many",
+            2 * self._capacity,
+            "take fewer times by save_at=, record= fewer populations, or stream to disk with store='….zarr'",
+        )
         self._capacity *= 2
         for name, buffer in self._buffers.items():
             larger = self._buffer(name, self._capacity)
@@ -145,7 +206,7 @@ class TrajectoryRecorder:
                 values[name] = np.broadcast_to(self._held[name], (count, *self._held[name].shape))
             else:
                 values[name] = to_numpy(self._buffers[name][:count])
-        return dataset(self._system, values, np.array(self._moments), attributes)
+        return dataset(self._system, values, np.array(self._moments), attributes, solver=self._solver)
 
     def finish(self, attributes: dict[str, Any]) -> xr.Dataset:
         """Return the trajectory, with the attributes that tell what ran; a streamed one is reopened from its store."""
@@ -164,8 +225,11 @@ class TrajectoryRecorder:
 def dataset(
     system: System,
     values: dict[str, NDArray[Any]],
-    times: NDArray[np.float64] | None = None,
+    times: NDArray[Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    *,
+    along: Literal["time", "step"] = "time",
+    solver: Solver | None = None,
 ) -> xr.Dataset:
     """Label the activity of populations, and observables.
 
@@ -176,22 +240,27 @@ def dataset(
     values
         What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
     times
-        The times, shape (time,).
+        The times, or the numbers of the steps, shape (time,).
     attributes
         Those of the dataset.
+    along
+        What `times` are.
+    solver
+        What integrated; each population's variable tells, and so does its step, and that of a declared inference.
 
     Returns
     -------
     xarray.Dataset
-        One variable a population, with dimensions `time`, `sample` and the population's own.
+        One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
     coordinates: dict[str, Any] = {
         "sample": ("sample", np.arange(system.samples), {"units": "1", "long_name": "sample of the batch"})
     }
     leading: tuple[str, ...] = ("sample",)
     if times is not None:
-        coordinates["time"] = ("time", times, {"units": "tau", "long_name": "time, in units of a time constant of 1"})
-        leading = ("time", "sample")
+        coordinates[along] = (along, times, _ALONG[along])
+        leading = (along, "sample")
+    integrated = {} if solver is None else _integration(system.network, solver)
     variables: dict[str, Any] = {}
     for name, value in values.items():
         if name in system.network.observables:
@@ -199,34 +268,51 @@ def dataset(
             variables[name] = (leading, value, {"units": "1", "long_name": long_name})
             continue
         population, shape = system.network[name], system.shape(name)
-        dims = unit_dims(name, shape)
-        for dim, length in zip(dims, shape, strict=True):
-            kind = dim.removeprefix(f"{name}_")
-            coordinates[dim] = (
-                dim,
-                np.arange(length),
-                {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"},
-            )
+        units = unit_coordinates(name, shape)
+        coordinates.update(units)
         role = "clamped" if name in system.clamped else "instantaneous" if population.tau == 0 else "dynamic"
         described = {"units": "1", "long_name": f"activity of population {name}", "role": role}
-        variables[name] = ((*leading, *dims), value, {**described, "tau": population.tau, "leak": population.leak})
+        own = {"tau": population.tau, "leak": population.leak}
+        variables[name] = ((*leading, *units), value, {**described, **own, **integrated})
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _integration(network: Network, solver: Solver) -> dict[str, str | float]:
+    """Return what integrated a population, and by which step, as attributes of its variable."""
+    attributes: dict[str, str | float] = {"solver": repr(solver)}
+    if isinstance(solver, FixedStep):
+        attributes["step"] = float(solver.step)
+    if network.inference is not None:
+        attributes["inference_step"] = float(network.inference.step)
+    return attributes
+
+
+def row_bytes(system: System, names: Sequence[str]) -> int:
+    """Return how many bytes populations and observables take in a dataset, all samples at one time."""
+    itemsize = to_numpy(torch.empty(0, dtype=system.dtype)).itemsize
+    return sum(prod(system.shape(name)) for name in names) * system.samples * itemsize
 
 
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
+    inference = system.network.inference
     return {
         "network": system.network.name,
         "equations": system.network.equations(),
+        **({} if inference is None else {"inference_not_run": str(inference)}),
         "solver": report.solver,
         "evaluations": report.evaluations,
         "accepted_steps": report.accepted,
         "rejected_steps": report.rejected,
         "residual": report.residual,
         "converged": int(report.converged),
-        "neurodyn_version": version("neurodyn"),
-        "torch_version": str(torch.__version__),
+        **versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run depends on, as attributes of its dataset."""
+    return {"neurodyn_version": version("neurodyn"), "torch_version": str(torch.__version__)}
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:
@@ -235,152 +321,3 @@ def to_numpy(tensor: Tensor) -> NDArray[Any]:
         tensor = tensor.float()
     array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
-
-
-def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write a dataset to NetCDF (`.nc`) or Zarr (`.zarr`), under a temporary name until it is complete.
-
-    Parameters
-    ----------
-    data
-        A trajectory, or any dataset.
-    path
-        Where; an existing file or store is replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The path.
-
-    Raises
-    ------
-    ValueError
-        If the path ends in neither.
-    """
-    path = Path(path)
-    kind = _format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
-        if kind == "netcdf":
-            data.to_netcdf(partial, engine="h5netcdf")
-        else:
-            ordered = data.assign_attrs({_ORDER: list(map(str, data.data_vars))})
-            ordered.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
-        _replace(partial, path)
-    finally:
-        _remove(partial)
-    return path
-
-
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a dataset written by `save` or streamed by `simulate(store=…)`.
-
-    Parameters
-    ----------
-    path
-        A NetCDF file (`.nc`), read whole, or a Zarr store (`.zarr`), read as it is used.
-
-    Returns
-    -------
-    xarray.Dataset
-
-    Raises
-    ------
-    ValueError
-        If the path ends in neither.
-    FileNotFoundError
-        If it does not exist.
-    """
-    path = Path(path)
-    kind = _format(path)
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist")
-    if kind == "netcdf":
-        return xr.load_dataset(path, engine="h5netcdf")
-    data = xr.open_dataset(path, engine="zarr", consolidated=False)
-    order = data.attrs.pop(_ORDER, [])
-    return data[sorted(data.data_vars, key=lambda name: order.index(name) if name in order else len(order))]
-
-
-class ZarrStream:
-    """A Zarr store that grows along `time` under a temporary name, and takes its own name when it is closed.
-
-    Parameters
-    ----------
-    path
-        The store; must end in `.zarr` and not exist.
-
-    Raises
-    ------
-    ValueError
-        If the name does not end in `.zarr`.
-    FileExistsError
-        If it exists.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if path.suffix != ".zarr":
-            raise InvalidValueError(
-                f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on"
-            )
-        if path.exists():
-            raise ExistingFileError(f"store {path} exists; remove it or choose another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._partial = path, _partial(path)
-        self._started = False
-
-    def append(self, chunk: xr.Dataset) -> None:
-        """Write the next chunk along `time`."""
-        write: Callable[..., Any] = chunk.assign_attrs({_ORDER: list(chunk.data_vars)}).to_zarr
-        if self._started:
-            write(self._partial, append_dim="time", consolidated=False, zarr_format=3)
-        else:
-            write(self._partial, mode="w", consolidated=False, zarr_format=3)
-        self._started = True
-
-    def close(self, attributes: dict[str, Any]) -> xr.Dataset:
-        """Add the attributes, move the store to its name and reopen it."""
-        import zarr
-
-        zarr.open_group(self._partial, mode="a").attrs.update(attributes)
-        _replace(self._partial, self._path)
-        return load(self._path)
-
-    def discard(self) -> None:
-        """Remove the unfinished store."""
-        _remove(self._partial)
-
-
-def _format(path: Path) -> Literal["netcdf", "zarr"]:
-    if path.suffix == ".nc":
-        return "netcdf"
-    if path.suffix == ".zarr":
-        return "zarr"
-    raise InvalidValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-
-
-def _replace(partial: Path, path: Path) -> None:
-    # A folder can only be moved onto an empty name: what has it is set aside first, so that a crash loses neither.
-    if not (path.is_dir() or (partial.is_dir() and path.exists())):
-        os.replace(partial, path)
-        return
-    aside = _partial(path)
-    os.replace(path, aside)
-    try:
-        os.replace(partial, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

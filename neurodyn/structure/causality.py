@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from neurodyn.layers.stages import Stage, sources
-from neurodyn.network.drives import ForwardValue, Input
+from neurodyn.network.drives import ForwardValue, Input, without_noise
 from neurodyn.network.maps import Forward, Identity
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
@@ -123,7 +123,9 @@ def _declared(network: Network, population: Population, clamped: Collection[str]
     drive = population.clamp if population.name in clamped else population.initial
     if type(drive) is ForwardValue:
         return drive.stage
-    if type(drive) is Input and network.forward:  # which has one input, where other networks may have several
+    if (
+        type(without_noise(drive)) is Input and network.forward
+    ):  # which has one input, where other networks may have several
         return "input"
     return "zero" if drive == 0.0 and population.tau > 0 else None
 
@@ -181,6 +183,15 @@ class Schedule:
     def wakes(self, population: str) -> int | None:
         """Return the first step at which a population may be other than 0; None if it is 0 throughout."""
         return next((step for step, silent in enumerate(self._silent) if population not in silent), None)
+
+    def whole(self) -> tuple[Step, ...]:
+        """Return what each step evaluates where all that moves is wanted, up to the last; there, nothing advances."""
+        everything = []
+        for step, (silent, moves) in enumerate(zip(self._silent, self._moves, strict=True)):
+            settle = tuple(n for n in self._instantaneous if n not in silent)
+            advance = tuple(n for n in self._dynamic if n in moves and step < self._steps)
+            everything.append(Step(settle, advance, silent))
+        return tuple(everything)
 
     def plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
         """Return what each step evaluates, up to the last at which a rule may act; there, nothing advances.

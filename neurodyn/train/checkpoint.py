@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurodyn.errors import InvalidTypeError, InvalidValueError, NotAFolderError
+from neurodyn.errors import FileError, InvalidTypeError, InvalidValueError, NotAFolderError
+from neurodyn.simulation.partial import Lock, replacing
 
 _MAGIC = b"neurodyn checkpoint 1\n"
 _FILE = "checkpoint.pt"
+_CONTENT = {
+    "description": dict,
+    "start": Tensor,
+    "epoch": int,
+    "batch": int,
+    "stopped": bool,
+    "tensors": dict,
+    "optimizer": dict,
+    "scheduler": (dict, type(None)),
+    "random": list,
+    "history": dict,
+}
+"""What a state holds."""
 
 
 class Checkpoint:
@@ -48,19 +62,43 @@ class Checkpoint:
         """Tell whether there is one."""
         return self.path.exists()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs from the folder.
+
+        Raises
+        ------
+        OSError
+            If one is there already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / ".lock"
+        try:
+            lock = Lock(file)
+        except BlockingIOError as error:
+            raise FileError(
+                f"checkpoint: another run trains with {self.folder} (process {file.read_text()}); wait for its end, or "
+                "give another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a state in place of the one before, in one stroke: whoever reads finds either the one or the other."""
+        """Write a state in place of the one before, in one stroke: whoever reads finds either the one or the other.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the one before stays.
+        """
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         content = buffer.getbuffer()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with replacing(self.path) as partial, partial.open("wb") as file:
             file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.path)
 
     def load(self) -> dict[str, Any]:
         """Return the state.
@@ -84,12 +122,21 @@ class Checkpoint:
             )
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+        except Exception as error:  # of a file that is not what it says, reading may raise anything
             raise InvalidValueError(
                 f"{self.path} holds more than tensors, numbers and text, and was not loaded; give another folder as "
                 "checkpoint="
             ) from error
+        if not (isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in _CONTENT.items())):
+            raise self.foreign("it lacks parts, or they are of other types")
         return state
+
+    def foreign(self, why: object) -> InvalidValueError:
+        """Return the error of a file that is no state of a run of `fit`."""
+        return InvalidValueError(
+            f"{self.path} does not hold the state of a run of neurodyn ({why}); it was left as it is: give another "
+            "folder as checkpoint="
+        )
 
 
 def storable(what: str, state: Any) -> Any:

@@ -59,6 +59,8 @@ def stacked(
     everything = [tensor for learner in learners for tensor in learner.tensors.values()]
     if len(set(everything)) < len(learners) * len(set(learners[0].tensors.values())):
         raise InvalidValueError("seeds: two networks share parameters; build one for each seed")
+    for learner, seed in zip(learners, seeds, strict=True):
+        learner.refuse_hooks(f"seeds: the network of seed {seed}")
     random = torch.get_rng_state()
     alone = [_gradients(learner, *batch) for learner, batch in zip(learners, batches, strict=True)]
     if not torch.equal(random, torch.get_rng_state()):

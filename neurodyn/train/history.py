@@ -101,9 +101,23 @@ class History:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` returned."""
+        """Take what `state` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is of another run.
+        """
+        members = 1 if self.seeds is None else len(self.seeds)
+        labels = state.get("labels", {})  # of which there were none before there were metrics
+        own = {name: tuple(each["shape"]) for name, each in labels.items()} | {"angle": (len(self.layers),)}
+        for part, count in (("epochs", 1), ("iterations", 1), ("sums", 0)):
+            for name, values in state[part].items():
+                each = () if name == "seconds" else (members, *own.get(name, ()))
+                if name not in [*_WHAT, *labels] or tuple(values.shape[count:]) != each:
+                    raise ValueError(f"its history has {name!r} of the shape {tuple(values.shape)}")
         self._epochs = {name: list(values) for name, values in state["epochs"].items()}
-        self._labels = state.get("labels", {})  # of which there were none before there were metrics
+        self._labels = labels
         self._iterations = {name: list(values) for name, values in state["iterations"].items()}
         self._sums, self._samples, self._seconds = dict(state["sums"]), state["samples"], state["seconds"]
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import Loss, per_sample
-from neurodyn.layers.stages import ForwardPass, Source, sources
-from neurodyn.learning.backward import Lesson, learn
+from neurodyn.layers.points import is_plain
+from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
+from neurodyn.learning.backward import Lesson, has_gradient_hooks, learn
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
@@ -108,6 +109,20 @@ class Learner(ABC):
             columns.append(torch.rad2deg(angle))
         return torch.stack(columns, 1).cpu()
 
+    def refuse_hooks(self, who: str) -> None:
+        """Refuse hooks that stacked learners would not call, with `who` for the message.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has hooks on its gradient.
+        """
+        if any(has_gradient_hooks(parameter) for parameter in self.parameters):
+            raise InvalidValueError(
+                f"{who} has hooks on the gradient of a parameter, which stacked parameters would not have; train each by "
+                "itself"
+            )
+
     def finite(self) -> bool:
         """Tell whether all parameters are finite."""
         return bool(torch.isfinite(torch.stack([p.detach().abs().max().double() for p in self.parameters])).all())
@@ -179,7 +194,8 @@ class NetworkLearner(Learner):
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         trained = set(self.parameters)
-        by_layer = {stage.name: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
+        names = distinct_names(self.network.forward)
+        by_layer = {names[stage]: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
         return {name: parameters for name, parameters in by_layer.items() if parameters}
 
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
@@ -220,6 +236,15 @@ class ModuleLearner(Learner):
             output = self.module(inputs)
             self.losses(output, targets).mean(1).sum().backward()  # type: ignore[no-untyped-call]
         return Lesson(output.detach(), None)
+
+    def refuse_hooks(self, who: str) -> None:
+        super().refuse_hooks(who)
+        for part in self.module.modules():
+            if not is_plain(part) or part._backward_hooks or part._backward_pre_hooks:
+                raise InvalidValueError(
+                    f"{who} has a hook on its {type(part).__name__}, or a forward put in the place of its own, which "
+                    "stacked modules would not call; train each by itself"
+                )
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import torch
 import xarray as xr
@@ -13,7 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from neurodyn.errors import DivergenceError, ExistingFileError, InvalidValueError, MissingFileError
+from neurodyn.errors import (
+    DivergedError,
+    DivergenceError,
+    ExistingFileError,
+    InvalidValueError,
+    MissingFileError,
+    NeurodynError,
+)
 from neurodyn.learning.backward import Lesson
 from neurodyn.train.batches import Pairs, shuffled
 from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
@@ -26,24 +34,6 @@ from neurodyn.train.parallel import Processes
 Callback = Callable[[xr.Dataset], object]
 
 _TEST_BATCH = 1000
-
-
-class DivergedError(ArithmeticError):
-    """A training run became non-finite.
-
-    Parameters
-    ----------
-    message
-        What happened, where, and where the last good state is.
-    epoch, batch
-        Where, counted from 1.
-    history
-        The history of the epochs before.
-    """
-
-    def __init__(self, message: str, epoch: int, batch: int, history: xr.Dataset) -> None:
-        super().__init__(message)
-        self.epoch, self.batch, self.history = epoch, batch, history
 
 
 class Run:
@@ -107,21 +97,43 @@ class Run:
                 f"resume: there is a checkpoint in {self.checkpoint.folder}; remove it, or give another folder"
             )
         state = self.checkpoint.load()
-        check_same_run(self.checkpoint.folder, state["description"], self.description)
+        try:
+            self._check(self.checkpoint, state)
+            self._resume(state)
+        except NeurodynError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise self.checkpoint.foreign(error) from error
+
+    def _check(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
+        """Refuse a state that is not one of this run."""
+        check_same_run(checkpoint.folder, state["description"], self.description)
+        pairs = [("start", state["start"], self.start)]
+        pairs += [(name, state["tensors"][name], tensor) for name, tensor in self.learner.tensors.items()]
+        for what, saved, own in pairs:
+            if saved.shape != own.shape:
+                raise checkpoint.foreign(f"{what} has the shape {tuple(saved.shape)}, not {tuple(own.shape)}")
         if not any(_alike(self.start, other) for other in (state["start"], _signature(state["tensors"]))):
             raise InvalidValueError(
-                f"the checkpoint in {self.checkpoint.folder} is of a run that began with other parameters than these; "
-                "it was left as it is: build the network as it was built then, or give another folder as checkpoint="
+                f"the checkpoint in {checkpoint.folder} is of a run that began with other parameters than these; it was "
+                "left as it is: build the network as it was built then, or give another folder as checkpoint="
             )
         if state["epoch"] > self.epochs + 1:
             raise InvalidValueError(
-                f"the checkpoint in {self.checkpoint.folder} is of a run of {state['epoch'] - 1} epochs; ask for as "
-                f"many or more, not {self.epochs}"
+                f"the checkpoint in {checkpoint.folder} is of a run of {state['epoch'] - 1} epochs; ask for as many or "
+                f"more, not {self.epochs}"
             )
-        with torch.no_grad():
-            for name, tensor in self.learner.tensors.items():
-                tensor.copy_(state["tensors"][name])
+        if state["epoch"] < 1 or not 0 <= state["batch"] < self.batches:
+            raise checkpoint.foreign(f"it stands at batch {state['batch']} of epoch {state['epoch']}")
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; the network's parameters come last, so that they stay as they were if anything fails."""
         self.optimizer.load_state_dict(state["optimizer"])
+        if type(self.optimizer).__module__.startswith("torch.optim"):  # what others keep may have any shape
+            for parameter, moments in self.optimizer.state.items():
+                for name, moment in moments.items():
+                    if isinstance(moment, Tensor) and moment.ndim > 0 and not _fits(moment, parameter):
+                        raise ValueError(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.history.load(state["history"])
@@ -130,6 +142,9 @@ class Run:
         torch.set_rng_state(random[0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(random[1], self.device)
+        with torch.no_grad():
+            for name, tensor in self.learner.tensors.items():
+                tensor.copy_(state["tensors"][name])
 
     def go(self, progress: bool | None) -> xr.Dataset:
         """Train until all epochs are done."""
@@ -198,7 +213,9 @@ class Run:
         try:
             return self.learner.learn(inputs, targets)
         except ValueError as error:
-            if isinstance(error, DivergenceError) or not self.learner.finite():
+            if isinstance(error, DivergenceError):
+                raise self._diverged(str(error), error.time, error.population) from error
+            if not self.learner.finite():
                 raise self._diverged(str(error)) from error
             output = self.learner.output(inputs)
             if output is not None and not bool(torch.isfinite(output).all()):
@@ -301,14 +318,16 @@ class Run:
                     f"{self.batch + 1}); all must be finite"
                 )
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, what: str, time: float | None = None, population: str | None = None) -> DivergedError:
         kept = ""
         if self.checkpoint is not None:
             kept = "; no checkpoint was written before"
             if self.checkpoint.exists():
                 kept = f"; the last good state is in {self.checkpoint.folder}"
         message = f"training diverged in epoch {self.epoch}, batch {self.batch + 1} of {self.batches}: {what}{kept}"
-        return DivergedError(f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset())
+        return DivergedError(
+            f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset(), time, population
+        )
 
     def _dataset(self) -> xr.Dataset:
         attributes: dict[str, str | int | float] = {
@@ -354,6 +373,13 @@ def _signature(tensors: dict[str, Tensor]) -> Tensor:
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     return bool(((one - other)[:, 0].abs() <= 1e-4 * one[:, 1]).all())
+
+
+def _fits(moment: Tensor, parameter: Tensor) -> bool:
+    """Tell whether an optimizer may keep such a tensor of a parameter: of its shape, or with an axis summed up."""
+    return moment.ndim == parameter.ndim and all(
+        m in (1, p) for m, p in zip(moment.shape, parameter.shape, strict=True)
+    )
 
 
 def _first_bad(losses: Tensor, seeds: Sequence[int]) -> str:

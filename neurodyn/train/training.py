@@ -184,6 +184,9 @@ def fit(
         if len(each_seed) > 1:
             check_elementwise(made, scheduler)
         angles = "angles" in recorded and bool(main.layers)
+        kept = None if checkpoint is None else Checkpoint(checkpoint)
+        if kept is not None and processes.rank == 0:  # the others only read
+            context.enter_context(kept.held())
         run = Run(
             main,
             train_pairs,
@@ -196,7 +199,7 @@ def fit(
             seeds=each_seed,
             history=History(None if seeds is None else each_seed, list(main.layers), "iterations" in recorded),
             angles=angles,
-            checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            checkpoint=kept,
             checkpoint_seconds=60 * checkpoint_minutes,
             callbacks=callbacks,
             metrics=Metrics(functions, networks, learners, each_seed, list(main.layers) if angles else None),
@@ -267,11 +270,34 @@ def _optimization(
     own, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(own, Optimizer) or not (scheduler is None or isinstance(scheduler, LRScheduler)):
         raise InvalidTypeError("optimizer: the function returns a torch optimizer, or a pair of one and its scheduler")
+    _check_optimized(own, scheduler, parameters)
     if isinstance(own, torch.optim.LBFGS):
         raise InvalidValueError(
             "optimizer: LBFGS evaluates the loss several times a step, which a plasticity rule does not do"
         )
     return own, scheduler
+
+
+def _check_optimized(optimizer: Optimizer, scheduler: LRScheduler | None, parameters: list[nn.Parameter]) -> None:
+    """Refuse an optimizer of other parameters than all those that learn, and a scheduler of another optimizer."""
+    given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    foreign = set(given) - set(parameters)
+    missing = set(parameters) - set(given)
+    if foreign:
+        raise InvalidValueError(
+            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network does not have; "
+            "make it of those that the function is given"
+        )
+    if missing:
+        shapes = ", ".join(str(tuple(p.shape)) for p in parameters if p in missing)
+        raise InvalidValueError(
+            f"optimizer: the function leaves out parameters of the shapes {shapes}; to keep some from learning, call "
+            "requires_grad_(False) on them, and make the optimizer of all that the function is given"
+        )
+    if len(given) > len(set(given)):
+        raise InvalidValueError("optimizer: the function returns an optimizer in which a parameter stands twice")
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise InvalidValueError("optimizer: the scheduler is that of another optimizer than the one beside it")
 
 
 def _move(learner: Learner, device: torch.device | str | None) -> None:

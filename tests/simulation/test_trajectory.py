@@ -1,17 +1,15 @@
 """Trajectories: labels, files that give back exactly what was saved, and writing that leaves nothing half-done."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from torch import nn
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.simulation import trajectory
+from neurodyn.simulation import stores, trajectory
 from tests.problems import cnn, decay, mlp, tensor, wilson_cowan
 
 FORMATS = [".nc", ".zarr"]
@@ -120,130 +118,6 @@ def test_bfloat16_becomes_float32_exactly() -> None:
     np.testing.assert_array_equal(data.x[1], (0.5 * inputs).float())
 
 
-# Files
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_a_file_gives_back_what_was_saved(suffix: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    data = run(dtype)
-    path = nd.save(data, tmp_path / f"run{suffix}")
-    assert path == tmp_path / f"run{suffix}"
-    assert_same(nd.load(path), data)
-    assert files(tmp_path) == [path.name]
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_an_equilibrium_is_saved_too(suffix: str, tmp_path: Path) -> None:
-    example = mlp()
-    data = nd.equilibrium(ar.network(example.module), example.inputs, example.targets)
-    assert "time" not in data.dims
-    assert_same(nd.load(nd.save(data, tmp_path / f"eq{suffix}")), data)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_network_without_dynamic_populations_is_saved_too(suffix: str, tmp_path: Path) -> None:
-    example = mlp()
-    module = nn.Sequential(nn.Linear(12, 5)).double()
-    data = nd.simulate(ar.network(module), example.inputs, example.targets, duration=1.0, save_at=3)
-    assert list(data.data_vars) == ["x1"]
-    assert_same(nd.load(nd.save(data, tmp_path / f"top{suffix}")), data)
-
-
-@pytest.mark.parametrize("first", FORMATS)
-@pytest.mark.parametrize("second", FORMATS)
-def test_a_reopened_file_is_saved_again_unchanged(first: str, second: str, tmp_path: Path) -> None:
-    data = run()
-    nd.save(data, tmp_path / f"a{first}")
-    nd.save(nd.load(tmp_path / f"a{first}"), tmp_path / f"b{second}")
-    assert_same(nd.load(tmp_path / f"b{second}"), data)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_is_replaced_even_by_what_it_holds(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"run{suffix}"
-    nd.save(run(), path)
-    nd.save(nd.load(path), path)
-    assert_same(nd.load(path), run())
-    other = decay().simulate(1.0)
-    nd.save(other, path)
-    assert_same(nd.load(path), other)
-    assert files(tmp_path) == [path.name]
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_folders_are_made(suffix: str, tmp_path: Path) -> None:
-    data = decay().simulate(1.0)
-    assert_same(nd.load(nd.save(data, str(tmp_path / "a" / "b" / f"run{suffix}"))), data)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_failure_half_way_leaves_the_old_file_and_no_litter(
-    suffix: str, exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, old = tmp_path / f"run{suffix}", decay().simulate(1.0)
-    if exists:
-        nd.save(old, path)
-    method = "to_netcdf" if suffix == ".nc" else "to_zarr"
-    write = getattr(xr.Dataset, method)
-
-    def write_and_fail(self, *arguments, **settings):
-        write(self, *arguments, **settings)
-        raise OSError("disk full")
-
-    monkeypatch.setattr(xr.Dataset, method, write_and_fail)
-    with pytest.raises(OSError, match="disk full"):
-        nd.save(run(), path)
-    monkeypatch.undo()
-    assert files(tmp_path) == ([path.name] if exists else [])
-    if exists:
-        assert_same(nd.load(path), old)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_failure_to_move_leaves_the_old_file_and_no_litter(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, old = tmp_path / f"run{suffix}", decay().simulate(1.0)
-    nd.save(old, path)
-    replace = os.replace
-
-    def fail_onto_path(source: Path, target: Path) -> None:
-        if ".partial" in Path(source).name and target == path and not failed:
-            failed.append(source)
-            raise PermissionError("in use")
-        replace(source, target)
-
-    failed: list[Path] = []
-    monkeypatch.setattr(os, "replace", fail_onto_path)
-    with pytest.raises(PermissionError, match="in use"):
-        nd.save(run(), path)
-    assert files(tmp_path) == [path.name]
-    assert_same(nd.load(path), old)
-
-
-def test_a_store_may_replace_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.zarr"
-    path.write_text("not a store")
-    data = decay().simulate(1.0)
-    nd.save(data, path)
-    assert_same(nd.load(path), data)
-
-
-@pytest.mark.parametrize("act", [lambda p: nd.save(decay().simulate(1.0), p), nd.load], ids=["save", "load"])
-def test_other_formats_are_refused(act, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'run\.pkl': the name must end in \.nc \(NetCDF\) or \.zarr \(Zarr\)"):
-        act(tmp_path / "run.pkl")
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_missing_file_is_named(suffix: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=f"none{suffix} does not exist"):
-        nd.load(tmp_path / f"none{suffix}")
-
-
 # Streaming
 
 
@@ -253,7 +127,7 @@ def test_a_missing_file_is_named(suffix: str, tmp_path: Path) -> None:
 def test_a_streamed_run_is_that_in_memory(
     solver, save_at, chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", chunk_bytes)
     example = mlp()
     network = ar.network(example.module, output="relaxing")
     settings = {"duration": 1.0, "solver": solver, "save_at": save_at, "record": ["x1", "s", "x3"]}
@@ -266,14 +140,14 @@ def test_a_streamed_run_is_that_in_memory(
 
 def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
-    append = trajectory.ZarrStream.append
+    append = stores.ZarrStream.append
 
     def spy(self, chunk: xr.Dataset) -> None:
         lengths.append(chunk.sizes["time"])
         append(self, chunk)
 
-    monkeypatch.setattr(trajectory.ZarrStream, "append", spy)
-    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 8 * 300)
+    monkeypatch.setattr(stores.ZarrStream, "append", spy)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", 8 * 300)
     data = decay().simulate(100.0, solver=nd.Euler(0.1), store=tmp_path / "long.zarr")
     assert len(data.time) == 1001
     assert lengths == [300, 300, 300, 101]
@@ -290,7 +164,7 @@ def test_memory_grows_with_a_run_of_unknown_length() -> None:
 
 
 def test_a_stopped_run_is_streamed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 8 * 10)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", 8 * 10)
     data = decay().simulate(100.0, solver=nd.Euler(0.1), until=nd.steady(1e-2), store=tmp_path / "run.zarr")
     assert 40 < len(data.time) < 50
     assert data.converged == 1
@@ -318,7 +192,7 @@ def fail_to_bind(folder: Path) -> None:
     ("fail", "kind"), [(explode, nd.DivergenceError), (interrupt, KeyboardInterrupt), (fail_to_bind, ValueError)]
 )
 def test_a_run_that_fails_leaves_no_store(fail, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trajectory, "_CHUNK_BYTES", 16)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", 16)
     with pytest.raises(kind):
         fail(tmp_path)
     assert files(tmp_path) == []

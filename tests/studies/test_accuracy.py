@@ -39,7 +39,7 @@ def test_rules_that_equal_backprop_follow_it_and_the_others_learn(results):
     _, found = results
     gap = abs(study.differences(found))
     for rule in ("ar", "z-il"):
-        assert float(gap.sel(rule=rule).max()) < 0.5
+        assert float(gap.sel(rule=rule).max()) < 1  # per cent: rounding may turn some of 360 samples
     end = found.test_accuracy.isel(epoch=-1).mean("seed").squeeze("dataset")
     assert float(end.sel(rule="backprop")) > 90
     for rule in ("ar-simplified", "gait"):

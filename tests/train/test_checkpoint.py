@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,15 @@ def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path:
     assert_same_run(*(nd.load(tmp_path / f"{name}.nc") for name in ("killed", "whole")))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, which a shell has what it starts in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("batch", [2, 3, 5, BATCHES * EPOCHS])
 def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int, tmp_path: Path) -> None:
     def interrupt() -> None:
@@ -199,6 +209,7 @@ def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int,
     assert equal(network, whole)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -210,6 +221,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert data.drawn == 2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_without_a_checkpoint_an_interrupt_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         fit(mlp(), None, Fragile(2, lambda: os.kill(os.getpid(), signal.SIGINT)))

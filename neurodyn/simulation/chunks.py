@@ -1,0 +1,32 @@
+"""The chunks in which a file keeps its variables, each read and checked by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import prod
+
+import xarray as xr
+
+CHUNK_BYTES = 2 * 2**20
+"""How much a chunk holds at most; a reduction holds some for each core of the machine."""
+
+
+def chunk_lengths(data: xr.Dataset) -> dict[Hashable, tuple[int, ...]]:
+    """Return the shape of each variable's chunks.
+
+    A dimension is cut in the same places for all variables, as Dask wants it; the first dimension, of a trajectory
+    time, before the others. What labels a dimension is read at once, and stands apart.
+    """
+    lengths = {dim: max(1, length) for dim, length in data.sizes.items()}
+    for name, variable in data.variables.items():
+        if name in data.indexes:
+            continue
+        for dim in variable.dims:
+            others = variable.dtype.itemsize * prod(lengths[other] for other in variable.dims if other != dim)
+            lengths[dim] = max(1, min(lengths[dim], CHUNK_BYTES // max(1, others)))
+    return {
+        name: (max(1, min(variable.size, CHUNK_BYTES // variable.dtype.itemsize)),)
+        if name in data.indexes
+        else tuple(lengths[dim] for dim in variable.dims)
+        for name, variable in data.variables.items()
+    }

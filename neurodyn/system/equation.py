@@ -1,0 +1,118 @@
+"""One population's equation, with its couplings' maps bound to operating points."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neurodyn.network.maps import OperatingPoints, Term
+from neurodyn.network.parts import Coupling
+
+
+@dataclass
+class Entry:
+    """A coupling as it stands in its target's equation.
+
+    Parameters
+    ----------
+    coupling
+        The coupling.
+    term
+        Its map, bound.
+    """
+
+    coupling: Coupling
+    term: Term
+
+    def __post_init__(self) -> None:
+        self.gain = self.coupling.gain
+        self.silenced_by = self.coupling.source if self.coupling.map.homogeneous else None
+        """The population whose silence makes the term 0."""
+
+    def renew(self, points: OperatingPoints) -> None:
+        """Take up another batch, and weights that may have changed."""
+        if not self.term.renew():
+            self.term = self.coupling.map.bind(points, self.coupling.source, self.coupling.target)
+
+
+@dataclass
+class Equation:
+    """dx/dt = scale · (−leak x + Σ gain · map), with 1/τ as the scale; or 1/leak · Σ gain · map of an instantaneous x.
+
+    The sum is scaled last: divided gains would round, and what balances exactly would no longer do so.
+
+    Parameters
+    ----------
+    name
+        The population x.
+    scale, leak
+        The factors; the leak of an instantaneous population is 0 here.
+    constant
+        What the entries that are `held` contribute, shape (sample, …); None if there is none.
+    held, moving
+        The couplings from held populations alone, and the others.
+    """
+
+    name: str
+    scale: float
+    leak: float
+    constant: Tensor | None
+    held: list[Entry]
+    moving: list[Entry]
+
+    def renew(self, points: OperatingPoints) -> None:
+        """Take up another batch, and weights that may have changed."""
+        for entry in (*self.held, *self.moving):
+            entry.renew(points)
+
+    def hold(self, clamped: Mapping[str, Tensor]) -> None:
+        """Work out the constant for the activity of the held populations."""
+        if self.constant is not None:
+            activity = {**clamped, self.name: self.constant}
+            self.constant.zero_()
+            for entry in self.held:
+                entry.term.add(activity, self.constant, entry.gain)
+
+    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
+        """Write the right side into `out`, without what comes from the populations that are `silent`."""
+        self._sum(activity, out, self.constant, self.leak, silent)
+        if self.scale != 1.0:
+            out.mul_(self.scale)
+
+    def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: float) -> None:
+        """Write into `out` where x balances its leak: x = Σ gain · map / leak."""
+        self._sum(activity, out, self.constant, 0.0, ())
+        if leak != 1.0:
+            out.mul_(1.0 / leak)
+
+    def couple(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str]) -> None:
+        """Write scale · Σ gain · map into `out`, of the moving entries that are not `silent`."""
+        self._sum(activity, out, None, 0.0, silent)
+        if self.scale != 1.0:
+            out.mul_(self.scale)
+
+    def _sum(
+        self,
+        activity: Mapping[str, Tensor],
+        out: Tensor,
+        constant: Tensor | None,
+        leak: float,
+        silent: Collection[str],
+    ) -> None:
+        entries = [each for each in self.moving if each.silenced_by not in silent] if silent else self.moving
+        if constant is not None and leak:
+            torch.add(constant, activity[self.name], alpha=-leak, out=out)
+        elif constant is not None:
+            out.copy_(constant)
+        elif leak:
+            torch.mul(activity[self.name], -leak, out=out)
+        elif entries:
+            entries[0].term.assign(activity, out, entries[0].gain)
+            entries = entries[1:]
+        else:
+            out.zero_()
+        for entry in entries:
+            entry.term.add(activity, out, entry.gain)

@@ -1,0 +1,253 @@
+"""Plans: what a declaration and the shapes of its data decide, worked out once and used for every batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.stages import ForwardPass
+from neurodyn.network.drives import Data, Drive, Noisy
+from neurodyn.network.maps import Identity, OperatingPoints
+from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
+from neurodyn.network.parts import Population
+from neurodyn.structure.cache import start_of, structure_of
+from neurodyn.system.bound import Given, check_block, check_drive, check_finite, of_integers
+from neurodyn.system.equation import Entry, Equation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch brings to a plan.
+
+    Parameters
+    ----------
+    data
+        Inputs, targets and the forward pass.
+    clamped
+        The held populations' activity by name, shape (sample, …).
+    starts
+        The start of each dynamic population, likewise.
+    overridden
+        The populations that start elsewhere than the declaration says.
+    """
+
+    data: Data
+    clamped: dict[str, Tensor]
+    starts: dict[str, Tensor]
+    overridden: frozenset[str]
+
+
+class Plan:
+    """A network's shapes, order of evaluation, bound equations and buffers.
+
+    It serves one batch at a time, and does not refer to its network.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    given
+        The first batch, which `bind` brings in.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or something that the batch leads to is not finite.
+    """
+
+    def __init__(self, network: Network, given: Given) -> None:
+        self.dtype, self.device, self.samples = given.dtype, given.device, given.samples
+        self._forward = ForwardPass(network.forward) if network.forward else None
+        self.points = OperatingPoints(self._forward)
+        batch = self._bring(network, given)
+        self._batch: Batch | None = batch
+        self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
+        self.dynamic, self._held = tuple(batch.starts), tuple(batch.clamped)
+        self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
+        for population in self.free:
+            if population.tau == 0:
+                self.shapes[population.name] = population.shape or _shape_of_source(network, population, self.shapes)
+        _check_shapes(network, self.shapes)
+        self.structure = structure_of(network, frozenset(batch.clamped))
+        self.sizes = {p.name: self.samples * prod(self.shapes[p.name]) for p in self.free}
+        self._take_from_forward(network)
+        self.equations = {p.name: self._equation(network, p) for p in self.free}
+        self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)
+        size = sum(self.sizes[name] for name in self.instantaneous)
+        self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
+        """The instantaneous populations' activity, as last settled, shape (m,)."""
+        self._hold()
+
+    def bind(self, network: Network, given: Given) -> bool:
+        """Bring in another batch of the same shapes; False if its drives give other shapes, and it needs another plan.
+
+        Raises
+        ------
+        ValueError
+            If something that the batch leads to is not finite.
+        """
+        batch = self._bring(network, given)
+        values = batch.clamped | batch.starts
+        if tuple(batch.clamped) != self._held or tuple(batch.starts) != self.dynamic:
+            return False
+        if any(tuple(value.shape[1:]) != self.shapes[name] for name, value in values.items()):
+            return False
+        self._batch = batch
+        self._take_from_forward(network)
+        for equation in self.equations.values():
+            equation.renew(self.points)
+        self._hold()
+        return True
+
+    def release(self) -> None:
+        """Let go of the batch."""
+        self._batch = None
+        self.points.forget()
+        if self._forward is not None:
+            self._forward.forget()
+
+    @property
+    def batch(self) -> Batch:
+        """The batch at hand."""
+        assert self._batch is not None, "a plan without a batch is idle"
+        return self._batch
+
+    def rest(self, network: Network) -> None:
+        """Say that populations hold again what they held before the first step."""
+        self.instant.zero_()  # and stays so where inference does not evaluate it
+        self._take_from_forward(network)
+
+    def _bring(self, network: Network, given: Given) -> Batch:
+        forward = self._forward
+        if forward is not None:
+            forward.move_to(given.inputs[network.inputs[0]])
+            check_finite(network.name, [("output of the forward pass", forward.output)])
+            if given.targets is not None and given.targets.shape != forward.output.shape:
+                raise InvalidValueError(
+                    f"targets have the shape {tuple(given.targets.shape)}, and the network's output has "
+                    f"{tuple(forward.output.shape)}; give one target a sample and output unit"
+                )
+        data = Data(given.inputs, given.targets, forward, network.loss)
+        clamped: dict[str, Tensor] = {}
+        for population in network.populations:
+            drive = population.clamp
+            value = None if drive is None else _driven(population, drive, data, given)
+            if drive is not None and value is not None:
+                check_block(population, value, drive, given.samples)
+                clamped[population.name] = value.detach()
+        for name in given.initial:
+            if name in clamped:
+                raise InvalidValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
+        starts: dict[str, Tensor] = {}
+        for population in network.populations:
+            if population.tau > 0 and population.name not in clamped:
+                starts[population.name] = _start(network, population, data, given, clamped | starts)
+        return Batch(data, clamped, starts, frozenset(given.initial))
+
+    def _take_from_forward(self, network: Network) -> None:
+        self.points.forget()
+        clamped = self.batch.clamped
+        for stage, name in start_of(network, frozenset(clamped), self.batch.overridden).points:
+            self.points.take_from_forward(stage, name, lasting=name in clamped)
+
+    def _equation(self, network: Network, population: Population) -> Equation:
+        held: list[Entry] = []
+        moving: list[Entry] = []
+        for coupling in network.into(population.name):
+            reads = coupling.map.reads(coupling.source, coupling.target)
+            entry = Entry(coupling, coupling.map.bind(self.points, coupling.source, coupling.target))
+            (held if all(name in self.batch.clamped for name in reads) else moving).append(entry)
+        constant = None
+        if held:
+            shape = (self.samples, *self.shapes[population.name])
+            constant = torch.empty(shape, dtype=self.dtype, device=self.device)
+        if population.tau == 0:
+            return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving)
+        return Equation(population.name, 1.0 / population.tau, population.leak, constant, held, moving)
+
+    def _hold(self) -> None:
+        """Work out what the held populations contribute."""
+        for equation in self.equations.values():
+            equation.hold(self.batch.clamped)
+
+
+def marks(network: Network) -> tuple[object, ...]:
+    """Return what tells whether a network's layers are as they were: their parts, modes, hooks and tensors' memory.
+
+    It names objects by their `id`, which are those objects' own as long as they live.
+    """
+    found: list[object] = []
+    for stage in network.stages:
+        for layer in stage.layers:
+            _mark(layer, found)
+    for _, tensor in network.feedback_parameters():
+        found += (id(tensor), tensor.data_ptr())
+    return tuple(found)
+
+
+def _mark(module: nn.Module, found: list[object]) -> None:
+    # The dictionaries themselves: PyTorch's own walk through a module takes longer than a small gradient.
+    found += (id(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
+    for tensors in (module._parameters, module._buffers):
+        for tensor in tensors.values():
+            if tensor is not None:
+                found += (id(tensor), tensor.data_ptr())
+    for part in module._modules.values():
+        if part is not None:
+            _mark(part, found)
+
+
+def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    unsized = {p.name for p in network.populations if p.shape is None}
+    if not unsized:
+        return  # what has sizes was checked as it was declared
+    for coupling in network.couplings:
+        if not unsized.isdisjoint((coupling.source, coupling.target)):
+            check_coupling_shapes(coupling, shapes[coupling.source], shapes[coupling.target])
+    for rule in network.plasticity:
+        if not unsized.isdisjoint((rule.pre, rule.post)):
+            check_plasticity_shapes(rule, shapes[rule.pre], shapes[rule.post])
+
+
+def _driven(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
+    """Return what a drive gives for a population."""
+    if isinstance(drive, Noisy) and drive is population.clamp and population.name in given.inputs:
+        return given.inputs[population.name]
+    value = drive.value(population.name, data)
+    if value is not None and not of_integers(drive):
+        check_drive(population.name, drive, value, given)
+    return value
+
+
+def _start(network: Network, population: Population, data: Data, given: Given, known: Mapping[str, Tensor]) -> Tensor:
+    """Return where a dynamic population starts, given the activity that is known already."""
+    name, shape = population.name, population.shape
+    if name in given.initial:
+        value = given.initial[name].detach()
+        if shape is not None and tuple(value.shape) == shape:
+            value = value.expand(given.samples, *shape)
+        check_block(population, value, "initial value", given.samples)
+        return value
+    if isinstance(population.initial, Drive):
+        driven = _driven(population, population.initial, data, given)
+        if driven is None:
+            raise InvalidValueError(f"population {name}: it starts from {population.initial}, which is not given")
+        check_block(population, driven, population.initial, given.samples)
+        return driven.detach()
+    if shape is None:
+        shape = _shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
+    return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
+
+
+def _shape_of_source(
+    network: Network, population: Population, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    for coupling in network.into(population.name):
+        if isinstance(coupling.map, Identity) and coupling.source in shapes:
+            return shapes[coupling.source]
+    raise InvalidValueError(f"population {population.name}: its size is unknown; declare it with size=")
