@@ -48,6 +48,7 @@ def main(options: Options) -> xr.Dataset:
         *cases.inference(options.device),
         *cases.solvers(options.device),
         *cases.training(options.device),
+        *cases.stacking(options.device),
     ]
     rows: list[Row] = []
     with _peers(options.device) as peers:

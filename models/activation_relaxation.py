@@ -8,7 +8,7 @@ Relaxation Algorithm" (2020), the second paper.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -164,7 +164,7 @@ def network(
         plasticity,
         forward=stages,
         loss=loss,
-        observables=[_energy(layers, names[0])],
+        observables=[Observable("energy", _Energy(layers, names[0]), "energy E (eq. 9)")],
     )
 
 
@@ -237,7 +237,13 @@ def graph(
         plasticity,
         forward=operations,
         loss=loss,
-        observables=[_energy({f"x_{operation.name}": (operation, parents) for operation, parents in below.items()})],
+        observables=[
+            Observable(
+                "energy",
+                _Energy({f"x_{operation.name}": (operation, parents) for operation, parents in below.items()}),
+                "energy E (eq. 9)",
+            )
+        ],
     )
 
 
@@ -312,8 +318,9 @@ def _convolves(stage: Stage) -> bool:
     return any(isinstance(layer, nn.Conv2d) for layer in stage.layers)
 
 
-def _energy(layers: Mapping[str, tuple[Stage, Sequence[str]]], input_layer: str = "s") -> Observable:
-    """Observe E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9), and of an input layer that relaxes ½‖x_0‖² − ½‖s‖².
+@dataclass(frozen=True)
+class _Energy:
+    """E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9), and of an input layer that relaxes ½‖x_0‖² − ½‖s‖².
 
     Parameters
     ----------
@@ -323,13 +330,16 @@ def _energy(layers: Mapping[str, tuple[Stage, Sequence[str]]], input_layer: str 
         The name of x_0.
     """
 
-    def energy(activity: Activity) -> Tensor:
-        predicted = {name: stage.at(*(activity[x] for x in below)).value for name, (stage, below) in layers.items()}
-        if input_layer != "s":
-            predicted[input_layer] = activity["s"]
-        return 0.5 * torch.stack([_square(activity[name]) - _square(mu) for name, mu in predicted.items()]).sum(0)
+    layers: Mapping[str, tuple[Stage, Sequence[str]]]
+    input_layer: str = "s"
 
-    return Observable("energy", energy, "energy E (eq. 9)")
+    def __call__(self, activity: Activity) -> Tensor:
+        predicted = {
+            name: stage.at(*(activity[x] for x in below)).value for name, (stage, below) in self.layers.items()
+        }
+        if self.input_layer != "s":
+            predicted[self.input_layer] = activity["s"]
+        return 0.5 * torch.stack([_square(activity[name]) - _square(mu) for name, mu in predicted.items()]).sum(0)
 
 
 def _square(x: Tensor) -> Tensor:

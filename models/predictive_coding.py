@@ -6,6 +6,7 @@ in Predictive Coding Networks" (2020). The paper numbers layers from the output:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -139,7 +140,7 @@ def network(
         plasticity,
         forward=stages,
         inference=inference,
-        observables=[Observable("energy", lambda activity: _energy(activity, errors), "energy F, Σ ½‖e‖²")],
+        observables=[Observable("energy", _Energy(tuple(errors)), "energy F, Σ ½‖e‖²")],
     )
 
 
@@ -169,5 +170,11 @@ def _when(learning: str, distance: int, window: int) -> When:
     return rules[learning]
 
 
-def _energy(activity: Activity, errors: list[str]) -> Tensor:
-    return 0.5 * torch.stack([activity[e].square().flatten(1).sum(1) for e in errors]).sum(0)
+@dataclass(frozen=True)
+class _Energy:
+    """F = Σ_l ½‖e_l‖² (eq. 6) of the populations called `errors`."""
+
+    errors: tuple[str, ...]
+
+    def __call__(self, activity: Activity) -> Tensor:
+        return 0.5 * torch.stack([activity[e].square().flatten(1).sum(1) for e in self.errors]).sum(0)

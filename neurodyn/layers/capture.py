@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, default_decompositions, export
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.fx.node import map_arg
+from torch.fx.node import map_aggregate, map_arg
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.origin import Origin
@@ -158,6 +159,62 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     for operation in operations:
         operation.origin = origin
     return operations
+
+
+class _Computation(fx.GraphModule):
+    """What an operation computes: a graph, and the tensors that it reads.
+
+    It pickles as its nodes, where PyTorch's own traces its code anew, which operators that make tensors refuse.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        places = {node: _Place(place) for place, node in enumerate(self.graph.nodes)}
+
+        def placed(leaf: Any) -> Any:
+            return places[leaf] if isinstance(leaf, fx.Node) else leaf
+
+        nodes = [
+            (n.op, n.name, _named(n.target), map_aggregate((n.args, dict(n.kwargs)), placed)) for n in self.graph.nodes
+        ]
+        tensors = {n.target: getattr(self, n.target) for n in self.graph.nodes if n.op == "get_attr"}
+        return _computation, (tensors, nodes, self.training)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A node of a graph, by its place."""
+
+    place: int
+
+
+def _named(target: Any) -> Any:
+    """Return what a node calls, an operator by its name, as it does not pickle."""
+    return _Operator(str(target)) if isinstance(target, torch._ops.OpOverload) else target
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """An operator by its name, such as "aten.add.Tensor"."""
+
+    name: str
+
+    def find(self) -> Any:
+        namespace, packet, overload = self.name.split(".")
+        return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+
+
+def _computation(tensors: dict[str, Tensor], nodes: Sequence[tuple[Any, ...]], training: bool) -> _Computation:
+    graph = fx.Graph()
+    made: list[fx.Node] = []
+
+    def found(leaf: Any) -> Any:
+        return made[leaf.place] if isinstance(leaf, _Place) else leaf
+
+    for op, name, target, arguments in nodes:
+        args, kwargs = map_aggregate(arguments, found)
+        called = target.find() if isinstance(target, _Operator) else target
+        made.append(graph.create_node(op, called, args, kwargs, name))
+    return _Computation(tensors, graph).train(training)
 
 
 class _Graph:
@@ -314,7 +371,7 @@ class _Graph:
         label = ", ".join(dict.fromkeys(_base_name(n) for n in steps if n.target not in _COPIES))
         return Operation(
             name,
-            fx.GraphModule(tensors, graph),
+            _Computation(tensors, graph),
             [made[n] for n in read],
             source_shapes=[shapes[n] for n in read],
             shape=shapes[node],

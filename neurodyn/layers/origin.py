@@ -64,9 +64,18 @@ class Origin:
                 )
             check_backward_hooks(module)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the modules, which the ids that were noted do not outlive."""
+        self.check()
+        return _origin, ([module for module, _ in self._seen], self._look is _look_closely)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
         """Return the same: a copy of a stage is of the same origin."""
         return self
+
+
+def _origin(modules: list[nn.Module], captured: bool) -> Origin:
+    return Origin(modules, captured=captured)
 
 
 def _look(module: nn.Module) -> tuple[object, ...]:

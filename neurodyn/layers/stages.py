@@ -31,6 +31,7 @@ from neurodyn.layers.points import (
     layer_point,
     own_parameters,
 )
+from neurodyn.layers.stacked import Stacked, member_of
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
@@ -177,7 +178,8 @@ class Stage:
         input_shape = tuple(input_shape)
         if input_shape not in self._output_shapes:
             like = next(iter(self.parameters), torch.empty(0)).detach()
-            value = StagePoint(self).checked_at(like.new_zeros((2, *input_shape)))
+            samples = 2 * max(layer.members if isinstance(layer, Stacked) else 1 for layer in self.layers)
+            value = StagePoint(self).checked_at(like.new_zeros((samples, *input_shape)))
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]
 
@@ -581,6 +583,7 @@ def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
 
 
 def _layer_label(layer: nn.Module) -> str:
+    layer = member_of(layer)
     if isinstance(layer, nn.Linear):
         return f"Linear({layer.in_features} → {layer.out_features})"
     if isinstance(layer, nn.Conv2d):

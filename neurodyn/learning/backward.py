@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import per_sample
+from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
@@ -93,17 +94,13 @@ def learn(
     *,
     duration: float | None = None,
     solver: Solver | None = None,
-    members: int = 1,
 ) -> Lesson:
-    """Do what `backward` does, and tell more of it.
+    """Do what `backward` does, and tell more of it; of stacked networks, averaged over the samples of each.
 
     Parameters
     ----------
     network, inputs, targets, duration, solver
         As for `backward`.
-    members
-        How many networks of equally many samples are stacked in this one: gradients are averaged over the samples of a
-        member.
     """
     check_network(network)
     if not network.plasticity:
@@ -119,12 +116,14 @@ def learn(
     if duration is not None and solver is None:
         refuse_to_set_aside(network, "a relaxation for a duration without solver=")
     with bound(network, inputs, targets) as system:
-        return _learn(system, duration, solver, members)
+        return _learn(system, duration, solver)
 
 
-def _learn(system: System, duration: float | None, solver: Solver | None, members: int) -> Lesson:
+def _learn(system: System, duration: float | None, solver: Solver | None) -> Lesson:
     network = system.network
+    members = network.members
     learns = {id(rule): rule.learns for rule in network.plasticity}
+    gains = _gains(network)
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
         def point(where: str) -> StagePoint:
@@ -132,8 +131,10 @@ def _learn(system: System, duration: float | None, solver: Solver | None, member
                 return system.points.frozen(rule.stage)
             return system.points.live(rule.stage, rule.pre, state.activity)
 
+        own = gains.get(id(rule))
+        gain = rule.gain if own is None else of_samples(own, post)
         gradients = point(rule.presynaptic).layer_gradients(
-            post * (rule.gain * members / system.samples),
+            post * (gain * members / system.samples),
             at=None if rule.derivative in (None, "none") else point(rule.derivative),
             derivative=rule.derivative != "none",
         )
@@ -156,7 +157,7 @@ def _learn(system: System, duration: float | None, solver: Solver | None, member
                     parameter.grad = torch.zeros_like(parameter)  # the rule never acted
             if rule.regularizer is not None:
                 own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-                weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
+                weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
                 _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
     forward = system.data.forward
     return Lesson(None if forward is None else forward.output.clone(), iterations)  # another batch overwrites it
@@ -177,6 +178,13 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> tup
     report = solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
     return state, report.evaluations
+
+
+def _gains(network: Network) -> dict[int, tuple[float, ...]]:
+    """Return the gains of each rule, by its `id`, where they differ among stacked networks."""
+    each = zip(network.plasticity, *(own.plasticity for own in network.stacked), strict=True)
+    gains = {id(rule): tuple(its.gain for its in those) for rule, *those in each}
+    return {key: values for key, values in gains.items() if len(set(values)) > 1}
 
 
 def has_gradient_hooks(parameter: Tensor) -> bool:

@@ -53,6 +53,11 @@ class Network:
         step that the inference does not reach.
     """
 
+    stacked: tuple[Network, ...] = ()
+    """Of several networks stacked in this one, the declaration with the numbers of each."""
+    paces: Mapping[str, tuple[float, ...]] = {}
+    """How many times as fast as declared a population is in each of the stacked networks, where that differs."""
+
     def __init__(
         self,
         name: str,
@@ -131,6 +136,11 @@ class Network:
         """Each drive that reads the targets, with its population's name before it."""
         drives = [(p.name, drive) for p in self.populations for drive in (p.clamp, p.initial)]
         return tuple((name, drive) for name, drive in drives if isinstance(drive, Drive) and drive.reads_targets)
+
+    @property
+    def members(self) -> int:
+        """How many networks are stacked in this one, each with its own block of the samples."""
+        return len(self.stacked) or 1
 
     def __getitem__(self, name: str) -> Population:
         """Return the population called `name`."""

@@ -13,7 +13,7 @@ In Z-IL the two cones meet in one error population a step, so that it costs litt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +111,17 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
     )
     points = tuple((stage, name) for stage, read in before.items() for name, held in holds.items() if held == read)
     return Start(holds, silent, resting, points)
+
+
+def common_start(starts: Sequence[Start]) -> Start:
+    """Return what holds at the start of several networks that differ in numbers."""
+    first, *others = starts
+    return Start(
+        {name: held if all(o.holds[name] == held for o in others) else None for name, held in first.holds.items()},
+        first.silent.intersection(*(other.silent for other in others)),
+        first.resting.intersection(*(other.resting for other in others)),
+        tuple(point for point in first.points if all(point in other.points for other in others)),
+    )
 
 
 def input_of(network: Network) -> dict[Stage, Symbol]:

@@ -343,7 +343,7 @@ def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
 def count_samples(
     network: Network, inputs: Mapping[str, Tensor], targets: Tensor | None, initial: Mapping[str, Tensor]
 ) -> int:
-    """Return how many samples all that is given has; 1 where nothing tells.
+    """Return how many samples all that is given has; 1 of each network where nothing tells.
 
     Raises
     ------
@@ -365,4 +365,4 @@ def count_samples(
         if samples is not None and tensor.shape[0] != samples:
             raise InvalidValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
         samples = tensor.shape[0]
-    return 1 if samples is None else samples
+    return network.members if samples is None else samples

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
 from neurodyn.network.drives import Data, Drive, Noisy
 from neurodyn.network.maps import Identity, OperatingPoints
@@ -168,7 +169,15 @@ class Plan:
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
         if population.tau == 0:
             return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving)
-        return Equation(population.name, 1.0 / population.tau, population.leak, constant, held, moving)
+        scale = self.pace(network, population.name) / population.tau
+        return Equation(population.name, scale, population.leak, constant, held, moving)
+
+    def pace(self, network: Network, name: str) -> float | Tensor:
+        """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""
+        if name not in network.paces:
+            return 1.0
+        like = torch.empty((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
+        return of_samples(network.paces[name], like)
 
     def _hold(self) -> None:
         """Work out what the held populations contribute."""

@@ -28,7 +28,7 @@ from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
 from neurodyn.train.interrupt import Interrupt
 from neurodyn.train.learners import Learner
-from neurodyn.train.metrics import Metrics
+from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
 
 Callback = Callable[[xr.Dataset], object]
@@ -251,7 +251,7 @@ class Run:
         return {"test_loss": (loss / len(pairs)).cpu(), "test_accuracy": (hits / len(pairs)).cpu()}
 
     def _begin_history(self) -> None:
-        measured = self.metrics.measure()
+        measured = self._measure()
         if self.checkpoint is not None:
             for name, each in measured.items():
                 storable(f"metric {name!r}", each.labels)
@@ -261,13 +261,17 @@ class Run:
         except ValueError as error:
             raise InvalidValueError(f"metrics: they do not fit into one dataset ({error})") from error
 
+    def _measure(self) -> dict[str, Measurement]:
+        self.learner.stacks.write_back()  # for the networks' own parameters to be those of now
+        return self.metrics.measure()
+
     def _end_epoch(self) -> None:
         tested = {} if self.test is None else self._evaluate(self.test)
         if tested and not bool(torch.isfinite(tested["test_loss"]).all()):
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
             raise self._diverged("a parameter is NaN or infinite")
-        self.history.end_epoch(tested, self.metrics.measure())
+        self.history.end_epoch(tested, self._measure())
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(self.history.last_loss)
         elif self.scheduler is not None:
@@ -275,7 +279,9 @@ class Run:
         self.epoch, self.batch = self.epoch + 1, 0
         if self.callbacks:
             history = self._dataset()
-            (self.stopped,) = self._any(any([bool(callback(history)) for callback in self.callbacks]))
+            with self.learner.lent():
+                stops = [bool(callback(history)) for callback in self.callbacks]
+            (self.stopped,) = self._any(any(stops))
 
     def _any(self, *flags: bool) -> list[bool]:
         """Tell which of some flags are set in any process."""

@@ -18,14 +18,14 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
-from neurodyn.train.batches import Data, Pairs, shuffled
+from neurodyn.train.batches import Data, Pairs
 from neurodyn.train.checkpoint import Checkpoint
 from neurodyn.train.ensemble import check_elementwise, stacked
 from neurodyn.train.history import NAMES, History
 from neurodyn.train.learners import Learner, ModuleLearner, NetworkLearner
 from neurodyn.train.metrics import Metric, Metrics, check_metrics
 from neurodyn.train.parallel import Processes
-from neurodyn.train.run import Callback, Run, draw
+from neurodyn.train.run import Callback, Run
 
 Optimization = Optimizer | tuple[Optimizer, LRScheduler]
 
@@ -176,9 +176,7 @@ def fit(
         context.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
         torch.manual_seed(each_seed[0] + 1_000_003 * processes.rank)
         if seeds is not None:
-            first = [shuffled(len(train_pairs), each, 1)[:batch_size] for each in each_seed]
-            pairs = [draw(train_pairs, index[None], main) for index in first]
-            main = context.enter_context(stacked(learners, pairs, each_seed))
+            main = context.enter_context(stacked(learners, each_seed))
         processes.agree(tensor.data for tensor in main.tensors.values())
         made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
         if len(each_seed) > 1:
