@@ -8,7 +8,7 @@ INSTALLED = .venv/installed
 COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
 	tests/train tests/models tests/test_analysis.py
 
-.PHONY: convergence test test-portable lint bench peers clean
+.PHONY: convergence test test-portable attack lint bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
@@ -23,6 +23,11 @@ test: $(INSTALLED)
 test-portable: $(INSTALLED)
 	@echo "Running the tests that compute as other processors would ..."
 	@$(BIN)/python tests/portable.py $(COMPUTING)
+
+# With other cases: make attack SEED=3
+attack: $(INSTALLED)
+	@echo "Attacking the library with wrong calls, random networks, kills and damaged files ..."
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED)
 	@echo "Checking style and types ..."

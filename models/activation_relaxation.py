@@ -36,6 +36,7 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.network.drives import Data
 from neurodyn.network.maps import Activity
+from neurodyn.randomness import seeded
 
 _OPTIONS = {
     "feedback": ("transpose", "fixed", "learned"),
@@ -287,8 +288,7 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
     sides = [((side - kernel + 1) // 2) - kernel + 1 for side in (rows, columns)]
     if min(sides) < 1:
         raise InvalidValueError(f"input_shape of cnn: {rows} × {columns} is too small; at least 8 × 8")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nn.Sequential(
             nn.Conv2d(channels, 32, kernel),
             nn.Tanh(),

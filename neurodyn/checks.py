@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
 
-from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 
 
 def number(what: str, value: float) -> float:
@@ -123,3 +125,20 @@ def usable_device(what: str, device: torch.device | str | int) -> torch.device:
         # PyTorch built without CUDA raises an AssertionError.
         raise InvalidValueError(f"{what}: there is no {known} that PyTorch can use here; take 'cpu'") from error
     return known
+
+
+def needed(module: str, *, extra: str) -> Any:
+    """Import a module that comes with one of neurodyn's extras.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message names the extra.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        raise MissingExtraError(
+            f"this needs {error.name or package}, which is not installed: pip install 'neurodyn[{extra}]'"
+        ) from error

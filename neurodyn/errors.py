@@ -32,6 +32,10 @@ class NotAFolderError(NeurodynError, NotADirectoryError):
     """A file where a folder belongs."""
 
 
+class MissingExtraError(NeurodynError, ImportError):
+    """A package that is installed with one of neurodyn's extras, and is not there."""
+
+
 class FileError(NeurodynError, OSError):
     """A file that cannot be read, written or fetched."""
 

@@ -10,18 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram, default_decompositions, export
-from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_aggregate, map_arg
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.origin import Origin
 from neurodyn.layers.stages import ForwardPass, Source, Stage, sources
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 _aten = torch.ops.aten
 _COPIES = (_aten.clone.default, _aten.contiguous.default, _aten.alias.default)
@@ -221,6 +221,8 @@ class _Graph:
     """An exported program, with what its placeholders stand for."""
 
     def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
+        from torch.export.graph_signature import InputKind
+
         self.module = module
         self.nodes = program.graph.nodes
         self.tensors: dict[fx.Node, Tensor] = {}
@@ -420,6 +422,10 @@ def _try(module: nn.Module, example: Tensor) -> None:
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
+    # Here, because they bring SymPy along, which takes long to import.
+    from torch.export import Dim, default_decompositions, export
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     failures: list[Exception] = []
     # By running the module; where that does not do, as with len(x), by reading its code, which is slower.
     for strict in (False, True):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neurodyn.checks import usable_device, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.randomness import seeded
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -174,8 +175,7 @@ def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0)
         raise InvalidTypeError(f"module: weights are drawn for an nn.Module, not a {type(module).__name__}")
     seed = whole("seed of the weights", seed, least=0)
     layers = [layer for layer in module.modules() if not list(layer.children())]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for layer in layers:
             if not isinstance(layer, nn.Linear):
                 continue

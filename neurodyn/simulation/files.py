@@ -23,11 +23,12 @@ from neurodyn.simulation.partial import replacing
 from neurodyn.simulation.stores import foreign_file, read_store, write_store
 
 _RESERVED = {
-    "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_Encoding", "_FillValue", "_NCProperties",
-    "_Netcdf4Coordinates", "_Netcdf4Dimid", "_Unsigned", "_nc3_strict", "add_offset", "coordinates", "dtype",
-    "missing_value", "scale_factor",
+    "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_Encoding", "_NCProperties", "_Netcdf4Coordinates",
+    "_Netcdf4Dimid", "_nc3_strict", "coordinates",
 }  # fmt: skip
-"""Attributes by which a reader knows how to decode the values, or that the formats keep for themselves."""
+"""Attributes that the formats keep for themselves."""
+_DECODING = {"_FillValue", "_Unsigned", "add_offset", "dtype", "missing_value", "scale_factor"}
+"""Attributes of a variable by which a reader knows how to decode its values."""
 _NO_NAMES = {"", ".", "..", "zarr.json"}
 
 
@@ -161,7 +162,7 @@ def _storable(whose: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
         what = f"attribute {name!r}{whose}"
         if not isinstance(name, str) or not name:
             raise InvalidTypeError(f"{what}: the name of an attribute is text")
-        if name in _RESERVED:
+        if name in _RESERVED or (whose and name in _DECODING):
             raise InvalidValueError(f"{what} is reserved: it tells readers how to decode a file; choose another name")
         if name == "units" and isinstance(value, str) and " since " in value:
             raise InvalidValueError(f"{what} is {value!r}: hold times as datetime64, of which a file makes such units")

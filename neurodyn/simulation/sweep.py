@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask.base import compute, get_scheduler
-from dask.callbacks import Callback
-from dask.delayed import delayed
 from torch import Tensor
 from tqdm import tqdm
 
+from neurodyn.checks import needed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.side_by_side import as_dataset, side_by_side
@@ -144,16 +142,25 @@ def _one_by_one(point: Point, points: list[dict[str, Any]], scheduler: str | Non
         raise InvalidValueError(
             f"scheduler: there is no {scheduler!r}; there are None, {', '.join(map(repr, _SCHEDULERS))}"
         )
+    bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
+    if scheduler is None:
+        results = []
+        with bar:
+            for where in points:
+                results.append(_alone(point, where))
+                bar.update()
+        return results
+    base, delayed = needed("dask.base", extra="sweep"), needed("dask.delayed", extra="sweep").delayed
+    callback = needed("dask.callbacks", extra="sweep").Callback
     try:
-        run = get_scheduler(scheduler=scheduler or "synchronous")  # type: ignore[no-untyped-call]
+        run = base.get_scheduler(scheduler=scheduler)
     except RuntimeError as error:
         raise InvalidValueError(
             "scheduler: 'distributed' needs a running cluster: make a dask.distributed.Client first"
         ) from error
     tasks = [delayed(_alone, pure=False)(point, where) for where in points]
-    bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
-    with bar, Callback(posttask=lambda *_: bar.update()):  # type: ignore[no-untyped-call]
-        return list(compute(*tasks, scheduler=run))  # type: ignore[no-untyped-call]
+    with bar, callback(posttask=lambda *_: bar.update()):
+        return list(base.compute(*tasks, scheduler=run))
 
 
 def _together(

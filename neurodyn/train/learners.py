@@ -90,6 +90,11 @@ class Learner(ABC):
 
     @property
     @abstractmethod
+    def modes(self) -> str:
+        """In which mode, training or evaluation, each part of the modules is; one a line."""
+
+    @property
+    @abstractmethod
     def layers(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by layer where another rule than backprop teaches them, for `angles`."""
 
@@ -192,6 +197,14 @@ class NetworkLearner(Learner):
         return ForwardPass(self.network.forward, inputs).output if self.network.forward else None
 
     @property
+    def modes(self) -> str:
+        return "\n".join(
+            _modes(layer, f"stages.{number}.{place}")
+            for number, stage in enumerate(self.network.stages)
+            for place, layer in enumerate(stage.layers)
+        )
+
+    @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         trained = set(self.parameters)
         names = distinct_names(self.network.forward)
@@ -248,11 +261,21 @@ class ModuleLearner(Learner):
         return output
 
     @property
+    def modes(self) -> str:
+        return _modes(self.module, "module")
+
+    @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         return {}
 
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
         return []
+
+
+def _modes(module: nn.Module, name: str) -> str:
+    return "\n".join(
+        f"{part} in {'training' if each.training else 'evaluation'}" for part, each in module.named_modules(prefix=name)
+    )
 
 
 def _described(stacked: Learner, learners: Sequence[Learner], tensors: StackedTensors) -> Learner:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
+from neurodyn.randomness import seeded
 from neurodyn.train.learners import Learner, ModuleLearner, evaluating
 
 Metric = Callable[[Any], Any]
@@ -98,7 +99,7 @@ class Metrics:
     def measure(self) -> dict[str, Measurement]:
         """Call every function with every network.
 
-        A module is in evaluation mode meanwhile, as when it is tested, and PyTorch's random state is left as it was.
+        A module is in evaluation mode meanwhile, as when it is tested; random numbers are those of the seed each time.
 
         Raises
         ------
@@ -114,10 +115,9 @@ class Metrics:
         values: list[Tensor] = []
         labels: list[Labels] = []
         for network, learner, seed in self._members:
-            device = learner.parameters[0].device
             before = [tensor.detach().clone() for tensor in learner.tensors.values()]
             with ExitStack() as context:
-                context.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+                context.enter_context(seeded(seed, learner.parameters[0].device))
                 if isinstance(learner, ModuleLearner):
                     context.enter_context(evaluating(learner.module))
                 array = _array(name, self.functions[name](network))

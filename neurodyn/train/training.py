@@ -13,10 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from neurodyn.checks import positive, whole
+from neurodyn.checks import positive, usable_device, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.network.network import Network
+from neurodyn.randomness import RandomStream
 from neurodyn.solvers import Solver
 from neurodyn.train.batches import Data, Pairs
 from neurodyn.train.checkpoint import Checkpoint
@@ -88,8 +89,8 @@ def fit(
     duration, solver
         How long and how a network relaxes for each batch, as for `nd.backward`.
     seed
-        Of the order of the samples, and of whatever the training draws from PyTorch's random state, which is left as it
-        was.
+        Of the order of the samples, and of whatever the training draws from the random states of PyTorch, NumPy and
+        Python, which are left as they were. Runs in several threads each draw from states of their own, and take turns.
     seeds
         Seeds to train at once, each with a network of its own: their parameters are stacked, and each follows the
         course of a run by itself, up to rounding. The networks may differ in gains, leaks, time constants and the step
@@ -102,7 +103,9 @@ def fit(
         How much time goes by at most between two savings.
     resume
         "auto" goes on from the checkpoint if there is one, "always" demands one, "never" refuses to begin where one is.
-        A run that goes on ends with the same weights and history as one that was never interrupted.
+        A run that goes on ends with the same weights and history as one that was never interrupted. Other data,
+        settings or modes than those of the run are refused; data are known by a digest of all of 256 MiB of tensors, or
+        of 256 samples of another `Dataset`.
     record
         "iterations" keeps what is measured at each batch; "angles" measures the angle between each layer's update and
         backprop's, at the cost of backprop beside the rule.
@@ -115,7 +118,7 @@ def fit(
         weights then. What one returns, a number, an array or tensor, or an `xarray.DataArray` with labels of its own,
         is kept as the history's variable of that name; its shape and labels are the same each time. With `seeds`, each
         network is measured by itself. A module is in evaluation mode meanwhile. A function may use `.grad`, which a
-        batch begins without, and random numbers, which the training does not notice; parameters stay.
+        batch begins without, and random numbers, which are those of the seed each time; parameters stay.
 
     Returns
     -------
@@ -124,8 +127,9 @@ def fit(
         update; `test_loss` and `test_accuracy` after it; `seconds` of training, the one variable that differs between
         two runs of the same seed; `relaxation_iterations` a batch, of a network that iterates; `angle` over `layer`, if
         recorded. Over `iteration`, if recorded, `<name>_by_iteration`. With `seeds`, over `seed`, too. An output counts
-        as right where its largest unit is that of the target. `epoch` counts from 1; with `metrics` from 0, the state
-        before training, where there are metrics, `test_loss` and `test_accuracy`, and NaN for what training measures.
+        as right where its largest unit is that of the target; there is no accuracy of a single output. `epoch` counts
+        from 1; with `metrics` from 0, the state before training, where there are metrics, `test_loss` and
+        `test_accuracy`, and NaN for what training measures.
 
     Raises
     ------
@@ -139,10 +143,15 @@ def fit(
     KeyboardInterrupt
         On SIGINT; with a checkpoint, after the batch at hand is finished and the state is saved.
     """
-    whole("epochs", epochs, least=1)
-    whole("batch_size", batch_size, least=1)
+    epochs, batch_size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
     if checkpoint_minutes != 0:
-        positive("checkpoint_minutes", checkpoint_minutes)
+        checkpoint_minutes = positive("checkpoint_minutes", checkpoint_minutes)
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise InvalidTypeError(f"checkpoint: the path of a folder, not a {type(checkpoint).__name__}")
+    if loss is not None:
+        check_loss("fit", loss)
+    if device is not None:
+        device = usable_device("device", device)
     if resume not in ("auto", "always", "never"):
         raise InvalidValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
     if resume == "always" and checkpoint is None:
@@ -150,6 +159,8 @@ def fit(
     recorded = [record] if isinstance(record, str) else list(record or ())
     if unknown := [name for name in recorded if name not in _RECORDS]:
         raise InvalidValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
+    if not isinstance(callbacks, Iterable):
+        raise InvalidTypeError("callbacks: a list of functions of the history")
     callbacks = list(callbacks)
     if not all(callable(callback) for callback in callbacks):
         raise InvalidTypeError("callbacks: each is a function of the history")
@@ -173,12 +184,14 @@ def fit(
             _move(learner, device)
         main = learners[0]
         where = main.parameters[0].device
-        context.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
-        torch.manual_seed(each_seed[0] + 1_000_003 * processes.rank)
-        if seeds is not None:
-            main = context.enter_context(stacked(learners, each_seed))
-        processes.agree(tensor.data for tensor in main.tensors.values())
-        made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
+        random = RandomStream(each_seed[0] + 1_000_003 * processes.rank, where)
+        context.callback(random.close)
+        modes = "\n\n".join(dict.fromkeys(learner.modes for learner in learners))
+        with random:
+            if seeds is not None:
+                main = context.enter_context(stacked(learners, each_seed))
+            processes.agree(tensor.data for tensor in main.tensors.values())
+            made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
         if len(each_seed) > 1:
             check_elementwise(made, scheduler)
         angles = "angles" in recorded and bool(main.layers)
@@ -201,6 +214,8 @@ def fit(
             checkpoint_seconds=60 * checkpoint_minutes,
             callbacks=callbacks,
             metrics=Metrics(functions, networks, learners, each_seed, list(main.layers) if angles else None),
+            random=random,
+            modes=modes,
         )
         run.begin(resume)
         return run.go(progress)

@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import torch
 import tyro
 from tqdm import tqdm
 
 import neurodyn as nd
-from neurodyn.checks import positive, whole
+from neurodyn.checks import positive, usable_device, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.modules import ACTIVATIONS
 
@@ -66,11 +65,8 @@ class Options:
                     whole(field.name, each, least=0 if field.name == "seeds" else 1)
         if len(set(self.seeds)) < len(self.seeds):
             raise InvalidValueError(f"seeds: each once, not {' '.join(map(str, self.seeds))}")
-        try:
-            torch.zeros(1, device=self.device).item()
-        except (AssertionError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InvalidValueError(f"device: {self.device!r} cannot be computed on here: {reason}") from error
+        if usable_device("device", self.device).type == "meta":
+            raise InvalidValueError("device: 'meta' computes nothing; take 'cpu'")
 
     def setting(self, paper: Self) -> str:
         """Say which setting runs, and in what it differs from that."""

@@ -74,7 +74,8 @@ def fit(
         if not isinstance(error, nd.train.DivergedError):
             raise
         history = error.history
-    history = history[["test_accuracy", *measured]].reindex(epoch=range(options.epochs + 1))
+    # What a history says of one network, such as its declaration, does not hold for those that stand beside it.
+    history = history[["test_accuracy", *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
     sound = (history.largest_weight <= LARGEST_WEIGHT).astype(int).cumprod("epoch")
     history = history.where(sound).drop_vars("largest_weight")
     history["test_accuracy"] = 100 * history.test_accuracy

@@ -105,8 +105,8 @@ def test_help_shows_the_values_of_the_setting(study, capsys):
         ("--seeds", "seeds: give at least one"),
         ("--seeds -1", "seeds must be an integer ≥ 0, not -1"),
         ("--seeds 3 3", "seeds: each once, not 3 3"),
-        ("--device abacus", "device: 'abacus' cannot be computed on here"),
-        ("--device meta", "device: 'meta' cannot be computed on here"),
+        ("--device abacus", "device: 'abacus' is no device"),
+        ("--device meta", "device: 'meta' computes nothing"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(study, arguments, message, capsys):

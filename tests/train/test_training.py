@@ -2,7 +2,10 @@
 
 import copy
 import pickle
+import random
+import threading
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -513,3 +516,83 @@ def test_hooks_that_stacked_networks_would_not_call_are_refused() -> None:
         change(networks[1])
         with pytest.raises(nd.NeurodynError, match=f"seed 1 has .*{match}"):
             fit(networks, seeds=[0, 1])
+
+
+def single() -> tuple[Tensor, Tensor]:
+    inputs, targets = classes()
+    return inputs, targets[:, :1]
+
+
+def test_a_single_output_has_no_accuracy() -> None:
+    module = nd.mlp([6, 5, 1], dtype=torch.float64)
+    history = fit(module, single(), single(), record=["iterations"])
+    assert {"train_loss", "test_loss"} <= set(history.data_vars)
+    assert not [name for name in history.data_vars if "accuracy" in str(name)]
+    assert {"train_accuracy", "test_accuracy"} <= set(fit(mlp(), test=classes(9, 1)).data_vars)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("kind", [tuple, lambda data: Subset(TensorDataset(*data), range(9))])
+@pytest.mark.parametrize("rule", ["backprop", "AR"])
+def test_test_data_that_are_not_finite_are_no_divergence(rule: str, kind: Any, part: int) -> None:
+    test = classes(9, 1)
+    test[part][3, 1] = torch.nan
+    with pytest.raises(ValueError, match=f"test: {'inputs' if part == 0 else 'targets'} .* NaN or infinite") as caught:
+        fit(RULES[rule](0), test=kind(test))
+    assert not isinstance(caught.value, nd.DivergenceError)
+
+
+def with_dropout() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.5), nn.Tanh(), nn.Linear(16, 4)).double()
+
+
+def test_runs_in_threads_draw_random_numbers_of_their_own() -> None:
+    alone = {seed: with_dropout() for seed in range(3)}
+    histories = {seed: fit(module, seed=seed, epochs=6) for seed, module in alone.items()}
+    together = {seed: with_dropout() for seed in range(3)}
+    found: dict[int, xr.Dataset] = {}
+
+    def work(seed: int) -> None:
+        found[seed] = fit(together[seed], seed=seed, epochs=6, callbacks=[lambda history: nd.mlp([3, 2]) is None])
+
+    before = torch.get_rng_state(), random.getstate()
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(3):
+        assert equal(together[seed], alone[seed])
+        xr.testing.assert_identical(found[seed].drop_vars("seconds"), histories[seed].drop_vars("seconds"))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"loss": "mse"}, TypeError, "fit: loss is a function of the outputs and the targets .*, not 'mse'"),
+        ({"device": "gpu"}, ValueError, "device: 'gpu' is no device"),
+        ({"device": "cuda:99"}, ValueError, "device: there is no cuda:99 that PyTorch can use here"),
+        ({"checkpoint": 3}, TypeError, "checkpoint: the path of a folder, not a int"),
+        ({"callbacks": 3}, TypeError, "callbacks: a list of functions of the history"),
+        ({"checkpoint_minutes": float("nan")}, ValueError, "checkpoint_minutes must be positive and finite"),
+        ({"seed": 1.0}, TypeError, "seed must be an integer"),
+        ({"learning_rate": True}, TypeError, "learning_rate must be a number"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_the_run(arguments: Any, error: Any, message: str) -> None:
+    module = mlp()
+    with pytest.raises(error, match=message) as caught:
+        fit(module, **arguments)
+    assert isinstance(caught.value, nd.NeurodynError)
+    assert equal(module, mlp())
+
+
+def test_integers_of_numpy_are_integers(tmp_path: Path) -> None:
+    arguments = {"epochs": np.int64(2), "batch_size": np.int32(8), "seed": np.uint8(3)}
+    one, other = mlp(), mlp()
+    fit(one, checkpoint=tmp_path, **arguments)
+    fit(other, epochs=2, batch_size=8, seed=3)
+    assert equal(one, other)
