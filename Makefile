@@ -4,7 +4,11 @@ PYTHON = python3
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: convergence test lint bench peers clean
+# The tests that compute, in whose results other instructions and more threads show as rounding.
+COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
+	tests/train tests/models tests/test_analysis.py
+
+.PHONY: convergence test test-portable attack lint bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
@@ -14,6 +18,16 @@ convergence: $(INSTALLED)
 test: $(INSTALLED)
 	@echo "Running the tests ..."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# Some of them only: make test-portable COMPUTING=tests/solvers
+test-portable: $(INSTALLED)
+	@echo "Running the tests that compute as other processors would ..."
+	@$(BIN)/python tests/portable.py $(COMPUTING)
+
+# With other cases: make attack SEED=3
+attack: $(INSTALLED)
+	@echo "Attacking the library with wrong calls, random networks, kills and damaged files ..."
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED)
 	@echo "Checking style and types ..."
@@ -30,7 +44,7 @@ bench: $(INSTALLED)
 peers:
 	@echo "Installing the peers into .venv-peers ..."
 	@$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --constraint constraints.txt 'diffrax>=0.7' 'jax>=0.6' 'torchode>=1.0'
+	@.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
 
 clean:
 	@echo "Removing the environment, caches and build products; results/ stays ..."

@@ -19,11 +19,13 @@ from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.system.system import State
+from neurodyn.train.learners import Learner, NetworkLearner
 
 PAPER = (784, 300, 300, 100, 10)
 INFERENCE = (784, 300, 300, 300, 10)
 DURATION = 20.0
 RESIDUAL = 1e-4
+MEMBERS = 8
 METHODS = ("dopri5", "bosh3", "adaptive_heun")
 """Those of torchdiffeq that are compared."""
 
@@ -295,6 +297,45 @@ def training(device: str) -> Iterator[Line]:
     losses = {name: epoch(declare) for name, declare in networks.items()}
     errors = {"neurodyn": abs(losses["neurodyn"] - losses["backprop"]) / losses["backprop"]}
     yield Line("AR, training epoch", {name: partial(epoch, way) for name, way in networks.items()}, errors, 1e-3)
+
+
+def stacking(device: str) -> Iterator[Line]:
+    """Gradients of several networks at once, against one by one, and the same batched products by hand."""
+    rules: dict[str, Callable[[nn.Sequential], nd.Network]] = {
+        "AR": ar.network,
+        "Z-IL": partial(pc.network, learning="z-il"),
+    }
+    for sizes in ((20, 30, 30, 10), PAPER):
+        modules = [nd.mlp(sizes, seed=seed, device=device) for seed in range(MEMBERS)]
+        x, t = data(sizes, 64 * MEMBERS, device)
+        blocks = (each.view(MEMBERS, -1, each.shape[1]) for each in (x, t))
+        by_hand = partial(torch.no_grad()(plain.stacked_gradients), plain.stacked_weights(modules), *blocks)
+        for name, declare in rules.items():
+            learners = [NetworkLearner(declare(module)) for module in modules]
+            together = learners[0].stack(learners)
+            ways = {
+                "neurodyn": partial(_learn, [together], x, t),
+                "one by one": partial(_learn, learners, x, t),
+                "by hand": by_hand,
+            }
+            expected = by_hand()
+            errors = {
+                way: max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(run(), expected, strict=True))
+                for way, run in ways.items()
+            }
+            yield Line(f"{name} gradients of {MEMBERS} networks, {sizes[1]} wide", ways, errors, 1e-4)
+
+
+def _learn(learners: Sequence[Learner], x: Tensor, t: Tensor) -> list[Tensor]:
+    """Return the gradients of all networks, stacked."""
+    for learner, own, targets in zip(learners, x.chunk(len(learners)), t.chunk(len(learners)), strict=True):
+        for parameter in learner.parameters:
+            parameter.grad = None
+        learner.learn(own, targets)
+    if len(learners) == 1:
+        return [parameter.grad for parameter in learners[0].parameters if parameter.grad is not None]
+    each = zip(*(learner.parameters for learner in learners), strict=True)
+    return [torch.stack([p.grad for p in own if p.grad is not None]) for own in each]
 
 
 def reference_inference(device: str) -> dict[str, np.ndarray]:

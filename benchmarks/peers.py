@@ -1,25 +1,24 @@
 """Predictive coding by diffrax on JAX and by torchode, in the environment of the peers: `make peers` installs them.
 
 Run as `python benchmarks/peers.py PROBLEM.npz RESULT.npz`, it solves the problem in every way, writes the results, and
-prints the ways' names in a line; then, for each name that it reads, it solves in that way and prints a line. It shares
-no code with neurodyn, which its environment does not have.
+prints the ways' names in a line; then, for each name that it reads, it solves in that way and prints a line. A peer
+that is missing or fails is named and left out. It shares no code with neurodyn, which its environment does not have.
 """
 
 import sys
 from collections.abc import Callable
 from functools import partial
 
-import diffrax
-import jax
-import jax.numpy as jnp
 import numpy as np
-import torch
-import torchode
 
 Way = Callable[[], list[np.ndarray]]
 
 
 def by_diffrax(data: dict[str, np.ndarray]) -> dict[str, Way]:
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+
     layers = [(jnp.asarray(data[f"w{i}"]), jnp.asarray(data[f"b{i}"])) for i in range(int(data["layers"]))]
     x, t = jnp.asarray(data["x"]), jnp.asarray(data["t"])
 
@@ -62,6 +61,9 @@ def by_diffrax(data: dict[str, np.ndarray]) -> dict[str, Way]:
 
 
 def by_torchode(data: dict[str, np.ndarray]) -> dict[str, Way]:
+    import torch
+    import torchode
+
     layers = [(torch.tensor(data[f"w{i}"]), torch.tensor(data[f"b{i}"])) for i in range(int(data["layers"]))]
     x, t = torch.tensor(data["x"]), torch.tensor(data["t"])
     widths = [len(b) for _, b in layers[:-1]]
@@ -95,10 +97,22 @@ def by_torchode(data: dict[str, np.ndarray]) -> dict[str, Way]:
     return {"torchode Heun relaxation": way(torchode.Heun), "torchode Tsit5 relaxation": way(torchode.Tsit5)}
 
 
+PEERS = {"diffrax with JAX": by_diffrax, "torchode": by_torchode}
+
+
 def main(problem: str, result: str) -> None:
     data = dict(np.load(problem))
-    ways = by_diffrax(data) | by_torchode(data)
-    found = {f"{name} x{i}": value for name, way in ways.items() for i, value in enumerate(way(), start=1)}
+    ways: dict[str, Way] = {}
+    found: dict[str, np.ndarray] = {}
+    for peer, declare in PEERS.items():
+        try:
+            own = declare(data)
+            found |= {f"{name} x{i}": value for name, way in own.items() for i, value in enumerate(way(), start=1)}
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            print(f"Without {peer} ({reason}); `make peers` installs it anew.", file=sys.stderr)
+        else:
+            ways |= own
     np.savez(result, **found)  # type: ignore[arg-type]
     say = partial(print, flush=True)
     say("\t".join(ways))

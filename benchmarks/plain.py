@@ -14,6 +14,36 @@ def weights(module: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
     return [(layer.weight.detach(), layer.bias.detach()) for layer in module if isinstance(layer, nn.Linear)]
 
 
+def stacked_weights(modules: Sequence[nn.Sequential]) -> list[tuple[Tensor, Tensor]]:
+    """Return (W_l, b_l) of every Linear layer of modules of the same sizes, with the module as the first axis."""
+    layers = zip(*map(weights, modules), strict=True)
+    return [(torch.stack([w for w, _ in layer]), torch.stack([b for _, b in layer])) for layer in layers]
+
+
+def stacked_gradients(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, t: Tensor) -> list[Tensor]:
+    """Return the gradients of ½‖y − t‖², averaged over each one's samples, of tanh MLPs with a linear output.
+
+    Activation relaxation's at its equilibrium, with one batched product of matrices for all modules at once.
+
+    Parameters
+    ----------
+    layers
+        Their weights, as `stacked_weights` returns them.
+    x, t
+        Inputs and targets, shape (module, sample, unit).
+    """
+    values = [x]
+    for place, (w, b) in enumerate(layers):
+        h = torch.baddbmm(b.unsqueeze(1), values[-1], w.mT)
+        values.append(torch.tanh(h) if place + 1 < len(layers) else h)
+    error = (values.pop() - t) / x.shape[1]
+    found: list[Tensor] = []
+    for (w, _), value in zip(reversed(layers), reversed(values), strict=True):
+        found = [error.mT @ value, error.sum(1), *found]
+        error = (error @ w) * (1 - value * value)
+    return found
+
+
 class Relaxation:
     """Activation relaxation of a tanh MLP with a linear output, dx_l/dt = −x_l + W_{l+1}ᵀ (x_{l+1} ⊙ f'(h_{l+1}))."""
 

@@ -48,6 +48,7 @@ def main(options: Options) -> xr.Dataset:
         *cases.inference(options.device),
         *cases.solvers(options.device),
         *cases.training(options.device),
+        *cases.stacking(options.device),
     ]
     rows: list[Row] = []
     with _peers(options.device) as peers:
@@ -82,8 +83,8 @@ def _rows(line: Line, times: dict[str, np.ndarray]) -> list[Row]:
 @contextmanager
 def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
     """Start the peers in a process of their own, and give their ways for each line, which run when they are called."""
-    if device != "cpu" or not PEERS.exists():
-        print("Without the peers, which `make peers` installs in an environment of their own.")
+    if device != "cpu":
+        print("Without the peers, which run on the CPU.")
         yield {}
         return
     module = nd.mlp(cases.INFERENCE)
@@ -92,16 +93,24 @@ def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
     layers = plain.weights(module)
     for i, (w, b) in enumerate(layers):
         problem |= {f"w{i}": w.numpy(), f"b{i}": b.numpy()}
-    reference = cases.reference_inference("cpu")
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "problem.npz", Path(folder) / "result.npz"
         np.savez(given, layers=len(layers), **problem)  # type: ignore[arg-type]
         command = [str(PEERS), str(Path(__file__).with_name("peers.py")), str(given), str(found)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        except OSError as error:
+            print(f"Without diffrax with JAX and torchode ({error}); `make peers` installs them.")
+            yield {}
+            return
         with process as running:
             assert running.stdin is not None
             assert running.stdout is not None
-            names = running.stdout.readline().strip().split("\t")
+            names = [name for name in running.stdout.readline().strip().split("\t") if name]
+            if not found.exists():
+                print(f"Without diffrax with JAX and torchode ({PEERS} failed); `make peers` installs them anew.")
+                yield {}
+                return
             results = dict(np.load(found))
 
             def way(name: str) -> None:
@@ -109,6 +118,7 @@ def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
                 if not running.stdout or not running.stdout.readline():
                     raise RuntimeError(f"the peers' process ended while it ran {name}")
 
+            reference = cases.reference_inference("cpu") if names else {}
             peers: dict[str, list[Peer]] = {}
             for name in names:
                 settled = "equilibrium" in name

@@ -8,7 +8,7 @@ Relaxation Algorithm" (2020), the second paper.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,10 +31,12 @@ from neurodyn import (
     capture,
     cut,
 )
+from neurodyn.checks import whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.network.drives import Data
 from neurodyn.network.maps import Activity
+from neurodyn.randomness import seeded
 
 _OPTIONS = {
     "feedback": ("transpose", "fixed", "learned"),
@@ -125,6 +127,7 @@ def network(
     if not chosen:
         raise InvalidValueError(f"simplified: the module has no {simplified} stage; 'all' simplifies those that it has")
     input_relaxes = input == "relaxing" and "live" in (presynaptic, weight_derivative)
+    seed = whole("seed of the feedback weights", seed, least=0)
     names = ["x0" if input_relaxes else "s", *(f"x{stage.name}" for stage in stages)]
     # Of each stage another seed, that no other seed of a network gives too.
     seeds = np.random.SeedSequence(seed).generate_state(len(stages)).tolist()
@@ -162,7 +165,7 @@ def network(
         plasticity,
         forward=stages,
         loss=loss,
-        observables=[_energy(layers, names[0])],
+        observables=[Observable("energy", _Energy(layers, names[0]), "energy E (eq. 9)")],
     )
 
 
@@ -235,7 +238,13 @@ def graph(
         plasticity,
         forward=operations,
         loss=loss,
-        observables=[_energy({f"x_{operation.name}": (operation, parents) for operation, parents in below.items()})],
+        observables=[
+            Observable(
+                "energy",
+                _Energy({f"x_{operation.name}": (operation, parents) for operation, parents in below.items()}),
+                "energy E (eq. 9)",
+            )
+        ],
     )
 
 
@@ -271,13 +280,15 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
     ValueError
         If the input is too small for two convolutions and the pooling between them.
     """
-    channels, rows, columns = input_shape
+    if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
+        raise InvalidValueError(f"input_shape of cnn: channels, rows and columns, not {input_shape!r}")
+    channels, rows, columns = (whole("input_shape of cnn", n, least=1) for n in input_shape)
+    classes, seed = whole("classes of cnn", classes, least=1), whole("seed of cnn", seed, least=0)
     kernel = 5 if min(rows, columns) >= 16 else 3
     sides = [((side - kernel + 1) // 2) - kernel + 1 for side in (rows, columns)]
     if min(sides) < 1:
         raise InvalidValueError(f"input_shape of cnn: {rows} × {columns} is too small; at least 8 × 8")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nn.Sequential(
             nn.Conv2d(channels, 32, kernel),
             nn.Tanh(),
@@ -307,8 +318,9 @@ def _convolves(stage: Stage) -> bool:
     return any(isinstance(layer, nn.Conv2d) for layer in stage.layers)
 
 
-def _energy(layers: Mapping[str, tuple[Stage, Sequence[str]]], input_layer: str = "s") -> Observable:
-    """Observe E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9), and of an input layer that relaxes ½‖x_0‖² − ½‖s‖².
+@dataclass(frozen=True)
+class _Energy:
+    """E = Σ_l ½‖x_l‖² − ½‖g_l(x_{l−1})‖² (eq. 9), and of an input layer that relaxes ½‖x_0‖² − ½‖s‖².
 
     Parameters
     ----------
@@ -318,13 +330,16 @@ def _energy(layers: Mapping[str, tuple[Stage, Sequence[str]]], input_layer: str 
         The name of x_0.
     """
 
-    def energy(activity: Activity) -> Tensor:
-        predicted = {name: stage.at(*(activity[x] for x in below)).value for name, (stage, below) in layers.items()}
-        if input_layer != "s":
-            predicted[input_layer] = activity["s"]
-        return 0.5 * torch.stack([_square(activity[name]) - _square(mu) for name, mu in predicted.items()]).sum(0)
+    layers: Mapping[str, tuple[Stage, Sequence[str]]]
+    input_layer: str = "s"
 
-    return Observable("energy", energy, "energy E (eq. 9)")
+    def __call__(self, activity: Activity) -> Tensor:
+        predicted = {
+            name: stage.at(*(activity[x] for x in below)).value for name, (stage, below) in self.layers.items()
+        }
+        if self.input_layer != "s":
+            predicted[self.input_layer] = activity["s"]
+        return 0.5 * torch.stack([_square(activity[name]) - _square(mu) for name, mu in predicted.items()]).sum(0)
 
 
 def _square(x: Tensor) -> Tensor:

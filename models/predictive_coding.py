@@ -6,6 +6,7 @@ in Predictive Coding Networks" (2020). The paper numbers layers from the output:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -29,6 +30,7 @@ from neurodyn import (
     Target,
     cut,
 )
+from neurodyn.checks import number, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.network.maps import Activity
 from neurodyn.network.timing import When
@@ -99,6 +101,8 @@ def network(
     if learning not in ("il", "z-il", "fa-z-il"):
         raise InvalidValueError(f"learning is 'il', 'z-il' or 'fa-z-il', not {learning!r}")
     stages = cut(module, before_activation=True)
+    initial_noise = number("initial_noise", initial_noise)
+    spike_window = whole("window of spikes", spike_window, least=1)
     if not any(stage.parameters for stage in stages):
         raise InvalidValueError("no stage of the module has weights, so that no error population has anything to teach")
     values = [f"x{stage.name}" for stage in stages]
@@ -136,7 +140,7 @@ def network(
         plasticity,
         forward=stages,
         inference=inference,
-        observables=[Observable("energy", lambda activity: _energy(activity, errors), "energy F, Σ ½‖e‖²")],
+        observables=[Observable("energy", _Energy(tuple(errors)), "energy F, Σ ½‖e‖²")],
     )
 
 
@@ -151,11 +155,14 @@ def _inference(learning: str, steps: int | str | None, step: float | None, layer
         if step is not None:
             raise InvalidValueError("step: the equilibrium is reached without steps of inference; leave it out")
         return None
-    if steps is None:
-        steps = 20 if learning == "il" else layers - 1
     if isinstance(steps, str):
         raise InvalidValueError(f"steps is a number of steps or 'equilibrium', not {steps!r}")
-    return Inference((0.5 if learning == "il" else 1.0) if step is None else step, steps)
+    by_default = step is None and steps is None
+    if steps is None:
+        steps = 20 if learning == "il" else layers - 1
+    if step is None:
+        step = 0.5 if learning == "il" else 1.0
+    return Inference(step, steps, by_default=by_default)
 
 
 def _when(learning: str, distance: int, window: int) -> When:
@@ -163,5 +170,11 @@ def _when(learning: str, distance: int, window: int) -> When:
     return rules[learning]
 
 
-def _energy(activity: Activity, errors: list[str]) -> Tensor:
-    return 0.5 * torch.stack([activity[e].square().flatten(1).sum(1) for e in errors]).sum(0)
+@dataclass(frozen=True)
+class _Energy:
+    """F = Σ_l ½‖e_l‖² (eq. 6) of the populations called `errors`."""
+
+    errors: tuple[str, ...]
+
+    def __call__(self, activity: Activity) -> Tensor:
+        return 0.5 * torch.stack([activity[e].square().flatten(1).sum(1) for e in self.errors]).sum(0)

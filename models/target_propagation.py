@@ -31,6 +31,7 @@ from neurodyn import (
     Stage,
     cut,
 )
+from neurodyn.checks import number, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.inverses import check_invertible
 from neurodyn.layers.losses import Loss, squared_error
@@ -91,7 +92,7 @@ def network(
     if form not in ("deviation", "naive"):
         raise InvalidValueError(f"form is 'deviation' or 'naive', not {form!r}")
     stages = _invertible_stages(module)
-    _check_gamma(gamma, len(stages))
+    gamma = _checked_gamma(gamma, len(stages))
     scales = [1.0 if rule == "tp" else gamma**above for above in reversed(range(len(stages)))]
     populations = [
         Population("s", stages[0].input_size, clamp=Input()),
@@ -202,7 +203,7 @@ def weak_feedback(
     if rule not in ("itp", "gait"):
         raise InvalidValueError(f"rule is 'itp' or 'gait', not {rule!r}")
     stages = _invertible_stages(module)
-    _check_gamma(gamma, len(stages))
+    gamma = _checked_gamma(gamma, len(stages))
     scales = [gamma ** (1 + above) for above in reversed(range(len(stages)))]
     carrier = "d" if rule == "itp" else "i"
     populations = [
@@ -280,10 +281,10 @@ def tower(
     ValueError
         If a size is not as above, the activation has no inverse, or the weights are unknown.
     """
-    check_sizes("tower", sizes, activation)
+    sizes = check_sizes("tower", sizes, activation)
     if any(after > before for before, after in pairwise(sizes)):
         raise InvalidValueError(f"sizes of tower: no layer may be wider than the one before, as in {list(sizes)}")
-    if outputs is not None and not 1 <= outputs <= sizes[-1]:
+    if outputs is not None and not 1 <= (outputs := whole("outputs of tower", outputs, least=0)) <= sizes[-1]:
         raise InvalidValueError(f"outputs of tower: from 1 to the {sizes[-1]} units of the last layer, not {outputs}")
     layers: list[nn.Module] = []
     for before, units in pairwise(sizes):
@@ -305,11 +306,13 @@ def _invertible_stages(module: nn.Module) -> list[Stage]:
     return stages
 
 
-def _check_gamma(gamma: float, depth: int) -> None:
+def _checked_gamma(gamma: float, depth: int) -> float:
+    gamma = number("gamma", gamma)
     if not 0.0 < gamma <= 1.0:
         raise InvalidValueError(f"gamma must lie in (0, 1], not {gamma!r}")
     if gamma**depth < sys.float_info.min:
         raise InvalidValueError(f"gamma = {gamma!r} to the power of the {depth} layers underflows; take a larger gamma")
+    return gamma
 
 
 def _share(map_: Map, stage: Stage, rule: str) -> Map:

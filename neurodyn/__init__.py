@@ -8,20 +8,24 @@ from neurodyn import analysis, data, train
 from neurodyn.errors import DivergenceError, NeurodynError
 from neurodyn.layers.capture import capture
 from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.losses import Loss
 from neurodyn.layers.modules import FirstUnits, mlp
 from neurodyn.layers.stages import Stage, cut
 from neurodyn.learning.backward import backward
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
-from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, Noisy, Target
-from neurodyn.network.maps import Feedback, Forward, Identity, Inverse, Map, Modulated
+from neurodyn.network.drives import Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
+from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
-from neurodyn.network.timing import AtStep, Inference, OnSpike
+from neurodyn.network.timing import AtStep, Inference, OnSpike, When
 from neurodyn.simulation.files import load, save
+from neurodyn.simulation.inference import infer
 from neurodyn.simulation.simulate import equilibrium, simulate
 from neurodyn.simulation.sweep import sweep
 from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
+from neurodyn.solvers.fixed import FixedStep
+from neurodyn.solvers.tableaux import Pair, Tableau
 from neurodyn.system.system import System
 
 __version__ = version("neurodyn")
@@ -36,9 +40,11 @@ def __getattr__(name: str) -> ModuleType:
 
 __all__ = [
     "RK4",
+    "Activity",
     "Adaptive",
     "AtStep",
     "Coupling",
+    "Data",
     "DivergenceError",
     "Drive",
     "Euler",
@@ -46,6 +52,7 @@ __all__ = [
     "Feedback",
     "FeedbackWeights",
     "FirstUnits",
+    "FixedStep",
     "Forward",
     "ForwardDeviation",
     "ForwardValue",
@@ -55,6 +62,7 @@ __all__ = [
     "Input",
     "Inverse",
     "InverseDeviation",
+    "Loss",
     "LossGradient",
     "Map",
     "Modulated",
@@ -64,6 +72,7 @@ __all__ = [
     "Observable",
     "OnSpike",
     "Orthogonality",
+    "Pair",
     "Plasticity",
     "Population",
     "Regularizer",
@@ -71,14 +80,17 @@ __all__ = [
     "Stabilized",
     "Stage",
     "System",
+    "Tableau",
     "Target",
     "TorchDiffEq",
+    "When",
     "analysis",
     "backward",
     "capture",
     "cut",
     "data",
     "equilibrium",
+    "infer",
     "load",
     "mlp",
     "save",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import math
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stages import Source, sources
@@ -16,6 +18,7 @@ from neurodyn.network.drives import ForwardValue
 from neurodyn.network.network import Network
 from neurodyn.network.timing import SpikeDetector
 from neurodyn.simulation.trajectory import dataset, to_numpy
+from neurodyn.solvers import Euler
 from neurodyn.system.system import System
 
 Errors = TypeVar("Errors", xr.DataArray, xr.Dataset)
@@ -78,9 +81,12 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
 
     Raises
     ------
-    ValueError
-        If they share no population.
+    TypeError, ValueError
+        If one is no dataset, or they share no population.
     """
+    for what, given in (("trajectory", trajectory), ("reference", reference)):
+        if not isinstance(given, xr.Dataset):
+            raise InvalidTypeError(f"{what} must be a Dataset of recorded activity, not {type(given).__name__}")
     shared = [name for name in trajectory.data_vars if name in reference.data_vars]
     if not shared:
         raise InvalidValueError("trajectory and reference share no population")
@@ -92,7 +98,7 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
     return xr.Dataset(distances)
 
 
-def spikes(errors: Errors, window: int) -> Errors:
+def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
     """Return where units spike, by the gate φ of plasticity that acts `OnSpike(window)`.
 
     φ(ε) = 1 where ε is not 0, having been exactly 0 at the last t_d steps; before the first step counts as 0.
@@ -101,9 +107,12 @@ def spikes(errors: Errors, window: int) -> Errors:
     ----------
     errors
         The activity of a population, or of several as a Dataset, recorded from the start at every step of discrete
-        inference, e.g. by `simulate(…, solver=Euler(1.0))`; with dimension `time`.
+        inference: by `nd.infer`, with dimension `step`, or by `simulate(…, solver=Euler(γ))` with the γ that the
+        network declares, with dimension `time`. Of a Dataset, what is boolean stays as it is.
     window
         t_d, in steps.
+    step
+        γ, in units of time, of an array over `time` whose attributes do not tell what integrated it.
 
     Returns
     -------
@@ -113,27 +122,70 @@ def spikes(errors: Errors, window: int) -> Errors:
     Raises
     ------
     TypeError, ValueError
-        If `errors` is not labelled, or not over evenly spaced times, or the window is no integer ≥ 1.
+        If `errors` is not labelled, no record of every step, or that of another solver or step than declared, or the
+        window is no integer ≥ 1.
 
     References
     ----------
     Song et al., "Can the Brain Do Backpropagation?" (2020), §4.
     """
     if isinstance(errors, xr.Dataset):
-        return errors.assign({name: spikes(errors[name], window) for name in errors.data_vars})
+        activity = [name for name, values in errors.data_vars.items() if values.dtype != bool]
+        return errors.assign({name: spikes(errors[name], window, step=step) for name in activity})
     if not isinstance(errors, xr.DataArray):
         raise InvalidTypeError(
             f"errors must be a DataArray or a Dataset of recorded activity, not {type(errors).__name__}"
         )
-    if "time" not in errors.dims:
-        raise InvalidValueError(f"errors: it has no dimension 'time', but {', '.join(map(str, errors.dims)) or 'none'}")
-    intervals = np.diff(errors["time"].values)
-    if intervals.size and not np.allclose(intervals, intervals[0]):
-        raise InvalidValueError("errors: the times are not evenly spaced; record every step, with save_at='steps'")
     detector = SpikeDetector(window)
-    steps = errors.transpose("time", ...)
+    dim = _checked_steps(errors, None if step is None else positive("step of spikes", step))
+    steps = errors.transpose(dim, ...)
     fired = np.empty(steps.shape, dtype=bool)
     for now, activity in zip(fired, steps.to_numpy(), strict=True):
         now[...] = detector.step(torch.tensor(activity)).numpy()
     attributes = {"units": "1", "long_name": f"spikes of population {errors.name}"}
     return steps.copy(data=fired).drop_attrs(deep=False).assign_attrs(attributes).transpose(*errors.dims)
+
+
+def _checked_steps(errors: xr.DataArray, step: float | None) -> Literal["step", "time"]:
+    """Return the dimension along which the steps of inference are recorded, one after the other.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or what is recorded are no steps of the inference declared.
+    """
+    what = f"errors {errors.name}" if errors.name is not None else "errors"
+    if "step" in errors.dims:
+        if not np.array_equal(errors["step"], np.arange(errors.sizes["step"])):
+            raise InvalidValueError(f"{what}: its steps are not all from 0 on; give what nd.infer recorded, whole")
+        return "step"
+    if "time" not in errors.dims:
+        raise InvalidValueError(
+            f"{what}: it has no dimension 'step' or 'time', but {', '.join(map(str, errors.dims)) or 'none'}"
+        )
+    times, solver = errors["time"].to_numpy(), errors.attrs.get("solver")
+    if solver is not None:
+        recorded, declared = errors.attrs.get("step"), errors.attrs.get("inference_step")
+        if recorded is None or not str(solver).startswith(f"{Euler.__name__}("):
+            raise InvalidValueError(
+                f"{what}: it was integrated by {solver}, and spikes are those of discrete inference; record it by "
+                "nd.infer, or by simulate(…, solver=Euler(step))"
+            )
+        for other, whose in ((declared, "network declares"), (step, "argument says")):
+            if other is not None and not math.isclose(recorded, other):
+                raise InvalidValueError(
+                    f"{what}: it was integrated with the step {recorded:g}, and the {whose} {other:g}; record it by "
+                    f"nd.infer, or by simulate(…, solver=Euler({other:g}))"
+                )
+        if times.size and times[0] != 0:
+            raise InvalidValueError(f"{what}: it begins at time {times[0]:g}; give the record from time 0 on")
+        step = recorded
+    if step is None:
+        raise InvalidValueError(
+            f"{what}: its attributes do not tell by which steps it was recorded; give step=, in units of its times"
+        )
+    if not np.allclose(np.diff(times), step, rtol=1e-6, atol=0.0):
+        raise InvalidValueError(
+            f"{what}: the times are not evenly spaced by the step {step:g}; record every step, with save_at='steps'"
+        )
+    return "time"

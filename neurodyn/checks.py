@@ -1,16 +1,38 @@
-"""Checks of settings, with messages that say what would be right."""
+"""Checks of settings, with messages that say what would be right; each returns the setting as Python's own."""
 
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+import torch
 
-from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 
 
-def positive(what: str, value: float) -> None:
-    """Refuse a setting that is not a positive finite number.
+def number(what: str, value: float) -> float:
+    """Return a setting as Python's number, and refuse what is no finite one.
+
+    NumPy's numbers become Python's, so that one of single precision does not make all that follows single.
+
+    Raises
+    ------
+    TypeError
+        If it is no number: a boolean, text, a complex number, a tensor.
+    ValueError
+        If it is NaN or infinite.
+    """
+    plain = _number(what, value)
+    if not math.isfinite(plain):
+        raise InvalidValueError(f"{what} must be finite, not {value!r}")
+    return plain
+
+
+def positive(what: str, value: float) -> float:
+    """Return a setting as Python's number, and refuse what is no positive finite one.
 
     Raises
     ------
@@ -19,23 +41,104 @@ def positive(what: str, value: float) -> None:
     ValueError
         If it is not positive and finite.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise InvalidTypeError(f"{what} must be a number, not {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
+    plain = _number(what, value)
+    if not (math.isfinite(plain) and plain > 0):
         raise InvalidValueError(f"{what} must be positive and finite, not {value!r}")
+    return plain
 
 
-def whole(what: str, value: int, *, least: int) -> None:
-    """Refuse a setting that is no integer, or less than `least`.
+def not_negative(what: str, value: float) -> float:
+    """Return a setting as Python's number, and refuse one that is negative or not finite.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is not ≥ 0 and finite.
+    """
+    plain = number(what, value)
+    if plain < 0:
+        raise InvalidValueError(f"{what} must be ≥ 0, not {value!r}")
+    return plain
+
+
+def _number(what: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+        hint = "; pass the number in it, .item()" if scalar and not isinstance(value, np.generic) else ""
+        raise InvalidTypeError(f"{what} must be a number, not {type(value).__name__}{hint}")
+    try:
+        return int(value) if isinstance(value, Integral) and abs(value) < 2**1000 else float(value)
+    except OverflowError:
+        return math.inf
+
+
+def whole(what: str, value: int, *, least: int) -> int:
+    """Return a setting as Python's integer, and refuse one that is no integer, or less than `least`.
 
     Raises
     ------
     TypeError
         If it is no integer.
     ValueError
-        If it is less.
+        If it is less, or more than 64 bits hold.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidTypeError(f"{what} must be an integer ≥ {least}, not {value!r}")
     if value < least:
         raise InvalidValueError(f"{what} must be an integer ≥ {least}, not {value!r}")
+    if value >= 2**63:
+        raise InvalidValueError(f"{what} must be less than 2**63, not {value!r}")
+    return int(value)
+
+
+def flag(what: str, value: bool) -> bool:
+    """Return a setting as Python's boolean, and refuse what is none.
+
+    Raises
+    ------
+    TypeError
+        If it is neither True nor False.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidTypeError(f"{what} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def usable_device(what: str, device: torch.device | str | int) -> torch.device:
+    """Return a device, and refuse one that is unknown, or not there.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is so.
+    """
+    try:
+        known = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
+        raise kind(f"{what}: {device!r} is no device; 'cpu' and 'cuda' are") from error
+    try:
+        torch.empty(0, device=known)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # PyTorch built without CUDA raises an AssertionError.
+        raise InvalidValueError(f"{what}: there is no {known} that PyTorch can use here; take 'cpu'") from error
+    return known
+
+
+def needed(module: str, *, extra: str) -> Any:
+    """Import a module that comes with one of neurodyn's extras.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message names the extra.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        raise MissingExtraError(
+            f"this needs {error.name or package}, which is not installed: pip install 'neurodyn[{extra}]'"
+        ) from error

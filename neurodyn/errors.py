@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 class NeurodynError(Exception):
     """An error that neurodyn found: the message names what is wrong, and what would be right."""
@@ -27,6 +32,10 @@ class NotAFolderError(NeurodynError, NotADirectoryError):
     """A file where a folder belongs."""
 
 
+class MissingExtraError(NeurodynError, ImportError):
+    """A package that is installed with one of neurodyn's extras, and is not there."""
+
+
 class FileError(NeurodynError, OSError):
     """A file that cannot be read, written or fetched."""
 
@@ -43,16 +52,47 @@ class DivergenceError(InvalidValueError):
     message
         What happened, and what may help.
     time
-        When.
+        When, in units of time; None where it was no relaxation that diverged.
     population
-        The first population, in the order of the declaration, that is not finite then.
+        The first population, in the order of the declaration, that is not finite then; None likewise.
     """
 
-    def __init__(self, message: str, time: float, population: str) -> None:
+    def __init__(self, message: str, time: float | None, population: str | None) -> None:
         super().__init__(message)
         self.time = time
         self.population = population
 
-    def __reduce__(self) -> tuple[type[DivergenceError], tuple[str, float, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Processes hand exceptions to each other; by default, with the message alone.
         return type(self), (str(self), self.time, self.population)
+
+
+class DivergedError(DivergenceError, ArithmeticError):
+    """A training run became non-finite.
+
+    Parameters
+    ----------
+    message
+        What happened, where, and where the last good state is.
+    epoch, batch
+        Where, counted from 1.
+    history
+        The history of the epochs before.
+    time, population
+        As of `DivergenceError`, of the relaxation within the batch, where it was that which diverged.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        epoch: int,
+        batch: int,
+        history: xr.Dataset,
+        time: float | None = None,
+        population: str | None = None,
+    ) -> None:
+        super().__init__(message, time, population)
+        self.epoch, self.batch, self.history = epoch, batch, history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.epoch, self.batch, self.history, self.time, self.population)

@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 
+from neurodyn.checks import flag, needed, number, whole
 from neurodyn.data import files
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 
@@ -61,6 +61,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
             raise InvalidValueError(f"{name}: expected inputs [n, …] and as many labels [n], got {shapes}")
         if len(labels) == 0:
             raise InvalidValueError(f"{name}: there are no samples")
+        classes = whole(f"{name}: classes", classes, least=1)
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise InvalidValueError(f"{name}: labels must lie in 0 to {classes - 1}, found {low} to {high}")
@@ -105,16 +106,18 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
 
     Raises
     ------
-    ValueError
-        If ``test_fraction`` is out of range.
+    TypeError, ValueError
+        If ``test_fraction`` is out of range, or another argument is not as above.
 
     References
     ----------
     E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Repository, 1998.
     """
+    test_fraction, seed = number("test_fraction", test_fraction), whole("seed", seed, least=0)
+    flatten = flag("flatten", flatten)
     # Imported here because scikit-learn takes as long to import as PyTorch, and only the digits need it.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    load_digits = needed("sklearn.datasets", extra="data").load_digits
+    train_test_split = needed("sklearn.model_selection", extra="data").train_test_split
 
     if not 0.01 <= test_fraction <= 0.99:
         raise InvalidValueError(f"test_fraction must lie between 0.01 and 0.99, got {test_fraction}")
@@ -212,12 +215,17 @@ def svhn(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Sa
     Y. Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, *NIPS Workshop on
     Deep Learning and Unsupervised Feature Learning*, 2011.
     """
+    from scipy.io.matlab import MatReadError, loadmat
+
     folder = files.folder_of("svhn", root)
 
     def load(split: str) -> Samples:
         path = files.find("svhn", folder, f"{split}_32x32.mat")
         with files.reading("svhn", path):
-            content = scipy.io.loadmat(path, variable_names=["X", "y"])
+            try:
+                content = loadmat(path, variable_names=["X", "y"])
+            except MatReadError as error:
+                raise InvalidValueError(str(error)) from error
             images, labels = content["X"], content["y"].ravel()
             if images.shape[:3] != (32, 32, 3) or images.dtype != np.uint8:
                 raise InvalidValueError(f"expected uint8 images (32, 32, 3, n), found {images.dtype} {images.shape}")

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pooch
-from scipy.io.matlab import MatReadError
-
+from neurodyn.checks import needed
 from neurodyn.errors import FileError, InvalidValueError, MissingFileError
 
 Root = str | os.PathLike[str] | None
@@ -72,6 +70,7 @@ def folder_of(name: str, root: Root) -> Path:
 
 
 def _download(name: str) -> Path:
+    pooch = needed("pooch", extra="data")
     folder = pooch.os_cache("neurodyn") / name
     cache = pooch.create(path=folder, base_url=_URLS[name], registry=checksums(name))
     for file in cache.registry_files:
@@ -96,7 +95,7 @@ def find(name: str, folder: Path, *candidates: str) -> Path:
 # What gzip, tarfile, NumPy and SciPy raise on a damaged file or another format.
 _DAMAGE = (
     EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
-    MatReadError, tarfile.TarError, zlib.error,
+    tarfile.TarError, zlib.error,
 )  # fmt: skip
 
 

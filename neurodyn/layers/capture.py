@@ -9,17 +9,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram, default_decompositions, export
-from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.fx.node import map_arg
+from torch.fx.node import map_aggregate, map_arg
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.origin import Origin
 from neurodyn.layers.stages import ForwardPass, Source, Stage, sources
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 _aten = torch.ops.aten
 _COPIES = (_aten.clone.default, _aten.contiguous.default, _aten.alias.default)
@@ -144,18 +146,83 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
     example = example_input[:8].detach()
     example = torch.cat([example, example]) if len(example) == 1 else example
+    for attribute in ("_orig_mod", "module"):  # of torch.compile, and of what spreads a module over devices
+        if attribute in module._modules and type(module).__module__.startswith("torch."):
+            _refuse(module, "it wraps another module", f"give that one, its .{attribute}")
+    origin = Origin(module.modules(), captured=True)
+    origin.check()
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
         _try(module, example)
         graph = _Graph(module, _export(module, example))
         operations = graph.operations(example)
         _check_capture(module, operations, example)
+    for operation in operations:
+        operation.origin = origin
     return operations
+
+
+class _Computation(fx.GraphModule):
+    """What an operation computes: a graph, and the tensors that it reads.
+
+    It pickles as its nodes, where PyTorch's own traces its code anew, which operators that make tensors refuse.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        places = {node: _Place(place) for place, node in enumerate(self.graph.nodes)}
+
+        def placed(leaf: Any) -> Any:
+            return places[leaf] if isinstance(leaf, fx.Node) else leaf
+
+        nodes = [
+            (n.op, n.name, _named(n.target), map_aggregate((n.args, dict(n.kwargs)), placed)) for n in self.graph.nodes
+        ]
+        tensors = {n.target: getattr(self, n.target) for n in self.graph.nodes if n.op == "get_attr"}
+        return _computation, (tensors, nodes, self.training)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A node of a graph, by its place."""
+
+    place: int
+
+
+def _named(target: Any) -> Any:
+    """Return what a node calls, an operator by its name, as it does not pickle."""
+    return _Operator(str(target)) if isinstance(target, torch._ops.OpOverload) else target
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """An operator by its name, such as "aten.add.Tensor"."""
+
+    name: str
+
+    def find(self) -> Any:
+        namespace, packet, overload = self.name.split(".")
+        return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+
+
+def _computation(tensors: dict[str, Tensor], nodes: Sequence[tuple[Any, ...]], training: bool) -> _Computation:
+    graph = fx.Graph()
+    made: list[fx.Node] = []
+
+    def found(leaf: Any) -> Any:
+        return made[leaf.place] if isinstance(leaf, _Place) else leaf
+
+    for op, name, target, arguments in nodes:
+        args, kwargs = map_aggregate(arguments, found)
+        called = target.find() if isinstance(target, _Operator) else target
+        made.append(graph.create_node(op, called, args, kwargs, name))
+    return _Computation(tensors, graph).train(training)
 
 
 class _Graph:
     """An exported program, with what its placeholders stand for."""
 
     def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
+        from torch.export.graph_signature import InputKind
+
         self.module = module
         self.nodes = program.graph.nodes
         self.tensors: dict[fx.Node, Tensor] = {}
@@ -306,7 +373,7 @@ class _Graph:
         label = ", ".join(dict.fromkeys(_base_name(n) for n in steps if n.target not in _COPIES))
         return Operation(
             name,
-            fx.GraphModule(tensors, graph),
+            _Computation(tensors, graph),
             [made[n] for n in read],
             source_shapes=[shapes[n] for n in read],
             shape=shapes[node],
@@ -355,6 +422,10 @@ def _try(module: nn.Module, example: Tensor) -> None:
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
+    # Here, because they bring SymPy along, which takes long to import.
+    from torch.export import Dim, default_decompositions, export
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     failures: list[Exception] = []
     # By running the module; where that does not do, as with len(x), by reading its code, which is slower.
     for strict in (False, True):

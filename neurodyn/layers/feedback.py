@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import flag, positive, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.points import Conv2dPoint, LinearPoint, layer_point
 from neurodyn.layers.stages import Stage
 
@@ -25,12 +26,13 @@ class FeedbackWeights:
     learned
         Whether they learn; fixed ones require no gradient.
     sigma
-        The standard deviation σ; 0.05 as in the paper.
+        The standard deviation σ > 0; 0.05 as in the paper.
 
     Raises
     ------
-    ValueError
-        If a layer with parameters is neither Linear nor Conv2d with a padding of zeros, given in numbers.
+    TypeError, ValueError
+        If there is no stage, a setting is not as above, or a layer with parameters is neither Linear nor Conv2d with a
+        padding of zeros, given in numbers.
 
     References
     ----------
@@ -38,9 +40,12 @@ class FeedbackWeights:
     """
 
     def __init__(self, stage: Stage, *, seed: int, learned: bool, sigma: float = 0.05) -> None:
+        if not isinstance(stage, Stage):
+            raise InvalidTypeError(f"feedback weights are those of a neurodyn Stage, not of a {type(stage).__name__}")
         self.stage = stage
-        self.learned = learned
-        generator = torch.Generator().manual_seed(seed)
+        self.learned = flag("learned of FeedbackWeights", learned)
+        sigma = positive("sigma of FeedbackWeights", sigma)
+        generator = torch.Generator().manual_seed(whole("seed of FeedbackWeights", seed, least=0))
         self.tensors: dict[int, nn.Parameter] = {}
         self._transposed: set[int] = set()
         for place in stage.weighted:
@@ -57,7 +62,7 @@ class FeedbackWeights:
                 shape = shape[::-1]
                 self._transposed.add(place)
             draw = sigma * torch.randn(shape, generator=generator)
-            self.tensors[place] = nn.Parameter(draw.to(weight), requires_grad=learned)
+            self.tensors[place] = nn.Parameter(draw.to(weight), requires_grad=self.learned)
 
     def gradient(self, gradients: dict[int, tuple[Tensor, ...]]) -> dict[int, Tensor]:
         """Return the gradient of each ψ, (ΔW)ᵀ of a Linear and ΔW of a Conv2d, given the stage's by layer."""

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.points import ACTIVATIONS, CompoundLayer, computes
+from neurodyn.layers.points import ACTIVATIONS, computes, is_plain
+from neurodyn.layers.stacked import Stacked, by_member, member_of
 
 _WORST_ERROR = 0.01
 """The relative error of a known solution above which a matrix is too badly conditioned: two correct digits."""
@@ -123,11 +124,15 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
     ValueError
         If a layer has no inverse; the message says what would have one.
     """
-    for layer in layers:
+    for given in layers:
+        layer = member_of(given)
         name = type(layer).__name__
-        if isinstance(layer, CompoundLayer):
-            check_invertible(layer.members, stage)
-        elif computes(layer, nn.Linear):
+        if not is_plain(layer):
+            raise InvalidValueError(
+                f"stage {stage} has no inverse: a hook changes what its {name} computes, or a forward of its own; "
+                "remove it"
+            )
+        if computes(layer, nn.Linear):
             outputs, inputs = layer.weight.shape  # type: ignore[misc]
             if outputs != inputs:
                 fix = "no layer may be wider than the one that it reads"
@@ -141,14 +146,15 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
             raise InvalidValueError(
                 f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}"
             )
-        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES):
+        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES) or not computes(layer, type(layer)):
             raise InvalidValueError(
                 f"stage {stage} has no inverse: {name} is not invertible; use square Linear layers with LeakyReLU, "
                 "Tanh, Sigmoid, Softplus or no activation"
             )
-        if layer._forward_pre_hooks or layer._forward_hooks:
+        if isinstance(given, Stacked) and "weight" not in given._parameters:
             raise InvalidValueError(
-                f"stage {stage} has no inverse: a hook changes what its {name} computes; remove the hook"
+                f"stage {stage} has no inverse for several networks at once, as {name} works its weights out; run or "
+                "train each network by itself"
             )
 
 
@@ -173,17 +179,18 @@ class LayerInverse(ABC):
 
 
 class _LinearInverse(LayerInverse):
-    """x = W⁻¹ (y − b)."""
-
-    layer: nn.Linear
+    """x = W⁻¹ (y − b), with the W and b of each network where the layer is a stacked one."""
 
     def __init__(self, layer: nn.Module, stage: str) -> None:
         super().__init__(layer, stage)
-        self._factors = _factorise(self.layer, stage)
-        self._bias = None if self.layer.bias is None else self.layer.bias.detach()
+        self._factors = _factorise(layer, stage)
+        bias: Tensor | None = getattr(layer, "bias", None)
+        self._bias = None if bias is None else bias.detach()
 
     def value(self, y: Tensor, x: Tensor | None) -> Tensor:
-        return self._factors.solve(y if self._bias is None else y - self._bias)
+        if self._bias is not None:
+            y = (by_member(y, self._factors.lu) - self._bias.unsqueeze(-2)).view_as(y)
+        return self._factors.solve(y)
 
     def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
         return self._factors.solve(v)
@@ -246,31 +253,8 @@ class _FlattenInverse(LayerInverse):
         return v.reshape(x.shape)
 
 
-class _CompoundInverse(LayerInverse):
-    """Each member's inverse, of its own block of the samples."""
-
-    layer: CompoundLayer
-
-    def __init__(self, layer: nn.Module, stage: str) -> None:
-        super().__init__(layer, stage)
-        self._inverses = [_layer_inverse(member, stage) for member in self.layer.members]
-
-    def value(self, y: Tensor, x: Tensor | None) -> Tensor:
-        return torch.cat([own.value(*part) for own, *part in zip(self._inverses, *self._blocks(y, x), strict=True)])
-
-    def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
-        parts = zip(self._inverses, _blocks(scale, len(self._inverses)), *self._blocks(v, x, y), strict=True)
-        return torch.cat([own.difference(v, scale, x, y) for own, scale, v, x, y in parts])
-
-    def _blocks(self, *values: Tensor | None) -> list[Sequence[Any]]:
-        count = len(self._inverses)
-        return [[None] * count if value is None else value.chunk(count) for value in values]
-
-
 def _layer_inverse(layer: nn.Module, stage: str) -> LayerInverse:
-    if isinstance(layer, CompoundLayer):
-        return _CompoundInverse(layer, stage)
-    if isinstance(layer, nn.Linear):
+    if isinstance(member_of(layer), nn.Linear):
         return _LinearInverse(layer, stage)
     own = {FirstUnits: _FirstUnitsInverse, nn.Flatten: _FlattenInverse}
     return own.get(type(layer), _ActivationInverse)(layer, stage)
@@ -352,12 +336,9 @@ def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at:
         What the forward pass gave: x̄, then the value of each layer.
     """
     for layer, x, y in zip(layers, at, at[1:], strict=False):
-        if isinstance(layer, CompoundLayer):
-            count = len(layer.members)
-            parts = zip(layer.members, _blocks(scale, count), *(each.chunk(count) for each in (v, x, y)), strict=True)
-            v = torch.cat([forward_difference([member], v, scale, (x, y)) for member, scale, v, x, y in parts])
-        elif isinstance(layer, nn.Linear):
-            v = v @ layer.weight.detach().t()
+        if isinstance(member_of(layer), nn.Linear):
+            weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+            v = (by_member(v, weight) @ weight.mT).view_as(y)
         elif isinstance(layer, (FirstUnits, nn.Flatten)):
             v = layer(v)
         else:
@@ -368,10 +349,6 @@ def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at:
 def _beside(v: Tensor, scale: Scale) -> Scale:
     """Lay scales, one a sample, out so that they multiply v."""
     return scale.view(-1, *[1] * (v.ndim - 1)) if isinstance(scale, Tensor) else scale
-
-
-def _blocks(scale: Scale, count: int) -> Sequence[Scale]:
-    return scale.chunk(count) if isinstance(scale, Tensor) else [scale] * count
 
 
 @dataclass(frozen=True)
@@ -385,20 +362,20 @@ class _Factors:
     def solve(self, y: Tensor) -> Tensor:
         """Return W⁻¹ y for each row of `y`, shape (…, units)."""
         # Rows times Wᵀ, so that nothing has to be laid out anew for LAPACK, which stores matrices by columns.
-        x: Tensor = torch.linalg.lu_solve(self.lu, self.pivots, y.reshape(-1, y.shape[-1]), left=False)
+        x: Tensor = torch.linalg.lu_solve(self.lu, self.pivots, by_member(y, self.lu), left=False)
         return x.reshape(y.shape)
 
 
-_FACTORS: WeakKeyDictionary[nn.Linear, _Factors] = WeakKeyDictionary()
+_FACTORS: WeakKeyDictionary[nn.Module, _Factors] = WeakKeyDictionary()
 
 
-def _factorise(layer: nn.Linear, stage: str) -> _Factors:
+def _factorise(layer: nn.Module, stage: str) -> _Factors:
     """Return the factors of a layer's weights, those kept from the last time if the weights are the same."""
-    weight = layer.weight.detach()
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     if weight.dtype not in (torch.float32, torch.float64):
         raise InvalidValueError(f"stage {stage} cannot be inverted in {weight.dtype}; use float32 or float64")
     # PyTorch's version counter does not see a change through `.data`, but the image W r does.
-    probe = torch.arange(1, len(weight) + 1, dtype=weight.dtype, device=weight.device).cos_()
+    probe = torch.arange(1, weight.shape[-1] + 1, dtype=weight.dtype, device=weight.device).cos_()
     image = weight @ probe
     kept = _FACTORS.get(layer)
     if (
@@ -410,12 +387,13 @@ def _factorise(layer: nn.Linear, stage: str) -> _Factors:
     lu, pivots, _ = torch.linalg.lu_factor_ex(weight.mT)
     factors = _Factors(image, lu, pivots)
     # How well a known solution comes back tells the conditioning for one solve; its number is for the message.
-    error = torch.linalg.vector_norm(factors.solve(image) - probe) / torch.linalg.vector_norm(probe)
-    if not bool(error <= _WORST_ERROR):
+    errors = torch.linalg.vector_norm(factors.solve(image) - probe, dim=-1) / torch.linalg.vector_norm(probe)
+    if not bool((errors <= _WORST_ERROR).all()):
+        worst = torch.linalg.cond(weight.double()).max()
         raise InvalidValueError(
             f"stage {stage} cannot be inverted in {weight.dtype}: its weights' condition number is "
-            f"{float(torch.linalg.cond(weight.double())):.3g}; start from orthogonal weights, keep them near with the "
-            "Orthogonality regularizer" + (", or use float64" if weight.dtype == torch.float32 else "")
+            f"{float(worst):.3g}; start from orthogonal weights, keep them near with "
+            "the Orthogonality regularizer" + (", or use float64" if weight.dtype == torch.float32 else "")
         )
     _FACTORS[layer] = factors
     return factors

@@ -7,10 +7,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A function of the outputs and the targets, both (sample, …), that returns one value per sample."""
+
+
+def check_loss(where: str, loss: Loss) -> None:
+    """Refuse what is no loss.
+
+    Raises
+    ------
+    TypeError
+        If it is no function, such as the name of one.
+    """
+    if not callable(loss) or isinstance(loss, type):
+        raise InvalidTypeError(
+            f"{where}: loss is a function of the outputs and the targets that returns one value per sample, such as "
+            f"lambda y, t: (y - t).square().sum(1), not {loss!r}"
+        )
 
 
 def squared_error(output: Tensor, targets: Tensor) -> Tensor:
@@ -64,10 +79,12 @@ def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the loss returns anything else than one value per sample.
     """
     losses = loss(output, targets)
+    if not isinstance(losses, Tensor):
+        raise InvalidTypeError(f"the loss must return a tensor, and returned a {type(losses).__name__}")
     if losses.shape != output.shape[:1]:
         raise InvalidValueError(
             f"the loss must return one value per sample, shape ({len(output)},), and returned {tuple(losses.shape)}; "

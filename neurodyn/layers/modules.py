@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
+from numbers import Integral
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import whole
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import usable_device, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.randomness import seeded
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -49,8 +51,7 @@ class FirstUnits(nn.Module):
 
     def __init__(self, units: int) -> None:
         super().__init__()
-        whole("units of FirstUnits", units, least=1)
-        self.out_features = units
+        self.out_features = whole("units of FirstUnits", units, least=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the first n units of `x`, shape (…, units)."""
@@ -96,10 +97,11 @@ def mlp(
 
     Raises
     ------
-    ValueError
-        If there are fewer than two sizes, one is not positive, or the activation or the weights are unknown.
+    TypeError, ValueError
+        If there are fewer than two sizes, one is no positive integer, the activation or the weights are unknown, the
+        seed is no integer ≥ 0, the device is not there, or the dtype is not floating-point.
     """
-    check_sizes("mlp", sizes, activation)
+    sizes = check_sizes("mlp", sizes, activation)
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
         layers += [empty_linear(before, after, device, dtype), ACTIVATIONS[activation]()]
@@ -109,23 +111,35 @@ def mlp(
 
 
 def empty_linear(inputs: int, outputs: int, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Linear:
-    """Return a Linear whose weights are still to be drawn."""
-    device = torch.get_default_device() if device is None else device
-    return nn.Linear(inputs, outputs, device="meta", dtype=dtype).to_empty(device=device)
-
-
-def check_sizes(what: str, sizes: Sequence[int], activation: str) -> None:
-    """Refuse sizes that are not at least two positive numbers of units, and an unknown activation.
+    """Return a Linear whose weights are still to be drawn.
 
     Raises
     ------
-    ValueError
-        If they are not.
+    TypeError, ValueError
+        If the device is not there, or the dtype is not floating-point.
     """
-    if len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
-        raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {list(sizes)}")
-    if activation not in ACTIVATIONS:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InvalidTypeError(f"dtype of the weights must be floating-point, such as torch.float64, not {dtype!r}")
+    device = torch.get_default_device() if device is None else usable_device("device of the weights", device)
+    return nn.Linear(inputs, outputs, device="meta", dtype=dtype).to_empty(device=device)
+
+
+def check_sizes(what: str, sizes: Sequence[int], activation: str) -> list[int]:
+    """Return sizes as Python's integers; refuse fewer than two, one that is not positive, and an unknown activation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is so.
+    """
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise InvalidTypeError(f"sizes of {what}: the numbers of units of all layers, not {sizes!r}")
+    counts = list(sizes)
+    if len(counts) < 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < 1 for n in counts):
+        raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {counts}")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise InvalidValueError(f"activation of {what}: one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+    return [int(n) for n in counts]
 
 
 @torch.no_grad()
@@ -147,19 +161,21 @@ def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0)
 
     Raises
     ------
-    ValueError
-        If the weights are unknown.
+    TypeError, ValueError
+        If there is no module, the weights are unknown, or the seed is no integer ≥ 0.
 
     References
     ----------
     "scaled": Y. LeCun et al., "Efficient BackProp" (1998), §4.6; and for the last layer G. Yang and E. J. Hu, "Feature
     learning in infinite-width neural networks" (2021), as "maximal update".
     """
-    if weights not in _WEIGHTS:
+    if not isinstance(weights, str) or weights not in _WEIGHTS:
         raise InvalidValueError(f"weights: one of {', '.join(map(repr, _WEIGHTS))}, not {weights!r}")
+    if not isinstance(module, nn.Module):
+        raise InvalidTypeError(f"module: weights are drawn for an nn.Module, not a {type(module).__name__}")
+    seed = whole("seed of the weights", seed, least=0)
     layers = [layer for layer in module.modules() if not list(layer.children())]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for layer in layers:
             if not isinstance(layer, nn.Linear):
                 continue

@@ -19,6 +19,8 @@ from torch.nn.modules import activation as torch_activations
 from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.kernels import add_linear, linear, tanh
 from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.origin import METHODS
+from neurodyn.layers.stacked import Stacked, by_member
 
 aten = torch.ops.aten
 
@@ -89,6 +91,11 @@ _KINKED = (
     *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
+_POOLS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+)
+_SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_POOLS, nn.Flatten, nn.Unflatten, FirstUnits} - {nn.PReLU}
 _AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
 
 
@@ -107,9 +114,25 @@ def is_smooth(layer: nn.Module) -> bool:
     return not any(isinstance(part, _KINKED) for part in layer.modules())
 
 
+_AS_WRITTEN = {
+    kind: tuple(getattr(kind, name, None) for name in METHODS) for kind in (nn.Sequential, *ACTIVATIONS, *_AFFINE)
+}
+"""What a call of a layer runs, as PyTorch wrote it: someone may have put something else in its place since."""
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Tell whether a layer does what its class says: it has no forward hook, and no method of its own in its place."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return not hooked and not any(name in layer.__dict__ for name in METHODS)
+
+
 def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
-    return isinstance(layer, kind) and type(layer).forward is kind.forward
+    return isinstance(layer, kind) and is_plain(layer) and _as_written(type(layer), kind)
+
+
+def _as_written(own: type[nn.Module], kind: type[nn.Module]) -> bool:
+    return tuple(getattr(own, name, None) for name in METHODS) == _AS_WRITTEN[kind]
 
 
 def own_parameters(layer: nn.Module) -> Iterable[nn.Parameter]:
@@ -198,10 +221,9 @@ class Conv2dPoint(LayerPoint):
 
     layer: nn.Conv2d
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(layer)
-        self.weight = layer.weight.detach()
-        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.weight, self.bias = weight, bias
         assert not isinstance(layer.padding, str), "layer_point gives a padding in words to AutogradPoint"
         self._geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
         self._input_shape: tuple[int, ...] = ()
@@ -318,28 +340,88 @@ class AutogradPoint(LayerPoint):
         return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
 
 
-class CompoundLayer(nn.Module, ABC):
-    """A layer made of several of one kind, `members`, each of which acts on its own block of the samples."""
+class _StackedLinearPoint(LayerPoint):
+    """`nn.Linear` of several networks at once, by batched products of matrices."""
 
-    members: tuple[nn.Module, ...]
+    feedback_needs_forward = False
+    layer: Stacked
 
-    @abstractmethod
-    def point(self) -> LayerPoint:
-        """Return the layer's `LayerPoint`."""
+    def __init__(self, layer: Stacked) -> None:
+        super().__init__(layer)
+        self._weight = layer.get_parameter("weight").detach()
+        bias = layer._parameters.get("bias")
+        self._bias = None if bias is None else bias.detach().unsqueeze(1)
+
+    def forward(self, x: Tensor, /) -> Tensor:
+        rows, transposed = by_member(x, self._weight), self._weight.mT
+        y = rows @ transposed if self._bias is None else torch.baddbmm(self._bias, rows, transposed)
+        return y.view(*x.shape[:-1], -1)
+
+    def feedback(self, v: Tensor) -> Tensor:
+        return (by_member(v, self._weight) @ self._weight).view(*v.shape[:-1], -1)
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
+        out.view(self.layer.members, -1, out.shape[-1]).baddbmm_(by_member(v, self._weight), self._weight, alpha=gain)
+
+    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
+        return (by_member(v, self._weight) @ weights.mT).view(*v.shape[:-1], -1)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        x, v = by_member(x, self._weight), by_member(v, self._weight)
+        weight = v.mT @ x
+        return (weight,) if self._bias is None else (weight, v.sum(1))
+
+
+class _StackedConv2dPoint(LayerPoint):
+    """`nn.Conv2d` of several networks, one after the other: one grouped convolution takes up to three times as long."""
+
+    layer: Stacked
+
+    def __init__(self, layer: Stacked) -> None:
+        super().__init__(layer)
+        weights, biases = layer.get_parameter("weight"), layer._parameters.get("bias")
+        assert isinstance(layer.member, nn.Conv2d)
+        self._points = [
+            Conv2dPoint(layer.member, weight.detach(), None if biases is None else biases[place].detach())
+            for place, weight in enumerate(weights)
+        ]
+
+    def forward(self, x: Tensor, /) -> Tensor:
+        return self._each(lambda point, x: point.forward(x), x)
+
+    def feedback(self, v: Tensor) -> Tensor:
+        return self._each(lambda point, v: point.feedback(v), v)
+
+    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
+        own = iter(weights)
+        return self._each(lambda point, v: point.feedback_through(v, next(own)), v)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        parts = zip(self._points, x.chunk(len(self._points)), v.chunk(len(self._points)), strict=True)
+        return tuple(torch.stack(each) for each in zip(*(p.gradient(*part) for p, *part in parts), strict=True))
+
+    def _each(self, function: Callable[[Conv2dPoint, Tensor], Tensor], x: Tensor) -> Tensor:
+        return torch.cat([function(*each) for each in zip(self._points, x.chunk(len(self._points)), strict=True)])
+
+
+def acts_sample_by_sample(layer: nn.Module) -> bool:
+    """Tell whether a layer is known to make each sample's value of that sample alone, by no numbers of its own."""
+    return type(layer) in _SAMPLE_BY_SAMPLE and is_plain(layer)
 
 
 def layer_point(layer: nn.Module) -> LayerPoint:
     """Choose the fastest `LayerPoint` for a layer."""
-    if layer._forward_pre_hooks or layer._forward_hooks:
+    if type(layer) in _AS_WRITTEN and not computes(layer, type(layer)):
         return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
+    if isinstance(layer, Stacked):
+        kind = {LinearPoint: _StackedLinearPoint, Conv2dPoint: _StackedConv2dPoint}.get(type(layer_point(layer.member)))
+        return AutogradPoint(layer) if kind is None else kind(layer)
     if type(layer) is nn.Linear:
         return LinearPoint(layer)
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-        return Conv2dPoint(layer)
+        return Conv2dPoint(layer, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     if type(layer) in ACTIVATIONS:
         return ActivationPoint(layer)
     if type(layer) in (nn.Flatten, nn.Unflatten):
         return FlattenPoint(layer)
-    if type(layer) is FirstUnits:
-        return FirstUnitsPoint(layer)
-    return layer.point() if isinstance(layer, CompoundLayer) else AutogradPoint(layer)
+    return FirstUnitsPoint(layer) if type(layer) is FirstUnits else AutogradPoint(layer)

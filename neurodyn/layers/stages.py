@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
+from itertools import count
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
+from neurodyn.checks import flag
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.origin import Origin, check_backward_hooks
 from neurodyn.layers.points import (
     ACTIVATIONS,
     LayerPoint,
     computes,
     is_activation,
     is_affine,
+    is_plain,
     is_smooth,
     layer_point,
     own_parameters,
 )
+from neurodyn.layers.stacked import Stacked, member_of
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
     (nn.MultiheadAttention, "it takes three inputs and returns a tuple"),
     (nn.Embedding, "its input is an index, which has no derivative"),
     (nn.Transformer, "it takes two inputs"),
+    (torch.jit.ScriptModule, "its layers cannot be seen; give the module that it was made of"),
+    (nn.DataParallel, "it spreads the samples itself; give the module that it holds, its .module"),
+    (nn.parallel.DistributedDataParallel, "it averages gradients itself; give the module that it holds, its .module"),
 )
 _ALWAYS_FIT = {nn.Linear, nn.Conv2d, *ACTIVATIONS}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -35,7 +49,7 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 
 
 def _check_layer(layer: nn.Module, stage: str) -> None:
-    if type(layer) in _ALWAYS_FIT:
+    if type(layer) in _ALWAYS_FIT and not layer._forward_pre_hooks:
         return
     for part in layer.modules():
         name = type(part).__name__
@@ -56,6 +70,16 @@ def _check_layer(layer: nn.Module, stage: str) -> None:
                 f"stage {stage}: {name} in training mode gives another value at every evaluation; call .eval() on the "
                 "module or remove the layer"
             )
+        if part.training and (isinstance(part, _SpectralNorm) or _has_spectral_norm_hook(part)):
+            raise InvalidValueError(
+                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() on "
+                "the module"
+            )
+        check_backward_hooks(part)
+
+
+def _has_spectral_norm_hook(part: nn.Module) -> bool:
+    return any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
 
 
 class Stage:
@@ -79,14 +103,20 @@ class Stage:
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
         if isinstance(layers, nn.Module) or not isinstance(layers, Iterable):
             layers = [layers]
-        self.layers = tuple(flatten(layers))
+        if name is not None and not isinstance(name, str):
+            raise InvalidTypeError(f"stage {name!r}: its name is text, such as '2', not {type(name).__name__}")
+        flat, containers = take_apart(layers)
+        self.layers = tuple(flat)
         if not self.layers:
             raise InvalidValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
+        self.origin = Origin([*containers, *self.layers])
+        """What it was made of, as it was then."""
         self.name = name if name is not None else type(self.layers[-1]).__name__
         self.sources: tuple[Source, ...] = ()
         """What it reads in a forward pass, if not what the stage before it gives."""
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.check()
+        self.origin.check()
 
     def check(self) -> None:
         """Refuse layers that cannot be part of a stage in their present mode (training or evaluation)."""
@@ -151,7 +181,8 @@ class Stage:
         input_shape = tuple(input_shape)
         if input_shape not in self._output_shapes:
             like = next(iter(self.parameters), torch.empty(0)).detach()
-            value = StagePoint(self).checked_at(like.new_zeros((2, *input_shape)))
+            samples = 2 * max(layer.members if isinstance(layer, Stacked) else 1 for layer in self.layers)
+            value = StagePoint(self).checked_at(like.new_zeros((samples, *input_shape)))
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]
 
@@ -161,9 +192,14 @@ class Stage:
         return self.weighted[-1] + 1 if self.weighted else 0
 
     @property
+    def mark(self) -> str:
+        """The stage's name, with a number where the text at hand has several stages of that name."""
+        return _MARKS.get().get(self, self.name)
+
+    @property
     def symbol(self) -> str:
         """How an equation writes the stage: g2 for the second of a module, else its name."""
-        return f"g{self.name}" if self.name.isdigit() else self.name
+        return f"g{self.mark}" if self.name.isdigit() else self.mark
 
     @property
     def label(self) -> str:
@@ -201,6 +237,37 @@ class Stage:
 
     def __repr__(self) -> str:
         return f"Stage {self.name}: {self.label}"
+
+
+_MARKS: ContextVar[Mapping[Stage, str]] = ContextVar("_MARKS", default=MappingProxyType({}))
+
+
+def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
+    """Return a name for each stage that no other has, with a number as in "Tanh_2" where several are called the same.
+
+    Stages of the same layers are one function, and share theirs.
+    """
+    functions = {stage: (stage.name, stage.layers, stage.sources) for stage in stages}
+    counts = Counter(name for name, *_ in dict.fromkeys(functions.values()))
+    taken = set(counts)
+    names: dict[object, str] = {}
+    for function in functions.values():
+        if function not in names:
+            numbered = (f"{function[0]}_{number}" for number in count(1))
+            alone = counts[function[0]] == 1
+            names[function] = function[0] if alone else next(name for name in numbered if name not in taken)
+            taken.add(names[function])
+    return {stage: names[function] for stage, function in functions.items()}
+
+
+@contextmanager
+def told_apart(stages: Iterable[Stage]) -> Iterator[None]:
+    """Let text that is written inside tell stages of the same name apart."""
+    token = _MARKS.set(distinct_names(stages))
+    try:
+        yield
+    finally:
+        _MARKS.reset(token)
 
 
 Source = Stage | Literal["input"]
@@ -276,6 +343,11 @@ class StagePoint:
         slope = torch.ones_like(self.values[first])
         for place in range(first, len(self._layers)):
             layer = self._layers[place]
+            if not is_plain(layer.layer):
+                raise InvalidValueError(
+                    f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
+                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove it"
+                )
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()
 
@@ -420,20 +492,45 @@ def _plain(x: Tensor) -> Tensor:
     return x.contiguous() if x.ndim == 2 else x.contiguous().flatten().view(x.shape)
 
 
-def flatten(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return the layers in order, with every nested `nn.Sequential` taken apart.
+def take_apart(layers: Iterable[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Take every nested `nn.Sequential` apart; return the layers in order, and what was taken apart.
 
     Raises
     ------
     TypeError
         If one is no `nn.Module`.
+    ValueError
+        If an `nn.Sequential` has hooks, or a forward put in the place of its own, or is compiled: that would be lost.
     """
     flat: list[nn.Module] = []
+    taken: list[nn.Module] = []
     for layer in layers:
         if not isinstance(layer, nn.Module):
             raise InvalidTypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
-        flat.extend(flatten(layer) if isinstance(layer, nn.Sequential) and computes(layer, nn.Sequential) else [layer])
-    return flat
+        if type(layer).forward is nn.Module.forward and "forward" not in vars(layer):
+            raise InvalidTypeError(
+                f"a stage is made of layers that compute, and {type(layer).__name__} defines no forward(); give an "
+                "nn.Sequential of layers"
+            )
+        compiled = getattr(layer, "_orig_mod", None)
+        if compiled is not None:
+            raise InvalidValueError(
+                f"torch.compile: a compiled {type(compiled).__name__} can neither be taken apart nor "
+                "differentiated layer by layer; give the module itself, its ._orig_mod"
+            )
+        if not isinstance(layer, nn.Sequential) or type(layer).forward is not nn.Sequential.forward:
+            flat.append(layer)
+            continue
+        if not computes(layer, nn.Sequential):
+            raise InvalidValueError(
+                f"{type(layer).__name__} has a forward hook, or a forward put in the place of its own, which would be "
+                "lost as it is taken apart into layers; put it on one of the layers, or into a module of your own"
+            )
+        check_backward_hooks(layer)
+        inner, more = take_apart(layer)
+        flat += inner
+        taken += [layer, *more]
+    return flat, taken
 
 
 def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
@@ -457,7 +554,8 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
     ValueError
         If it has no layers, or one that cannot be part of a stage.
     """
-    layers = flatten([module])
+    before_activation = flag("before_activation", before_activation)
+    layers, containers = take_apart([module])
     with_weights = [not is_activation(layer) and any(True for _ in layer.parameters()) for layer in layers]
     pieces: list[list[nn.Module]] = []
     weighted = False
@@ -471,7 +569,11 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
         weighted = weighted or with_weights[place]
     if not pieces:
         raise InvalidValueError("the module has no layers: give an nn.Sequential with at least one")
-    return [Stage(layers, str(number)) for number, layers in enumerate(pieces, start=1)]
+    stages = [Stage(layers, str(number)) for number, layers in enumerate(pieces, start=1)]
+    origin = Origin([*containers, *layers])
+    for stage in stages:
+        stage.origin = origin
+    return stages
 
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
@@ -485,6 +587,7 @@ def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
 
 
 def _layer_label(layer: nn.Module) -> str:
+    layer = member_of(layer)
     if isinstance(layer, nn.Linear):
         return f"Linear({layer.in_features} → {layer.out_features})"
     if isinstance(layer, nn.Conv2d):

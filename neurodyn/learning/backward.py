@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import per_sample
+from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
-from neurodyn.simulation.inference import infer
+from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Adaptive, Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, check_network
 from neurodyn.system.system import State, System, bound
 
 
@@ -51,7 +53,8 @@ def backward(
     """Relax a network and add what its plasticity found to the parameters' `.grad`, as `loss.backward()` does.
 
     The network runs its discrete inference, if it declares one, and otherwise relaxes to its equilibrium, or for the
-    duration given.
+    duration given. Hooks on the gradient of a parameter (`register_hook`, `register_post_accumulate_grad_hook`) are
+    called as autograd calls them, with the gradient of the batch.
 
     Parameters
     ----------
@@ -91,18 +94,15 @@ def learn(
     *,
     duration: float | None = None,
     solver: Solver | None = None,
-    members: int = 1,
 ) -> Lesson:
-    """Do what `backward` does, and tell more of it.
+    """Do what `backward` does, and tell more of it; of stacked networks, averaged over the samples of each.
 
     Parameters
     ----------
     network, inputs, targets, duration, solver
         As for `backward`.
-    members
-        How many networks of equally many samples are stacked in this one: gradients are averaged over the samples of a
-        member.
     """
+    check_network(network)
     if not network.plasticity:
         raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:
@@ -113,13 +113,17 @@ def learn(
         raise InvalidValueError(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
         )
+    if duration is not None and solver is None:
+        refuse_to_set_aside(network, "a relaxation for a duration without solver=")
     with bound(network, inputs, targets) as system:
-        return _learn(system, duration, solver, members)
+        return _learn(system, duration, solver)
 
 
-def _learn(system: System, duration: float | None, solver: Solver | None, members: int) -> Lesson:
+def _learn(system: System, duration: float | None, solver: Solver | None) -> Lesson:
     network = system.network
+    members = network.members
     learns = {id(rule): rule.learns for rule in network.plasticity}
+    gains = _gains(network)
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
         def point(where: str) -> StagePoint:
@@ -127,8 +131,10 @@ def _learn(system: System, duration: float | None, solver: Solver | None, member
                 return system.points.frozen(rule.stage)
             return system.points.live(rule.stage, rule.pre, state.activity)
 
+        own = gains.get(id(rule))
+        gain = rule.gain if own is None else of_samples(own, post)
         gradients = point(rule.presynaptic).layer_gradients(
-            post * (rule.gain * members / system.samples),
+            post * (gain * members / system.samples),
             at=None if rule.derivative in (None, "none") else point(rule.derivative),
             derivative=rule.derivative != "none",
         )
@@ -137,21 +143,22 @@ def _learn(system: System, duration: float | None, solver: Solver | None, member
         else:
             _add(learns[id(rule)], rule.weights.gradient(gradients).values())
 
-    if duration is None and network.inference is not None:
-        infer(system, network.inference, act)
-        iterations: int | None = network.inference.steps
-    else:
-        state, iterations = _relax(system, duration, solver)
+    with _through_hooks(parameter for parameters in learns.values() for parameter in parameters):
+        if duration is None and network.inference is not None:
+            run_inference(system, network.inference, act)
+            iterations: int | None = network.inference.steps
+        else:
+            state, iterations = _relax(system, duration, solver)
+            for rule in network.plasticity:
+                act(rule, state, state.activity[rule.post])
         for rule in network.plasticity:
-            act(rule, state, state.activity[rule.post])
-    for rule in network.plasticity:
-        for parameter in learns[id(rule)]:
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)  # the rule never acted
-        if rule.regularizer is not None:
-            own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-            weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
-            _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
+            for parameter in learns[id(rule)]:
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)  # the rule never acted
+            if rule.regularizer is not None:
+                own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
+                weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
+                _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
     forward = system.data.forward
     return Lesson(None if forward is None else forward.output.clone(), iterations)  # another batch overwrites it
 
@@ -171,6 +178,40 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> tup
     report = solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
     return state, report.evaluations
+
+
+def _gains(network: Network) -> dict[int, tuple[float, ...]]:
+    """Return the gains of each rule, by its `id`, where they differ among stacked networks."""
+    each = zip(network.plasticity, *(own.plasticity for own in network.stacked), strict=True)
+    gains = {id(rule): tuple(its.gain for its in those) for rule, *those in each}
+    return {key: values for key, values in gains.items() if len(set(values)) > 1}
+
+
+def has_gradient_hooks(parameter: Tensor) -> bool:
+    """Tell whether a parameter has hooks that `torch.autograd` calls with its gradient, or after adding it."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+
+
+@contextmanager
+def _through_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Hand the gradient of all that is added inside to autograd, for it to call the hooks of a parameter, and to add it.
+
+    As after `loss.backward()`, hooks see the sum of what the batch teaches, once.
+    """
+    before = {parameter: parameter.grad for parameter in parameters if has_gradient_hooks(parameter)}
+    found: dict[nn.Parameter, Tensor | None] = {}
+    for parameter in before:
+        parameter.grad = None
+    try:
+        yield
+        found = {parameter: parameter.grad for parameter in before}
+    finally:
+        for parameter, gradient in before.items():
+            parameter.grad = gradient
+    with torch.enable_grad():
+        for parameter, gradient in found.items():
+            if gradient is not None:
+                parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
 
 
 def _per_member(gradient: Callable[[Tensor], Tensor], weights: Tensor, members: int) -> Tensor:

@@ -5,18 +5,20 @@ With x = x̄ − s v, a population may carry the deviation v in place of the act
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from neurodyn.checks import positive
+from neurodyn.errors import InvalidValueError
 from neurodyn.layers.inverses import Scale, check_invertible, forward_difference
+from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import Stage, StagePoint
-from neurodyn.network.maps import Activity, Inverse, Map, OperatingPoints, Term
+from neurodyn.network.maps import Activity, Inverse, OfStage, OperatingPoints, Term
 
 
-class ForwardDeviation(Map):
+@dataclass(frozen=True, init=False, repr=False)
+class ForwardDeviation(OfStage):
     """[g(x̄) − g(x̄ − s · source)] / s: `Forward`, of deviations from the forward pass.
 
     Parameters
@@ -32,15 +34,15 @@ class ForwardDeviation(Map):
         If a layer has no inverse, or the scale is not positive.
     """
 
+    scale: float | tuple[float, ...]
     homogeneous = True
     frozen = True
+    stacked_numbers = ("scale",)
 
     def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
-        self.stage: Stage = stage if isinstance(stage, Stage) else Stage(stage)
+        super().__init__(stage)
         check_invertible(self.stage.layers, self.stage.name)
-        _check("scale of ForwardDeviation", scale)
-        self.scale = scale
-        self.linear = self.stage.affine
+        self._set(scale=_checked("scale of ForwardDeviation", scale))
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         return self.stage.output_shape(source)
@@ -48,9 +50,6 @@ class ForwardDeviation(Map):
     def describe(self, source: str, target: str) -> str:
         g = self.stage.symbol
         return _quotient(f"{g}(x̄)", f"{g}(x̄ − ", source, self.scale)
-
-    def stacked(self, others: Sequence[Map]) -> Map:
-        return ForwardDeviation(self.stage, _scales(self, others))
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _ForwardDeviationTerm(points.frozen(self.stage), self.scale, source)
@@ -65,6 +64,7 @@ class _ForwardDeviationTerm(Term):
         out.add_(forward_difference(self._layers, activity[self._source], self._scale, self._at), alpha=gain)
 
 
+@dataclass(frozen=True, init=False, repr=False)
 class InverseDeviation(Inverse):
     """[g⁻¹(ȳ) − g⁻¹(ȳ − s · source)] / s with ȳ = g(x̄): `Inverse`, of deviations from the forward pass.
 
@@ -83,20 +83,17 @@ class InverseDeviation(Inverse):
         If a layer has no inverse, or the scale is not positive.
     """
 
+    scale: float | tuple[float, ...]
     homogeneous = True
+    stacked_numbers = ("scale",)
 
     def __init__(self, stage: Stage | nn.Module, scale: float | tuple[float, ...]) -> None:
         super().__init__(stage)
-        _check("scale of InverseDeviation", scale)
-        self.scale = scale
-        self.frozen = True
+        self._set(scale=_checked("scale of InverseDeviation", scale), frozen=True)
 
     def describe(self, source: str, target: str) -> str:
-        g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.name}"
+        g, y = f"{self.stage.symbol}⁻¹", f"ḡ{self.stage.mark}"
         return _quotient(f"{g}({y})", f"{g}({y} − ", source, self.scale)
-
-    def stacked(self, others: Sequence[Map]) -> Map:
-        return InverseDeviation(self.stage, _scales(self, others))
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _InverseDeviationTerm(points.frozen(self.stage), self.scale, source)
@@ -111,20 +108,14 @@ class _InverseDeviationTerm(Term):
         out.add_(self._inverse.difference(activity[self._source], self._scale, self._at), alpha=gain)
 
 
-def _check(what: str, scale: float | tuple[float, ...]) -> None:
-    for each in scale if isinstance(scale, tuple) else (scale,):
-        positive(what, each)
-
-
-def _scales(own: ForwardDeviation | InverseDeviation, others: Sequence[Map]) -> float | tuple[float, ...]:
-    scales: tuple[float, ...] = tuple(vars(other).get("scale", own.scale) for other in others)
-    return scales[0] if len(set(scales)) == 1 else scales
+def _checked(what: str, scale: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    if isinstance(scale, tuple) and not scale:
+        raise InvalidValueError(f"{what}: there are none; give one, or one for each block of the samples")
+    return tuple(positive(what, each) for each in scale) if isinstance(scale, tuple) else positive(what, scale)
 
 
 def _of_samples(scale: float | tuple[float, ...], like: Tensor) -> Scale:
-    if not isinstance(scale, tuple):
-        return scale
-    return torch.tensor(scale, dtype=like.dtype, device=like.device).repeat_interleave(len(like) // len(scale))
+    return of_samples(scale, like).flatten() if isinstance(scale, tuple) else scale
 
 
 def _quotient(value: str, shifted: str, source: str, scale: float | tuple[float, ...]) -> str:

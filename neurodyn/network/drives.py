@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neurodyn.checks import positive
-from neurodyn.errors import InvalidTypeError
+from neurodyn.checks import flag, positive
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, loss_gradient
 from neurodyn.layers.stages import ForwardPass, Stage
 
@@ -64,6 +64,9 @@ class Input(Drive):
 
     integer: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "integer", flag("integer of Input", self.integer))
+
     def value(self, population: str, data: Data) -> Tensor:
         return data.inputs[population]
 
@@ -83,6 +86,9 @@ class Target(Drive):
 
     optional: bool = False
     reads_targets = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optional", flag("optional of Target", self.optional))
 
     def value(self, population: str, data: Data) -> Tensor | None:
         return data.targets
@@ -112,31 +118,42 @@ class ForwardValue(Drive):
         return data.forward.points[self.stage].value
 
     def __str__(self) -> str:
-        return f"ḡ{self.stage.name}"
+        return f"ḡ{self.stage.mark}"
 
 
 @dataclass(frozen=True)
 class Noisy(Drive):
     """Another drive's value plus Gaussian noise σ · N(0, 1), from PyTorch's global random state.
 
+    Each run draws once: the noise is frozen. A forward pass starts from the inputs with their noise.
+
     Parameters
     ----------
     drive
-        What the noise is added to.
+        What the noise is added to; not integers.
     sigma
         The standard deviation σ > 0 of the noise.
 
     Raises
     ------
-    ValueError
-        If σ is not positive.
+    TypeError, ValueError
+        If there is no drive, or one of integers, or σ is not positive.
     """
 
     drive: Drive
     sigma: float
 
     def __post_init__(self) -> None:
-        positive("sigma of the noise", self.sigma)
+        if not isinstance(self.drive, Drive):
+            raise InvalidTypeError(
+                f"Noisy: noise is added to a drive such as Input(), not to a {type(self.drive).__name__}"
+            )
+        inner = without_noise(self.drive)
+        if isinstance(inner, Input) and inner.integer:
+            raise InvalidValueError(
+                "Noisy: integers take no noise; declare Input() without integer, or leave Noisy out"
+            )
+        object.__setattr__(self, "sigma", positive("sigma of the noise", self.sigma))
         object.__setattr__(self, "reads_targets", self.drive.reads_targets)
         object.__setattr__(self, "optional", self.drive.optional)
 
@@ -161,3 +178,10 @@ class LossGradient(Drive):
 
     def __str__(self) -> str:
         return "∂ℒ/∂x̄ at the output"
+
+
+def without_noise(drive: Drive | float | None) -> Drive | float | None:
+    """Return the drive that `Noisy` ones add their noise to; any other as it is."""
+    while isinstance(drive, Noisy):
+        drive = drive.drive
+    return drive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from neurodyn.layers.stages import told_apart
 from neurodyn.network.drives import Drive
 from neurodyn.network.parts import Coupling, Plasticity, Population
 
@@ -11,8 +12,19 @@ if TYPE_CHECKING:
     from neurodyn.network.network import Network
 
 
+def network_equations(network: Network) -> str:
+    """Return the equations as text, one line a population."""
+    with told_apart(network.stages):
+        return "\n".join(equation(p, network.into(p.name)) for p in network.populations)
+
+
 def network_text(network: Network) -> str:
     """Return populations, couplings, equations, plasticity and stages as text."""
+    with told_apart(network.stages):
+        return _text(network)
+
+
+def _text(network: Network) -> str:
     rows = [
         f"  {p.name:<8} {size_text(p):>12}  {p.role:<13}"
         + (f" held at {p.clamp}" if p.clamp else f" τ = {p.tau:g}, leak = {p.leak:g}, from {_start_text(p.initial)}")
@@ -21,7 +33,7 @@ def network_text(network: Network) -> str:
     text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
     text += ["", f"couplings ({len(network.couplings)})"]
     text += [f"  {c!s:<14} {c.gain:+g} · {c.map.describe(c.source, c.target)}" for c in network.couplings]
-    text += ["", "equations", *(f"  {line}" for line in network.equations().splitlines())]
+    text += ["", "equations", *(f"  {equation(p, network.into(p.name))}" for p in network.populations)]
     if network.plasticity:
         text += [
             "",
@@ -67,7 +79,7 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
 
 def plasticity_text(rule: Plasticity) -> str:
     """Return what learns from what, and when."""
-    g, number = rule.stage.symbol, rule.stage.name
+    g, number = rule.stage.symbol, rule.stage.mark
     pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
     sign = "−" if rule.gain > 0 else "+"
     what = f"Δθ{number} ∝ {sign}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {sign}((∂{g}/∂W)ᵀ"

@@ -7,13 +7,15 @@ one subclasses `Map` and defines `apply`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import flag, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.inverses import check_invertible, needs_forward
 from neurodyn.layers.modules import FirstUnits
@@ -105,7 +107,8 @@ class Map:
     """What a coupling does to the activity of its source. Subclass it for a map of one's own.
 
     A subclass defines `apply`, and `output_shape` where the target has another shape than the source. It sets
-    `linear` if the map is linear (or affine) in the source, so that solvers may rely on it.
+    `linear` if the map is linear (or affine) in the source, so that solvers may rely on it. Networks with such a map
+    are stacked where its settings are known to be equal: where it is a frozen dataclass, or defines an equality.
     """
 
     linear: bool = False
@@ -115,6 +118,8 @@ class Map:
     """The stage that the map uses, if any."""
     frozen: bool = False
     """Whether the map needs its stage's operating point from the forward pass."""
+    stacked_numbers: tuple[str, ...] = ()
+    """The fields of a dataclass whose numbers may differ among stacked networks: there a tuple, one a network."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -147,13 +152,6 @@ class Map:
         """Tell whether this map is the transposed Jacobian of `other` at the live activity, as in a gradient flow."""
         return False
 
-    def stacked(self, others: Sequence[Map]) -> Map:
-        """Return the map that does with each block of the samples what one of `others` does.
-
-        A map whose numbers may differ from network to network returns one with all of them; by default, there are none.
-        """
-        return self
-
     def describe(self, source: str, target: str) -> str:
         """Return map(source) as it stands in an equation."""
         return f"{type(self).__name__}({source})"
@@ -181,6 +179,7 @@ class _Applied(Term):
         out.add_(value, alpha=gain)
 
 
+@dataclass(frozen=True)
 class Identity(Map):
     """The source's activity itself."""
 
@@ -214,14 +213,18 @@ class _IdentityTerm(Term):
         return activity[self._source]
 
 
-class _OfStage(Map):
+@dataclass(frozen=True, init=False, repr=False)
+class OfStage(Map):
     """A map that a stage defines."""
 
-    stage: Stage
+    stage: Stage = field()
 
     def __init__(self, stage: Stage | nn.Module) -> None:
-        self.stage = stage if isinstance(stage, Stage) else Stage(stage)
-        self.linear = self.stage.affine
+        own = stage if isinstance(stage, Stage) else Stage(stage)
+        self._set(stage=own, linear=own.affine)
+
+    def _set(self, **values: object) -> None:
+        vars(self).update(values)  # as `__init__` of a frozen dataclass must
 
     def _refuse_several(self) -> None:
         if self.stage.arguments > 1:
@@ -235,7 +238,8 @@ class _OfStage(Map):
         return f"{type(self).__name__}({self.stage})"
 
 
-class Forward(_OfStage):
+@dataclass(frozen=True, init=False, repr=False)
+class Forward(OfStage):
     """g(source): the stage at the source's live activity.
 
     Parameters
@@ -276,7 +280,8 @@ class _ForwardTerm(Term):
         return self._points.live(self._stage, self._source, activity).value
 
 
-class Feedback(_OfStage):
+@dataclass(frozen=True, init=False, repr=False)
+class Feedback(OfStage):
     """Jᵀ source: the transposed Jacobian J = ∂g/∂x of the stage, from its output's side back to its input's.
 
     Parameters
@@ -293,6 +298,10 @@ class Feedback(_OfStage):
         Which of several values that the stage reads J is by, counted from 0: the one that the coupling's target holds.
     """
 
+    point: Literal["frozen", "live"] = "frozen"
+    weights: FeedbackWeights | None = None
+    derivative: bool = True
+    argument: int = 0
     homogeneous = True
 
     def __init__(
@@ -305,6 +314,8 @@ class Feedback(_OfStage):
         argument: int = 0,
     ) -> None:
         super().__init__(stage)
+        derivative = flag(f"derivative of Feedback of stage {self.stage.name}", derivative)
+        argument = whole(f"argument of Feedback of stage {self.stage.name}", argument, least=0)
         if point != "frozen" or weights is not None or not derivative:
             self._refuse_several()
         if argument not in range(self.stage.arguments):
@@ -314,15 +325,16 @@ class Feedback(_OfStage):
             )
         if point not in ("frozen", "live"):
             raise InvalidValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        if weights is not None and not isinstance(weights, FeedbackWeights):
+            raise InvalidTypeError(
+                f"Feedback of stage {self.stage.name}: weights are FeedbackWeights, not {type(weights).__name__}"
+            )
         if weights is not None and weights.stage is not self.stage:
             raise InvalidValueError(
                 f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
             )
-        self.weights = weights
-        self.derivative = derivative
-        self.argument = argument
-        self.frozen = point == "frozen"
-        self.linear = self.frozen or self.stage.affine
+        self._set(point=point, weights=weights, derivative=derivative, argument=argument)
+        self._set(frozen=point == "frozen", linear=point == "frozen" or self.stage.affine)
 
     @property
     def feedback_weights(self) -> FeedbackWeights | None:
@@ -345,12 +357,12 @@ class Feedback(_OfStage):
         if self.stage.arguments > 1:
             return f"(∂{self.stage.symbol}/∂{target})ᵀ {source}"
         at = "x̄" if self.frozen else target
-        matrix = f"W{self.stage.name}ᵀ" if self.weights is None else f"ψ{self.stage.name}"
+        matrix = f"W{self.stage.mark}ᵀ" if self.weights is None else f"ψ{self.stage.mark}"
         if not self.derivative:
             return f"{matrix} {source}"
         if self.weights is not None:
             return f"{matrix} (f'({at}) ⊙ {source})"
-        return f"J{self.stage.name}({at})ᵀ {source}"
+        return f"J{self.stage.mark}({at})ᵀ {source}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _FeedbackTerm(self, points, source, target)
@@ -389,7 +401,8 @@ class _FeedbackTerm(Term):
         )
 
 
-class Inverse(_OfStage):
+@dataclass(frozen=True, init=False, repr=False)
+class Inverse(OfStage):
     """g⁻¹(source): the inverse of the stage, from its output's side back to its input's.
 
     Parameters
@@ -408,7 +421,7 @@ class Inverse(_OfStage):
         super().__init__(stage)
         self._refuse_several()
         check_invertible(self.stage.layers, self.stage.name)
-        self.frozen = needs_forward(self.stage.layers)
+        self._set(frozen=needs_forward(self.stage.layers))
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         expected = self.stage.output_shape(target)
@@ -437,7 +450,42 @@ class _InverseTerm(Term):
         out.add_(self._inverse(activity[self._source], self._at), alpha=gain)
 
 
-class Modulated(Map):
+@dataclass(frozen=True)
+class Wrapping(Map):
+    """A map that is another one, changed unit by unit.
+
+    Parameters
+    ----------
+    map
+        The other one.
+    """
+
+    map: Map
+
+    def __post_init__(self) -> None:
+        vars(self).update(linear=self.map.linear, homogeneous=self.map.homogeneous)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.map.stages
+
+    @property
+    def frozen_stages(self) -> tuple[Stage, ...]:
+        return self.map.frozen_stages
+
+    @property
+    def feedback_weights(self) -> FeedbackWeights | None:
+        return self.map.feedback_weights
+
+    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+        return self.map.output_shape(source, target)
+
+    def reads(self, source: str, target: str) -> tuple[str, ...]:
+        return self.map.reads(source, target)
+
+
+@dataclass(frozen=True)
+class Modulated(Wrapping):
     """f'(h)ⁿ ⊙ map(source): another map, whose output a stage's derivative at the forward pass scales unit by unit.
 
     Parameters
@@ -451,14 +499,23 @@ class Modulated(Map):
 
     Raises
     ------
-    ValueError
-        If the stage's last layers are no activations, so that its units have no derivative f'(h) of their own.
+    TypeError, ValueError
+        If `map`, `stage` or `power` is not as above, or the stage's last layers are no activations, so that its units
+        have no derivative f'(h) of their own.
     """
 
-    stage: Stage
+    stage: Stage = field()
+    power: int
     frozen = True
 
-    def __init__(self, map: Map, stage: Stage, power: int) -> None:
+    def __post_init__(self) -> None:
+        stage = self.stage
+        if not isinstance(self.map, Map) or not isinstance(stage, Stage):
+            raise InvalidTypeError(
+                f"Modulated takes a neurodyn Map and a Stage, not {type(self.map).__name__} and {type(stage).__name__}"
+            )
+        super().__post_init__()
+        vars(self).update(power=whole("power of Modulated", self.power, least=-(2**31)))
         for place in range(stage.first_of_output, len(stage.layers)):
             layer = stage.layers[place]
             if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):
@@ -466,8 +523,6 @@ class Modulated(Map):
                     f"stage {stage.name} ({stage.label}) ends in {type(layer).__name__}, which is no activation, so "
                     "its units have no derivative f'(h) of their own"
                 )
-        self.map, self.stage, self.power = map, stage, power
-        self.linear, self.homogeneous = map.linear, map.homogeneous
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -477,23 +532,9 @@ class Modulated(Map):
     def frozen_stages(self) -> tuple[Stage, ...]:
         return (self.stage, *self.map.frozen_stages)
 
-    @property
-    def feedback_weights(self) -> FeedbackWeights | None:
-        return self.map.feedback_weights
-
-    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
-        return self.map.output_shape(source, target)
-
-    def reads(self, source: str, target: str) -> tuple[str, ...]:
-        return self.map.reads(source, target)
-
-    def stacked(self, others: Sequence[Map]) -> Map:
-        inner = [other.map if isinstance(other, Modulated) else other for other in others]
-        return Modulated(self.map.stacked(inner), self.stage, self.power)
-
     def describe(self, source: str, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"f'(h{self.stage.name}){power} ⊙ {self.map.describe(source, target)}"
+        return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -12,10 +13,10 @@ import networkx as nx
 from torch import nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.layers.stages import Stage, sources
-from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, Noisy
-from neurodyn.network.equations import equation, network_text, size_text
+from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, without_noise
+from neurodyn.network.equations import network_equations, network_text, size_text
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference
@@ -52,6 +53,11 @@ class Network:
         step that the inference does not reach.
     """
 
+    stacked: tuple[Network, ...] = ()
+    """Of several networks stacked in this one, the declaration with the numbers of each."""
+    paces: Mapping[str, tuple[float, ...]] = {}
+    """How many times as fast as declared a population is in each of the stacked networks, where that differs."""
+
     def __init__(
         self,
         name: str,
@@ -64,18 +70,22 @@ class Network:
         inference: Inference | None = None,
         observables: Iterable[Observable] = (),
     ) -> None:
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"network {name!r}: its name is text, not {type(name).__name__}")
         self.name = name
         self._populations = _by_name(name, populations)
         self.couplings = _all(Coupling, name, couplings)
         self.plasticity = _all(Plasticity, name, plasticity)
         self.forward = _all(Stage, name, forward)
         sources(self.forward)  # refuses a stage that reads what comes later
+        check_loss(f"network {name!r}", loss)
         self.loss = loss
+        if inference is not None and not isinstance(inference, Inference):
+            raise InvalidTypeError(
+                f"network {name!r}: inference is Inference(step, steps), or None, not {type(inference).__name__}"
+            )
         self.inference = inference
-        self.observables = {observable.name: observable for observable in observables}
-        for observable in self.observables:
-            if observable in self._populations:
-                raise InvalidValueError(f"network {name!r}: {observable!r} names both a population and an observable")
+        self.observables = self._observed(observables)
         for coupling in self.couplings:
             self._check_coupling(coupling)
         for rule in self.plasticity:
@@ -87,7 +97,7 @@ class Network:
             self._check_when(rule)
         for population in self.populations:
             for drive in (population.clamp, population.initial):
-                self._check_drive(population, drive.drive if isinstance(drive, Noisy) else drive)
+                self._check_drive(population, without_noise(drive))
         if len(set(self.forward)) < len(self.forward):
             raise InvalidValueError(
                 f"network {name!r}: a stage stands twice in forward=; make a second Stage of the same layers"
@@ -108,6 +118,8 @@ class Network:
             )
         )
         """Every stage that the network uses, each once."""
+        self.origins = tuple(dict.fromkeys(stage.origin for stage in self.stages))
+        """What the stages were made of, each once."""
 
     @cached_property
     def populations(self) -> tuple[Population, ...]:
@@ -117,13 +129,18 @@ class Network:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The names of the populations clamped to the inputs."""
-        return tuple(p.name for p in self.populations if isinstance(p.clamp, Input))
+        return tuple(p.name for p in self.populations if isinstance(without_noise(p.clamp), Input))
 
     @cached_property
     def target_drives(self) -> tuple[tuple[str, Drive], ...]:
         """Each drive that reads the targets, with its population's name before it."""
         drives = [(p.name, drive) for p in self.populations for drive in (p.clamp, p.initial)]
         return tuple((name, drive) for name, drive in drives if isinstance(drive, Drive) and drive.reads_targets)
+
+    @property
+    def members(self) -> int:
+        """How many networks are stacked in this one, each with its own block of the samples."""
+        return len(self.stacked) or 1
 
     def __getitem__(self, name: str) -> Population:
         """Return the population called `name`."""
@@ -167,7 +184,7 @@ class Network:
 
     def equations(self) -> str:
         """Return the equations as text, one line a population."""
-        return "\n".join(equation(population, self.into(population.name)) for population in self.populations)
+        return network_equations(self)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the populations as nodes and the couplings as arrows, coloured by their map.
@@ -198,6 +215,20 @@ class Network:
             raise InvalidValueError(
                 f"{where}: there is no population {name!r}; there are {', '.join(self._populations)}"
             ) from None
+
+    def _observed(self, observables: Iterable[Observable]) -> dict[str, Observable]:
+        by_name: dict[str, Observable] = {}
+        for observable in _all(Observable, self.name, observables):
+            name = observable.name
+            if name in self._populations:
+                raise InvalidValueError(f"network {self.name!r}: {name!r} names both a population and an observable")
+            if name in by_name:
+                raise InvalidValueError(
+                    f"network {self.name!r}: two observables are called {name!r}; names must differ"
+                )
+            _refuse_dimension(self.name, f"observable {name}", name, self._populations)
+            by_name[name] = observable
+        return by_name
 
     def _check_coupling(self, coupling: Coupling) -> None:
         source, target = (self._known(end, f"coupling {coupling}") for end in (coupling.source, coupling.target))
@@ -235,6 +266,11 @@ class Network:
             raise InvalidValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
 
     def _check_drive(self, population: Population, drive: float | Drive | None) -> None:
+        if isinstance(drive, Input) and population.name not in self.inputs:
+            raise InvalidValueError(
+                f"population {population.name}: inputs are given to populations that are clamped to them; declare "
+                "clamp=Input(), or pass initial= to the run"
+            )
         if isinstance(drive, ForwardValue):
             self._check_in_forward(drive.stage, f"population {population.name}")
             size = drive.stage.output_size
@@ -255,10 +291,16 @@ class Network:
         except nx.NetworkXNoCycle:
             return tuple(nx.lexicographical_topological_sort(graph))
         path = " → ".join([cycle[0][0], *(edge[1] for edge in cycle)])
+        by = dict.fromkeys(self._dependence(read, reader) for read, reader, *_ in cycle)
         raise InvalidValueError(
             f"network {self.name!r}: the instantaneous populations {path} form a cycle, so that none can be evaluated "
-            "first; give one of them a time constant tau > 0"
+            f"first; give one of them a time constant tau > 0, or remove one of the couplings {', '.join(by)}"
         )
+
+    def _dependence(self, read: str, reader: str) -> str:
+        """Name the first coupling by which the equation of one population reads another."""
+        coupling = next(c for c in self.into(reader) if read in c.map.reads(c.source, c.target))
+        return f"{coupling} ({coupling.gain:+g} · {coupling.map.describe(coupling.source, coupling.target)})"
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
@@ -307,6 +349,8 @@ def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[
 
 
 def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, ...]:
+    if not isinstance(parts, Iterable):
+        raise InvalidTypeError(f"network {network!r}: {parts!r} is no list of {kind.__name__}; give one, such as […]")
     parts = tuple(parts)
     for part in parts:
         if not isinstance(part, kind):
@@ -321,13 +365,19 @@ def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Popul
             raise InvalidValueError(
                 f"network {network!r}: two populations are called {population.name!r}; names must differ"
             )
-        stem, _, kind = population.name.rpartition("_")
-        if stem in by_name and kind in ("unit", "channel", "row", "column"):
-            raise InvalidValueError(
-                f"network {network!r}: population {population.name} is called like a dimension of population {stem} in "
-                "a trajectory; choose another name"
-            )
         by_name[population.name] = population
     if not by_name:
         raise InvalidValueError(f"network {network!r} has no populations")
+    for name in by_name:
+        _refuse_dimension(network, f"population {name}", name, by_name)
     return by_name
+
+
+def _refuse_dimension(network: str, what: str, name: str, populations: Mapping[str, Population]) -> None:
+    """Refuse a name that a dimension or a variable of a population has in a trajectory."""
+    stem, _, kind = name.rpartition("_")
+    if stem in populations and re.fullmatch(r"unit|channel|row|column|axis\d+|spikes(\d+)?", kind):
+        raise InvalidValueError(
+            f"network {network!r}: {what} is called like a dimension of population {stem} in a trajectory; choose "
+            "another name"
+        )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Literal
 
 from torch import Tensor, nn
 
+from neurodyn.checks import not_negative, number
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.stages import Stage
@@ -19,6 +19,19 @@ from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, OnSpike, When
 
 Size = int | tuple[int, ...]
+
+_TAKEN = ("time", "step", "sample", "network", "rule", "acts")
+"""What a trajectory calls dimensions and variables of its own."""
+
+
+def _check_name(what: str, name: str) -> None:
+    """Refuse a name that no variable of a trajectory may have."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise InvalidValueError(f"{what} {name!r}: a name consists of letters, digits and underscores")
+    if name in _TAKEN:
+        raise InvalidValueError(
+            f"{what} {name!r}: a trajectory has a dimension or a variable of that name; choose another"
+        )
 
 
 @dataclass(frozen=True)
@@ -58,14 +71,9 @@ class Population:
     clamp: Drive | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name.isidentifier()):
-            raise InvalidValueError(f"population {self.name!r}: a name consists of letters, digits and underscores")
-        if self.name in ("time", "sample"):
-            raise InvalidValueError(
-                f"population {self.name!r}: a trajectory has a dimension of that name; choose another"
-            )
+        _check_name("population", self.name)
         sizes = self.size if isinstance(self.size, tuple) else (self.size,)
-        if self.size is not None and (not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes)):
+        if self.size is not None and not (sizes and all(_counts(n) for n in sizes)):
             raise InvalidValueError(
                 f"population {self.name}: its size is a positive number of units, or a tuple of them, not {self.size!r}"
             )
@@ -73,24 +81,18 @@ class Population:
             raise InvalidTypeError(
                 f"population {self.name}: clamp must be a drive such as Input(), not {type(self.clamp).__name__}"
             )
-        for what, value in (("tau", self.tau), ("leak", self.leak), ("initial", self.initial)):
-            if not isinstance(value, (Real, Drive)):
-                raise InvalidTypeError(f"population {self.name}: {what} must be a number, not {type(value).__name__}")
-        if not (math.isfinite(self.tau) and self.tau >= 0):
-            raise InvalidValueError(
-                f"population {self.name}: tau must be ≥ 0 (0 makes it instantaneous), not {self.tau!r}"
-            )
-        if not (math.isfinite(self.leak) and self.leak >= 0):
-            raise InvalidValueError(f"population {self.name}: leak must be ≥ 0, not {self.leak!r}")
+        if self.size is not None:
+            shape = tuple(int(n or 0) for n in sizes)
+            object.__setattr__(self, "size", shape if isinstance(self.size, tuple) else shape[0])
+        object.__setattr__(self, "tau", not_negative(f"population {self.name}: tau", self.tau))
+        object.__setattr__(self, "leak", not_negative(f"population {self.name}: leak", self.leak))
+        if not isinstance(self.initial, Drive):
+            object.__setattr__(self, "initial", number(f"population {self.name}: initial", self.initial))
         if self.tau == 0 and self.leak == 0:
             raise InvalidValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
         if self.tau == 0 and self.initial != 0.0:
             raise InvalidValueError(
                 f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
-            )
-        if not isinstance(self.initial, Drive) and not math.isfinite(self.initial):
-            raise InvalidValueError(
-                f"population {self.name}: it cannot start from {self.initial!r}; give a finite number"
             )
 
     @property
@@ -126,14 +128,20 @@ class Coupling:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
+        for end in (self.source, self.target):
+            if not isinstance(end, str):
+                raise InvalidTypeError(
+                    f"coupling {self}: source and target are names of populations, not {type(end).__name__}"
+                )
         if not isinstance(self.map, Map):
             raise InvalidTypeError(
-                f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not {type(self.map).__name__}"
+                f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not "
+                f"{type(self.map).__name__}{_map_meant(self.map)}"
             )
-        if not isinstance(self.gain, Real):
-            raise InvalidTypeError(f"coupling {self}: its gain must be a number, not {type(self.gain).__name__}")
-        if not (math.isfinite(self.gain) and self.gain != 0):
+        gain = number(f"coupling {self}: its gain", self.gain)
+        if gain == 0:
             raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
+        object.__setattr__(self, "gain", gain)
 
     def __str__(self) -> str:
         return f"{self.source} → {self.target}"
@@ -180,6 +188,13 @@ class Plasticity:
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Stage):
             raise InvalidTypeError(f"plasticity: its stage is a neurodyn Stage, not {type(self.stage).__name__}")
+        for end in (self.pre, self.post):
+            if not isinstance(end, str):
+                raise InvalidTypeError(
+                    f"plasticity of stage {self.stage.name}: pre and post are names of populations, not "
+                    f"{type(end).__name__}"
+                )
+        object.__setattr__(self, "gain", number(f"plasticity of stage {self.stage.name}: its gain", self.gain))
         if not self.stage.parameters:
             raise InvalidValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
@@ -201,6 +216,10 @@ class Plasticity:
             raise InvalidValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it reads {self.stage.arguments} values, "
                 "which are known at the frozen forward pass alone; leave presynaptic and derivative out"
+            )
+        if self.weights is not None and not isinstance(self.weights, FeedbackWeights):
+            raise InvalidTypeError(
+                f"plasticity of stage {self.stage.name}: weights are FeedbackWeights, not {type(self.weights).__name__}"
             )
         if self.weights is not None and self.weights.stage is not self.stage:
             raise InvalidValueError(f"plasticity of stage {self.stage.name}: {self.weights} belong to another stage")
@@ -234,7 +253,7 @@ class Observable:
     Parameters
     ----------
     name
-        The name of its variable in a trajectory.
+        Letters, digits and underscores; the name of its variable in a trajectory.
     value
         A function of every population's activity, a mapping by name, that returns shape (sample,).
     long_name
@@ -244,3 +263,31 @@ class Observable:
     name: str
     value: Callable[[Activity], Tensor]
     long_name: str
+
+    def __post_init__(self) -> None:
+        _check_name("observable", self.name)
+        if not callable(self.value):
+            raise InvalidTypeError(
+                f"observable {self.name}: its value is a function of the activity, not {type(self.value).__name__}"
+            )
+        if not isinstance(self.long_name, str):
+            raise InvalidTypeError(
+                f"observable {self.name}: its long_name is text, not {type(self.long_name).__name__}"
+            )
+
+
+def _map_meant(given: object) -> str:
+    """Say which map was meant, where that can be told."""
+    if isinstance(given, Stage):
+        return "; write nd.Forward(stage)"
+    if isinstance(given, nn.Module):
+        of_torch = type(given).__module__.startswith("torch.nn.") and not list(given.children())
+        return f"; write nd.Forward({f'nn.{given}' if of_torch else 'module'})"
+    if isinstance(given, type) and issubclass(given, Map):
+        return f"; that is the class: write {given.__name__}(…)"
+    return ""
+
+
+def _counts(value: object) -> bool:
+    """Tell whether a value is a positive number of units."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) < 2**63

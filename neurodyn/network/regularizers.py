@@ -55,7 +55,7 @@ class Orthogonality(Regularizer):
     strength: float
 
     def __post_init__(self) -> None:
-        positive("strength of Orthogonality", self.strength)
+        object.__setattr__(self, "strength", positive("strength of Orthogonality", self.strength))
 
     def penalty(self, weights: Tensor) -> Tensor:
         return self.strength * self._overlaps(weights).square().sum()

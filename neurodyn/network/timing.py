@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from neurodyn.checks import positive, whole
+from neurodyn.checks import flag, positive, whole
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Inference:
         γ, in units of time.
     steps
         How many steps, ≥ 0.
+    by_default
+        Whether a model chose both in its user's place, so that a run in continuous time may set them aside.
 
     Raises
     ------
@@ -30,10 +32,12 @@ class Inference:
 
     step: float
     steps: int
+    by_default: bool = field(default=False, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        positive("step of inference", self.step)
-        whole("steps of inference", self.steps, least=0)
+        object.__setattr__(self, "step", positive("step of inference", self.step))
+        object.__setattr__(self, "steps", whole("steps of inference", self.steps, least=0))
+        flag("by_default of Inference", self.by_default)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class AtStep:
     step: int
 
     def __post_init__(self) -> None:
-        whole("step at which plasticity acts", self.step, least=0)
+        object.__setattr__(self, "step", whole("step at which plasticity acts", self.step, least=0))
 
     def __str__(self) -> str:
         return f"at step {self.step}"
@@ -78,7 +82,7 @@ class OnSpike:
     window: int
 
     def __post_init__(self) -> None:
-        whole("window of spikes", self.window, least=1)
+        object.__setattr__(self, "window", whole("window of spikes", self.window, least=1))
 
     def __str__(self) -> str:
         return f"when a unit of it spikes (window {self.window})"
@@ -103,8 +107,7 @@ class SpikeDetector:
     """
 
     def __init__(self, window: int) -> None:
-        whole("window of spikes", window, least=1)
-        self.window = window
+        self.window = whole("window of spikes", window, least=1)
         self._first: Tensor | None = None
         """Which units were active at the first step."""
         self._quiet: Tensor | None = None

@@ -1,23 +1,86 @@
-"""Discrete inference, and the plasticity that acts in the course of it."""
+"""Discrete inference, and the plasticity that acts in the course of it; run for learning, or recorded whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.errors import DivergenceError
+from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.network.equations import plasticity_text
+from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
-from neurodyn.structure.causality import Schedule
+from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
+from neurodyn.solvers import Euler
+from neurodyn.structure.causality import Schedule, Step
+from neurodyn.system.bound import Inputs, check_network
 from neurodyn.system.system import State, System
 
 Act = Callable[[Plasticity, State, Tensor], None]
 """What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""
 
 
-def infer(system: System, inference: Inference, act: Act) -> None:
+@torch.no_grad()
+def infer(
+    network: Network, inputs: Inputs, targets: Tensor | None = None, *, record: Iterable[str] | None = None
+) -> xr.Dataset:
+    """Run the discrete inference by which a network learns, x ← x + γ F(x), and record it.
+
+    These are the very steps of `nd.backward`, to the bit. That one leaves out what no plasticity rule can see any more;
+    here, every population is followed to the last step.
+
+    Parameters
+    ----------
+    network
+        The declaration, with `inference=Inference(step, steps)`.
+    inputs, targets
+        As for `simulate`.
+    record
+        The populations and observables to record; by default all populations.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable a population, with dimensions `step` (0, the start, to the last), `sample` and the population's
+        own. Of each population whose error units gate a rule that acts `OnSpike`, `<name>_spikes`: φ, boolean, likewise
+        (`<name>_spikes<window>`, where rules of several windows read it). Of a network with plasticity, `acts`, boolean
+        over `step` and `rule`: at which steps each rule acts, in the order of the declaration; the attribute
+        `plasticity` has a line for each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the network declares no inference, or an argument does not fit.
+    DivergenceError
+        If the activity is not finite at the last step.
+    """
+    check_network(network)
+    inference = network.inference
+    if inference is None:
+        raise InvalidValueError(
+            f"network {network.name!r} declares no inference=Inference(step, steps); it learns at its equilibrium, "
+            "which nd.equilibrium returns"
+        )
+    names = recorded_names(network, record, inputs=True)
+    system = System(network, inputs, targets)
+    whole = _Whole(system, inference, names)
+    first = _first_steps(system, inference)
+    pending = {
+        i: range(step, (inference.steps if isinstance(network.plasticity[i].when, OnSpike) else step) + 1)
+        for i, step in first.items()
+    }
+    _run(system, inference, pending, whole.act, system.schedule(inference.steps).whole(), whole)
+    return whole.dataset()
+
+
+def run_inference(system: System, inference: Inference, act: Act) -> None:
     """Run discrete inference x ← x + γ F(x) and let each plasticity rule act at its time.
 
     A step evaluates only what has begun to move and can still reach a pending rule.
@@ -37,22 +100,36 @@ def infer(system: System, inference: Inference, act: Act) -> None:
         If the activity is not finite at the last step, before any rule acts there.
     """
     last, schedule = inference.steps, system.schedule(inference.steps)
-    steps = {i: _first_step(rule, schedule, last) for i, rule in enumerate(system.network.plasticity)}
-    first = {i: step for i, step in steps.items() if step is not None}
+    first = _first_steps(system, inference)
     # Most units spike when a change first reaches them, and no more: what comes after is run only where one still can.
-    unfinished = _run(system, inference, {i: range(step, step + 1) for i, step in first.items()}, act)
+    soon = {i: range(step, step + 1) for i, step in first.items()}
+    unfinished = _run(system, inference, soon, act, schedule.plan(soon))
     if unfinished:
-        _run(system, inference, {i: range(first[i], last + 1) for i in unfinished}, act)
+        long = {i: range(first[i], last + 1) for i in unfinished}
+        _run(system, inference, long, act, schedule.plan(long))
+
+
+def _first_steps(system: System, inference: Inference) -> dict[int, int]:
+    """Return the first step at which each rule may act, by its index; for none whose units are silent throughout."""
+    schedule = system.schedule(inference.steps)
+    steps = {i: _first_step(rule, schedule, inference.steps) for i, rule in enumerate(system.network.plasticity)}
+    return {i: step for i, step in steps.items() if step is not None}
 
 
 def _first_step(rule: Plasticity, schedule: Schedule, last: int) -> int | None:
-    """Return the first step at which a rule may act; None if its units are silent throughout."""
     if isinstance(rule.when, OnSpike):
         return schedule.wakes(rule.post)
     return rule.when.step if isinstance(rule.when, AtStep) else last
 
 
-def _run(system: System, inference: Inference, pending: Mapping[int, range], act: Act) -> list[int]:
+def _run(
+    system: System,
+    inference: Inference,
+    pending: Mapping[int, range],
+    act: Act,
+    plan: Sequence[Step],
+    whole: _Whole | None = None,
+) -> list[int]:
     """Run from the start, with rules that may act at certain steps, and return those that are left unfinished.
 
     That is a rule whose units can still spike after the last of its steps here, at which it then has not acted.
@@ -61,13 +138,14 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
     state = system.initial_state()
     detectors = {i: SpikeDetector(when.window) for i in pending if isinstance(when := rules[i].when, OnSpike)}
     waiting, unfinished = dict(pending), []
-    plan = system.schedule(inference.steps).plan(pending)
     for now, step in enumerate(plan):
         system.points.expire(step.settle)
         for name in step.settle:
             system.evaluate(name, state, state.activity[name], step.silent)
         if now + 1 == len(plan):
             _refuse_divergence(system, state, inference, now)
+        if whole is not None:
+            whole.settled(now, state)
         for i in [i for i, steps in waiting.items() if now in steps]:
             post = state.activity[rules[i].post]
             if i not in detectors:
@@ -75,6 +153,8 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
                 del waiting[i]
                 continue
             spikes = detectors[i].step(post)
+            if whole is not None:
+                whole.spiked(rules[i], spikes)
             spikes_later = now + detectors[i].soonest <= inference.steps
             if spikes_later and now == pending[i][-1]:
                 unfinished.append(i)
@@ -82,7 +162,7 @@ def _run(system: System, inference: Inference, pending: Mapping[int, range], act
                 act(rules[i], state, post if bool(spikes.all()) else post * spikes)
             if not spikes_later:
                 del waiting[i]
-        if not waiting:
+        if not waiting and whole is None:
             break
         velocities = [torch.empty_like(state.activity[name]) for name in step.advance]
         for name, velocity in zip(step.advance, velocities, strict=True):
@@ -104,3 +184,118 @@ def _refuse_divergence(system: System, state: State, inference: Inference, steps
             steps * inference.step,
             bad,
         )
+
+
+def refuse_to_set_aside(network: Network, instead: str) -> None:
+    """Refuse to leave out a discrete inference that was asked for by its step or its number of steps.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    instead
+        What was to run in its place, e.g. "simulate without solver=".
+
+    Raises
+    ------
+    ValueError
+        If the network declares an inference that no model chose by default.
+    """
+    inference = network.inference
+    if inference is not None and not inference.by_default:
+        raise InvalidValueError(
+            f"network {network.name!r} declares {inference}, which {instead} would set aside: nd.infer(network, …) "
+            f"runs and records it; solver=nd.Euler({inference.step:g}) takes its steps, for any duration; any other "
+            "solver= runs in continuous time"
+        )
+
+
+class _Whole:
+    """What happens at every step of inference: the activity of populations, the spikes, and when rules act.
+
+    Parameters
+    ----------
+    system
+        The network, bound to data.
+    inference
+        γ and the number of steps.
+    names
+        The populations and observables to record.
+    """
+
+    def __init__(self, system: System, inference: Inference, names: list[str]) -> None:
+        self._system, self._inference = system, inference
+        refuse_too_large(
+            f"the inference of {inference.steps + 1:,} steps",
+            (inference.steps + 1) * row_bytes(system, names),
+            "record= fewer populations, or take fewer samples",
+        )
+        count, rules = inference.steps + 1, system.network.plasticity
+        self._values = {name: self._empty(name, count) for name in names if name not in system.clamped}
+        self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
+        self._order = names
+        gates = {(rule.post, rule.when.window) for rule in rules if isinstance(rule.when, OnSpike)}
+        posts = [post for post, _ in gates]
+        self._spikes = {
+            (post, window): (
+                f"{post}_spikes" + (str(window) if posts.count(post) > 1 else ""),
+                np.zeros((count, system.samples, *system.shape(post)), dtype=bool),
+            )
+            for post, window in sorted(gates)
+        }
+        self._acts = np.zeros((count, len(rules)), dtype=bool)
+        self._places = {id(rule): place for place, rule in enumerate(rules)}
+        self._now = 0
+
+    def _empty(self, name: str, count: int) -> NDArray[Any]:
+        dtype = to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype
+        return np.empty((count, self._system.samples, *self._system.shape(name)), dtype)
+
+    def settled(self, step: int, state: State) -> None:
+        """Record the state at a step, at which nothing has acted yet."""
+        self._now = step
+        for name, values in self._values.items():
+            values[step] = to_numpy(self._system.read(name, state))
+
+    def spiked(self, rule: Plasticity, spikes: Tensor) -> None:
+        """Record which units of a rule's postsynaptic population spike at the step at hand."""
+        assert isinstance(rule.when, OnSpike), "no other rule has a detector"
+        self._spikes[rule.post, rule.when.window][1][self._now] = to_numpy(spikes)
+
+    def act(self, rule: Plasticity, state: State, post: Tensor) -> None:
+        """Record that a rule acts at the step at hand."""
+        self._acts[self._now, self._places[id(rule)]] = True
+
+    def dataset(self) -> xr.Dataset:
+        """Return all of it, labelled."""
+        system, network, inference = self._system, self._system.network, self._inference
+        values = {
+            name: self._values[name]
+            if name in self._values
+            else np.broadcast_to(self._held[name], (inference.steps + 1, *self._held[name].shape))
+            for name in self._order
+        }
+        solver = Euler(inference.step)
+        data = dataset(
+            system,
+            values,
+            np.arange(inference.steps + 1),
+            {
+                "network": network.name,
+                "equations": network.equations(),
+                "plasticity": "\n".join(plasticity_text(rule) for rule in network.plasticity),
+                "inference": str(inference),
+                **versions(),
+            },
+            along="step",
+            solver=solver,
+        )
+        for (post, _), (name, spikes) in self._spikes.items():
+            units = unit_coordinates(post, system.shape(post))
+            described = {"units": "1", "long_name": f"spikes of population {post}, φ"}
+            data = data.assign_coords(units).assign({name: (("step", "sample", *units), spikes, described)})
+        if network.plasticity:
+            data["acts"] = (("step", "rule"), self._acts, {"units": "1", "long_name": "whether a plasticity rule acts"})
+            rules = np.arange(len(network.plasticity))
+            data = data.assign_coords(rule=("rule", rules, {"units": "1", "long_name": "plasticity rule, as declared"}))
+        return data

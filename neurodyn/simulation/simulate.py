@@ -17,8 +17,16 @@ from tqdm import tqdm
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
+from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, row_bytes, run_attributes, to_numpy
+from neurodyn.simulation.trajectory import (
+    TrajectoryRecorder,
+    dataset,
+    recorded_names,
+    row_bytes,
+    run_attributes,
+    to_numpy,
+)
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
@@ -98,6 +106,9 @@ def simulate(
                 "store: several networks run at once in memory alone; leave store out, or run one by one"
             )
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
+            if solver is None:
+                for each in network:
+                    refuse_to_set_aside(each, "simulate without solver=")
             run = simulate(
                 stacked,
                 repeated,
@@ -116,9 +127,12 @@ def simulate(
         raise InvalidTypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
     if until is not None and not callable(until):
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
+    if store is not None and not isinstance(store, (str, os.PathLike)):
+        raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     system = System(network, inputs, targets, initial=initial)
-    names = _recorded(network, record)
+    names = recorded_names(network, record)
     if solver is None:
+        refuse_to_set_aside(network, "simulate without solver=")
         solver = _suitable(system, steps=until is not None or isinstance(save_at, str))
     times = _save_times(save_at, duration, solver)
     solver.check(system)
@@ -126,7 +140,7 @@ def simulate(
     expected = len(times) if times is not None else None if steps is None else steps + 1
     if until is not None:
         expected = None  # it may end long before
-    recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store))
+    recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
     bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
     try:
         with bar:
@@ -196,7 +210,7 @@ def equilibrium(
         return _apart(found, network)
     positive("max_duration", max_duration)
     system = System(network, inputs, targets, initial=initial)
-    names = _recorded(network, record)
+    names = recorded_names(network, record)
     states = row_bytes(system, [p.name for p in system.free])
     refuse_too_large(
         "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
@@ -226,7 +240,15 @@ def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
     places = xr.Variable("network", np.arange(members), {"units": "1", "long_name": "network"})
     apart = xr.Dataset(variables, {**run.coords.variables, "sample": own, "network": places})
     equations = dict.fromkeys(network.equations() for network in networks)
-    return apart.assign_attrs(run.attrs, equations="\n\n".join(equations))
+    attributes = run.attrs | {"equations": "\n\n".join(equations)}
+    inferences = dict.fromkeys(str(network.inference) for network in networks if network.inference is not None)
+    if inferences:
+        attributes["inference_not_run"] = ", ".join(inferences)
+    if len(inferences) > 1:  # no one step is the declared one
+        for variable in apart.data_vars.values():
+            variable.attrs.pop("inference_step", None)
+            variable.attrs.pop("solver", None)
+    return apart.assign_attrs(attributes)
 
 
 def _suitable(system: System, *, steps: bool) -> Solver:
@@ -250,24 +272,6 @@ class _WithinTotal:
         self._bar.update(min(n, self._bar.total - self._bar.n))
 
 
-def _recorded(network: Network, record: Iterable[str] | None) -> list[str]:
-    if record is None:
-        return [p.name for p in network.populations if p.name not in network.inputs]
-    if not isinstance(record, Iterable):
-        raise InvalidTypeError(f"record must be names of populations, not {type(record).__name__}")
-    names = [record] if isinstance(record, str) else list(record)
-    known = [*(p.name for p in network.populations), *network.observables]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidValueError(
-            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "
-            f"{', '.join(known)}"
-        )
-    if not names:
-        raise InvalidValueError("record: name at least one population, or leave it out to record all")
-    return list(dict.fromkeys(names))
-
-
 def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.float64] | None:
     if save_at is None:
         save_at = 101 if solver.steps_in(duration) is None else "steps"
@@ -281,9 +285,14 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
         refuse_too_large(f"save_at: {save_at:,} times alone", 8 * int(save_at), "take fewer")
         return np.linspace(0.0, duration, int(save_at))
     try:
-        times = np.asarray(save_at.cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
-    except ValueError as error:
+        times = np.asarray(save_at.detach().cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
+    except (TypeError, ValueError) as error:
         raise InvalidValueError(f"save_at is a number of points, an array of times, or 'steps': {error}") from error
+    if times.ndim == 0:
+        raise InvalidValueError(
+            f"save_at={save_at!r}: a number of points is an integer, and times are an array; points that are h apart "
+            "are np.arange(0, duration, h)"
+        )
     if times.ndim != 1 or len(times) == 0:
         raise InvalidValueError(
             f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}"

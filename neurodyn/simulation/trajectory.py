@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.network import Network
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.solvers.base import Report
+from neurodyn.solvers.base import Report, Solver
+from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.system import State, System
 
 if TYPE_CHECKING:
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
+_ALONG = {
+    "time": {"units": "tau", "long_name": "time, in units of a time constant of 1"},
+    "step": {"units": "1", "long_name": "step of discrete inference"},
+}
 _HELD_BYTES = 128 * 2**20
 """How much of a streamed trajectory is held in memory."""
 _TIME_BYTES = 48
@@ -51,6 +58,41 @@ def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{name}_{kind}" for kind in kinds)
 
 
+def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
+    """Return the coordinates of a population's own dimensions, by their names; parameters as of `unit_dims`."""
+    coordinates = {}
+    for dim, length in zip(unit_dims(name, shape), shape, strict=True):
+        kind = dim.removeprefix(f"{name}_")
+        described = {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"}
+        coordinates[dim] = (dim, np.arange(length), described)
+    return coordinates
+
+
+def recorded_names(network: Network, record: Iterable[str] | None, *, inputs: bool = False) -> list[str]:
+    """Return what a run records, each once: what is asked for, or all populations, with the inputs or without.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If what is asked for is no names, or nothing, or unknown.
+    """
+    if record is None:
+        return [p.name for p in network.populations if inputs or p.name not in network.inputs]
+    if not isinstance(record, Iterable):
+        raise InvalidTypeError(f"record must be names of populations, not {type(record).__name__}")
+    names = [record] if isinstance(record, str) else list(record)
+    known = [*(p.name for p in network.populations), *network.observables]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidValueError(
+            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "
+            f"{', '.join(known)}"
+        )
+    if not names:
+        raise InvalidValueError("record: name at least one population, or leave it out to record all")
+    return list(dict.fromkeys(names))
+
+
 class TrajectoryRecorder:
     """Collects the states that a solver saves, in memory or, with a store, in chunks streamed to Zarr.
 
@@ -66,6 +108,8 @@ class TrajectoryRecorder:
         How many states will come, where that is known.
     store
         A Zarr store to stream to, or None.
+    solver
+        What integrates.
     """
 
     def __init__(
@@ -75,8 +119,9 @@ class TrajectoryRecorder:
         times: NDArray[np.float64] | None,
         expected: int | None,
         store: Path | None,
+        solver: Solver,
     ) -> None:
-        self.times = times
+        self.times, self._solver = times, solver
         self._system = system
         self._names = [name for name in names if name not in system.clamped]
         # Copied, because a clamp may be the caller's own tensor.
@@ -167,7 +212,7 @@ class TrajectoryRecorder:
                 values[name] = np.broadcast_to(self._held[name], (count, *self._held[name].shape))
             else:
                 values[name] = to_numpy(self._buffers[name][:count])
-        return dataset(self._system, values, np.array(self._moments), attributes)
+        return dataset(self._system, values, np.array(self._moments), attributes, solver=self._solver)
 
     def finish(self, attributes: dict[str, Any]) -> xr.Dataset:
         """Return the trajectory, with the attributes that tell what ran; a streamed one is reopened from its store."""
@@ -186,8 +231,11 @@ class TrajectoryRecorder:
 def dataset(
     system: System,
     values: dict[str, NDArray[Any]],
-    times: NDArray[np.float64] | None = None,
+    times: NDArray[Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    *,
+    along: Literal["time", "step"] = "time",
+    solver: Solver | None = None,
 ) -> xr.Dataset:
     """Label the activity of populations, and observables.
 
@@ -198,22 +246,27 @@ def dataset(
     values
         What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
     times
-        The times, shape (time,).
+        The times, or the numbers of the steps, shape (time,).
     attributes
         Those of the dataset.
+    along
+        What `times` are.
+    solver
+        What integrated; each population's variable tells, and so does its step, and that of a declared inference.
 
     Returns
     -------
     xarray.Dataset
-        One variable a population, with dimensions `time`, `sample` and the population's own.
+        One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
     coordinates: dict[str, Any] = {
         "sample": ("sample", np.arange(system.samples), {"units": "1", "long_name": "sample of the batch"})
     }
     leading: tuple[str, ...] = ("sample",)
     if times is not None:
-        coordinates["time"] = ("time", times, {"units": "tau", "long_name": "time, in units of a time constant of 1"})
-        leading = ("time", "sample")
+        coordinates[along] = (along, times, _ALONG[along])
+        leading = (along, "sample")
+    integrated = {} if solver is None else _integration(system.network, solver)
     variables: dict[str, Any] = {}
     for name, value in values.items():
         if name in system.network.observables:
@@ -221,18 +274,23 @@ def dataset(
             variables[name] = (leading, value, {"units": "1", "long_name": long_name})
             continue
         population, shape = system.network[name], system.shape(name)
-        dims = unit_dims(name, shape)
-        for dim, length in zip(dims, shape, strict=True):
-            kind = dim.removeprefix(f"{name}_")
-            coordinates[dim] = (
-                dim,
-                np.arange(length),
-                {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"},
-            )
+        units = unit_coordinates(name, shape)
+        coordinates.update(units)
         role = "clamped" if name in system.clamped else "instantaneous" if population.tau == 0 else "dynamic"
         described = {"units": "1", "long_name": f"activity of population {name}", "role": role}
-        variables[name] = ((*leading, *dims), value, {**described, "tau": population.tau, "leak": population.leak})
+        own = {"tau": population.tau, "leak": population.leak}
+        variables[name] = ((*leading, *units), value, {**described, **own, **integrated})
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _integration(network: Network, solver: Solver) -> dict[str, str | float]:
+    """Return what integrated a population, and by which step, as attributes of its variable."""
+    attributes: dict[str, str | float] = {"solver": repr(solver)}
+    if isinstance(solver, FixedStep):
+        attributes["step"] = float(solver.step)
+    if network.inference is not None:
+        attributes["inference_step"] = float(network.inference.step)
+    return attributes
 
 
 def row_bytes(system: System, names: Sequence[str]) -> int:
@@ -243,18 +301,24 @@ def row_bytes(system: System, names: Sequence[str]) -> int:
 
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
+    inference = system.network.inference
     return {
         "network": system.network.name,
         "equations": system.network.equations(),
+        **({} if inference is None else {"inference_not_run": str(inference)}),
         "solver": report.solver,
         "evaluations": report.evaluations,
         "accepted_steps": report.accepted,
         "rejected_steps": report.rejected,
         "residual": report.residual,
         "converged": int(report.converged),
-        "neurodyn_version": version("neurodyn"),
-        "torch_version": str(torch.__version__),
+        **versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run depends on, as attributes of its dataset."""
+    return {"neurodyn_version": version("neurodyn"), "torch_version": str(torch.__version__)}
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:

@@ -29,7 +29,8 @@ class Adaptive(ErrorControlled):
     Parameters
     ----------
     method
-        "heun_euler" 2(1), "bosh3" 3(2) (Bogacki–Shampine), "dopri5" 5(4) (Dormand–Prince), "tsit5" 5(4) (Tsitouras).
+        "heun_euler" 2(1), "bosh3" 3(2) (Bogacki–Shampine), "dopri5" 5(4) (Dormand–Prince), "tsit5" 5(4) (Tsitouras); or
+        a `Pair` of one's own.
     rtol, atol
         The relative tolerance, and the absolute one in units of activity.
 
@@ -44,17 +45,20 @@ class Adaptive(ErrorControlled):
     K. Gustafsson, ACM Trans. Math. Softw. 17 (1991).
     """
 
-    method: Literal["heun_euler", "bosh3", "dopri5", "tsit5"] = "dopri5"
+    method: Literal["heun_euler", "bosh3", "dopri5", "tsit5"] | Pair = "dopri5"
     rtol: float = 1e-5
     atol: float = 1e-7
 
     def __post_init__(self) -> None:
-        if self.method not in PAIRS:
-            raise InvalidValueError(f"method of Adaptive: there is no {self.method!r}; there are {', '.join(PAIRS)}")
+        if not isinstance(self.method, Pair) and self.method not in PAIRS:
+            raise InvalidValueError(
+                f"method of Adaptive: there is no {self.method!r}; there are {', '.join(PAIRS)}, or a Pair"
+            )
         super().__post_init__()
 
     def stepper(self, system: System, start: Tensor) -> Stepper:
-        return _PairStepper(system, PAIRS[self.method], self.rtol, self.atol, start)
+        pair = self.method if isinstance(self.method, Pair) else PAIRS[self.method]
+        return _PairStepper(system, pair, self.rtol, self.atol, start)
 
 
 class _PairStepper(Stepper):

@@ -74,10 +74,11 @@ class _Iteration:
 
     def __init__(self, system: System, state: State) -> None:
         self._system, self._state, self._slope = system, state, system.new_state()
-        scales = [p.tau / (p.leak or 1.0) for p in system.free if p.tau > 0]
-        widths = [state.activity[name][0].numel() for name in system.dynamic]
-        self._widths = widths
-        self._scale = torch.cat([state.flat.new_full((n,), scale) for n, scale in zip(widths, scales, strict=True)])
+        scales = [p.tau / ((p.leak or 1.0) * system.pace(p.name)) for p in system.free if p.tau > 0]
+        self._widths = [state.activity[name][0].numel() for name in system.dynamic]
+        each = [torch.as_tensor(scale).to(state.flat).flatten().view(-1, 1) for scale in scales]
+        columns = [own.expand(system.samples, width) for own, width in zip(each, self._widths, strict=True)]
+        self._scale = torch.cat(columns, 1)
         self.evaluations = 0
         self.x = self._rows(state)
         self._evaluate()

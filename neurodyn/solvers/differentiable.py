@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -163,7 +162,9 @@ def _divided_differences(
         # Where t < k the corner would be lost beside the other entries; weighted by (k/t)^k it is not.
         k = len(rates) - 1
         above = np.maximum(times, k)
-        values = scipy.linalg.expm(times[:, None, None] * decay + above[:, None, None] * shift)
+        from scipy.linalg import expm  # here, because it takes long to import
+
+        values = expm(times[:, None, None] * decay + above[:, None, None] * shift)
         corner: NDArray[np.float64] = values[:, 0, -1] * (times / np.maximum(above, 1.0)) ** k
         return corner
     iterate = np.eye(len(rates)) + step * (decay + shift)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import gammaln
 from torch import Tensor
 
 from neurodyn.checks import positive
@@ -265,6 +264,8 @@ def _coefficients(
     times: NDArray[np.float64], k: NDArray[np.int64], rate: float, step: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return log |c_k(t)| and the sign of c_k(t), shape (time, k) both."""
+    from scipy.special import gammaln  # here, because it takes long to import
+
     with np.errstate(divide="ignore", invalid="ignore"):
         if step is None:
             t = times[:, None]

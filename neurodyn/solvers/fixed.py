@@ -7,14 +7,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.errors import DivergenceError
+from neurodyn.errors import DivergenceError, InvalidTypeError
 from neurodyn.network.network import Network
 from neurodyn.solvers.base import (
     Progress,
@@ -46,6 +45,8 @@ class FixedStep(Solver):
     ----------
     step
         The step h, in units of time.
+    tableau
+        The method. `Euler`, `Heun` and `RK4` bring their own.
     compile
         Whether `torch.compile` makes one function of every 20 steps between which nothing is saved. That takes some
         seconds once for a network and the shapes of its data, and pays in small networks and long runs. A network that
@@ -58,18 +59,20 @@ class FixedStep(Solver):
     """
 
     step: float
+    tableau: Tableau
     compile: bool = field(default=False, kw_only=True, repr=False)
-    tableau: ClassVar[Tableau]
-    real_stability: ClassVar[float]
-    """The largest h|λ| that is stable, for λ on the negative real axis."""
 
     def __post_init__(self) -> None:
         positive(f"step of {type(self).__name__}", self.step)
+        if not isinstance(self.tableau, Tableau):
+            raise InvalidTypeError(
+                f"tableau of {type(self).__name__}: a Tableau of coefficients, not {type(self.tableau).__name__}"
+            )
 
     def stability_limit(self, system: System) -> float | None:
         """Return the largest stable step, where the network's structure tells it."""
         bound = system.structure.spectral_bound
-        return self.real_stability / bound if bound else None
+        return self.tableau.real_stability / bound if bound else None
 
     def steps_in(self, duration: float) -> int:
         return max(1, math.ceil(duration / self.step - 1e-9))
@@ -226,22 +229,22 @@ def _compiled_steps(network: Network) -> Callable[..., None]:
     return _COMPILED[network]
 
 
+@dataclass(frozen=True)
 class Euler(FixedStep):
     """The explicit Euler method, order 1: x ← x + h F(x)."""
 
-    tableau = EULER
-    real_stability = 2.0
+    tableau: Tableau = field(default=EULER, init=False, repr=False)
 
 
+@dataclass(frozen=True)
 class Heun(FixedStep):
     """Heun's method, order 2: x ← x + h/2 (F(x) + F(x + h F(x)))."""
 
-    tableau = HEUN
-    real_stability = 2.0
+    tableau: Tableau = field(default=HEUN, init=False, repr=False)
 
 
+@dataclass(frozen=True)
 class RK4(FixedStep):
     """The classical Runge–Kutta method, order 4."""
 
-    tableau = RK4_TABLEAU
-    real_stability = 2.7852935634052816
+    tableau: Tableau = field(default=RK4_TABLEAU, init=False, repr=False)

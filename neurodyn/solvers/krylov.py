@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -116,7 +115,9 @@ def _integrals(
     if step is None:
         padded = np.zeros((m + 2, m + 2))
         padded[:m, :m], padded[:m, m], padded[m, m + 1] = small, first, 1.0
-        exponentials = scipy.linalg.expm(times[:, None, None] * padded)
+        from scipy.linalg import expm  # here, because it takes long to import
+
+        exponentials = expm(times[:, None, None] * padded)
         return exponentials[:, :m, m], exponentials[:, :m, m + 1]
     steps = np.rint(times / step).astype(np.int64)
     inner, outer = np.zeros((steps.max(initial=0) + 1, m)), np.zeros((steps.max(initial=0) + 1, m))

@@ -23,7 +23,7 @@ class LinearPart:
         self._system = system
         self._reads = system.structure.reads
         self._free = frozenset(p.name for p in system.free)
-        self._rates = {p.name: p.leak / p.tau for p in system.free if p.tau > 0}
+        self._rates = {p.name: p.leak / p.tau * system.pace(p.name) for p in system.free if p.tau > 0}
         self._offset: Tensor | None = None
         if system.has_offsets:
             zero, offset = system.new_state(torch.zeros_like(system.new_state().flat)), system.new_state()
@@ -64,4 +64,7 @@ class LinearPart:
     def decay(self, state: State, out: State) -> None:
         """Subtract leak/τ · x from `out`, which makes A x of N x."""
         for name, rate in self._rates.items():
-            out.activity[name].sub_(state.activity[name], alpha=rate)
+            if isinstance(rate, Tensor):
+                out.activity[name].addcmul_(state.activity[name], rate, value=-1.0)
+            else:
+                out.activity[name].sub_(state.activity[name], alpha=rate)

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchdiffeq
 from torch import Tensor
-from torchdiffeq._impl.odeint import SOLVERS
 
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
@@ -21,6 +19,14 @@ from neurodyn.solvers.base import (
     fastest,
 )
 from neurodyn.system.system import State, System
+
+
+def _methods() -> dict[str, Any]:
+    # Here, because torchdiffeq brings half of SciPy along, which takes long to import.
+    from torchdiffeq._impl.odeint import SOLVERS
+
+    methods: dict[str, Any] = SOLVERS
+    return methods
 
 
 class TorchDiffEq(Solver):
@@ -46,8 +52,8 @@ class TorchDiffEq(Solver):
     """
 
     def __init__(self, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-7, **options: Any) -> None:
-        if method not in SOLVERS:
-            raise InvalidValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(SOLVERS)}")
+        if method not in _methods():
+            raise InvalidValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(_methods())}")
         positive("rtol of TorchDiffEq", rtol)
         positive("atol of TorchDiffEq", atol)
         self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
@@ -81,8 +87,10 @@ class TorchDiffEq(Solver):
             raise InvalidValueError(
                 "save_at: torchdiffeq does not show its steps; give a number of points or an array of times"
             )
+        import torchdiffeq
+
         times = np.union1d([0.0, duration], recorder.times)
-        field = _Field(system, progress, SOLVERS[self.method].valid_callbacks())
+        field = _Field(system, progress, _methods()[self.method].valid_callbacks())
         moments = torch.as_tensor(times, dtype=torch.float64, device=system.device)
         try:
             path = torchdiffeq.odeint(

@@ -7,8 +7,8 @@ from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from neurodyn.network.network import Network
-from neurodyn.structure.causality import Schedule, Start, read_start
-from neurodyn.structure.structure import Structure, read_structure
+from neurodyn.structure.causality import Schedule, Start, common_start, read_start
+from neurodyn.structure.structure import Structure, common_structure, read_structure
 
 Value = TypeVar("Value")
 
@@ -25,12 +25,20 @@ def _kept(network: Network, key: tuple[object, ...], read: Callable[[], Value]) 
 
 def structure_of(network: Network, clamped: frozenset[str]) -> Structure:
     """Return the structure of a network's dynamics with the populations called `clamped` held."""
-    return _kept(network, ("structure", clamped), lambda: read_structure(network, clamped))
+    return _kept(
+        network,
+        ("structure", clamped),
+        lambda: common_structure([read_structure(each, clamped) for each in network.stacked or (network,)]),
+    )
 
 
 def start_of(network: Network, clamped: frozenset[str], overridden: frozenset[str]) -> Start:
     """Return what balances before the first step, with `clamped` held and `overridden` starting elsewhere."""
-    return _kept(network, ("start", clamped, overridden), lambda: read_start(network, clamped, overridden))
+    return _kept(
+        network,
+        ("start", clamped, overridden),
+        lambda: common_start([read_start(each, clamped, overridden) for each in network.stacked or (network,)]),
+    )
 
 
 def schedule_of(network: Network, clamped: frozenset[str], overridden: frozenset[str], steps: int) -> Schedule:

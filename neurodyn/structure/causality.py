@@ -13,12 +13,12 @@ In Z-IL the two cones meet in one error population a step, so that it costs litt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from neurodyn.layers.stages import Stage, sources
-from neurodyn.network.drives import ForwardValue, Input
+from neurodyn.network.drives import ForwardValue, Input, without_noise
 from neurodyn.network.maps import Forward, Identity
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
@@ -113,6 +113,17 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
     return Start(holds, silent, resting, points)
 
 
+def common_start(starts: Sequence[Start]) -> Start:
+    """Return what holds at the start of several networks that differ in numbers."""
+    first, *others = starts
+    return Start(
+        {name: held if all(o.holds[name] == held for o in others) else None for name, held in first.holds.items()},
+        first.silent.intersection(*(other.silent for other in others)),
+        first.resting.intersection(*(other.resting for other in others)),
+        tuple(point for point in first.points if all(point in other.points for other in others)),
+    )
+
+
 def input_of(network: Network) -> dict[Stage, Symbol]:
     """Return what each stage of the forward pass reads that reads one value: the input, or another stage's value."""
     return {stage: read[0] for stage, read in sources(network.forward).items() if len(read) == 1}
@@ -123,7 +134,9 @@ def _declared(network: Network, population: Population, clamped: Collection[str]
     drive = population.clamp if population.name in clamped else population.initial
     if type(drive) is ForwardValue:
         return drive.stage
-    if type(drive) is Input and network.forward:  # which has one input, where other networks may have several
+    if (
+        type(without_noise(drive)) is Input and network.forward
+    ):  # which has one input, where other networks may have several
         return "input"
     return "zero" if drive == 0.0 and population.tau > 0 else None
 
@@ -181,6 +194,15 @@ class Schedule:
     def wakes(self, population: str) -> int | None:
         """Return the first step at which a population may be other than 0; None if it is 0 throughout."""
         return next((step for step, silent in enumerate(self._silent) if population not in silent), None)
+
+    def whole(self) -> tuple[Step, ...]:
+        """Return what each step evaluates where all that moves is wanted, up to the last; there, nothing advances."""
+        everything = []
+        for step, (silent, moves) in enumerate(zip(self._silent, self._moves, strict=True)):
+            settle = tuple(n for n in self._instantaneous if n not in silent)
+            advance = tuple(n for n in self._dynamic if n in moves and step < self._steps)
+            everything.append(Step(settle, advance, silent))
+        return tuple(everything)
 
     def plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
         """Return what each step evaluates, up to the last at which a rule may act; there, nothing advances.

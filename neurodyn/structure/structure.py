@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import networkx as nx
 
@@ -80,6 +80,21 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         smooth=all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings),
         rate=next(iter(rates)) if linear and acyclic and len(rates) == 1 else None,
         spectral_bound=max(rates, default=0.0) if acyclic else None,
+    )
+
+
+def common_structure(structures: Sequence[Structure]) -> Structure:
+    """Return what is known of several networks that differ in numbers, so that one solver serves all."""
+    first, *others = structures
+    if all(other == first for other in others):
+        return first
+    bounds = [structure.spectral_bound for structure in structures]
+    return replace(
+        first,
+        weak_order=first.weak_order if all(other.weak_order == first.weak_order for other in others) else None,
+        gradient_flow=all(structure.gradient_flow for structure in structures),
+        rate=first.rate if all(other.rate == first.rate for other in others) else None,
+        spectral_bound=None if None in bounds else max(bound for bound in bounds if bound is not None),
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.drives import Drive, Input
+from neurodyn.network.drives import Data, Drive, Input, Noisy
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Population
 
@@ -25,7 +26,7 @@ class Given:
     Parameters
     ----------
     inputs
-        By population, shape (sample, …).
+        By population, shape (sample, …), with their noise where they are clamped to noisy ones.
     targets
         Shape (sample, …), or None.
     initial
@@ -70,14 +71,13 @@ def checked(
     TypeError, ValueError
         As for `System`.
     """
-    if not isinstance(network, Network):
-        raise InvalidTypeError(
-            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it"
-        )
+    check_network(network)
     if initial is not None and not isinstance(initial, Mapping):
         raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
     for stage in network.stages:
         stage.check()
+    for origin in network.origins:
+        origin.check()
     starts = dict(initial or {})
     by_name = inputs_by_name(network, inputs)
     indices = {name for name in by_name if of_integers(network[name].clamp)}
@@ -92,12 +92,19 @@ def checked(
         tensors[f"initial value of population {name}"] = tensor
     check_targets(network, targets)
     dtype, device = common_kind(network, tensors)
+    check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
     samples = count_samples(network, by_name, targets, starts)
     for name, tensor in by_name.items():
         check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
     by_name = {name: tensor.detach() for name, tensor in by_name.items()}
+    for name in by_name:
+        clamp = network[name].clamp
+        if isinstance(clamp, Noisy):  # one draw, for the population and for the forward pass that starts from it
+            noisy = clamp.value(name, Data(by_name, targets, None, network.loss))
+            assert noisy is not None, "an input is never absent"
+            by_name[name] = noisy
     return Given(by_name, targets, starts, dtype, device, samples)
 
 
@@ -126,6 +133,8 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
 
     Raises
     ------
+    TypeError
+        If they are neither a tensor nor a mapping.
     ValueError
         If a population that is clamped to inputs is missing, or another is named.
     """
@@ -139,6 +148,12 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
                 f"({', '.join(names) or 'none'}); "
                 + ("give a mapping {population: tensor}" if names else "give None as its inputs")
             )
+        if not isinstance(inputs, Tensor):
+            pairs = isinstance(inputs, (tuple, list, Dataset, DataLoader))
+            raise InvalidTypeError(
+                f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}"
+                + ("; pass the inputs and the targets of a batch one after the other" if pairs else "")
+            )
         inputs = {names[0]: inputs}
     unknown = [name for name in inputs if name not in names]
     missing = [name for name in names if name not in inputs]
@@ -151,6 +166,21 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
             f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
         )
     return dict(inputs)
+
+
+def check_network(network: Network) -> None:
+    """Refuse what is no declaration.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(network, Network):
+        raise InvalidTypeError(
+            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "
+            "such as nd.models.activation_relaxation.network(module)"
+        )
 
 
 def check_targets(network: Network, targets: Tensor | None) -> None:
@@ -174,6 +204,31 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
 def of_integers(drive: Drive | None) -> bool:
     """Tell whether a drive takes integers, such as the indices of an embedding."""
     return isinstance(drive, Input) and drive.integer
+
+
+def check_drive(population: str, drive: Drive, value: Tensor, given: Given) -> None:
+    """Refuse a drive's value that is no tensor of samples in the run's dtype and on its device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is so.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidTypeError(f"population {population}: {drive} must be a tensor, not {type(value).__name__}")
+    if value.dtype != given.dtype:
+        raise InvalidTypeError(
+            f"population {population}: {drive} is {value.dtype}, and the run {given.dtype}; bring it to that with .to()"
+        )
+    if value.device != given.device:
+        raise InvalidValueError(
+            f"population {population}: {drive} is on {value.device}, and the run on {given.device}; bring it there by "
+            ".to()"
+        )
+    if value.ndim < 2:
+        raise InvalidValueError(
+            f"population {population}: {drive} must have the shape (sample, units…), not {tuple(value.shape)}"
+        )
 
 
 def check_integers(population: str, tensor: Tensor, device: torch.device) -> None:
@@ -219,6 +274,27 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
         names = [*stages, *(f"the feedback weights of stage {name}" for name, _ in feedback), *given]
         _refuse_mixed_or_bad(network.name, list(zip(names, tensors, strict=True)))
     return dtype, device
+
+
+def check_modes(device: torch.device) -> None:
+    """Refuse modes of PyTorch under which a network would compute something else than it declares.
+
+    Raises
+    ------
+    ValueError
+        If one is on.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise InvalidValueError(
+            "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
+            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another dtype "
+            "with .to()"
+        )
+    if torch.is_inference_mode_enabled():
+        raise InvalidValueError(
+            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), or "
+            "nothing: no graph is kept here"
+        )
 
 
 def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> None:
@@ -267,7 +343,7 @@ def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
 def count_samples(
     network: Network, inputs: Mapping[str, Tensor], targets: Tensor | None, initial: Mapping[str, Tensor]
 ) -> int:
-    """Return how many samples all that is given has; 1 where nothing tells.
+    """Return how many samples all that is given has; 1 of each network where nothing tells.
 
     Raises
     ------
@@ -289,4 +365,4 @@ def count_samples(
         if samples is not None and tensor.shape[0] != samples:
             raise InvalidValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
         samples = tensor.shape[0]
-    return 1 if samples is None else samples
+    return network.members if samples is None else samples

@@ -57,7 +57,7 @@ class Equation:
     """
 
     name: str
-    scale: float
+    scale: float | Tensor
     leak: float
     constant: Tensor | None
     held: list[Entry]
@@ -79,7 +79,7 @@ class Equation:
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         """Write the right side into `out`, without what comes from the populations that are `silent`."""
         self._sum(activity, out, self.constant, self.leak, silent)
-        if self.scale != 1.0:
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
     def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: float) -> None:
@@ -91,7 +91,7 @@ class Equation:
     def couple(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str]) -> None:
         """Write scale · Σ gain · map into `out`, of the moving entries that are not `silent`."""
         self._sum(activity, out, None, 0.0, silent)
-        if self.scale != 1.0:
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
     def _sum(

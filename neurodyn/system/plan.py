@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
-from neurodyn.network.drives import Data, Drive
+from neurodyn.network.drives import Data, Drive, Noisy
 from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
 from neurodyn.structure.cache import start_of, structure_of
-from neurodyn.system.bound import Given, check_block, check_finite
+from neurodyn.system.bound import Given, check_block, check_drive, check_finite, of_integers
 from neurodyn.system.equation import Entry, Equation
 
 
@@ -136,7 +137,7 @@ class Plan:
         clamped: dict[str, Tensor] = {}
         for population in network.populations:
             drive = population.clamp
-            value = None if drive is None else drive.value(population.name, data)
+            value = None if drive is None else _driven(population, drive, data, given)
             if drive is not None and value is not None:
                 check_block(population, value, drive, given.samples)
                 clamped[population.name] = value.detach()
@@ -168,7 +169,15 @@ class Plan:
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
         if population.tau == 0:
             return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving)
-        return Equation(population.name, 1.0 / population.tau, population.leak, constant, held, moving)
+        scale = self.pace(network, population.name) / population.tau
+        return Equation(population.name, scale, population.leak, constant, held, moving)
+
+    def pace(self, network: Network, name: str) -> float | Tensor:
+        """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""
+        if name not in network.paces:
+            return 1.0
+        like = torch.empty((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
+        return of_samples(network.paces[name], like)
 
     def _hold(self) -> None:
         """Work out what the held populations contribute."""
@@ -214,6 +223,16 @@ def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> No
             check_plasticity_shapes(rule, shapes[rule.pre], shapes[rule.post])
 
 
+def _driven(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
+    """Return what a drive gives for a population."""
+    if isinstance(drive, Noisy) and drive is population.clamp and population.name in given.inputs:
+        return given.inputs[population.name]
+    value = drive.value(population.name, data)
+    if value is not None and not of_integers(drive):
+        check_drive(population.name, drive, value, given)
+    return value
+
+
 def _start(network: Network, population: Population, data: Data, given: Given, known: Mapping[str, Tensor]) -> Tensor:
     """Return where a dynamic population starts, given the activity that is known already."""
     name, shape = population.name, population.shape
@@ -224,7 +243,7 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
         check_block(population, value, "initial value", given.samples)
         return value
     if isinstance(population.initial, Drive):
-        driven = population.initial.value(name, data)
+        driven = _driven(population, population.initial, data, given)
         if driven is None:
             raise InvalidValueError(f"population {name}: it starts from {population.initial}, which is not given")
         check_block(population, driven, population.initial, given.samples)

@@ -166,6 +166,10 @@ class System:
         """Return the shape of one sample of a population, or that of an observable, ()."""
         return () if name in self.network.observables else self.shapes[name]
 
+    def pace(self, name: str) -> float | Tensor:
+        """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""
+        return self.plan.pace(self.network, name)
+
     def schedule(self, steps: int) -> Schedule:
         """Return what each step of discrete inference from x₀ has to evaluate."""
         return schedule_of(self.network, frozenset(self.clamped), self.plan.batch.overridden, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence, Sized
 from typing import Any, cast
 
@@ -13,9 +14,16 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 from neurodyn.checks import whole
 from neurodyn.data.datasets import Samples
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.randomness import seeded
 
 Data = Dataset[Any] | Sequence[Tensor]
 """`Samples`, another torch `Dataset` of pairs (inputs, targets) with a length, or a pair of tensors."""
+
+_DIGESTED_SAMPLES = 256
+_DIGESTED_BYTES = 2**28
+"""How much of a data set its digest is of, at most: samples of any, and bytes of one that memory holds."""
+_CHUNK = 4096
+"""How many samples are digested at once."""
 
 
 class Pairs:
@@ -55,11 +63,46 @@ class Pairs:
         self._samples = len(cast(Sized, data))
         if self._samples == 0:
             raise InvalidValueError(f"{what}: there are no samples")
-        with torch.random.fork_rng(devices=[]):  # drawing a first sample may draw random numbers
-            self.draw(torch.zeros(1, dtype=torch.int64))
+        with seeded(0):  # drawing a first sample may draw random numbers
+            first = self.draw(torch.zeros(1, dtype=torch.int64))
+        self.outputs = first[1].numel()
+        """How many numbers a target has."""
+        self._kinds = [f"{part.dtype} {tuple(part.shape[1:])}" for part in first]
+        self._sample_bytes = sum(part.numel() * part.element_size() for part in first)
+        if type(data) is TensorDataset:
+            self._refuse_not_finite(data.tensors)
+        elif type(data) is Samples:
+            self._refuse_not_finite((data.inputs,))
 
     def __len__(self) -> int:
         return self._samples
+
+    def _refuse_not_finite(self, parts: Sequence[Tensor]) -> None:
+        for part, what in zip(parts, ("inputs", "targets"), strict=False):
+            if part.is_floating_point() and not (bool(part.sum().isfinite()) or bool(part.isfinite().all())):
+                bad = int((~part.isfinite()).flatten(1).any(1).nonzero()[0])
+                raise InvalidValueError(f"{self.name}: {what} of sample {bad} are NaN or infinite; all must be finite")
+
+    def fingerprint(self) -> str:
+        """Return a digest by which the data are known again: of all samples, or of some, evenly spread over the rest.
+
+        Of tensors, all of 256 MiB count; of another `Dataset`, 256 samples, drawn with seeds of their own. What comes
+        out otherwise each time that it is drawn, as a random augmentation does, counts with its shape alone.
+        """
+        held = isinstance(self._data, (Samples, TensorDataset))
+        most = max(_DIGESTED_SAMPLES, _DIGESTED_BYTES // max(1, self._sample_bytes)) if held else _DIGESTED_SAMPLES
+        places = torch.linspace(0, self._samples - 1, min(self._samples, most), dtype=torch.float64).round().long()
+        digests = [hashlib.blake2b(kind.encode(), digest_size=16) for kind in self._kinds]
+        with seeded(0):
+            if held:
+                for index in torch.split(places, _CHUNK):
+                    for part, digest in zip(self.draw(index), digests, strict=True):
+                        digest.update(_bytes(part))
+            else:
+                # A first sample drawn twice tells whether it comes out the same.
+                for part, digest in zip(self.draw(torch.cat([places, places[:1]])), digests, strict=True):
+                    digest.update(_bytes(part[:-1]) if torch.equal(part[0], part[-1]) else b"")
+        return ", ".join(digest.hexdigest() for digest in digests)
 
     def draw(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs and targets, shapes (sample, …), of the samples at `index`, shape (sample,), int64.
@@ -84,6 +127,10 @@ class Pairs:
                 "torch.nn.functional.one_hot(labels, classes).float()"
             )
         return drawn[0], drawn[1]
+
+
+def _bytes(part: Tensor) -> bytes:
+    return part.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
@@ -124,8 +171,7 @@ def batches(data: Data, batch_size: int = 64, *, seed: int = 0, epoch: int = 1) 
     ...         optimizer.step()
     """
     pairs = Pairs(data, "data")
-    whole("batch_size", batch_size, least=1)
-    whole("seed", seed, least=0)
-    whole("epoch", epoch, least=1)
+    batch_size = whole("batch_size", batch_size, least=1)
+    seed, epoch = whole("seed", seed, least=0), whole("epoch", epoch, least=1)
     for index in torch.split(shuffled(len(pairs), seed, epoch), batch_size):
         yield pairs.draw(index)

@@ -21,7 +21,7 @@ from torch import Tensor
 from neurodyn.errors import FileError, InvalidTypeError, InvalidValueError, NotAFolderError
 from neurodyn.simulation.partial import Lock, replacing
 
-_MAGIC = b"neurodyn checkpoint 1\n"
+_MAGIC = b"neurodyn checkpoint 2\n"
 _FILE = "checkpoint.pt"
 _CONTENT: dict[str, type | tuple[type, ...]] = {
     "description": dict,

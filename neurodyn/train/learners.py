@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.losses import Loss, per_sample
-from neurodyn.layers.stages import ForwardPass, Source, sources
+from neurodyn.layers.stacked import Stacked, StackedTensors, member_of
+from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
 from neurodyn.learning.backward import Lesson, learn
-from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
-from neurodyn.system.stacking import alike_but_for_numbers
+from neurodyn.system.stacking import compare_networks, refusing_random, stack_networks
 
 
 class Learner(ABC):
@@ -55,10 +56,29 @@ class Learner(ABC):
         if not self.parameters:
             raise InvalidValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
         self.tensors = tensors
+        self.stacks = StackedTensors()
+        """Where the members' parameters are stacked; they get what was learned as it writes them back."""
 
     @abstractmethod
-    def is_like(self, other: Learner) -> bool:
-        """Tell whether this learner can be stacked with another; what it misses shows in how they learn."""
+    def compare(self, other: Learner) -> None:
+        """Refuse a learner that this one, the first, cannot be stacked with.
+
+        Raises
+        ------
+        Difference
+            If it is one; the message says in what they differ.
+        """
+
+    @abstractmethod
+    def stack(self, learners: Sequence[Learner]) -> Learner:
+        """Return learners that are alike, of which this is the first, as one."""
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let others see what the members have learned so far, in the members' own parameters, and change it."""
+        self.stacks.write_back()
+        yield
+        self.stacks.read()
 
     @abstractmethod
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
@@ -67,6 +87,11 @@ class Learner(ABC):
     @abstractmethod
     def output(self, inputs: Tensor) -> Tensor | None:
         """Return the output of the forward pass, shape (sample, …), without a graph; None if there is no such pass."""
+
+    @property
+    @abstractmethod
+    def modes(self) -> str:
+        """In which mode, training or evaluation, each part of the modules is; one a line."""
 
     @property
     @abstractmethod
@@ -119,11 +144,9 @@ class NetworkLearner(Learner):
     Parameters
     ----------
     network
-        The declaration; several stacked ones if `members` is more than 1.
+        The declaration, in which several may be stacked.
     duration, solver
         As for `nd.backward`.
-    members
-        How many are stacked.
 
     Raises
     ------
@@ -131,9 +154,7 @@ class NetworkLearner(Learner):
         If the network declares no plasticity, or nothing in it can learn.
     """
 
-    def __init__(
-        self, network: Network, duration: float | None = None, solver: Solver | None = None, members: int = 1
-    ) -> None:
+    def __init__(self, network: Network, duration: float | None = None, solver: Solver | None = None) -> None:
         if not network.plasticity:
             raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
         self.network, self.duration, self.solver = network, duration, solver
@@ -145,41 +166,49 @@ class NetworkLearner(Learner):
                     tensors[f"stages.{number}.{place}.{name}"] = tensor
         own = [parameter for stage in network.stages for parameter in stage.parameters]
         how = f"{network.inference}, duration {duration}, solver {solver}, loss {_name(network.loss)}"
-        super().__init__(network.name, network.loss, [*own, *feedback], tensors, members, f"{network}\n{how}")
+        super().__init__(network.name, network.loss, [*own, *feedback], tensors, network.members, f"{network}\n{how}")
         drives = [drive for p in network.populations for drive in (p.clamp, p.initial)]
         self._takes_targets = bool(network.forward) or any(getattr(drive, "reads_targets", False) for drive in drives)
 
-    def is_like(self, other: Learner) -> bool:
-        return (
-            isinstance(other, NetworkLearner)
-            and self._teaching == other._teaching
-            and alike_but_for_numbers(self.network, other.network)
-        )
+    def compare(self, other: Learner) -> None:
+        if not isinstance(other, NetworkLearner):
+            raise Difference("it is a module taught by backprop, and the first is a declared network")
+        compare_networks(self.network, other.network, learning=True)
 
-    @property
-    def _teaching(self) -> tuple[object, ...]:
-        steps = None if self.network.inference is None else self.network.inference.steps
-        rules = [(plasticity_text(rule), rule.gain) for rule in self.network.plasticity]
-        return rules, steps, _name(self.network.loss)
+    def stack(self, learners: Sequence[Learner]) -> Learner:
+        tensors = StackedTensors()
+        networks = [learner.network for learner in learners if isinstance(learner, NetworkLearner)]
+        # A relaxation for a duration has no steps of inference.
+        network = stack_networks(networks, tensors, inferring=self.duration is None)
+        return _described(NetworkLearner(network, self.duration, self.solver), learners, tensors)
 
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
-        return learn(
-            self.network,
-            inputs,
-            targets if self._takes_targets else None,
-            duration=self.duration,
-            solver=self.solver,
-            members=self.members,
-        )
+        with refusing_random("seeds") if self.members > 1 else nullcontext():
+            return learn(
+                self.network,
+                inputs,
+                targets if self._takes_targets else None,
+                duration=self.duration,
+                solver=self.solver,
+            )
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor | None:
         return ForwardPass(self.network.forward, inputs).output if self.network.forward else None
 
     @property
+    def modes(self) -> str:
+        return "\n".join(
+            _modes(layer, f"stages.{number}.{place}")
+            for number, stage in enumerate(self.network.stages)
+            for place, layer in enumerate(stage.layers)
+        )
+
+    @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         trained = set(self.parameters)
-        by_layer = {stage.name: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
+        names = distinct_names(self.network.forward)
+        by_layer = {names[stage]: [p for p in stage.parameters if p in trained] for stage in self.network.forward}
         return {name: parameters for name, parameters in by_layer.items() if parameters}
 
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
@@ -198,22 +227,26 @@ class ModuleLearner(Learner):
     Parameters
     ----------
     module
-        Any `nn.Module` of one input and one output; a `Stacked` one if `members` is more than 1.
+        Any `nn.Module` of one input and one output, or a `Stacked` one of several.
     loss
         One value per sample.
-    members
-        How many are stacked.
-    modes
-        The module that is put into evaluation mode where that is due; `module` itself by default.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss, members: int = 1, *, modes: nn.Module | None = None) -> None:
-        self.module, self._modes = module, module if modes is None else modes
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        self.module = module
+        members = module.members if isinstance(module, Stacked) else 1
         text = f"{module}\nloss {_name(loss)}"
         super().__init__("backprop", loss, module.parameters(), dict(_named_tensors(module)), members, text)
 
-    def is_like(self, other: Learner) -> bool:
-        return self.description == other.description
+    def compare(self, other: Learner) -> None:
+        if not isinstance(other, ModuleLearner):
+            raise Difference("it is a declared network, and the first is a module taught by backprop")
+        Comparison(learning=True).modules("the module", self.module, other.module)
+
+    def stack(self, learners: Sequence[Learner]) -> Learner:
+        tensors = StackedTensors()
+        modules = [learner.module for learner in learners if isinstance(learner, ModuleLearner)]
+        return _described(ModuleLearner(Stacked(modules, tensors), self.loss), learners, tensors)
 
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         with torch.enable_grad():
@@ -223,9 +256,13 @@ class ModuleLearner(Learner):
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor:
-        with _evaluating(self._modes):
+        with evaluating(member_of(self.module)):
             output: Tensor = self.module(inputs)
         return output
+
+    @property
+    def modes(self) -> str:
+        return _modes(self.module, "module")
 
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
@@ -235,8 +272,21 @@ class ModuleLearner(Learner):
         return []
 
 
+def _modes(module: nn.Module, name: str) -> str:
+    return "\n".join(
+        f"{part} in {'training' if each.training else 'evaluation'}" for part, each in module.named_modules(prefix=name)
+    )
+
+
+def _described(stacked: Learner, learners: Sequence[Learner], tensors: StackedTensors) -> Learner:
+    """Return a stacked learner, called like the first of its members and described by all."""
+    stacked.name, stacked.stacks = learners[0].name, tensors
+    stacked.description = "\n\n".join(dict.fromkeys(learner.description for learner in learners))
+    return stacked
+
+
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module and its parts into evaluation mode, and then each back into the mode that it was in."""
     training = [part for part in module.modules() if part.training]
     module.eval()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed
 
+from neurodyn.checks import usable_device
+
 
 @contextmanager
 def launched(device: torch.device | str = "cpu") -> Iterator[torch.device]:
@@ -30,7 +32,7 @@ def launched(device: torch.device | str = "cpu") -> Iterator[torch.device]:
     >>> with nd.train.launched("cuda") as device:
     ...     history = nd.train.fit(network, train, test, epochs=10, device=device)
     """
-    device = torch.device(device)
+    device = usable_device("device", device)
     if not distributed.is_torchelastic_launched():
         yield device
         return

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from neurodyn.errors import (
+    DivergedError,
     DivergenceError,
     ExistingFileError,
     InvalidValueError,
@@ -22,34 +23,20 @@ from neurodyn.errors import (
     NeurodynError,
 )
 from neurodyn.learning.backward import Lesson
+from neurodyn.randomness import RandomStream, seeded
 from neurodyn.train.batches import Pairs, shuffled
 from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
 from neurodyn.train.interrupt import Interrupt
 from neurodyn.train.learners import Learner
+from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
 
 Callback = Callable[[xr.Dataset], object]
 
 _TEST_BATCH = 1000
-
-
-class DivergedError(ArithmeticError):
-    """A training run became non-finite.
-
-    Parameters
-    ----------
-    message
-        What happened, where, and where the last good state is.
-    epoch, batch
-        Where, counted from 1.
-    history
-        The history of the epochs before.
-    """
-
-    def __init__(self, message: str, epoch: int, batch: int, history: xr.Dataset) -> None:
-        super().__init__(message)
-        self.epoch, self.batch, self.history = epoch, batch, history
+_EPOCHS_KNOWN_BY = 8
+"""By what a function of the epoch gives for how many of them a scheduler is known again."""
 
 
 class Run:
@@ -72,12 +59,16 @@ class Run:
         checkpoint: Checkpoint | None,
         checkpoint_seconds: float,
         callbacks: Sequence[Callback],
+        metrics: Metrics,
+        random: RandomStream,
+        modes: str,
     ) -> None:
         self.learner, self.train, self.test = learner, train, test
         self.optimizer, self.scheduler, self.processes = optimizer, scheduler, processes
         self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
-        self.history, self.angles, self.callbacks = history, angles, callbacks
+        self.history, self.angles, self.callbacks, self.metrics = history, angles, callbacks, metrics
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
+        self.random = random
         self.device = learner.parameters[0].device
         self.batches = -(-len(train) // batch_size)
         self.epoch, self.batch, self.stopped = 1, 0, False
@@ -85,7 +76,8 @@ class Run:
         self.description: dict[str, str | int] = {
             "seeds": ", ".join(map(str, seeds)),
             "network": learner.description,
-            "parameters": "\n".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in learner.tensors.items()),
+            "parameters": "\n".join(f"{name} {_kind(tensor)}" for name, tensor in learner.tensors.items()),
+            "modes": modes,
             "optimizer": _describe(optimizer, scheduler),
             "batch_size": batch_size,
             "training samples": len(train),
@@ -93,6 +85,14 @@ class Run:
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
             "processes": processes.size,
         }
+        if metrics.functions:
+            self.description["metrics"] = ", ".join(metrics.functions)
+        if checkpoint is not None:
+            self.description |= {
+                "scheduler": _settings(scheduler),
+                "training data": train.fingerprint(),
+                "test data": "" if test is None else test.fingerprint(),
+            }
         self.start = _signature(learner.tensors)
 
     def begin(self, resume: str) -> None:
@@ -153,10 +153,7 @@ class Run:
             raise checkpoint.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
-        random = state["random"][self.processes.rank]
-        torch.set_rng_state(random[0])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(random[1], self.device)
+        self.random.load(state["random"][self.processes.rank])
         with torch.no_grad():
             for name, tensor in self.learner.tensors.items():
                 tensor.copy_(state["tensors"][name])
@@ -167,11 +164,14 @@ class Run:
         silent = self.processes.rank > 0 or (None if progress is None else not progress)
         bar = tqdm(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, disable=silent)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
+            if done == 0 and self.metrics.functions:
+                self._begin_history()
             saved = time.monotonic()
             while self.epoch <= self.epochs and not self.stopped:
                 orders = torch.stack([shuffled(len(self.train), seed, self.epoch) for seed in self.seeds])
                 for index in torch.split(orders, self.batch_size, 1)[self.batch :]:
-                    self._learn(index)
+                    with self.random:
+                        self._learn(index)
                     self.batch += 1
                     bar.update()
                     if self.batch == self.batches:
@@ -205,7 +205,8 @@ class Run:
         measured: dict[str, Tensor] = {}
         if lesson.output is not None:
             measured["train_loss"] = self.learner.losses(lesson.output, targets).double().mean(1)
-            measured["train_accuracy"] = self.learner.hits(lesson.output, targets).double().mean(1)
+            if self.train.outputs > 1:
+                measured["train_accuracy"] = self.learner.hits(lesson.output, targets).double().mean(1)
         if lesson.iterations is not None:
             measured["relaxation_iterations"] = torch.full(
                 (len(self.seeds),), float(lesson.iterations), dtype=torch.float64, device=self.device
@@ -215,7 +216,7 @@ class Run:
             self._add_up(weight, measured, reference)
         measured = {name: value.cpu() for name, value in measured.items()}
         if "train_loss" in measured and not bool(torch.isfinite(measured["train_loss"]).all()):
-            self._refuse_data(inputs, targets)
+            self._refuse_data(self.train, inputs, targets)
             raise self._diverged(f"the loss is {_first_bad(measured['train_loss'], self.seeds)}")
         if self.angles:
             measured["angle"] = self.learner.angles(reference)
@@ -226,11 +227,13 @@ class Run:
         try:
             return self.learner.learn(inputs, targets)
         except ValueError as error:
-            if isinstance(error, DivergenceError) or not self.learner.finite():
+            if isinstance(error, DivergenceError):
+                raise self._diverged(str(error), error.time, error.population) from error
+            if not self.learner.finite():
                 raise self._diverged(str(error)) from error
             output = self.learner.output(inputs)
             if output is not None and not bool(torch.isfinite(output).all()):
-                self._refuse_data(inputs, targets)
+                self._refuse_data(self.train, inputs, targets)
                 raise self._diverged("the output is not finite") from error
             raise
 
@@ -259,15 +262,40 @@ class Run:
                 loss += self.learner.losses(output, targets).double().sum(1)
                 hits += self.learner.hits(output, targets).sum(1)
         self.processes.add([loss, hits])
-        return {"test_loss": (loss / len(pairs)).cpu(), "test_accuracy": (hits / len(pairs)).cpu()}
+        tested = {"test_loss": (loss / len(pairs)).cpu()}
+        return tested | ({"test_accuracy": (hits / len(pairs)).cpu()} if pairs.outputs > 1 else {})
+
+    def _begin_history(self) -> None:
+        measured = self._measure()
+        if self.checkpoint is not None:
+            for name, each in measured.items():
+                storable(f"metric {name!r}", each.labels)
+        tested: dict[str, Tensor] = {}
+        if self.test is not None:
+            with seeded(self.seeds[0], self.device):  # for the training to begin with the same numbers as without
+                tested = self._evaluate(self.test)
+        self.history.begin(tested, measured)
+        try:
+            self._dataset()
+        except ValueError as error:
+            raise InvalidValueError(f"metrics: they do not fit into one dataset ({error})") from error
+
+    def _measure(self) -> dict[str, Measurement]:
+        self.learner.stacks.write_back()  # for the networks' own parameters to be those of now
+        return self.metrics.measure()
 
     def _end_epoch(self) -> None:
-        tested = {} if self.test is None else self._evaluate(self.test)
-        if tested and not bool(torch.isfinite(tested["test_loss"]).all()):
+        tested: dict[str, Tensor] = {}
+        if self.test is not None:
+            with self.random:
+                tested = self._evaluate(self.test)
+        if self.test is not None and not bool(torch.isfinite(tested["test_loss"]).all()):
+            for index in torch.split(torch.arange(len(self.test)), _TEST_BATCH):
+                self._refuse_data(self.test, *self.test.draw(index))
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
             raise self._diverged("a parameter is NaN or infinite")
-        self.history.end_epoch(tested)
+        self.history.end_epoch(tested, self._measure())
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(self.history.last_loss)
         elif self.scheduler is not None:
@@ -275,7 +303,9 @@ class Run:
         self.epoch, self.batch = self.epoch + 1, 0
         if self.callbacks:
             history = self._dataset()
-            (self.stopped,) = self._any(any([bool(callback(history)) for callback in self.callbacks]))
+            with self.learner.lent():
+                stops = [bool(callback(history)) for callback in self.callbacks]
+            (self.stopped,) = self._any(any(stops))
 
     def _any(self, *flags: bool) -> list[bool]:
         """Tell which of some flags are set in any process."""
@@ -289,10 +319,7 @@ class Run:
         assert self.checkpoint is not None
         if not self.learner.finite():
             raise self._diverged("a parameter is NaN or infinite")
-        random = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            random.append(torch.cuda.get_rng_state(self.device))
-        gathered = [self.processes.gather(state.to(self.device)) for state in random]
+        gathered = [self.processes.gather(state.to(self.device)) for state in self.random.state()]
         if self.processes.rank > 0:
             return
         self.checkpoint.save(
@@ -310,22 +337,24 @@ class Run:
             }
         )
 
-    def _refuse_data(self, inputs: Tensor, targets: Tensor) -> None:
+    def _refuse_data(self, pairs: Pairs, inputs: Tensor, targets: Tensor) -> None:
         for part, what in ((inputs, "inputs"), (targets, "targets")):
             if not bool(torch.isfinite(part).all()):
                 raise InvalidValueError(
-                    f"{self.train.name}: {what} of a batch are NaN or infinite (epoch {self.epoch}, batch "
+                    f"{pairs.name}: {what} of a batch are NaN or infinite (epoch {self.epoch}, batch "
                     f"{self.batch + 1}); all must be finite"
                 )
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, what: str, time: float | None = None, population: str | None = None) -> DivergedError:
         kept = ""
         if self.checkpoint is not None:
             kept = "; no checkpoint was written before"
             if self.checkpoint.exists():
                 kept = f"; the last good state is in {self.checkpoint.folder}"
         message = f"training diverged in epoch {self.epoch}, batch {self.batch + 1} of {self.batches}: {what}{kept}"
-        return DivergedError(f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset())
+        return DivergedError(
+            f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset(), time, population
+        )
 
     def _dataset(self) -> xr.Dataset:
         attributes: dict[str, str | int | float] = {
@@ -352,6 +381,28 @@ def _describe(optimizer: Optimizer, scheduler: LRScheduler | None) -> str:
     groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     settings = "; ".join(", ".join(f"{name}={value}" for name, value in group.items()) for group in groups)
     return f"{type(optimizer).__name__}({settings})" + ("" if scheduler is None else f", {type(scheduler).__name__}")
+
+
+def _kind(tensor: Tensor) -> str:
+    fixed = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+    return f"{tuple(tensor.shape)} {tensor.dtype}" + (", fixed" if fixed else "")
+
+
+def _settings(scheduler: LRScheduler | None) -> str:
+    """Return a scheduler's settings, one a line; of a function of the epoch, what it gives for the first ones."""
+    if scheduler is None:
+        return ""
+    settings = dict(scheduler.state_dict())
+    for number, function in enumerate(getattr(scheduler, "lr_lambdas", ())):
+        settings[f"lr_lambdas[{number}]"] = [_value_at(function, epoch) for epoch in range(_EPOCHS_KNOWN_BY)]
+    return "\n".join([type(scheduler).__name__, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def _value_at(function: Callable[[int], float], epoch: int) -> float | None:
+    try:
+        return float(function(epoch))
+    except Exception:  # such as that of a list which is shorter
+        return None
 
 
 def draw(pairs: Pairs, index: Tensor, learner: Learner) -> tuple[Tensor, Tensor]:

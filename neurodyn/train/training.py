@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
@@ -13,18 +13,20 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from neurodyn.checks import positive, whole
+from neurodyn.checks import positive, usable_device, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.losses import Loss, squared_error
+from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.network.network import Network
+from neurodyn.randomness import RandomStream
 from neurodyn.solvers import Solver
-from neurodyn.train.batches import Data, Pairs, shuffled
+from neurodyn.train.batches import Data, Pairs
 from neurodyn.train.checkpoint import Checkpoint
 from neurodyn.train.ensemble import check_elementwise, stacked
-from neurodyn.train.history import History
+from neurodyn.train.history import NAMES, History
 from neurodyn.train.learners import Learner, ModuleLearner, NetworkLearner
+from neurodyn.train.metrics import Metric, Metrics, check_metrics
 from neurodyn.train.parallel import Processes
-from neurodyn.train.run import Callback, Run, draw
+from neurodyn.train.run import Callback, Run
 
 Optimization = Optimizer | tuple[Optimizer, LRScheduler]
 
@@ -57,6 +59,7 @@ def fit(
     record: Iterable[Literal["iterations", "angles"]] | None = None,
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
+    metrics: Mapping[str, Metric] | None = None,
 ) -> xr.Dataset:
     """Train a network in place, and return the history of the run.
 
@@ -86,8 +89,8 @@ def fit(
     duration, solver
         How long and how a network relaxes for each batch, as for `nd.backward`.
     seed
-        Of the order of the samples, and of whatever the training draws from PyTorch's random state, which is left as it
-        was.
+        Of the order of the samples, and of whatever the training draws from the random states of PyTorch, NumPy and
+        Python, which are left as they were. Runs in several threads each draw from states of their own, and take turns.
     seeds
         Seeds to train at once, each with a network of its own: their parameters are stacked, and each follows the
         course of a run by itself, up to rounding. The networks may differ in gains, leaks, time constants and the step
@@ -100,7 +103,9 @@ def fit(
         How much time goes by at most between two savings.
     resume
         "auto" goes on from the checkpoint if there is one, "always" demands one, "never" refuses to begin where one is.
-        A run that goes on ends with the same weights and history as one that was never interrupted.
+        A run that goes on ends with the same weights and history as one that was never interrupted. Other data,
+        settings or modes than those of the run are refused; data are known by a digest of all of 256 MiB of tensors, or
+        of 256 samples of another `Dataset`.
     record
         "iterations" keeps what is measured at each batch; "angles" measures the angle between each layer's update and
         backprop's, at the cost of backprop beside the rule.
@@ -108,6 +113,12 @@ def fit(
         Whether to show a bar; by default on a terminal.
     callbacks
         Functions that are called with the history after each epoch; the run ends when one returns True.
+    metrics
+        Functions by name, called before training and after each epoch with the network or module, which has its present
+        weights then. What one returns, a number, an array or tensor, or an `xarray.DataArray` with labels of its own,
+        is kept as the history's variable of that name; its shape and labels are the same each time. With `seeds`, each
+        network is measured by itself. A module is in evaluation mode meanwhile. A function may use `.grad`, which a
+        batch begins without, and random numbers, which are those of the seed each time; parameters stay.
 
     Returns
     -------
@@ -116,12 +127,15 @@ def fit(
         update; `test_loss` and `test_accuracy` after it; `seconds` of training, the one variable that differs between
         two runs of the same seed; `relaxation_iterations` a batch, of a network that iterates; `angle` over `layer`, if
         recorded. Over `iteration`, if recorded, `<name>_by_iteration`. With `seeds`, over `seed`, too. An output counts
-        as right where its largest unit is that of the target.
+        as right where its largest unit is that of the target; there is no accuracy of a single output. `epoch` counts
+        from 1; with `metrics` from 0, the state before training, where there are metrics, `test_loss` and
+        `test_accuracy`, and NaN for what training measures.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, data do not fit, or the checkpoint is damaged or that of another run.
+        If an argument is not as above, data do not fit, or the checkpoint is damaged or that of another run; or if a
+        metric has a name of the history's own, returns no real numbers, or changes its shape, labels or the network.
     FileNotFoundError, FileExistsError
         If there is no checkpoint and `resume` is "always"; if there is one and it is "never".
     DivergedError
@@ -129,20 +143,32 @@ def fit(
     KeyboardInterrupt
         On SIGINT; with a checkpoint, after the batch at hand is finished and the state is saved.
     """
-    whole("epochs", epochs, least=1)
-    whole("batch_size", batch_size, least=1)
+    epochs, batch_size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
     if checkpoint_minutes != 0:
-        positive("checkpoint_minutes", checkpoint_minutes)
+        checkpoint_minutes = positive("checkpoint_minutes", checkpoint_minutes)
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise InvalidTypeError(f"checkpoint: the path of a folder, not a {type(checkpoint).__name__}")
+    if loss is not None:
+        check_loss("fit", loss)
+    if device is not None:
+        device = usable_device("device", device)
     if resume not in ("auto", "always", "never"):
         raise InvalidValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
     if resume == "always" and checkpoint is None:
         raise InvalidValueError("resume: 'always' needs a checkpoint=")
+    if record is not None and not isinstance(record, Iterable):
+        raise InvalidTypeError(
+            f"record: names of what to keep, 'iterations' or 'angles', not a {type(record).__name__}"
+        )
     recorded = [record] if isinstance(record, str) else list(record or ())
     if unknown := [name for name in recorded if name not in _RECORDS]:
         raise InvalidValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
+    if not isinstance(callbacks, Iterable):
+        raise InvalidTypeError("callbacks: a list of functions of the history")
     callbacks = list(callbacks)
     if not all(callable(callback) for callback in callbacks):
         raise InvalidTypeError("callbacks: each is a function of the history")
+    functions = check_metrics(metrics, NAMES)
     networks, each_seed = _by_seed(network, seed, seeds)
     train_pairs = Pairs(train, "train")
     test_pairs = None if test is None else Pairs(test, "test")
@@ -162,16 +188,17 @@ def fit(
             _move(learner, device)
         main = learners[0]
         where = main.parameters[0].device
-        context.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
-        torch.manual_seed(each_seed[0] + 1_000_003 * processes.rank)
-        if seeds is not None:
-            first = [shuffled(len(train_pairs), each, 1)[:batch_size] for each in each_seed]
-            pairs = [draw(train_pairs, index[None], main) for index in first]
-            main = context.enter_context(stacked(learners, pairs, each_seed))
-        processes.agree(tensor.data for tensor in main.tensors.values())
-        made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
+        random = RandomStream(each_seed[0] + 1_000_003 * processes.rank, where)
+        context.callback(random.close)
+        modes = "\n\n".join(dict.fromkeys(learner.modes for learner in learners))
+        with random:
+            if seeds is not None:
+                main = context.enter_context(stacked(learners, each_seed))
+            processes.agree(tensor.data for tensor in main.tensors.values())
+            made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
         if len(each_seed) > 1:
             check_elementwise(made, scheduler)
+        angles = "angles" in recorded and bool(main.layers)
         kept = None if checkpoint is None else Checkpoint(checkpoint)
         if kept is not None and processes.rank == 0:  # the others only read
             context.enter_context(kept.held())
@@ -186,10 +213,13 @@ def fit(
             batch_size=batch_size,
             seeds=each_seed,
             history=History(None if seeds is None else each_seed, list(main.layers), "iterations" in recorded),
-            angles="angles" in recorded and bool(main.layers),
+            angles=angles,
             checkpoint=kept,
             checkpoint_seconds=60 * checkpoint_minutes,
             callbacks=callbacks,
+            metrics=Metrics(functions, networks, learners, each_seed, list(main.layers) if angles else None),
+            random=random,
+            modes=modes,
         )
         run.begin(resume)
         return run.go(progress)
@@ -204,6 +234,8 @@ def _by_seed(
             "network is a declared Network or an nn.Module, or with seeds= a list of them, not "
             f"{type(network).__name__}"
         )
+    if seeds is not None and (isinstance(seeds, str) or not isinstance(seeds, Iterable)):
+        raise InvalidTypeError(f"seeds: a list of integers, not {seeds!r}")
     given = [seed] if seeds is None else list(seeds)
     for each in given:
         whole("seed", each, least=0)
@@ -257,11 +289,34 @@ def _optimization(
     own, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(own, Optimizer) or not (scheduler is None or isinstance(scheduler, LRScheduler)):
         raise InvalidTypeError("optimizer: the function returns a torch optimizer, or a pair of one and its scheduler")
+    _check_optimized(own, scheduler, parameters)
     if isinstance(own, torch.optim.LBFGS):
         raise InvalidValueError(
             "optimizer: LBFGS evaluates the loss several times a step, which a plasticity rule does not do"
         )
     return own, scheduler
+
+
+def _check_optimized(optimizer: Optimizer, scheduler: LRScheduler | None, parameters: list[nn.Parameter]) -> None:
+    """Refuse an optimizer of other parameters than all those that learn, and a scheduler of another optimizer."""
+    given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    foreign = set(given) - set(parameters)
+    missing = set(parameters) - set(given)
+    if foreign:
+        raise InvalidValueError(
+            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network does not have; "
+            "make it of those that the function is given"
+        )
+    if missing:
+        shapes = ", ".join(str(tuple(p.shape)) for p in parameters if p in missing)
+        raise InvalidValueError(
+            f"optimizer: the function leaves out parameters of the shapes {shapes}; to keep some from learning, call "
+            "requires_grad_(False) on them, and make the optimizer of all that the function is given"
+        )
+    if len(given) > len(set(given)):
+        raise InvalidValueError("optimizer: the function returns an optimizer in which a parameter stands twice")
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise InvalidValueError("optimizer: the scheduler is that of another optimizer than the one beside it")
 
 
 def _move(learner: Learner, device: torch.device | str | None) -> None:

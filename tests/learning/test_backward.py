@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
+from torch.utils.data import TensorDataset
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
 from tests.problems import ACTIVATIONS, EXAMPLES, Example, cnn, mlp, tensor
 
 
@@ -30,7 +32,7 @@ def test_backward_equals_autograd(name: str, activation: str) -> None:
     expected = 0.5 * (example.module(example.inputs) - example.targets).square().sum(1).mean()
     assert loss is not None
     assert not loss.requires_grad
-    torch.testing.assert_close(loss, expected.detach(), rtol=1e-14, atol=0)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0)
     for parameter, gradient in zip(example.module.parameters(), example.gradients(), strict=True):
         assert parameter.grad is not None
         assert float((parameter.grad - gradient).abs().max()) < 1e-9
@@ -288,6 +290,15 @@ def test_bad_arguments_are_named(settings, kind: type[Exception], message: str) 
     assert all(p.grad is None for p in example.module.parameters())
 
 
+def test_what_is_no_network_or_no_batch_is_named() -> None:
+    example, data = mlp(), nd.data.digits()[0]
+    with pytest.raises(TypeError, match="network must be a Network, not Sequential; a module needs one"):
+        nd.backward(example.module, example.inputs, example.targets)  # type: ignore[arg-type]
+    for batch in (data, TensorDataset(example.inputs, example.targets), (example.inputs, example.targets)):
+        with pytest.raises(TypeError, match=r"inputs of population s must be a torch tensor, not .*; pass the"):
+            nd.backward(ar.network(example.module), batch)  # type: ignore[arg-type]
+
+
 def test_a_network_without_plasticity_cannot_learn() -> None:
     with pytest.raises(ValueError, match="network 'n' declares no plasticity, so nothing can learn"):
         nd.backward(nd.Network("n", [nd.Population("x", 1)]), None)
@@ -298,3 +309,41 @@ def test_data_that_do_not_fit_leave_no_gradient() -> None:
     with pytest.raises(ValueError, match="targets have the shape"):
         nd.backward(ar.network(example.module), example.inputs, example.targets[:, :-1])
     assert all(p.grad is None for p in example.module.parameters())
+
+
+@pytest.mark.parametrize("settings", [{"learning": "il", "steps": 4, "step": 0.1}, {"learning": "z-il"}])
+def test_hooks_of_a_parameter_see_the_gradient_of_the_whole_batch_once(settings) -> None:
+    example = mlp()
+    network, (weight, *_) = pc.network(example.module, **settings), example.module.parameters()
+    nd.backward(network, example.inputs, example.targets)
+    assert weight.grad is not None
+    plain, seen = weight.grad.clone(), []
+    first = weight.register_hook(lambda gradient: seen.append(gradient) or gradient.clamp(-1e-3, 1e-3))
+
+    def halve(parameter: Tensor) -> None:
+        parameter.grad /= 2
+
+    second = weight.register_post_accumulate_grad_hook(halve)
+    nd.backward(network, example.inputs, example.targets)  # adds to what is there, and then halves
+    torch.testing.assert_close(seen, [plain], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(weight.grad, (plain + plain.clamp(-1e-3, 1e-3)) / 2, rtol=1e-12, atol=1e-12)
+    first.remove()
+    second.remove()
+    weight.grad = None
+    nd.backward(network, example.inputs, example.targets)
+    torch.testing.assert_close(weight.grad, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_a_batch_that_fails_leaves_the_gradients_of_hooked_parameters() -> None:
+    example = mlp()
+    network, weight = ar.network(example.module), next(iter(example.module.parameters()))
+    weight.grad = torch.ones_like(weight)
+    weight.register_hook(lambda gradient: 2 * gradient)
+    with pytest.raises(ValueError, match="stop"):
+        nd.backward(network, example.inputs, example.targets, duration=1.0, solver=Stops())
+    torch.testing.assert_close(weight.grad, torch.ones_like(weight))
+
+
+class Stops(nd.Solver):
+    def integrate(self, *_, **__):
+        raise ValueError("stop")

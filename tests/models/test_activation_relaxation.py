@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
@@ -60,7 +61,7 @@ def test_the_relaxation_starts_from_the_forward_pass(name: str) -> None:
     x = example.inputs
     for stage in nd.cut(example.module)[:-1]:
         x = stage.forward(x)
-        np.testing.assert_allclose(run[f"x{stage.name}"][0], x, rtol=1e-14)
+        np.testing.assert_allclose(run[f"x{stage.name}"][0], x, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -124,7 +125,7 @@ def test_a_step_of_one_ends_after_as_many_iterations_as_there_are_layers() -> No
     run = nd.simulate(ar.network(example.module), example.inputs, example.targets, duration=4.0, solver=nd.Euler(1.0))
     errors = [largest_error(run.isel(time=n), backprop(example)) for n in range(5)]
     assert errors[1] > 1e-3
-    assert max(errors[2:]) < 1e-14
+    assert max(errors[2:]) < 1e-12
 
 
 def test_two_is_the_stability_limit() -> None:
@@ -157,7 +158,7 @@ def test_backprop_of_a_frozen_module_and_of_one_that_works_in_place() -> None:
     in_place.requires_grad_(False)
     found = nd.analysis.backprop(ar.network(in_place), example.inputs, example.targets)
     assert largest_error(found, expected) < 1e-13
-    assert found.identical(plain)
+    xr.testing.assert_allclose(found, plain, rtol=0, atol=1e-13)
 
 
 def test_the_distance_to_backprop_falls_to_nothing() -> None:
@@ -188,7 +189,7 @@ def test_a_single_stage_has_nothing_to_relax(layers: list[nn.Module]) -> None:
     network = ar.network(module)
     run = nd.simulate(network, example.inputs, example.targets, duration=1.0, save_at=3)
     for n in range(3):
-        assert largest_error(run.isel(time=n), backprop(example)) < 1e-15
+        assert largest_error(run.isel(time=n), backprop(example)) < 1e-13
     nd.backward(network, example.inputs, example.targets)
     for parameter, gradient in zip(module.parameters(), example.gradients(), strict=True):
         torch.testing.assert_close(parameter.grad, gradient)

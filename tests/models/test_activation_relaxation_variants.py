@@ -306,7 +306,7 @@ def test_learned_feedback_keeps_its_distance_to_the_transpose():
         nd.backward(network, example.inputs, example.targets)
         optimizer.step()
     assert largest_difference(list(example.module.parameters()), start) > 0.01
-    assert largest_difference(gaps(), before) < 1e-14
+    assert largest_difference(gaps(), before) < 1e-13
 
 
 def test_feedback_weights_are_reproducible_differ_by_layer_and_leave_the_random_state_alone():
@@ -383,7 +383,7 @@ def test_energy_is_zero_at_the_start_but_for_the_output():
         {"feedback": "learned", "relaxation_derivative": "none"},
     ]
     for options in several:
-        assert float(energy(ar.network(example.module, output="relaxing", **options), example).abs().max()) < 1e-14
+        assert float(energy(ar.network(example.module, output="relaxing", **options), example).abs().max()) < 1e-12
         at_output = energy(ar.network(example.module, **options), example)
         output = example.module(example.inputs).detach()
         expected = 0.5 * ((output - example.targets).square() - output.square()).sum(1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import neurodyn as nd
 from neurodyn.layers.points import is_activation
 from neurodyn.models import predictive_coding as pc
-from neurodyn.simulation.inference import infer
+from neurodyn.simulation.inference import run_inference
 from tests.problems import Array, Example, Problem, cnn, mlp, random, sigmoid, tensor
 
 
@@ -160,7 +160,7 @@ def test_an_error_has_the_absolute_precision_of_the_values() -> None:
         example = Example(module, tensor(6, 8).to(dtype), tensor(6, 8).to(dtype))
         found, expected = learn(example, learning="z-il"), example.gradients()
         assert least < relative_distance(found[:1], expected[:1]) < most
-        assert relative_distance(found[-2:], expected[-2:]) < torch.finfo(dtype).eps
+        assert relative_distance(found[-2:], expected[-2:]) < 10 * torch.finfo(dtype).eps
 
 
 def test_the_loss_returned_is_that_of_the_forward_pass() -> None:
@@ -289,7 +289,7 @@ def test_fa_z_il_departs_from_backprop_where_feedback_is_exactly_zero(make) -> N
     assert distances[-1] < 1e-12
     assert all(distance > 0.01 for distance in distances[1:-1])
     errors = nd.simulate(
-        pc.network(example.module),
+        pc.network(example.module, step=1.0),
         example.inputs,
         example.targets,
         duration=stages - 1,
@@ -368,7 +368,7 @@ def test_spikes_of_a_trajectory_are_those_of_the_gate(make, dtype, window, steps
     gated: dict[str, list[Tensor]] = {rule.post: [] for rule in network.plasticity}
     system = nd.System(network, example.inputs, example.targets)
     with torch.no_grad():
-        infer(system, network.inference, lambda rule, _, post: gated[rule.post].append(post.clone()))
+        run_inference(system, network.inference, lambda rule, _, post: gated[rule.post].append(post.clone()))
     trajectory = nd.simulate(network, example.inputs, example.targets, duration=steps, solver=nd.Euler(1.0))
     for name, found in gated.items():
         spikes = nd.analysis.spikes(trajectory[name], window)
@@ -376,7 +376,7 @@ def test_spikes_of_a_trajectory_are_those_of_the_gate(make, dtype, window, steps
         assert len(found) == len(expected)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a != 0, b != 0)
-            np.testing.assert_allclose(a, b, rtol=1e-6 if dtype == torch.float32 else 1e-14)
+            np.testing.assert_allclose(a, b, rtol=0, atol=100 * torch.finfo(dtype).eps)
 
 
 # Trajectories against SciPy

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import neurodyn as nd
+from neurodyn.models import activation_relaxation as ar
 from tests.problems import hopfield, wilson_cowan
 
 
@@ -27,7 +28,7 @@ def two(*couplings: nd.Coupling, **settings) -> nd.Network:
         ({"name": "1a"}, "population '1a': a name"),
         ({"name": ""}, "population '': a name"),
         ({"name": 3}, "population 3: a name"),
-        ({"name": "time"}, "population 'time': a trajectory has a dimension of that name"),
+        ({"name": "time"}, "population 'time': a trajectory has a dimension or a variable of that name"),
         ({"name": "sample"}, "population 'sample': a trajectory has"),
         ({"size": [3, 2]}, r"population a: its size is a positive number of units, or a tuple of them, not \[3, 2\]"),
         ({"size": 0}, "population a: its size is a positive number of units, .* not 0"),
@@ -35,13 +36,13 @@ def two(*couplings: nd.Coupling, **settings) -> nd.Network:
         ({"size": 2.5}, "population a: its size"),
         ({"size": ()}, "population a: its size"),
         ({"size": (3, 0, 2)}, r"population a: its size .* not \(3, 0, 2\)"),
-        ({"tau": -1.0}, r"population a: tau must be ≥ 0 .*, not -1"),
+        ({"tau": -1.0}, r"population a: tau must be ≥ 0, not -1"),
         ({"tau": math.nan}, "population a: tau"),
         ({"tau": math.inf}, "population a: tau"),
         ({"leak": -0.5}, "population a: leak must be ≥ 0, not -0.5"),
         ({"leak": math.inf}, "population a: leak"),
         ({"tau": 0.0, "leak": 0.0}, "population a: an instantaneous population needs a leak > 0"),
-        ({"initial": math.nan}, "population a: it cannot start from nan"),
+        ({"initial": math.nan}, "population a: initial must be finite, not nan"),
     ],
 )
 def test_a_population_that_makes_no_sense_is_refused(settings, message: str) -> None:
@@ -73,6 +74,15 @@ def test_a_gain_is_a_number(gain) -> None:
         (nd.ForwardValue, nn.Tanh(), "a forward value is that of a neurodyn Stage, not of a Tanh"),
         (lambda part: nd.Plasticity(part, "a", "b"), nn.Linear(2, 2), "plasticity: its stage is a neurodyn Stage, not"),
         (lambda part: nd.Network("n", [part]), "a", "network 'n': 'a' is no Population"),
+        (lambda part: nd.Network("n", part), nd.Population("a"), "network 'n': Population.* is no list of Population"),
+        (lambda part: nd.Network(part, [nd.Population("a")]), 3, "network 3: its name is text, not int"),
+        (lambda part: nd.Network("n", populations(), inference=part), 3, "network 'n': inference is Inference"),
+        (
+            lambda part: nd.Coupling(part, "a"),
+            nd.Population("b"),
+            "source and target are names of populations",
+        ),
+        (lambda part: nd.Plasticity(nd.Stage(nn.Linear(2, 2)), "a", part), 1, "pre and post are names of populations"),
         (lambda part: nd.Network("n", populations(), [part]), "a → b", "network 'n': 'a → b' is no Coupling"),
         (lambda part: nd.Network("n", populations(), plasticity=[part]), "a", "network 'n': 'a' is no Plasticity"),
         (lambda part: nd.Network("n", populations(), forward=[part]), nn.Tanh(), r"network 'n': Tanh\(\) is no Stage"),
@@ -85,13 +95,56 @@ def test_parts_of_another_kind_are_refused(declare, part, message: str) -> None:
 
 @pytest.mark.parametrize("gain", [0.0, math.nan, math.inf])
 def test_a_gain_is_finite_and_not_zero(gain: float) -> None:
-    with pytest.raises(ValueError, match=f"coupling a → b: its gain must be finite and not 0, not {gain}"):
+    with pytest.raises(ValueError, match=rf"coupling a → b: its gain must be finite.*, not {gain}"):
         nd.Coupling("a", "b", gain=gain)
 
 
 def test_a_map_is_a_map() -> None:
-    with pytest.raises(TypeError, match=r"coupling a → b: its map is a neurodyn Map .*, not Tanh"):
+    with pytest.raises(TypeError, match=r"its map is a neurodyn Map .*, not Tanh; write nd\.Forward\(nn\.Tanh\(\)\)"):
         nd.Coupling("a", "b", nn.Tanh())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"not Stage; write nd\.Forward\(stage\)"):
+        nd.Coupling("a", "b", nd.Stage(nn.Tanh()))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"that is the class: write Identity"):
+        nd.Coupling("a", "b", nd.Identity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["time", "step", "sample", "network", "rule", "acts", "a_unit", "a_axis0", "a_spikes", "a_spikes4", "a b", ""],
+)
+def test_names_that_a_trajectory_takes_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"choose another|letters, digits"):
+        nd.Network("n", [nd.Population(name, 1), nd.Population("a", 1)])
+    with pytest.raises(ValueError, match=r"choose another|letters, digits"):
+        nd.Network("n", [nd.Population("a", 1)], observables=[nd.Observable(name, lambda activity: activity["a"], "")])
+
+
+def test_observables_have_names_of_their_own() -> None:
+    one, other = (nd.Observable("energy", lambda activity: activity["a"][:, 0], long_name) for long_name in "xy")
+    with pytest.raises(ValueError, match="two observables are called 'energy'; names must differ"):
+        nd.Network("n", [nd.Population("a", 1)], observables=[one, other])
+    with pytest.raises(TypeError, match="'energy' is no Observable"):
+        nd.Network("n", [nd.Population("a", 1)], observables=["energy"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="observable e: its value is a function"):
+        nd.Observable("e", 1.0, "")  # type: ignore[arg-type]
+
+
+def test_a_cycle_names_the_couplings_that_close_it() -> None:
+    instantaneous = [nd.Population(name, 2, tau=0.0) for name in "ab"]
+    couplings = [nd.Coupling("a", "b"), nd.Coupling("b", "a", nd.Forward(nd.Stage(nn.Tanh(), "1")), gain=-2.0)]
+    with pytest.raises(ValueError, match=r"form a cycle.*couplings.* b → a \(-2 · g1\(b\)\)"):
+        nd.Network("n", instantaneous, couplings)
+    live = nd.Feedback(nd.Stage(nn.Tanh(), "1"), "live")  # which reads its target, too
+    with pytest.raises(ValueError, match=r"a → a form a cycle.*couplings e → a \(\+1 · J1\(a\)ᵀ e\)"):
+        nd.Network("n", [nd.Population("e", 2), instantaneous[0]], [nd.Coupling("e", "a", live)])
+
+
+@pytest.mark.parametrize("loss", ["mse", nn.MSELoss, None, 1.0])
+def test_a_loss_is_a_function(loss) -> None:
+    with pytest.raises(TypeError, match="network 'n': loss is a function of the outputs and the targets"):
+        nd.Network("n", [nd.Population("a")], loss=loss)
+    with pytest.raises(TypeError, match="loss is a function of the outputs and the targets"):
+        ar.network(nd.mlp([2, 2]), loss=loss)
 
 
 @pytest.mark.parametrize(
@@ -285,3 +338,26 @@ def test_a_stage_is_listed_once() -> None:
         nd.Coupling("b", "a", nd.Feedback(stage, "live"), gain=-1.0),
     )
     assert network.stages == (stage,)
+
+
+def test_stages_of_one_name_are_told_apart() -> None:
+    shared = nn.Linear(3, 3)
+    stages = [*(nd.Stage(nn.Linear(3, 3)) for _ in range(2)), nd.Stage(nn.Linear(3, 3), "Linear_1")]
+    stages += [nd.Stage(shared, "1"), nd.Stage(shared, "1"), *nd.cut(nn.Tanh())]
+    names = [f"x{number}" for number in range(len(stages) + 1)]
+    couplings = [nd.Coupling(a, b, nd.Forward(s)) for a, b, s in zip(names, names[1:], stages, strict=False)]
+    couplings.append(nd.Coupling("x1", "x0", nd.Feedback(stages[0], "live")))
+    network = nd.Network("n", [nd.Population(name, 3) for name in names], couplings)
+    found = network.equations().splitlines()
+    assert found[0] == "dx0/dt = −x0 + JLinear_2(x0)ᵀ x1"
+    symbols = [line.removeprefix(f"dx{n}/dt = −x{n} + ").split("(")[0] for n, line in enumerate(found)][1:]
+    assert symbols == ["Linear_2", "Linear_3", "Linear_1", "g1_1", "g1_1", "g1_2"]  # the same layers, the same function
+    listed = str(network).splitlines()
+    assert [line.split(" = ")[0].strip() for line in listed[-5:]] == [
+        "Linear_2",
+        "Linear_3",
+        "Linear_1",
+        "g1_1",
+        "g1_2",
+    ]
+    assert stages[0].symbol == "Linear"

@@ -358,7 +358,7 @@ def test_a_store_is_read_chunk_by_chunk_and_has_few_files(tmp_path: Path, monkey
         assert 500 <= each.data.chunksize[0] * data[name][0].nbytes <= 1000 or name == "mean"
     assert found.chunks["time"][0] == found.E.data.chunksize[0]  # the same for all
     stored = [path for path in (tmp_path / "a.zarr" / "E").rglob("*") if path.is_file()]
-    assert len(stored) - 1 == -(-2000 // (stores.SHARD_CHUNKS * found.chunks["time"][0]))
+    assert len(stored) - 1 == -(-2000 // (encoding.SHARD_CHUNKS * found.chunks["time"][0]))
     read: list[str] = []
     monkeypatch.setattr(stores._Verified, "_verify", lambda self, key: read.append(key))
     xr.testing.assert_identical(found.E[-1].compute(), data.E[-1])

@@ -1,16 +1,21 @@
 """Discrete inference: causal cones never change what is learned, whatever the network declares."""
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import neurodyn as nd
+from neurodyn.models import predictive_coding as pc
 from neurodyn.network.timing import When
-from neurodyn.simulation.inference import infer
+from neurodyn.simulation.inference import run_inference
 from neurodyn.system.system import State
 from tests.problems import mlp, tensor
 
@@ -146,7 +151,7 @@ def test_causal_cones_do_not_change_what_is_learned(network, inputs, targets, da
         expected = learn_from_everything(nd.System(network, inputs, targets, initial=initial), network.inference)
         system = nd.System(network, inputs, targets, initial=initial)
         learned = Learned(network, lambda rule, state: system.points.live(rule.stage, rule.pre, state.activity).value)
-        infer(system, network.inference, learned.act)
+        run_inference(system, network.inference, learned.act)
     for rule in network.plasticity:
         assert torch.equal(learned.posts[id(rule)], expected.posts[id(rule)])
         assert torch.equal(learned.products[id(rule)], expected.products[id(rule)])
@@ -221,7 +226,7 @@ def test_a_silent_population_is_zero_for_a_stage_that_reads_it_also_when_all_ste
     with torch.no_grad():
         system = nd.System(network, inputs, targets)
         learned = Learned(network, lambda rule, state: torch.zeros(SAMPLES, UNITS))
-        infer(system, network.inference, learned.act)
+        run_inference(system, network.inference, learned.act)
         expected = learn_from_everything(nd.System(network, inputs, targets), network.inference)
     for rule in network.plasticity:
         torch.testing.assert_close(learned.posts[id(rule)], expected.posts[id(rule)])
@@ -300,3 +305,146 @@ def test_rules_at_steps_act_at_theirs_in_any_order() -> None:
     nd.backward(network, inputs)
     for layer, steps in zip(layers, [2, 5, 0], strict=True):
         torch.testing.assert_close(layer.weight.grad, 2.0**steps * inputs.mean(0).expand(3, -1))
+
+
+# Recorded inference
+
+
+def by_hand(module: nn.Sequential, inputs: Tensor, targets: Tensor, step: float, steps: int) -> list[list[Tensor]]:
+    """Return, at every step, x_1 … x_L and e_1 … e_L of predictive coding, in loops over linear and tanh layers."""
+    layers = [layer for layer in module if isinstance(layer, nn.Linear)]
+
+    def predict(number: int, x: Tensor) -> Tensor:
+        return (torch.tanh(x) if number else x) @ layers[number].weight.T + layers[number].bias
+
+    xs = [inputs]
+    for number in range(len(layers)):
+        xs.append(predict(number, xs[-1]))
+    xs[-1] = targets
+    recorded = []
+    for _ in range(steps + 1):
+        errors = [x - predict(number, below) for number, (below, x) in enumerate(pairwise(xs))]
+        recorded.append([*xs[1:], *errors])
+        for place in range(1, len(xs) - 1):
+            back = (1 - torch.tanh(xs[place]) ** 2) * (errors[place] @ layers[place].weight)
+            xs[place] = xs[place] + step * (back - errors[place - 1])
+    return recorded
+
+
+RULES: dict[str, tuple[dict[str, Any], float, int]] = {
+    "IL": ({"step": 0.3, "steps": 9}, 0.3, 9),
+    "IL by default": ({}, 0.5, 20),
+    "Z-IL": ({"learning": "z-il"}, 1.0, 2),
+    "Fa-Z-IL": ({"learning": "fa-z-il", "steps": 7, "spike_window": 2}, 1.0, 7),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_recorded_inference_is_the_loop_by_hand(rule: str) -> None:
+    declared, step, steps = RULES[rule]
+    example = mlp()
+    run = nd.infer(pc.network(example.module, **declared), example.inputs, example.targets)
+    with torch.no_grad():
+        expected = by_hand(example.module, example.inputs, example.targets, step, steps)
+    names = ["x1", "x2", "x3", "e1", "e2", "e3"]
+    assert {"s", *names} <= set(run.data_vars)
+    assert run.step.values.tolist() == list(range(steps + 1))
+    for now, values in enumerate(expected):
+        for name, value in zip(names, values, strict=True):
+            np.testing.assert_allclose(run[name][now], value, rtol=1e-12, atol=1e-13)
+    acts = run.acts.values.T.tolist()
+    if rule.startswith("IL"):
+        assert acts == [[now == steps for now in range(steps + 1)]] * 3
+    elif rule == "Z-IL":
+        assert acts == [[now == 3 - number for now in range(steps + 1)] for number in (1, 2, 3)]
+    else:
+        for number, own in zip((1, 2, 3), acts, strict=True):
+            activity = run[f"e{number}"].values
+            quiet = np.concatenate([np.ones((2, *activity.shape[1:]), dtype=bool), activity == 0])
+            spikes = (activity != 0) & quiet[:-2] & quiet[1:-1]
+            np.testing.assert_array_equal(run[f"e{number}_spikes"], spikes)
+            assert own == spikes.any((1, 2)).tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(networks(), INTEGERS)
+def test_what_is_recorded_is_what_learning_used(network: nd.Network, inputs: Tensor) -> None:
+    needs = any(p.clamp is not None and p.clamp.reads_targets for p in network.populations)
+    targets = inputs if needs else None
+    assert network.inference is not None
+    places = {id(rule): place for place, rule in enumerate(network.plasticity)}
+    learned: list[tuple[int, Tensor]] = []
+
+    def act(rule: nd.Plasticity, state: State, post: Tensor) -> None:
+        learned.append((places[id(rule)], post.clone()))
+
+    with torch.no_grad():
+        run_inference(nd.System(network, inputs, targets), network.inference, act)
+    run = nd.infer(network, inputs, targets)
+    found = []
+    for place, rule in enumerate(network.plasticity):
+        gate = torch.ones(1, dtype=torch.bool)
+        for step in np.flatnonzero(run.acts.values[:, place]):
+            if isinstance(rule.when, nd.OnSpike):
+                names = [n for n in run.data_vars if str(n).startswith(f"{rule.post}_spikes")]
+                name = names[0] if len(names) == 1 else f"{rule.post}_spikes{rule.when.window}"
+                gate = torch.tensor(run[name].values[step])
+            post = torch.tensor(run[rule.post].values[step])
+            found.append((place, post * gate))
+    assert len(found) == len(learned)
+    for (place, post), (own, used) in zip(found, sorted(learned, key=lambda each: each[0]), strict=True):
+        assert own == place
+        assert torch.equal(used, post)
+
+
+def test_a_record_of_inference_says_what_ran(tmp_path) -> None:
+    example = mlp()
+    network = pc.network(example.module, step=0.25, steps=3)
+    run = nd.infer(network, example.inputs, example.targets, record=["energy", "e2"])
+    assert list(run.data_vars) == ["energy", "e2", "acts"]
+    assert run.attrs["inference"] == "Inference(step=0.25, steps=3)"
+    assert (run.e2.attrs["solver"], run.e2.attrs["step"]) == ("Euler(step=0.25)", 0.25)
+    assert "Δθ2" in run.attrs["plasticity"].splitlines()[1]
+    whole = nd.infer(network, example.inputs, example.targets)
+    energy = sum(0.5 * (whole[f"e{number}"] ** 2).sum(f"e{number}_unit") for number in (1, 2, 3))
+    np.testing.assert_allclose(run.energy, energy, rtol=1e-12)
+    for suffix in (".nc", ".zarr"):
+        xr.testing.assert_identical(nd.load(nd.save(run, tmp_path / f"run{suffix}")).compute(), run)
+
+
+def test_inference_that_diverges_or_is_not_declared_is_refused() -> None:
+    example = mlp()
+    with pytest.raises(nd.DivergenceError, match=r"became non-finite within 400 steps of inference"):
+        nd.infer(pc.network(example.module, steps=400, step=10.0), example.inputs, example.targets)
+    with pytest.raises(ValueError, match=r"declares no inference=.*nd\.equilibrium"):
+        nd.infer(pc.network(example.module, steps="equilibrium"), example.inputs, example.targets)
+    with pytest.raises(TypeError, match="network must be a Network, not Sequential"):
+        nd.infer(example.module, example.inputs, example.targets)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("declared", [{"step": 0.1}, {"steps": 20}, {"learning": "z-il", "step": 1.0}], ids=str)
+def test_inference_that_was_asked_for_is_not_set_aside(declared) -> None:
+    example = mlp()
+    data = example.inputs, example.targets
+    network = pc.network(example.module, **declared)
+    inference = network.inference
+    assert inference is not None
+    for asked in (network, [network]):
+        with pytest.raises(ValueError, match=rf"nd\.infer.*solver=nd\.Euler\({inference.step:g}\)"):
+            nd.simulate(asked, *data, duration=1.0)
+    run = nd.simulate(network, *data, duration=2 * inference.step, solver=nd.Euler(inference.step))
+    np.testing.assert_allclose(run.x1, nd.infer(network, *data).x1[:3], rtol=1e-12)
+    assert run.attrs["inference_not_run"] == str(inference)
+    if "learning" not in declared:
+        with pytest.raises(ValueError, match="a relaxation for a duration without solver= would set aside"):
+            nd.backward(network, *data, duration=1.0)
+
+
+def test_inference_by_default_lets_a_simulation_run_and_is_named() -> None:
+    example = mlp()
+    run = nd.simulate(pc.network(example.module), example.inputs, example.targets, duration=1.0, save_at=2)
+    assert run.attrs["inference_not_run"] == "Inference(step=0.5, steps=20)"
+    found = nd.equilibrium(pc.network(example.module), example.inputs, example.targets)
+    assert found.attrs["inference_not_run"] == "Inference(step=0.5, steps=20)"
+    several = nd.simulate([pc.network(mlp().module)] * 1, example.inputs, example.targets, duration=1.0, save_at=2)
+    assert several.attrs["inference_not_run"] == "Inference(step=0.5, steps=20)"

@@ -47,6 +47,7 @@ def test_variables_say_what_they_are() -> None:
         "role": "dynamic",
         "tau": 1.0,
         "leak": 1.0,
+        "solver": data.attrs["solver"],
     }
     assert data.hE.attrs["role"] == "instantaneous"
     assert run().s.attrs["role"] == "clamped"

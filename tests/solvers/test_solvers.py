@@ -622,6 +622,7 @@ def test_torchdiffeq_says_where_it_diverges(solver: nd.Solver) -> None:
     with pytest.raises(nd.DivergenceError) as caught:
         nd.simulate(network, None, duration=20.0, initial=initial, solver=solver, save_at=200)
     assert caught.value.population in ("x", "y")
+    assert caught.value.time is not None
     assert 1.5 < caught.value.time < 5.0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -151,7 +152,14 @@ def test_the_networks_stay_as_they_were() -> None:
     modules = [mlp(0), mlp(1)]
     networks = [ar.network(module) for module in modules]
     before = [[p.clone() for p in module.parameters()] for module in modules]
-    nd.simulate(networks, x, t, duration=1.0)
+    versions = [(p.data_ptr(), p._version) for module in modules for p in module.parameters()]
+
+    def look(time: float, activity: object, velocity: object) -> bool:
+        assert [(p.data_ptr(), p._version) for module in modules for p in module.parameters()] == versions
+        return False
+
+    nd.simulate(networks, x, t, duration=1.0, solver=nd.Euler(0.5), until=look)
+    assert [(p.data_ptr(), p._version) for module in modules for p in module.parameters()] == versions
     for module, expected in zip(modules, before, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(module.parameters(), expected, strict=True))
     with torch.no_grad():
@@ -176,9 +184,9 @@ def with_own(factor: float) -> nd.Network:
 
 def test_what_cannot_be_stacked_is_refused() -> None:
     x, t = data()
-    with pytest.raises(ValueError, match="the second differs from the first in more than weights, gains"):
+    with pytest.raises(ValueError, match="the second cannot be stacked with the first: stage 1: the number of layers"):
         nd.simulate([ar.network(mlp(0)), pc.network(mlp(0), steps="equilibrium")], x, t, duration=1.0)
-    with pytest.raises(ValueError, match="in the second, population a differs among others from what it is alone"):
+    with pytest.raises(ValueError, match="the map of coupling s → a is a Own, a class that is no dataclass"):
         nd.simulate([with_own(1.0), with_own(2.0)], x, duration=1.0)
     with pytest.raises(ValueError, match="an empty list"):
         nd.equilibrium([], x, t)
@@ -207,32 +215,219 @@ def test_networks_without_data(start: Tensor | None) -> None:
             np.testing.assert_allclose(run["x"][place, -1, 0], expected, rtol=1e-5)
 
 
-class _Power(nd.Map):
-    def __init__(self, exponent: float) -> None:
-        self.exponent = exponent
+class Clipped(nd.Map):
+    def __init__(self, ceiling: float) -> None:
+        self.ceiling = ceiling
 
-    def apply(self, x: Tensor) -> Tensor:
-        return x.abs() ** self.exponent
+    def apply(self, source: Tensor) -> Tensor:
+        return source.clamp(max=self.ceiling)
+
+
+@dataclass(frozen=True)
+class Declared(nd.Map):
+    ceiling: float
+    layer: nn.Module | None = None
+
+    def apply(self, source: Tensor) -> Tensor:
+        return source.clamp(max=self.ceiling) if self.layer is None else self.layer(source)
+
+
+class Sine(nd.Map):
+    def apply(self, source: Tensor) -> Tensor:
+        return source.sin()
+
+
+class Compared(Clipped):
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Compared) and self.ceiling == other.ceiling
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def chain(map_: nd.Map) -> nd.Network:
+    return nd.Network(
+        "chain",
+        [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 6), nd.Population("b", 6)],
+        [nd.Coupling("s", "a"), nd.Coupling("a", "b", map_)],
+    )
+
+
+def activation(**attributes: Any) -> nn.Module:
+    layer = nn.Tanh()
+    vars(layer).update(attributes)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (lambda: [Clipped(1.0), Clipped(2.0)], "is a Clipped, a class that is no dataclass"),
+        (lambda: [Clipped(1.0), Clipped(1.0)], "is a Clipped, a class that is no dataclass"),
+        (lambda: [Declared(1.0), Declared(2.0)], "ceiling of the map of coupling a → b is 2.0, and 1.0 in the first"),
+        (lambda: [Compared(1.0), Compared(2.0)], "the map of coupling a → b is "),
+        (lambda: [Declared(1.0, nn.Linear(6, 6)) for _ in "ab"], "has weights, and is in no stage of the network"),
+        (lambda: [nd.Forward(nn.LeakyReLU(slope)) for slope in (0.1, 0.5)], "negative_slope is 0.5, and 0.1"),
+        (lambda: [nd.Forward(activation(forward=lambda x: x)) for _ in "ab"], "forward is another function"),
+        (lambda: [nd.Forward(nn.Tanh()), nd.Identity()], "the number of stages"),
+        (lambda: [Sine(), nd.Identity()], "the class of the map of coupling a → b"),
+    ],
+)
+def test_maps_that_are_not_proved_alike_are_refused(maps: Callable[[], list[nd.Map]], message: str) -> None:
+    with pytest.raises(ValueError, match=f"the second cannot be stacked with the first: .*{message}"):
+        nd.simulate([chain(map_) for map_ in maps()], data()[0], duration=1.0)
+
+
+ONE = Clipped(0.5)
 
 
 @pytest.mark.parametrize(
     "maps",
     [
-        lambda: [_Power(1.0), _Power(2.0)],
-        lambda: [nd.Forward(nn.LeakyReLU(slope)) for slope in (0.1, 0.5)],
+        lambda: [ONE, ONE],
+        lambda: [Declared(0.5), Declared(0.5)],
+        lambda: [Compared(0.5), Compared(0.5)],
+        lambda: [Sine(), Sine()],
+        lambda: [Declared(0.5, nn.Tanh()), Declared(0.5, nn.Tanh())],
+        lambda: [nd.Forward(nn.LeakyReLU(0.2)) for _ in "ab"],
+        lambda: [nd.Forward(nn.Linear(6, 6, dtype=torch.float64)) for _ in "ab"],
+        lambda: [nd.Forward(nn.LayerNorm(6, dtype=torch.float64)) for _ in "ab"],
+        lambda: [nd.Forward(nn.Softmax(0)) for _ in "ab"],
     ],
 )
-def test_a_difference_that_a_start_at_rest_hides_is_refused(maps: Callable[[], list[nd.Map]]) -> None:
+def test_maps_that_are_alike_are_stacked(maps: Callable[[], list[nd.Map]]) -> None:
+    networks = [chain(map_) for map_ in maps()]
+    networks[1] = networks[1].with_dynamics(
+        networks[1].populations, [replace(coupling, gain=0.3) for coupling in networks[1].couplings]
+    )
+    each(lambda n: nd.simulate(n, data()[0], duration=1.0, solver=nd.Euler(0.1)), networks)
+
+
+def test_a_dataclass_may_say_which_of_its_numbers_differ() -> None:
+    networks = [chain(Ceilings(ceiling)) for ceiling in (0.1, 0.2, 0.3)]
+    each(lambda n: nd.simulate(n, data()[0], duration=1.0, solver=nd.Euler(0.1)), networks)
+
+
+@dataclass(frozen=True)
+class Ceilings(nd.Map):
+    ceiling: float | tuple[float, ...]
+    stacked_numbers = ("ceiling",)
+
+    def apply(self, source: Tensor) -> Tensor:
+        if not isinstance(self.ceiling, tuple):
+            return source.clamp(max=self.ceiling)
+        blocks = zip(source.chunk(len(self.ceiling)), self.ceiling, strict=True)
+        return torch.cat([block.clamp(max=ceiling) for block, ceiling in blocks])
+
+
+def test_networks_without_dynamic_populations_and_data() -> None:
+    def held(gain: float) -> nd.Network:
+        return nd.Network(
+            "held",
+            [nd.Population("a", 2, clamp=Constant()), nd.Population("b", 2, tau=0.0)],
+            [nd.Coupling("a", "b", gain=gain)],
+        )
+
+    run = nd.equilibrium([held(gain) for gain in (1.0, 3.0)], None)
+    np.testing.assert_allclose(run["b"].squeeze("sample"), [[2.0, 2.0], [6.0, 6.0]])
+    still = nd.Network("still", [nd.Population("a", 2, tau=0.0)])
+    assert nd.equilibrium([still, still, still], None)["a"].shape == (3, 1, 2)
+
+
+def test_a_start_that_takes_nothing_from_the_data_is_every_networks() -> None:
+    x, _ = data()
+
+    def start(gain: float) -> nd.Network:
+        populations = [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 2, initial=Constant(4))]
+        return nd.Network("start", populations, [nd.Coupling("a", "a", gain=gain)])
+
+    each(lambda n: nd.simulate(n, x, duration=1.0, solver=nd.Euler(0.1)), [start(-1.0), start(0.5)])
+
+
+@dataclass(frozen=True)
+class Constant(nd.Drive):
+    """Twos, whatever the data: one row for each sample of a network."""
+
+    rows: int = 1
+
+    def value(self, population: str, data: object) -> Tensor:
+        return torch.full((self.rows, 2), 2.0)
+
+    def __str__(self) -> str:
+        return "2"
+
+
+def test_feedback_weights_that_differ_over_a_shared_module() -> None:
+    x, t = data()
+    module = mlp(0)
+    networks = [ar.network(module, feedback="fixed", seed=seed) for seed in range(3)]
+    each(lambda n: nd.simulate(n, x, t, duration=1.0, solver=nd.Euler(0.1)), networks)
+    stages = nd.cut(module)
+    weights = [[nd.FeedbackWeights(stage, seed=seed, learned=False) for stage in stages[1:]] for seed in range(3)]
+    shared = [
+        nd.Network(
+            "shared stages",
+            [
+                nd.Population("s", 6, clamp=nd.Input()),
+                *(nd.Population(f"x{i}", n) for i, n in ((1, 5), (2, 5), (3, 3))),
+            ],
+            [
+                nd.Coupling("s", "x1", nd.Forward(stages[0])),
+                nd.Coupling("x1", "x2", nd.Forward(stages[1])),
+                nd.Coupling("x2", "x1", nd.Feedback(stages[1], "live", weights=own[0])),
+            ],
+            forward=stages,
+        )
+        for own in weights
+    ]
+    each(lambda n: nd.simulate(n, x, duration=1.0, solver=nd.Euler(0.1)), shared)
+
+
+def test_one_network_in_a_list_is_itself() -> None:
+    x, t = data()
+    network = pc.network(mlp(0), initial_noise=0.1)
+    torch.manual_seed(0)
+    alone = nd.simulate(network, x, t, duration=1.0, solver=nd.Euler(0.5))
+    torch.manual_seed(0)
+    listed = nd.simulate([network], x, t, duration=1.0, solver=nd.Euler(0.5))
+    xr.testing.assert_equal(listed.isel(network=0, drop=True), alone)
+    with pytest.raises(ValueError, match="draws random numbers"):
+        nd.simulate([network, network], x, t, duration=1.0, solver=nd.Euler(0.5))
+
+
+def test_a_layer_that_cannot_be_evaluated_at_once_is_refused_by_name() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if float(x.detach().sum()) > 0 else -x
+
+    with pytest.raises(ValueError, match="Branching of several networks cannot be evaluated at once"):
+        nd.simulate([chain(nd.Forward(Branching())) for _ in "ab"], data()[0], duration=1.0)
+
+
+def test_a_change_of_the_structure_with_the_numbers_is_seen() -> None:
+    """Where gains balance in one network and not in another, nothing is taken to rest."""
+    x, _ = data()
     networks = [
         nd.Network(
-            "chain",
-            [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 6), nd.Population("b", 6)],
-            [nd.Coupling("s", "a"), nd.Coupling("a", "b", map_)],
+            "balanced",
+            [
+                nd.Population("s", 6, clamp=nd.Input()),
+                nd.Population("x", 5, leak=0.0, initial=nd.ForwardValue(stage)),
+                nd.Population("e", 5, tau=0.0),
+            ],
+            [
+                nd.Coupling("x", "e"),
+                nd.Coupling("s", "e", nd.Forward(stage), gain=gain),
+                nd.Coupling("e", "x", gain=-1),
+            ],
+            [nd.Plasticity(stage, "s", "e", gain=-1.0)],
+            forward=[stage],
+            inference=nd.Inference(0.5, 3),
         )
-        for map_ in maps()
+        for gain, stage in [(-1.0, nd.Stage(mlp(0)[:2])), (-0.5, nd.Stage(mlp(1)[:2]))]
     ]
-    with pytest.raises(ValueError, match="run it by itself"):
-        nd.simulate(networks, data()[0], duration=1.0)
+    each(lambda n: nd.simulate(n, x, duration=1.0, solver=nd.Euler(0.1)), networks)
+    history = nd.train.fit(networks, (x, torch.zeros(4, 5).double()), epochs=2, batch_size=4, seeds=[0, 1])
+    assert history.sizes["seed"] == 2
 
 
 def test_weights_stay_views_of_what_they_were_views_of() -> None:
@@ -255,5 +450,7 @@ def test_a_held_population_instantaneous_in_one_network_alone_is_refused(taus: S
         )
         for tau in taus
     ]
-    with pytest.raises(ValueError, match="the second differs from the first"):
+    with pytest.raises(
+        ValueError, match="the second cannot be stacked with the first: whether population a is instantaneous"
+    ):
         nd.simulate(networks, data()[0], duration=1.0)

@@ -523,3 +523,26 @@ def test_sizes_that_come_from_the_data_are_checked() -> None:
 def test_an_inverse_that_does_not_exist_is_named_when_it_is_declared() -> None:
     with pytest.raises(ValueError, match="stage 2 has no inverse: ReLU is not invertible"):
         nd.Inverse(nd.Stage([nn.Linear(3, 3), nn.ReLU()], "2"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "match"),
+    [
+        (lambda: torch.autocast("cpu"), "torch.autocast is on around this call"),
+        (torch.inference_mode, "torch.inference_mode is on around this call"),
+    ],
+)
+def test_modes_of_torch_under_which_all_would_be_something_else(mode, match: str) -> None:
+    example = mlp()
+    network, data = ar.network(example.module), (example.inputs, example.targets)
+    with mode():
+        for call in (
+            lambda: nd.backward(network, *data),
+            lambda: nd.simulate(network, *data, duration=1.0),
+            lambda: nd.equilibrium(network, *data),
+            lambda: nd.train.fit(network, data, epochs=1, progress=False),
+        ):
+            with pytest.raises(nd.NeurodynError, match=match):
+                call()
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        nd.backward(network, *data)

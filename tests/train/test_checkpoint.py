@@ -5,9 +5,11 @@ import io
 import json
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch.utils.data import Dataset
 
 import neurodyn as nd
 from neurodyn.errors import FileError
+from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.train.checkpoint import Checkpoint
 from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters
@@ -34,10 +37,10 @@ class Crash(Exception):
 
 
 class Fragile(Dataset[Any]):
-    """A data set that calls `when_drawn` before it gives its n-th batch, counted from 1."""
+    """A data set that calls `when_drawn` before it gives its n-th batch, counted from 1, of up to 8 samples."""
 
     def __init__(self, n: int, when_drawn: Any) -> None:
-        self.data, self.n, self.when_drawn, self.drawn = classes(), n, when_drawn, -1  # fit draws once to look at it
+        self.data, self.n, self.when_drawn, self.drawn = classes(), n, when_drawn, 0
 
     def __len__(self) -> int:
         return len(self.data[0])
@@ -46,8 +49,9 @@ class Fragile(Dataset[Any]):
         return self.data[0][index], self.data[1][index]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        self.drawn += 1
-        if self.drawn == self.n:
+        batch = 1 < len(indices) <= 8  # fit draws one sample to look at it, and all of them to know them again
+        self.drawn += batch
+        if batch and self.drawn == self.n:
             self.when_drawn()
         return [self[index] for index in indices]
 
@@ -181,6 +185,15 @@ def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path:
     assert_same_run(*(nd.load(tmp_path / f"{name}.nc") for name in ("killed", "whole")))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, which a shell has what it starts in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("batch", [2, 3, 5, BATCHES * EPOCHS])
 def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int, tmp_path: Path) -> None:
     def interrupt() -> None:
@@ -200,6 +213,7 @@ def test_an_interrupt_finishes_the_batch_saves_and_says_how_to_go_on(batch: int,
     assert equal(network, whole)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -211,6 +225,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert data.drawn == 2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_without_a_checkpoint_an_interrupt_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         fit(mlp(), None, Fragile(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
@@ -330,7 +345,7 @@ def forge(path: Path, state: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    content = b"neurodyn checkpoint 1\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    content = b"neurodyn checkpoint 2\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
     path.write_bytes(content)
     return content
 
@@ -470,3 +485,117 @@ def test_a_state_that_cannot_be_stored_is_refused_before_training(tmp_path: Path
         fit(network, tmp_path, optimizer=Named)
     assert equal(network, mlp())
     assert distance(network, mlp()) == 0
+
+
+def changed(place: int) -> tuple[Tensor, Tensor]:
+    inputs, targets = classes()
+    inputs[place] += 1.0
+    return inputs, targets
+
+
+def exchanged() -> tuple[Tensor, Tensor]:
+    inputs, targets = classes()
+    return inputs[[1, 0, *range(2, len(inputs))]], targets
+
+
+class Held(Dataset[Any]):
+    """A data set that is no tensors."""
+
+    def __init__(self, data: tuple[Tensor, Tensor]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.data[0][index], self.data[1][index]
+
+
+@pytest.mark.parametrize("kind", [tuple, Held])
+@pytest.mark.parametrize("data", [changed(0), changed(13), changed(21), exchanged(), (classes()[0], classes()[1] * 2)])
+def test_other_data_of_the_same_length_are_refused(data: tuple[Tensor, Tensor], kind: Any, tmp_path: Path) -> None:
+    fit(mlp(), tmp_path, kind(classes()), epochs=1)
+    with pytest.raises(ValueError, match=r"is of another run: its training data was"):
+        fit(mlp(), tmp_path, kind(data))
+    fit(mlp(), tmp_path, kind(classes()))
+
+
+def test_other_test_data_are_refused(tmp_path: Path) -> None:
+    nd.train.fit(mlp(), classes(), classes(9, 1), epochs=1, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"is of another run: its test data was"):
+        nd.train.fit(mlp(), classes(), classes(9, 2), epochs=2, checkpoint=tmp_path)
+
+
+class Augmented(Held):
+    """A data set whose inputs come out otherwise each time, by the generators of PyTorch, NumPy and Python."""
+
+    def __init__(self, data: tuple[Tensor, Tensor], crash_at: int | None = None) -> None:
+        super().__init__(data)
+        self.crash_at, self.batches = crash_at, 0
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        self.batches += 1 < len(indices) <= 8
+        if self.batches == self.crash_at:
+            raise Crash
+        noise = torch.randn(6) + float(np.random.normal()) + random.gauss(0.0, 1.0)  # noqa: NPY002
+        return [(inputs + noise, targets) for inputs, targets in map(self.__getitem__, indices)]
+
+
+@pytest.mark.parametrize("batch", [2, 4, 6])
+def test_a_run_goes_on_with_the_random_numbers_of_all_three_generators(batch: int, tmp_path: Path) -> None:
+    whole, network = mlp(), mlp()
+    history = fit(whole, None, Augmented(classes()))
+    with pytest.raises(Crash):
+        fit(mlp(), tmp_path, Augmented(classes(), batch))
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    before = random.getstate(), torch.get_rng_state()
+    assert_same_run(fit(network, tmp_path, Augmented(classes())), history)
+    assert equal(network, whole)
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    targets = classes()[0], classes()[1] * 2
+    with pytest.raises(ValueError, match=r"is of another run: its training data was"):
+        fit(mlp(), tmp_path, Augmented(targets), epochs=9)
+
+
+def scheduled(make: Any) -> dict[str, Any]:
+    def optimizer(parameters: Any) -> Any:
+        made = torch.optim.SGD(parameters, lr=0.1)
+        return made, make(made)
+
+    return {"optimizer": optimizer}
+
+
+SCHEDULERS = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda o: SCHEDULERS.StepLR(o, 2, 0.5), lambda o: SCHEDULERS.StepLR(o, 2, 0.1)),
+        (lambda o: SCHEDULERS.StepLR(o, 2), lambda o: SCHEDULERS.StepLR(o, 3)),
+        (lambda o: SCHEDULERS.CosineAnnealingLR(o, 3), lambda o: SCHEDULERS.CosineAnnealingLR(o, 4)),
+        (lambda o: SCHEDULERS.ReduceLROnPlateau(o, patience=1), lambda o: SCHEDULERS.ReduceLROnPlateau(o, patience=2)),
+        (lambda o: SCHEDULERS.LambdaLR(o, lambda e: 0.9**e), lambda o: SCHEDULERS.LambdaLR(o, lambda e: 0.5**e)),
+        (lambda o: SCHEDULERS.LambdaLR(o, lambda e: [1.0, 0.5, 0.1, 0.1][e]), lambda o: SCHEDULERS.StepLR(o, 1)),
+    ],
+)
+def test_another_setting_of_the_scheduler_is_refused(one: Any, other: Any, tmp_path: Path) -> None:
+    fit(mlp(), tmp_path, epochs=1, **scheduled(one))
+    with pytest.raises(ValueError, match=r"is of another run: its (scheduler|optimizer) was"):
+        fit(mlp(), tmp_path, **scheduled(other))
+    fit(mlp(), tmp_path, **scheduled(one))
+
+
+@pytest.mark.parametrize("build", [lambda module: module, ar.network], ids=["module", "AR"])
+def test_another_mode_is_refused(build: Any, tmp_path: Path) -> None:
+    def module() -> Any:
+        return nd.mlp([6, 7, 4], dtype=torch.float64)
+
+    fit(build(module()), tmp_path / "mode", epochs=1)
+    with pytest.raises(ValueError, match=r"its modes was '.*in training', and now is '.*in evaluation'"):
+        fit(build(module().eval()), tmp_path / "mode")
+    frozen = module()
+    frozen[0].bias.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"its parameters was '.*', and now is '.*, fixed'"):
+        fit(build(frozen), tmp_path / "mode")

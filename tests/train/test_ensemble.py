@@ -1,6 +1,7 @@
 """Networks trained at once follow the courses that each would follow by itself."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,9 @@ import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.layers.points import layer_point
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
-from neurodyn.system.stacking import Stacked
 from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters, tower
 
 SEEDS = (3, 0, 7)
@@ -44,6 +43,13 @@ def normalised(seed: int) -> nn.Sequential:
     return mlp(seed).insert(1, nn.BatchNorm1d(7, dtype=torch.float64))
 
 
+class Centred(nn.Module):
+    """Looks at more than one sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
 DECLARED: dict[str, Callable[[int], Learning]] = {
     **RULES,
     "CNN by backprop": cnn,
@@ -58,6 +64,7 @@ DECLARED: dict[str, Callable[[int], Learning]] = {
     "naive GAIT": lambda seed: tp.network(tower(seed), rule="gait", gamma=0.1, form="naive"),
     "weak feedback": lambda seed: tp.weak_feedback(tower(seed), rule="gait", gamma=0.1),
     "batch normalisation": normalised,
+    "AR of a layer that looks at all samples": lambda seed: ar.network(mlp(seed).append(Centred())),
     "IL of several γ": lambda seed: pc.network(mlp(seed), step=0.1 + 0.1 * seed, steps=8),
     "Z-IL of several γ": lambda seed: pc.network(mlp(seed), learning="z-il", step=0.2 * (seed + 1)),
     "Fa-Z-IL of several γ": lambda seed: pc.network(mlp(seed), learning="fa-z-il", step=0.2 * (seed + 1), steps=5),
@@ -145,16 +152,66 @@ def test_one_seed_is_an_ensemble_of_one() -> None:
     history = fit([network], seeds=[4])
     assert history.test_loss.dims == ("seed", "epoch")
     expected = fit(alone, seed=4)
-    xr.testing.assert_equal(history.sel(seed=4, drop=True).drop_vars("seconds"), expected.drop_vars("seconds"))
-    assert equal(network, alone)
+    found = history.sel(seed=4, drop=True).drop_vars("seconds")
+    xr.testing.assert_allclose(found, expected.drop_vars("seconds"), rtol=1e-7)
+    assert distance(network, alone) < 1e-8
 
 
-def test_afterwards_the_networks_are_their_own_again() -> None:
+@pytest.mark.parametrize("interrupted", [None, RuntimeError, KeyboardInterrupt])
+def test_what_is_learned_is_written_into_the_networks_own_memory(interrupted: type[BaseException] | None) -> None:
     networks = [RULES["AR simplified"](seed) for seed in SEEDS]
-    fit(networks, seeds=SEEDS)
     tensors = [parameter for network in networks for parameter in parameters(network)]
-    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
-    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
+    before = [(tensor.data_ptr(), tensor.untyped_storage().data_ptr()) for tensor in tensors]
+
+    def memory() -> list[tuple[int, int]]:
+        return [(tensor.data_ptr(), tensor.untyped_storage().data_ptr()) for tensor in tensors]
+
+    def look(history: xr.Dataset) -> None:
+        assert memory() == before
+        if interrupted is not None and history.sizes["epoch"] == 2:
+            raise interrupted
+
+    with nullcontext() if interrupted is None else pytest.raises(interrupted):
+        fit(networks, seeds=SEEDS, callbacks=[look])
+    assert memory() == before
+    for seed, network in zip(SEEDS, networks, strict=True):
+        alone = RULES["AR simplified"](seed)
+        fit(alone, seed=seed, epochs=3 if interrupted is None else 2)
+        assert distance(network, alone) < 1e-8
+
+
+def test_what_an_interrupted_batch_leaves_is_written_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = [RULES["AR"](seed) for seed in SEEDS]
+    before = [parameter.detach().clone() for network in networks for parameter in parameters(network)]
+    steps = iter(range(3))
+
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            if next(steps) == 2:
+                raise KeyboardInterrupt
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "SGD", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(networks, seeds=SEEDS, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), learning_rate=None)
+    after = [parameter for network in networks for parameter in parameters(network)]
+    assert all(float((a - b).detach().abs().max()) > 0 for a, b in zip(after, before, strict=True))
+
+
+def test_callbacks_see_and_change_the_networks_themselves() -> None:
+    def halve(network: nn.Module) -> Callable[[xr.Dataset], None]:
+        def callback(history: xr.Dataset) -> None:
+            with torch.no_grad():
+                next(network.parameters()).mul_(0.5)
+
+        return callback
+
+    networks = [mlp(seed) for seed in SEEDS]
+    fit(networks, seeds=SEEDS, callbacks=[halve(network) for network in networks])
+    for seed, network in zip(SEEDS, networks, strict=True):
+        alone = mlp(seed)
+        fit(alone, seed=seed, callbacks=[halve(alone)])
+        assert distance(network, alone) < 1e-8
 
 
 @pytest.mark.parametrize("name", ["backprop", "AR simplified", "GAIT", "batch normalisation"])
@@ -175,63 +232,6 @@ def test_an_ensemble_goes_on_where_it_stopped(name: str, tmp_path: Path) -> None
     assert all(equal(a, b) for a, b in zip(networks, whole, strict=True))
     with pytest.raises(ValueError, match="its seeds was '3, 0, 7', and now is '3, 0'"):
         fit([DECLARED[name](seed) for seed in SEEDS[:2]], seeds=SEEDS[:2], checkpoint=tmp_path)
-
-
-class Sum(nn.Module):
-    """Reads two values."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(inputs, outputs, dtype=torch.float64) for _ in range(2))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.tanh(self.first(x)) + self.second(y)
-
-
-@pytest.mark.parametrize(
-    "member",
-    [
-        lambda: nn.Linear(5, 3, dtype=torch.float64),
-        lambda: nn.Linear(5, 3, bias=False, dtype=torch.float64),
-        lambda: Sum(5, 3),
-        lambda: nn.Sequential(nn.Linear(5, 4), nn.PReLU(), nn.Linear(4, 3)).double(),
-    ],
-)
-def test_a_stacked_layer_is_its_members_side_by_side(member: Callable[[], nn.Module]) -> None:
-    members = [member() for _ in SEEDS]
-    blocks = [torch.randn(4, 5, dtype=torch.float64) for _ in SEEDS]
-    arguments = 2 if isinstance(members[0], Sum) else 1
-    v = torch.randn(12, 3, dtype=torch.float64)
-    expected, onto = [], []
-    for own, block, part in zip(members, blocks, v.chunk(3), strict=True):
-        x = [block.clone().requires_grad_() for _ in range(arguments)]
-        value = own(*x)
-        expected.append(value.detach())
-        onto.append(torch.autograd.grad(value, [*own.parameters(), *x], part))
-    stacked = Stacked(members)
-    x = [torch.cat(blocks)] * arguments
-    point = layer_point(stacked)
-    torch.testing.assert_close(stacked(*x).detach(), torch.cat(expected))
-    torch.testing.assert_close(point.forward(*x), torch.cat(expected))
-    gradients = [torch.stack(each) for each in zip(*onto, strict=True)]
-    count = len(list(stacked.parameters()))
-    for found, gradient in zip(point.gradient(x[0], v), gradients[:count], strict=True):
-        torch.testing.assert_close(found, gradient)
-    if arguments == 1:
-        torch.testing.assert_close(point.feedback(v), gradients[count].flatten(0, 1))
-        out = torch.ones_like(x[0])
-        point.add_feedback(v, out, -2.0)
-        torch.testing.assert_close(out, 1 - 2 * gradients[count].flatten(0, 1))
-    else:
-        for place in range(arguments):
-            torch.testing.assert_close(point.feedback_to(place, v), gradients[count + place].flatten(0, 1))
-
-
-class Centred(nn.Module):
-    """Looks at more than one sample."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(0)
 
 
 class Times(nd.Map):
@@ -278,16 +278,19 @@ ONE = mlp()
 @pytest.mark.parametrize(
     ("declare", "arguments", "message"),
     [
-        (lambda seed: pc.network(mlp(seed), initial_noise=0.1), {}, "draw random numbers"),
-        (lambda seed: ar.network(mlp(seed).append(Centred())), {}, "does not learn among others as it does by itself"),
-        (scaled, {}, "does not learn among others as it does by itself"),
-        (lambda seed: ar.network(ONE), {}, "share parameters"),
-        (lambda seed: pc.network(mlp(seed), steps=seed + 1), {}, "differs from that of seed 3 in more than weights"),
-        (lambda seed: with_feedback_at(seed, "frozen" if seed else "live"), {}, "differs from that of seed 3 in more"),
+        (lambda seed: pc.network(mlp(seed), initial_noise=0.1), {}, "initial of population x1 draws random numbers"),
+        (scaled, {}, "the map of coupling x1 → again is a Times, a class that is no dataclass"),
+        (lambda seed: ar.network(ONE), {}, "two networks share parameters: stages.0.0.weight of seed 0"),
+        (
+            lambda seed: pc.network(mlp(seed), steps=seed + 1),
+            {},
+            "seed 0 cannot be stacked with the first, of seed 3: the number of steps",
+        ),
+        (lambda seed: with_feedback_at(seed, "frozen" if seed else "live"), {}, "point of the map of coupling e2 → x1"),
         (
             lambda seed: ar.network(mlp(seed), weight_derivative="frozen" if seed else "none"),
             {},
-            "differs from that of seed 3 in more than weights",
+            "derivative of the plasticity of stage 1 is 'none', and 'frozen' in the first",
         ),
         (
             mlp,
@@ -325,3 +328,162 @@ def test_a_seed_that_diverges_is_named() -> None:
             parameter.mul_(1e200)
     with pytest.raises(nd.train.DivergedError, match="for seed 0"):
         fit(networks, seeds=SEEDS, optimizer="sgd", learning_rate=1.0)
+
+
+class Scaled(nn.Module):
+    """Holds a plain number, a function and a tensor, none of which is a parameter."""
+
+    def __init__(self, scale: float = 1.0, function: Callable[[Tensor], Tensor] = torch.sin, row: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.function, self.row = scale, function, torch.full((5,), row, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.scale * x) + self.row
+
+
+def with_layer(seed: int, layer: nn.Module) -> nn.Sequential:
+    return mlp(seed).insert(3, layer)
+
+
+def with_hook(seed: int) -> nn.Sequential:
+    module = mlp(seed)
+    next(module.parameters()).register_hook(lambda gradient: seed * gradient)
+    return module
+
+
+def frozen(seed: int) -> nn.Sequential:
+    module = mlp(seed)
+    next(module.parameters()).requires_grad_(seed != 0)
+    return module
+
+
+def tied(seed: int) -> nn.Sequential:
+    module = nd.mlp([6, 5, 5, 5, 4], seed=seed, dtype=torch.float64)
+    if seed:
+        module[4].weight = module[2].weight
+    return module
+
+
+UNLIKE: dict[str, tuple[Callable[[int], nn.Sequential], str]] = {
+    "number": (lambda seed: with_layer(seed, Scaled(1.0 + seed)), "scale is 1.0, and 4.0 in the first"),
+    "function": (lambda seed: with_layer(seed, Scaled(function=lambda x: x)), "function is another function"),
+    "tensor": (lambda seed: with_layer(seed, Scaled(row=float(seed))), "row has other values than in the first"),
+    "setting": (lambda seed: with_layer(seed, nn.Softplus(1.0 + seed)), "beta is 1.0, and 4.0 in the first"),
+    "class": (lambda seed: with_layer(seed, nn.ReLU() if seed else nn.Tanh()), "class of .* is .*Tanh"),
+    "mode": (lambda seed: mlp(seed).train(seed != 0), "training is False, and True in the first"),
+    "hook": (with_hook, "weight has a hook on its gradient"),
+    "frozen": (frozen, "parameter weight is frozen, and learns in the first"),
+    "tied": (tied, "shared with another part here or in the first"),
+    "shape": (lambda seed: nd.mlp([6, 7 + seed, 4], seed=seed, dtype=torch.float64), "features is 7, and 10"),
+    "precision": (lambda seed: mlp(seed).to(torch.float64 if seed else torch.float32), "float32"),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+@pytest.mark.parametrize("declare", [lambda module: module, ar.network], ids=["backprop", "AR"])
+def test_modules_that_are_not_proved_alike_are_refused(name: str, declare: Callable[[nn.Module], Learning]) -> None:
+    make, message = UNLIKE[name]
+    with pytest.raises(nd.NeurodynError, match="the network of seed [03] cannot be stacked.*" + message):
+        fit([declare(make(seed)) for seed in SEEDS], seeds=SEEDS)
+
+
+ALIKE: dict[str, Callable[[int], Learning]] = {
+    "equal numbers": lambda seed: ar.network(with_layer(seed, Scaled(0.5))),
+    "parametrised": lambda seed: ar.network(parametrised(seed)),
+    "frozen in all": lambda seed: ar.network(with_frozen_input(seed)),
+    "tied within each": lambda seed: ar.network(tied(seed + 1)),
+    "one layer twice": lambda seed: ar.network(twice(seed)),
+    "batch normalisation in evaluation": lambda seed: ar.network(normalised(seed).eval()),
+    "common backbone": lambda seed: ar.network(nn.Sequential(*COMMON, *mlp(seed))),
+    "own losses": lambda seed: ar.network(mlp(seed), loss=Power(2.0 + seed)),
+    "losses of all samples": lambda seed: ar.network(mlp(seed), loss=balanced),
+    "regularised": lambda seed: ar.network(mlp(seed)).regularized(nd.Orthogonality(0.1)),
+    "naive GAIT of several γ": lambda seed: tp.network(tower(seed), rule="gait", gamma=0.1 + 0.1 * seed, form="naive"),
+    "leaks": lambda seed: of_leak(ar.network(mlp(seed), output="relaxing"), 1.0 + 0.2 * seed),
+}
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2.0 * weight
+
+
+def parametrised(seed: int) -> nn.Sequential:
+    module = mlp(seed)
+    nn.utils.parametrize.register_parametrization(module[2], "weight", Doubled())
+    return module
+
+
+def with_frozen_input(seed: int) -> nn.Sequential:
+    module = mlp(seed)
+    module[0].requires_grad_(False)
+    return module
+
+
+def twice(seed: int) -> nn.Sequential:
+    module = nd.mlp([6, 6, 6, 4], seed=seed, dtype=torch.float64)
+    module[2] = module[0]
+    return module
+
+
+COMMON: nn.Sequential = nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double().requires_grad_(False)
+
+
+class Power:
+    """A loss with a number of its own."""
+
+    def __init__(self, exponent: float) -> None:
+        self.exponent = exponent
+
+    def __call__(self, output: Tensor, targets: Tensor) -> Tensor:
+        return ((output - targets).square() + 1e-3).pow(self.exponent / 2).sum(1)
+
+
+def balanced(output: Tensor, targets: Tensor) -> Tensor:
+    """Weigh each sample by all others."""
+    return (output - targets).square().sum(1) / (output - targets).detach().square().mean()
+
+
+def of_leak(network: nd.Network, leak: float) -> nd.Network:
+    populations = [replace(p, leak=leak, tau=1.0 / leak) if p.role == "dynamic" else p for p in network.populations]
+    return network.with_dynamics(populations, network.couplings)
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_networks_that_are_alike_learn_as_each_alone(name: str) -> None:
+    networks = [ALIKE[name](seed) for seed in SEEDS]
+    fit(networks, seeds=SEEDS, epochs=2)
+    for seed, network in zip(SEEDS, networks, strict=True):
+        alone = ALIKE[name](seed)
+        fit(alone, seed=seed, epochs=2)
+        assert distance(network, alone) < 1e-8
+        assert distance(network, ALIKE[name](seed)) > 1e-3
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+@pytest.mark.parametrize("layer", [Noise, nn.Dropout])
+def test_a_module_that_draws_random_numbers_is_refused(layer: type[nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"several networks cannot be evaluated at once .*random"):
+        fit([with_layer(seed, layer()) for seed in SEEDS], seeds=SEEDS)
+
+
+class Drawn(nd.Drive):
+    def value(self, population: str, data: Any) -> Tensor:
+        return torch.randn_like(data.inputs["s"])[:, :5]
+
+    def __str__(self) -> str:
+        return "drawn"
+
+
+def test_a_start_that_draws_random_numbers_is_refused() -> None:
+    def declare(seed: int) -> nd.Network:
+        network = ar.network(mlp(seed))
+        populations = [replace(p, initial=Drawn()) if p.name == "x2" else p for p in network.populations]
+        return network.with_dynamics(populations, network.couplings)
+
+    with pytest.raises(ValueError, match="draws random numbers"):
+        fit([declare(seed) for seed in SEEDS], seeds=SEEDS, duration=1.0, solver=nd.Euler(0.5))

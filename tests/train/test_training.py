@@ -1,7 +1,11 @@
 """Training runs against loops by hand."""
 
 import copy
+import pickle
+import random
+import threading
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +77,7 @@ def test_digits_by_the_defaults(activation: str) -> None:
         curves[rule] = nd.train.fit(build(module), *nd.data.digits(), epochs=8).test_accuracy
         assert float(curves[rule][-1]) > 0.93
     for rule in ("AR", "Z-IL"):
-        np.testing.assert_allclose(curves[rule], curves["backprop"], atol=0.002)
+        np.testing.assert_allclose(curves[rule], curves["backprop"], atol=0.01)  # rounding may turn some of 360 samples
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adam", 3e-3), ("sgd", 0.1)])
@@ -161,7 +165,8 @@ def test_angles_to_backprop() -> None:
             torch.cat([p.grad.flatten() for p in side[2 * layer : 2 * layer + 2] if p.grad is not None])
             for side in (parameters(other), list(module.parameters()))
         )
-        assert angle == pytest.approx(np.degrees(np.arccos(float(u @ v / u.norm() / v.norm()))), abs=1e-5)
+        cosine = min(1.0, float(u @ v / u.norm() / v.norm()))  # which rounding may take past 1
+        assert angle == pytest.approx(np.degrees(np.arccos(cosine)), abs=1e-5)
     assert float(angles[0]) > 10  # random feedback points elsewhere
     assert "angle" not in fit(mlp(), record=["angles"])
 
@@ -367,8 +372,23 @@ def test_a_diverging_run_stops_and_says_where(rule: str) -> None:
 
 def test_a_relaxation_that_diverges_stops_the_run() -> None:
     network = pc.network(mlp(), steps=2000, step=50.0)
-    with pytest.raises(nd.train.DivergedError, match=r"epoch 1, batch 1 of 3: population .* became non-finite"):
+    with pytest.raises(
+        nd.train.DivergedError, match=r"epoch 1, batch 1 of 3: population .* became non-finite"
+    ) as caught:
         fit(network)
+    assert caught.value.population in [p.name for p in network.populations]
+    assert caught.value.time == 2000 * 50.0
+
+
+def test_a_diverged_run_is_a_divergence_that_processes_can_hand_on() -> None:
+    history = xr.Dataset({"train_loss": ("epoch", [1.0, 2.0])})
+    for family in (nd.DivergenceError, nd.NeurodynError, ArithmeticError, ValueError):
+        assert issubclass(nd.train.DivergedError, family)
+    error = nd.train.DivergedError("training diverged", 3, 2, history)
+    assert (error.time, error.population) == (None, None)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.epoch, copied.batch) == ("training diverged", 3, 2)
+    xr.testing.assert_identical(copied.history, history)
 
 
 @pytest.mark.parametrize("rule", ["backprop", "AR"])
@@ -457,3 +477,122 @@ def test_on_a_gpu(rule: str) -> None:
     reference = fit(other, test=classes(9, 1))
     assert all(parameter.is_cuda for parameter in parameters(network))
     xr.testing.assert_allclose(history.drop_vars("seconds"), reference.drop_vars("seconds"), rtol=1e-6)
+
+
+def _sgd(parameters) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+@pytest.mark.parametrize("network", [mlp, RULES["AR"]])
+@pytest.mark.parametrize(
+    ("optimizer", "match"),
+    [
+        (lambda p: _sgd(mlp(1).parameters()), "of 6 parameters that the network does not have"),
+        (lambda p: _sgd([*p, *mlp(1).parameters()]), "of 6 parameters that the network does not have"),
+        (lambda p: _sgd(p[1:]), r"leaves out parameters of the shapes \(\d+, \d+\);.*requires_grad_\(False\)"),
+        (lambda p: (_sgd(p), torch.optim.lr_scheduler.StepLR(_sgd(p), 1)), "scheduler is that of another optimizer"),
+    ],
+)
+def test_an_optimizer_is_of_the_networks_parameters(network, optimizer, match: str) -> None:
+    with pytest.raises(nd.NeurodynError, match=match):
+        fit(network(0), optimizer=optimizer)
+
+
+def test_groups_of_parameters_may_differ() -> None:
+    module, other = mlp(), mlp()
+    fit(module, optimizer=lambda p: torch.optim.SGD([{"params": p[:2]}, {"params": p[2:], "lr": 0.0}], lr=0.1))
+    moved = [not torch.allclose(p, q) for p, q in zip(module.parameters(), other.parameters(), strict=True)]
+    assert moved == [True] * 2 + [False] * (len(moved) - 2)
+
+
+def test_hooks_that_stacked_networks_would_not_call_are_refused() -> None:
+    for make, change, match in (
+        (RULES["AR"], lambda n: n.forward[0].parameters[0].register_hook(torch.zeros_like), "on the gradient"),
+        (mlp, lambda m: next(m.parameters()).register_hook(torch.zeros_like), "on the gradient"),
+        (mlp, lambda m: m.register_forward_hook(lambda m, x, y: 2 * y), "a hook on its Sequential"),
+        (mlp, lambda m: m[0].register_full_backward_hook(lambda m, x, y: None), "a hook on its Linear"),
+    ):
+        networks = [make(0), make(1)]
+        change(networks[1])
+        with pytest.raises(nd.NeurodynError, match=f"seed 1 has .*{match}"):
+            fit(networks, seeds=[0, 1])
+
+
+def single() -> tuple[Tensor, Tensor]:
+    inputs, targets = classes()
+    return inputs, targets[:, :1]
+
+
+def test_a_single_output_has_no_accuracy() -> None:
+    module = nd.mlp([6, 5, 1], dtype=torch.float64)
+    history = fit(module, single(), single(), record=["iterations"])
+    assert {"train_loss", "test_loss"} <= set(history.data_vars)
+    assert not [name for name in history.data_vars if "accuracy" in str(name)]
+    assert {"train_accuracy", "test_accuracy"} <= set(fit(mlp(), test=classes(9, 1)).data_vars)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("kind", [tuple, lambda data: Subset(TensorDataset(*data), range(9))])
+@pytest.mark.parametrize("rule", ["backprop", "AR"])
+def test_test_data_that_are_not_finite_are_no_divergence(rule: str, kind: Any, part: int) -> None:
+    test = classes(9, 1)
+    test[part][3, 1] = torch.nan
+    with pytest.raises(ValueError, match=f"test: {'inputs' if part == 0 else 'targets'} .* NaN or infinite") as caught:
+        fit(RULES[rule](0), test=kind(test))
+    assert not isinstance(caught.value, nd.DivergenceError)
+
+
+def with_dropout() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.5), nn.Tanh(), nn.Linear(16, 4)).double()
+
+
+def test_runs_in_threads_draw_random_numbers_of_their_own() -> None:
+    alone = {seed: with_dropout() for seed in range(3)}
+    histories = {seed: fit(module, seed=seed, epochs=6) for seed, module in alone.items()}
+    together = {seed: with_dropout() for seed in range(3)}
+    found: dict[int, xr.Dataset] = {}
+
+    def work(seed: int) -> None:
+        found[seed] = fit(together[seed], seed=seed, epochs=6, callbacks=[lambda history: nd.mlp([3, 2]) is None])
+
+    before = torch.get_rng_state(), random.getstate()
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(3):
+        assert equal(together[seed], alone[seed])
+        xr.testing.assert_identical(found[seed].drop_vars("seconds"), histories[seed].drop_vars("seconds"))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"loss": "mse"}, TypeError, "fit: loss is a function of the outputs and the targets .*, not 'mse'"),
+        ({"device": "gpu"}, ValueError, "device: 'gpu' is no device"),
+        ({"device": "cuda:99"}, ValueError, "device: there is no cuda:99 that PyTorch can use here"),
+        ({"checkpoint": 3}, TypeError, "checkpoint: the path of a folder, not a int"),
+        ({"callbacks": 3}, TypeError, "callbacks: a list of functions of the history"),
+        ({"checkpoint_minutes": float("nan")}, ValueError, "checkpoint_minutes must be positive and finite"),
+        ({"seed": 1.0}, TypeError, "seed must be an integer"),
+        ({"learning_rate": True}, TypeError, "learning_rate must be a number"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_the_run(arguments: Any, error: Any, message: str) -> None:
+    module = mlp()
+    with pytest.raises(error, match=message) as caught:
+        fit(module, **arguments)
+    assert isinstance(caught.value, nd.NeurodynError)
+    assert equal(module, mlp())
+
+
+def test_integers_of_numpy_are_integers(tmp_path: Path) -> None:
+    arguments = {"epochs": np.int64(2), "batch_size": np.int32(8), "seed": np.uint8(3)}
+    one, other = mlp(), mlp()
+    fit(one, checkpoint=tmp_path, **arguments)
+    fit(other, epochs=2, batch_size=8, seed=3)
+    assert equal(one, other)

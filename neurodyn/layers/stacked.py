@@ -1,0 +1,111 @@
+"""Layers of several networks as one layer, in which each acts on its own block of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+
+
+class StackedTensors:
+    """Copies of several networks' parameters and buffers, with the network as the first axis.
+
+    A tensor that the networks use in several places is one here too. The networks' own are read and written, and never
+    made to share memory with these.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}
+
+    def stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the copy of the networks' tensors, one of each; of a parameter, a parameter."""
+        first = tensors[0]
+        if id(first) not in self._copies:
+            copy = torch.stack([tensor.detach() for tensor in tensors])
+            if isinstance(first, nn.Parameter):
+                copy = nn.Parameter(copy, requires_grad=first.requires_grad)
+            self._copies[id(first)] = copy, tuple(tensors)
+        return self._copies[id(first)][0]
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Write what has changed into the networks' own tensors."""
+        for copy, tensors in self._copies.values():
+            for tensor, part in zip(tensors, copy, strict=True):
+                if not torch.equal(tensor, part):  # else what autograd has kept of it would be lost
+                    tensor.copy_(part)
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Take over the values of the networks' own tensors."""
+        for copy, tensors in self._copies.values():
+            copy.copy_(torch.stack(tensors))
+
+
+class Stacked(nn.Module):
+    """Modules that are alike as one; each acts on its own block of the samples.
+
+    Parameters
+    ----------
+    members
+        The modules. The first one computes for all, with the parameters and buffers of each.
+    tensors
+        Where their parameters and buffers are stacked.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], tensors: StackedTensors) -> None:
+        super().__init__()
+        self.members = len(members)
+        self._member = (members[0],)  # a tuple, so that its parameters do not count as this module's
+        self._names: dict[str, str] = {}
+        for name, _ in members[0].named_parameters():
+            own = self._names[name] = name.replace(".", "/")
+            setattr(self, own, tensors.stack([member.get_parameter(name) for member in members]))
+        for name, _ in members[0].named_buffers():
+            own = self._names[name] = name.replace(".", "/")
+            self.register_buffer(own, tensors.stack([member.get_buffer(name) for member in members]))
+
+    @property
+    def member(self) -> nn.Module:
+        """The first of the modules, which tells what each computes."""
+        return self._member[0]
+
+    def forward(self, *x: Tensor) -> Tensor:
+        """Return the members' values, shape (member · sample, …)."""
+
+        def one(tensors: dict[str, Tensor], *x: Tensor) -> Tensor:
+            value = functional_call(self.member, tensors, x)
+            if not isinstance(value, Tensor):
+                kind = type(value).__name__
+                raise InvalidTypeError(f"{type(self.member).__name__} returns a {kind}, not one tensor")
+            return value
+
+        tensors = {name: getattr(self, own) for name, own in self._names.items()}
+        try:
+            values: Tensor = vmap(one)(tensors, *(each.view(self.members, -1, *each.shape[1:]) for each in x))
+        except (RuntimeError, NotImplementedError) as error:
+            raise InvalidValueError(
+                f"{type(self.member).__name__} of several networks cannot be evaluated at once ({error}); run or train "
+                "each network by itself"
+            ) from error
+        return values.flatten(0, 1)
+
+
+def member_of(layer: nn.Module) -> nn.Module:
+    """Return the layer that computes for all of a `Stacked` one, or else the layer itself."""
+    return layer.member if isinstance(layer, Stacked) else layer
+
+
+def by_member(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x, shape (sample, …, unit), as (row, unit); with stacked weights, as (member, row, unit)."""
+    return x.reshape(*weight.shape[:-2], -1, x.shape[-1])
+
+
+def of_samples(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Return the networks' numbers, one of each, for every sample of theirs, so that they multiply (sample, …)."""
+    values = torch.tensor(numbers, dtype=like.dtype, device=like.device)
+    return values.repeat_interleave(len(like) // len(numbers)).view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,209 @@
+"""Calls that declare a network: solvers, drives, stages, maps, populations and what ties them together."""
+
+from __future__ import annotations
+
+from tests.attack.kinds import (
+    ANY,
+    CHOICE,
+    COUNT,
+    FLAG,
+    FUNCTION,
+    IDENTIFIER,
+    INTEGER,
+    NATURAL,
+    NOTHING,
+    OBJECT,
+    POSITIVE,
+    REAL,
+    TENSOR,
+    TEXT,
+)
+from tests.attack.recipes.common import DEVICE, DTYPE, MODULE, OWN_STAGE, SEED, SIZES, Recipe
+
+_STAGE_OR_MODULE = OBJECT("stage()", right=["stage()", "nn.Tanh()"])
+_INVERTIBLE = OBJECT("linear()", right=["stage()", "nn.Tanh()"], wrong=["nn.ReLU()", "nn.Linear(3, 2)", "nn.GELU()"])
+_SCALE = POSITIVE("0.5", right=["(0.5, 2.0)"], either=["(1, 2)"], wrong=["(0.5, -1.0)", '(0.5, "x")'])
+_FIXED = {"step": POSITIVE("0.1"), "compile": FLAG("False")}
+_TOLERANCES = {"rtol": POSITIVE("1e-3"), "atol": POSITIVE("1e-4")}
+
+DECLARING = (
+    # solvers
+    Recipe("nd.Euler", **_FIXED),
+    Recipe("nd.Heun", **_FIXED),
+    Recipe("nd.RK4", **_FIXED),
+    Recipe(
+        "nd.Adaptive",
+        method=CHOICE('"bosh3"', right=['"dopri5"', '"tsit5"', '"heun_euler"'], wrong=['"Dopri5"', '"rk4"']),
+        **_TOLERANCES,
+    ),
+    Recipe("nd.Stabilized", **_TOLERANCES),
+    Recipe("nd.Exact", euler_step=(POSITIVE | NOTHING)("None")),
+    Recipe("nd.TorchDiffEq", method=CHOICE('"bosh3"', right=['"dopri5"', '"euler"'], wrong=['"rk5"']), **_TOLERANCES),
+    Recipe("nd.steady", tolerance=(POSITIVE | NOTHING)("1e-3")),
+    # timing
+    Recipe("nd.Inference", step=POSITIVE("0.1"), steps=COUNT("3")),
+    Recipe("nd.AtStep", step=COUNT("1")),
+    Recipe("nd.OnSpike", window=NATURAL("1")),
+    # drives
+    Recipe("nd.Input", integer=FLAG("False")),
+    Recipe("nd.Target", optional=FLAG("False")),
+    Recipe("nd.LossGradient"),
+    Recipe("nd.ForwardValue", stage=OWN_STAGE),
+    Recipe("nd.Noisy", drive=OBJECT("nd.Target()", right=["nd.Input()"]), sigma=POSITIVE("0.1")),
+    # stages and maps
+    Recipe(
+        "nd.Stage",
+        layers=OBJECT(
+            "[linear(), nn.Tanh()]",
+            right=["nn.Tanh()", "linear()"],
+            wrong=[
+                "[nn.Tanh]",
+                "[linear(), None]",
+                "[nn.LSTM(3, 3)]",
+                "nn.BatchNorm1d(3)",
+                "nn.Dropout(0.5)",
+                "stage()",
+            ],
+        ),
+        name=(TEXT | NOTHING)('"1"'),
+    ),
+    Recipe("nd.FirstUnits", units=NATURAL("2")),
+    Recipe("nd.Identity"),
+    Recipe("nd.Forward", stage=_STAGE_OR_MODULE),
+    Recipe("nd.Inverse", stage=_INVERTIBLE),
+    Recipe("nd.ForwardDeviation", stage=_INVERTIBLE, scale=_SCALE),
+    Recipe("nd.InverseDeviation", stage=_INVERTIBLE, scale=_SCALE),
+    Recipe(
+        "nd.Feedback",
+        stage=_STAGE_OR_MODULE,
+        point=CHOICE('"live"', right=['"frozen"'], wrong=['"dead"']),
+        weights=(OBJECT | NOTHING)("None", wrong=["fb()", "fb", "nd.FeedbackWeights"]),
+        derivative=FLAG("True"),
+        argument=COUNT(
+            "0", either=["False", "np.bool_(True)"], wrong=["1", "2", "np.int64(2)", "np.uint8(2)", "10**30"]
+        ),
+    ),
+    Recipe("nd.FeedbackWeights", stage=OWN_STAGE, seed=SEED, learned=FLAG("True"), sigma=POSITIVE("0.05")),
+    Recipe(
+        "nd.Modulated",
+        map=OBJECT("nd.Identity()", right=["nd.Identity()", "Doubled()"], wrong=["Doubled"]),
+        stage=OBJECT("stage()", right=["stage()"], wrong=["nd.Stage(nn.LayerNorm(3))"]),
+        power=INTEGER("2"),
+    ),
+    Recipe("nd.Map"),
+    Recipe("nd.NeurodynError"),
+    Recipe("nd.DivergenceError", message=ANY('"x"'), time=ANY("1.0"), population=ANY('"a"')),
+    # the declaration
+    Recipe(
+        "nd.Population",
+        name=IDENTIFIER('"a"', wrong=['"time"', '"sample"', '"a-b"', '"1a"'], either=['"network"', '"seed"']),
+        size=(NATURAL | NOTHING)("3", right=["(1, 2)"], wrong=["(1, -2)", "(1, 2.5)", "(1, True)"]),
+        tau=REAL("1.0", right=["0", "0.0"], wrong=["-1", "-0.5", "np.int64(-1)"]),
+        leak=REAL("1.0", right=["0", "0.0"], wrong=["-1", "-0.5", "np.int64(-1)"]),
+        initial=REAL("0.0", right=["nd.ForwardValue(stage())", "nd.Noisy(nd.Input(), 0.1)"], either=["nd.Input()"]),
+        clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)"]),
+    ),
+    Recipe(
+        "nd.Coupling",
+        source=IDENTIFIER('"a"', either=['"a b"', '""']),
+        target=IDENTIFIER('"b"', either=['"a b"', '""']),
+        map=OBJECT("nd.Identity()", right=["nd.Identity()", "Doubled()"], wrong=["Doubled", "nn.Tanh"]),
+        gain=REAL("1.0", wrong=["0", "0.0"]),
+    ),
+    Recipe(
+        "nd.Plasticity",
+        stage=OBJECT("stage()", right=["stage()"], wrong=["nd.Stage(nn.Tanh())"]),
+        pre=IDENTIFIER('"a"', either=['"a b"', '""']),
+        post=IDENTIFIER('"b"', either=['"a b"', '""']),
+        when=CHOICE('"end"', right=["nd.AtStep(1)", "nd.OnSpike(2)"], wrong=["nd.AtStep", '"start"']),
+        presynaptic=CHOICE('"frozen"', right=['"live"'], wrong=['"none"']),
+        derivative=(CHOICE | NOTHING)('"frozen"', right=['"live"', '"none"']),
+        gain=REAL("1.0", either=["0", "0.0"]),
+        weights=(OBJECT | NOTHING)("None", wrong=["fb()"]),
+        regularizer=(OBJECT | NOTHING)("None", right=["nd.Orthogonality(0.1)"], wrong=["nd.Orthogonality"]),
+    ),
+    Recipe("nd.Orthogonality", strength=POSITIVE("0.1")),
+    Recipe(
+        "nd.Observable",
+        name=IDENTIFIER('"energy"', either=['"time"', '"sample"', '"a_unit"']),
+        value=FUNCTION("lambda activity: activity"),
+        long_name=TEXT('"energy"'),
+    ),
+    Recipe(
+        "nd.Network",
+        name=TEXT('"x"'),
+        populations=OBJECT(
+            '[nd.Population("a", 3), nd.Population("s", 3, clamp=nd.Input())]',
+            right=['(nd.Population(n, 3) for n in "as")'],
+            wrong=['[nd.Population("s", 3)] * 2 + [nd.Population("a")]', '[nd.Population("a", 3)]', "[nd.Population]"],
+        ),
+        couplings=OBJECT(
+            '[nd.Coupling("s", "a")]',
+            right=["[]", "()", "{}"],
+            either=["{}", "set()", "torch.zeros(0)"],
+            wrong=[
+                '[nd.Coupling("s", "b")]',
+                '[nd.Coupling("b", "a")]',
+                '[nd.Coupling("a", "s")]',
+                'nd.Coupling("s", "a")',
+            ],
+        ),
+        plasticity=OBJECT(
+            "[]",
+            right=["[]", "()", '[nd.Plasticity(stage(), "s", "a", presynaptic="live")]'],
+            either=["{}", "torch.zeros(0)"],
+            wrong=[
+                '[nd.Plasticity(stage(), "s", "a")]',
+                '[nd.Plasticity(stage(), "s", "b", presynaptic="live")]',
+                '[nd.Plasticity(stage(), "s", "a", nd.AtStep(1), "live")]',
+                '[nd.Plasticity(nd.Stage(nn.Linear(3, 7)), "s", "a", presynaptic="live")]',
+            ],
+        ),
+        forward=OBJECT(
+            "[]", right=["[]", "()", "[stage()]"], either=["{}", "torch.zeros(0)"], wrong=["[linear()]", "stage()"]
+        ),
+        loss=FUNCTION("lambda y, t: (y - t).square().sum(1)", wrong=['"mse"']),
+        inference=(OBJECT | NOTHING)("None", right=["nd.Inference(0.1, 3)"], wrong=["nd.Inference"]),
+        observables=OBJECT(
+            "[]",
+            right=["[]", "()", '[nd.Observable("e", len, "e")]'],
+            either=["{}", "torch.zeros(0)"],
+            wrong=[
+                *(f'[nd.Observable("{name}", len, "e")]' for name in ("a", "time", "sample", "a_unit")),
+                '[nd.Observable("e", len, "e")] * 2',
+                "[len]",
+            ],
+        ),
+    ),
+    Recipe("net().equations"),
+    Recipe("net().into", name=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['"nonsense"', '"x"'])),
+    Recipe("net().__getitem__", "{}", name=IDENTIFIER('"a"', wrong=['"nonsense"', '"x"'])),
+    Recipe("ar_net().regularized", regularizer=OBJECT("nd.Orthogonality(0.1)", wrong=["nd.Orthogonality"])),
+    Recipe(
+        "net().with_dynamics",
+        populations=OBJECT('[nd.Population("a", 3)]', wrong=["[]", '[nd.Population("a", 3)] * 2']),
+        couplings=OBJECT("[]", right=["[]", "()"], either=["{}", "torch.zeros(0)"], wrong=['[nd.Coupling("s", "a")]']),
+    ),
+    Recipe("net().plot", ax=(OBJECT | NOTHING)("axes()")),
+    # modules
+    Recipe(
+        "nd.mlp",
+        sizes=SIZES,
+        activation=CHOICE('"relu"', right=['"tanh"', '"linear"'], wrong=["nn.ReLU()", '"Relu"']),
+        weights=CHOICE('"xavier"', right=['"scaled"', '"default"', '"orthogonal"']),
+        seed=SEED,
+        device=DEVICE,
+        dtype=DTYPE,
+    ),
+    Recipe("nd.cut", module=MODULE, before_activation=FLAG("False")),
+    Recipe(
+        "nd.capture",
+        module=MODULE,
+        example_input=TENSOR(
+            "x()",
+            right=["torch.zeros(4, 3, requires_grad=True)"],
+            either=["torch.zeros(4, 3, 1, 2)", 'torch.full((4, 3), float("nan"))', 'torch.zeros(4, 3, device="meta")'],
+        ),
+    ),
+)
+"""Each of a public name, or of what a user derives from one."""

@@ -1,0 +1,61 @@
+"""Calls about results: files, analysis, pictures."""
+
+from __future__ import annotations
+
+from tests.attack.kinds import NATURAL, NOTHING, OBJECT, PATH, TENSOR
+from tests.attack.recipes.common import Recipe
+
+READING = (
+    # files
+    Recipe(
+        "nd.save",
+        data=OBJECT("dataset()", right=["xr.Dataset()", "run()"], wrong=['saved("y.nc")', "dataset().a"]),
+        path=PATH(
+            '"y.nc"',
+            right=['"y.zarr"', 'Path("f/y.nc")'],
+            wrong=['"x"', '"nonsense"', '"a b"', '""', 'b"x"', 'Path("x")', '".nc"', '"y.txt"'],
+        ),
+    ),
+    Recipe(
+        "nd.load",
+        "{}.load()",
+        path=PATH(
+            'saved("y.nc")',
+            right=['saved("y.zarr")'],
+            wrong=['"x"', '"nonsense"', '"a b"', '""', 'b"x"', 'Path("x")', '"missing.nc"', '"missing.zarr"', '"."'],
+        ),
+    ),
+    # analysis
+    Recipe(
+        "nd.analysis.backprop",
+        network=OBJECT("ar_net()", right=[], wrong=["net()", "[ar_net()]", "module()"]),
+        inputs=TENSOR("x()", right=["torch.zeros(4, 3, requires_grad=True)"], wrong=["x(5)", "x(4, 2)", "x() / 0"]),
+        targets=OBJECT("t()", wrong=["t(5)", "t(4, 3)", "t().long()", "t() / 0"]),
+    ),
+    Recipe(
+        "nd.analysis.squared_distance",
+        trajectory=OBJECT("dataset()", wrong=["run()", "dataset().a"]),
+        reference=OBJECT("dataset().isel(time=-1)", wrong=["run()", "dataset().a"]),
+    ),
+    Recipe(
+        "nd.analysis.spikes",
+        errors=OBJECT(
+            "run()",
+            right=['run()[["e1"]]', "run().e1"],
+            wrong=["dataset()", "run().isel(time=0)", "run().e1.isel(time=[0, 2, 3])"],
+        ),
+        window=NATURAL("2"),
+    ),
+    # pictures
+    Recipe("plot.style"),
+    Recipe(
+        "plot.save_figure",
+        figure=OBJECT("axes().figure", wrong=["axes()"]),
+        path=PATH('"y.png"', right=['"y.pdf"', 'Path("f/y.png")'], wrong=['"y.txt"', '""'], either=['b"x"']),
+    ),
+    Recipe(
+        "plot.plot_network",
+        network=OBJECT("net()", right=["net()"], wrong=["module()", "[net()]"]),
+        ax=(OBJECT | NOTHING)("axes()"),
+    ),
+)
