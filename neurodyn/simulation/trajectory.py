@@ -215,15 +215,18 @@ def dataset(
 
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
+    stable = {} if report.stable is None else {"stable": int(report.stable)}
     return {
         "network": system.network.name,
         "equations": system.network.equations(),
         "solver": report.solver,
+        "solver_reason": report.reason,
         "evaluations": report.evaluations,
         "accepted_steps": report.accepted,
         "rejected_steps": report.rejected,
         "residual": report.residual,
         "converged": int(report.converged),
+        **stable,
         "neurodyn_version": version("neurodyn"),
         "torch_version": str(torch.__version__),
     }
