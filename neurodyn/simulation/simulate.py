@@ -158,7 +158,7 @@ def equilibrium(
     tolerance: float | None = None,
     max_duration: float = 1000.0,
 ) -> xr.Dataset:
-    """Take a network to the equilibrium dx/dt = 0 that its dynamics reach from their start, and return the activity there.
+    """Take a network to the equilibrium dx/dt = 0 that its dynamics reach from their start, and return the activity.
 
     An acyclic network takes one sweep, each population in the order of its dependencies, which is exact. In a cyclic
     one accelerated iterations propose an equilibrium, from the start where the structure suggests it, or from where a

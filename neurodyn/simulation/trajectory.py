@@ -122,7 +122,10 @@ class TrajectoryRecorder:
             for name, place in self._system.places():
                 if name in self._buffers:
                     out = self._buffers[name][here : here + count].view(count, -1)
-                    torch.mm(weights[saved : saved + count], rows[:, place], out=out)
+                    if out.dtype == rows.dtype:
+                        torch.mm(weights[saved : saved + count], rows[:, place], out=out)
+                    else:  # NumPy lacks bfloat16
+                        out.copy_(weights[saved : saved + count] @ rows[:, place])
             self._moments.extend(times[saved : saved + count].tolist())
             saved += count
 

@@ -26,7 +26,7 @@ _SPELLINGS: dict[str, str] = {
     **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Exact, TorchDiffEq)},
 }
 """How each solver is made; those of fixed step need one."""
-_LOCAL = {"dopri5": 1e-4, "heun_euler": 1e-3, "stabilized": 1e-3}
+_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4}
 """The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
 _FLOOR = 0.1
 """The absolute tolerance, in units of the relative one times the scale of the trajectory."""
@@ -84,15 +84,14 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
     structure = system.structure
     if structure.linear and not steps:
         return Choice(Exact(), "linear: the closed form")
-    scale = _scale(system)
     if not structure.gradient_flow:
         kind = "linear, where steps are asked for" if structure.linear else "no structure to use"
-        return Choice(Adaptive(**_tolerances(system, _LOCAL["dopri5"], scale)), f"{kind}: adaptive Runge–Kutta")
+        return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")
     if structure.smooth:
-        stabilized = Stabilized(**_tolerances(system, _LOCAL["stabilized"], scale))
+        stabilized = Stabilized(*_tolerances(system, "stabilized"))
         return Choice(stabilized, "a smooth gradient flow: stabilised Runge–Kutta")
     # Where F jumps, the error of the jump decides on the step, which more stages do not make longer.
-    pair = Adaptive("heun_euler", **_tolerances(system, _LOCAL["heun_euler"], scale))
+    pair = Adaptive("heun_euler", *_tolerances(system, "heun_euler"))
     return Choice(pair, "a gradient flow with kinks: Heun's pair")
 
 
@@ -119,9 +118,10 @@ def for_relaxation(system: System, tolerance: float) -> Choice:
     )
 
 
-def _tolerances(system: System, local: float, scale: float) -> dict[str, float]:
-    rtol = max(local, 4 * torch.finfo(system.dtype).eps)
-    return {"rtol": rtol, "atol": _FLOOR * rtol * scale}
+def _tolerances(system: System, method: str) -> tuple[float, float]:
+    """Return the relative and the absolute tolerance, as far as the dtype resolves them."""
+    rtol = max(_LOCAL[method], 4 * torch.finfo(system.dtype).eps)
+    return rtol, _FLOOR * rtol * _scale(system)
 
 
 def _scale(system: System) -> float:

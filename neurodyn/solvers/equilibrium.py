@@ -22,7 +22,7 @@ from neurodyn.system.system import State, System
 _MOST_STEPS = 20_000
 """After how many steps a relaxation is given up: where it slides along a kink, such as ReLU's, it may never end."""
 _FIRST_LEG = 2.0
-"""How long a relaxation runs before acceleration is tried, in units of the slowest time constant; then twice as long."""
+"""How long a relaxation first runs before acceleration is tried, in units of the slowest time constant; then double."""
 _NONLINEAR = 0.2
 """By how much, relative to its largest change, F may deviate from its linearisation on the way to an equilibrium."""
 _ASIDE = 1e-2
@@ -122,12 +122,9 @@ class _Search:
             solver, reason, self._accelerated = repr(choice.solver), choice.reason, ""
         while not bool(self._arrived.all()) and time < max_duration and accepted < _MOST_STEPS:
             span = min(leg, max_duration - time) * self._slowest
-            stop = _Stop(
-                self._tolerance,
-                ~self._arrived,
-                _MOST_STEPS - accepted,
-                rest=not bool((self._growth > 0)[~self._arrived].any()),
-            )
+            pending = ~self._arrived
+            rest = not bool((self._growth > 0)[pending].any())
+            stop = _Stop(self._tolerance, pending, _MOST_STEPS - accepted, rest=rest)
             report = choice.solver.integrate(self._system, self._state, span, Unrecorded(), until=stop)
             relaxing, accepted = relaxing + report.evaluations, accepted + report.accepted
             time, leg, rejected = time + report.time / self._slowest, 2.0 * leg, rejected + report.rejected
@@ -233,17 +230,17 @@ class _Search:
             missing = int((~self._arrived).sum())
             warnings.warn(
                 f"network {name!r} has not reached its equilibrium after {report.time:g} units of time and "
-                f"{report.accepted} steps in {missing} of {samples} samples: max |τ dx/dt| is {report.residual:.3g}, and "
-                f"the tolerance {self._tolerance:.3g}{why}",
+                f"{report.accepted} steps in {missing} of {samples} samples: max |τ dx/dt| is {report.residual:.3g}, "
+                f"and the tolerance {self._tolerance:.3g}{why}",
                 RuntimeWarning,
                 stacklevel=6,
             )
         unstable = self._arrived & (self._growth > 0)
         if bool(unstable.any()):
             warnings.warn(
-                f"network {name!r} rests at an unstable equilibrium in {int(unstable.sum())} of {samples} samples, where "
-                f"a perturbation grows at a rate of {float(self._growth.max()):.3g}; start elsewhere, or break the "
-                "symmetry of the start",
+                f"network {name!r} rests at an unstable equilibrium in {int(unstable.sum())} of {samples} samples, "
+                f"where a perturbation grows at a rate of {float(self._growth.max()):.3g}; start elsewhere, or break "
+                "the symmetry of the start",
                 RuntimeWarning,
                 stacklevel=6,
             )
