@@ -131,6 +131,8 @@ def simulate(
         check_solver(solver)
     if until is not None and not callable(until):
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
+    if store is not None and not isinstance(store, (str, os.PathLike)):
+        raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     system = System(network, inputs, targets, initial=initial)
     names = recorded_names(network, record)
     reason = "as given"

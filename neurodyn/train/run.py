@@ -23,12 +23,13 @@ from neurodyn.errors import (
     NeurodynError,
 )
 from neurodyn.learning.backward import Lesson
-from neurodyn.randomness import RandomStream
+from neurodyn.randomness import RandomStream, seeded
 from neurodyn.train.batches import Pairs, shuffled
 from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
 from neurodyn.train.interrupt import Interrupt
 from neurodyn.train.learners import Learner
+from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
 
 Callback = Callable[[xr.Dataset], object]
@@ -58,13 +59,14 @@ class Run:
         checkpoint: Checkpoint | None,
         checkpoint_seconds: float,
         callbacks: Sequence[Callback],
+        metrics: Metrics,
         random: RandomStream,
         modes: str,
     ) -> None:
         self.learner, self.train, self.test = learner, train, test
         self.optimizer, self.scheduler, self.processes = optimizer, scheduler, processes
         self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
-        self.history, self.angles, self.callbacks = history, angles, callbacks
+        self.history, self.angles, self.callbacks, self.metrics = history, angles, callbacks, metrics
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self.random = random
         self.device = learner.parameters[0].device
@@ -83,6 +85,8 @@ class Run:
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
             "processes": processes.size,
         }
+        if metrics.functions:
+            self.description["metrics"] = ", ".join(metrics.functions)
         if checkpoint is not None:
             self.description |= {
                 "scheduler": _settings(scheduler),
@@ -158,6 +162,8 @@ class Run:
         silent = self.processes.rank > 0 or (None if progress is None else not progress)
         bar = tqdm(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, disable=silent)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
+            if done == 0 and self.metrics.functions:
+                self._begin_history()
             saved = time.monotonic()
             while self.epoch <= self.epochs and not self.stopped:
                 orders = torch.stack([shuffled(len(self.train), seed, self.epoch) for seed in self.seeds])
@@ -257,6 +263,25 @@ class Run:
         tested = {"test_loss": (loss / len(pairs)).cpu()}
         return tested | ({"test_accuracy": (hits / len(pairs)).cpu()} if pairs.outputs > 1 else {})
 
+    def _begin_history(self) -> None:
+        measured = self._measure()
+        if self.checkpoint is not None:
+            for name, each in measured.items():
+                storable(f"metric {name!r}", each.labels)
+        tested: dict[str, Tensor] = {}
+        if self.test is not None:
+            with seeded(self.seeds[0], self.device):  # for the training to begin with the same numbers as without
+                tested = self._evaluate(self.test)
+        self.history.begin(tested, measured)
+        try:
+            self._dataset()
+        except ValueError as error:
+            raise InvalidValueError(f"metrics: they do not fit into one dataset ({error})") from error
+
+    def _measure(self) -> dict[str, Measurement]:
+        self.learner.stacks.write_back()  # for the networks' own parameters to be those of now
+        return self.metrics.measure()
+
     def _end_epoch(self) -> None:
         tested: dict[str, Tensor] = {}
         if self.test is not None:
@@ -268,7 +293,7 @@ class Run:
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
             raise self._diverged("a parameter is NaN or infinite")
-        self.history.end_epoch(tested)
+        self.history.end_epoch(tested, self._measure())
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(self.history.last_loss)
         elif self.scheduler is not None:
