@@ -100,22 +100,21 @@ class History:
             "seconds": self._seconds,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` returned.
-
-        Raises
-        ------
-        ValueError
-            If it is of another run.
-        """
+    def misfit(self, state: Mapping[str, Any]) -> str | None:
+        """Return what in a state is not of this run; None if all is."""
         members = 1 if self.seeds is None else len(self.seeds)
         labels = state.get("labels", {})  # of which there were none before there were metrics
         own = {name: tuple(each["shape"]) for name, each in labels.items()} | {"angle": (len(self.layers),)}
-        for part, count in (("epochs", 1), ("iterations", 1), ("sums", 0)):
+        for part, counted in (("epochs", 1), ("iterations", 1), ("sums", 0)):
             for name, values in state[part].items():
                 each = () if name == "seconds" else (members, *own.get(name, ()))
-                if name not in [*_WHAT, *labels] or tuple(values.shape[count:]) != each:
-                    raise ValueError(f"its history has {name!r} of the shape {tuple(values.shape)}")
+                if name not in [*_WHAT, *labels] or tuple(values.shape[counted:]) != each:
+                    return f"{name} of the shape {tuple(values.shape)}"
+        return None
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take what `state` returned."""
+        labels = state.get("labels", {})
         self._epochs = {name: list(values) for name, values in state["epochs"].items()}
         self._labels = labels
         self._iterations = {name: list(values) for name, values in state["iterations"].items()}

@@ -112,7 +112,7 @@ class Run:
         state = self.checkpoint.load()
         try:
             self._check(self.checkpoint, state)
-            self._resume(state)
+            self._resume(self.checkpoint, state)
         except NeurodynError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -128,8 +128,8 @@ class Run:
                 raise checkpoint.foreign(f"{what} has the shape {tuple(saved.shape)}, not {tuple(own.shape)}")
         if not any(_alike(self.start, other) for other in (state["start"], _signature(state["tensors"]))):
             raise InvalidValueError(
-                f"the checkpoint in {checkpoint.folder} is of a run that began with other parameters than these; it was "
-                "left as it is: build the network as it was built then, or give another folder as checkpoint="
+                f"the checkpoint in {checkpoint.folder} is of a run that began with other parameters than these; it "
+                "was left as it is: build the network as it was built then, or give another folder as checkpoint="
             )
         if state["epoch"] > self.epochs + 1:
             raise InvalidValueError(
@@ -139,16 +139,18 @@ class Run:
         if state["epoch"] < 1 or not 0 <= state["batch"] < self.batches:
             raise checkpoint.foreign(f"it stands at batch {state['batch']} of epoch {state['epoch']}")
 
-    def _resume(self, state: Mapping[str, Any]) -> None:
+    def _resume(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
         """Go on from a state; the network's parameters come last, so that they stay as they were if anything fails."""
         self.optimizer.load_state_dict(state["optimizer"])
         if type(self.optimizer).__module__.startswith("torch.optim"):  # what others keep may have any shape
             for parameter, moments in self.optimizer.state.items():
                 for name, moment in moments.items():
                     if isinstance(moment, Tensor) and moment.ndim > 0 and not _fits(moment, parameter):
-                        raise ValueError(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
+                        raise checkpoint.foreign(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        if (misfit := self.history.misfit(state["history"])) is not None:
+            raise checkpoint.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
         self.random.load(state["random"][self.processes.rank])
