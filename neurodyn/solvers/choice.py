@@ -95,7 +95,7 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
     return Choice(pair, "a gradient flow with kinks: Heun's pair")
 
 
-def for_relaxation(system: System, tolerance: float) -> Choice:
+def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
     """Choose what relaxes a system to an equilibrium in the basin of its start.
 
     Parameters
@@ -104,6 +104,8 @@ def for_relaxation(system: System, tolerance: float) -> Choice:
         The system, whose network is cyclic.
     tolerance
         On max |τ dx/dt| at the equilibrium, in units of activity.
+    late
+        Whether the relaxation itself has to meet it, as acceleration has not done so for long.
     """
     structure = system.structure
     smallest = 4 * torch.finfo(system.dtype).eps
@@ -112,7 +114,8 @@ def for_relaxation(system: System, tolerance: float) -> Choice:
         solver: Solver = Stabilized(rtol=max(min(1e-3, tolerance), smallest), atol=0.1 * tolerance)
         return Choice(solver, "a gradient flow with kinks: relaxed in time")
     scale = _scale(system)
-    rtol = max(_RELAXING, smallest)
+    # Where stability limits the step, the error of a step is what keeps the activity moving.
+    rtol = max(min(_RELAXING, 0.01 * tolerance / max(scale, 1.0)) if late else _RELAXING, smallest)
     return Choice(
         Adaptive(rtol=rtol, atol=max(1e-3 * rtol, smallest) * scale), "relaxed in time, into the basin of its start"
     )

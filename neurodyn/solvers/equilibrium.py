@@ -23,10 +23,14 @@ _MOST_STEPS = 20_000
 """After how many steps a relaxation is given up: where it slides along a kink, such as ReLU's, it may never end."""
 _FIRST_LEG = 2.0
 """How long a relaxation first runs before acceleration is tried, in units of the slowest time constant; then double."""
-_NONLINEAR = 0.2
+_LATE = 25.0
+"""After how long a relaxation has to meet the tolerance by itself, likewise."""
+_NONLINEAR = 0.3
 """By how much, relative to its largest change, F may deviate from its linearisation on the way to an equilibrium."""
 _ASIDE = 1e-2
 """How far at least, relative to the activity, beside the start and its equilibrium sweeps have to lead there too."""
+_BESIDE = 1e-5
+"""How far, relative to the activity, a sample that rests at an unstable equilibrium may be from it."""
 _ROUNDING = 100.0
 """How large, in machine epsilons times the activity, a velocity is that is rounding."""
 
@@ -118,9 +122,10 @@ class _Search:
         if structure.weak_order is not None or (structure.gradient_flow and structure.smooth):
             self._accelerate(0.0)
         if not bool(self._arrived.all()):
-            choice = for_relaxation(self._system, self._tolerance)
-            solver, reason, self._accelerated = repr(choice.solver), choice.reason, ""
+            self._accelerated = ""
         while not bool(self._arrived.all()) and time < max_duration and accepted < _MOST_STEPS:
+            choice = for_relaxation(self._system, self._tolerance, late=time >= _LATE)
+            solver, reason = repr(choice.solver), choice.reason
             span = min(leg, max_duration - time) * self._slowest
             pending = ~self._arrived
             rest = not bool((self._growth > 0)[pending].any())
@@ -169,7 +174,8 @@ class _Search:
                 growth = growth_rate(field, found.x, slope, x - found.x, symmetric=symmetric)
                 growth = torch.where(stable, 0.0, growth)
         self._take(ends & (growth == 0), found.x)
-        rests = ends & (growth > 0) & (found.before[1].abs().amax(1) <= self._tolerance)
+        near = (x - found.x).abs().amax(1) <= _BESIDE * x.abs().amax(1)
+        rests = ends & (growth > 0) & (near | (found.before[1].abs().amax(1) <= self._tolerance))
         self._growth = torch.where(rests, growth, torch.where(self._arrived, self._growth, 0.0))
         self._resting = torch.where(rests, self._resting + relaxed, 0.0)
         # Rounding alone would have led away from an unstable equilibrium after so long.
@@ -279,13 +285,12 @@ class _Stop:
 
     def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
         """Tell whether the relaxation may stop."""
-        self._steps -= time > 0.0
-        if self._steps < 0:
-            return True
+        if time == 0.0:
+            return False
+        self._steps -= 1
         assert isinstance(velocity, Velocity), "which solvers hand out"
-        return (
+        return self._steps <= 0 or (
             self._rest
-            and time > 0.0
             and all(
                 bool(((velocity.tau[name] * v).flatten(1).abs().amax(1) <= self._tolerance)[self._pending].all())
                 for name, v in velocity.items()
