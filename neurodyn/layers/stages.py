@@ -72,8 +72,8 @@ def _check_layer(layer: nn.Module, stage: str) -> None:
             )
         if part.training and (isinstance(part, _SpectralNorm) or _has_spectral_norm_hook(part)):
             raise InvalidValueError(
-                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() on "
-                "the module"
+                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() "
+                "on the module"
             )
         check_backward_hooks(part)
 
@@ -346,7 +346,8 @@ class StagePoint:
             if not is_plain(layer.layer):
                 raise InvalidValueError(
                     f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
-                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove it"
+                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove"
+                    " it"
                 )
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()

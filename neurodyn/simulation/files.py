@@ -167,8 +167,8 @@ def _check_values(name: Hashable, variable: xr.Variable) -> None:
         raise InvalidTypeError(f"variable {name!r} is complex; save its .real and .imag as variables of their own")
     if kind == "O" and not all(isinstance(value, str) for value in variable.values.flat):
         raise InvalidTypeError(
-            f"variable {name!r} holds objects other than text; save numbers or text alone (of a MultiIndex its levels, "
-            "by reset_index)"
+            f"variable {name!r} holds objects other than text; save numbers or text alone (of a MultiIndex, its "
+            "levels, by reset_index)"
         )
 
 

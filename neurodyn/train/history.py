@@ -103,7 +103,7 @@ class History:
     def misfit(self, state: Mapping[str, Any]) -> str | None:
         """Return what in a state is not of this run; None if all is."""
         members = 1 if self.seeds is None else len(self.seeds)
-        labels = state["labels"]
+        labels = state.get("labels", {})  # of which there were none before there were metrics
         own = {name: tuple(each["shape"]) for name, each in labels.items()} | {"angle": (len(self.layers),)}
         for part, counted in (("epochs", 1), ("iterations", 1), ("sums", 0)):
             for name, values in state[part].items():
@@ -114,8 +114,9 @@ class History:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take what `state` returned."""
+        labels = state.get("labels", {})
         self._epochs = {name: list(values) for name, values in state["epochs"].items()}
-        self._labels = state["labels"]
+        self._labels = labels
         self._iterations = {name: list(values) for name, values in state["iterations"].items()}
         self._sums, self._samples, self._seconds = dict(state["sums"]), state["samples"], state["seconds"]
 

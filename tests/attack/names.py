@@ -27,7 +27,7 @@ from tests.attack import damage, kills, networks
 
 __all__ = [
     "Decimal", "Doubled", "Fraction", "Path", "TensorDataset", "ar", "ar_net", "axes", "byte_data", "damage",
-    "dataset", "fb", "fresh", "hooked", "kills", "linear", "linked", "loop", "math", "module", "nd", "net",
+    "dataset", "fb", "fresh", "hooked", "kills", "linear", "linked", "loop", "math", "midpoint", "module", "nd", "net",
     "networks", "nn", "np", "pair", "pc", "pc_net", "plot", "poisoned", "pure", "run", "saved", "square",
     "square_stages", "squares", "stage", "stages", "t", "torch", "tp", "with_drive", "with_linear_map",
     "with_loss", "with_map", "with_module", "with_observable", "with_until", "x", "xr",
@@ -138,6 +138,10 @@ def loop() -> nd.Network:
         [nd.Coupling("s", "a"), nd.Coupling("a", "c", rate), nd.Coupling("c", "b"), nd.Coupling("b", "a", rate, -0.5)],
         observables=[nd.Observable("size", lambda activity: activity["a"].square().sum(1), "size of a")],
     )
+
+
+def midpoint() -> nd.Tableau:
+    return nd.Tableau(2, ((), (0.5,)), (0.0, 1.0))
 
 
 def pure() -> nd.Network:

@@ -273,7 +273,7 @@ def test_attributes_that_a_file_would_not_give_back_are_refused_by_name(
         (xr.Dataset({"..": ("d", [1.0])}), "'..' cannot be the name"),
         (
             xr.Dataset({"v": (("x", "y"), np.ones((2, 2)))}, {"x": [1, 2], "y": [3, 4]}).stack(z=("x", "y")),
-            "of a MultiIndex its levels",
+            "of a MultiIndex, its levels",
         ),
         (np.ones(3), "data must be an xarray.Dataset, not ndarray"),
         (variable(np.ones(2)).v, "data must be an xarray.Dataset, not DataArray"),

@@ -37,17 +37,35 @@ DECLARING = (
         **_TOLERANCES,
     ),
     Recipe("nd.Stabilized", **_TOLERANCES),
+    Recipe("nd.FixedStep", tableau=OBJECT("midpoint()", wrong=["nd.Tableau"]), **_FIXED),
+    Recipe(
+        "nd.Tableau",
+        order=NATURAL("2", right=["1"], wrong=["3", "10**30"]),
+        a=OBJECT(
+            "((), (0.5,))", wrong=["((0.5,), ())", "((),)", '((), ("x",))', "((), (True,))", '((), (float("nan"),))']
+        ),
+        b=OBJECT("(0.0, 1.0)", wrong=["(1.0,)", "(0.0, 1.0, 0.0)", "(0.5, 0.5)", '("x", 1.0)', '(float("nan"), 1.0)']),
+    ),
+    Recipe(
+        "nd.Pair",
+        order=NATURAL("1", wrong=["2", "3", "10**30", "np.int64(2)", "np.uint8(2)"]),
+        a=OBJECT("((), (1.0,))", wrong=["((), (0.5,))", "((),)"]),
+        b=OBJECT("(1.0, 0.0)", wrong=["(0.5, 0.5)", "(1.0,)"]),
+        error=OBJECT("(0.5, -0.5)", wrong=["(0.5, 0.5)", "(0.5,)", '("x", 0.5)']),
+        interpolant=(OBJECT | NOTHING)("None", wrong=["((1.0,),)", "(1.0, 0.0)"]),
+    ),
     Recipe("nd.Exact", euler_step=(POSITIVE | NOTHING)("None")),
     Recipe("nd.TorchDiffEq", method=CHOICE('"bosh3"', right=['"dopri5"', '"euler"'], wrong=['"rk5"']), **_TOLERANCES),
     Recipe("nd.steady", tolerance=(POSITIVE | NOTHING)("1e-3")),
     # timing
-    Recipe("nd.Inference", step=POSITIVE("0.1"), steps=COUNT("3")),
+    Recipe("nd.Inference", step=POSITIVE("0.1"), steps=COUNT("3"), by_default=FLAG("False")),
     Recipe("nd.AtStep", step=COUNT("1")),
     Recipe("nd.OnSpike", window=NATURAL("1")),
     # drives
     Recipe("nd.Input", integer=FLAG("False")),
     Recipe("nd.Target", optional=FLAG("False")),
     Recipe("nd.LossGradient"),
+    Recipe("nd.Data", inputs=ANY("{}"), targets=ANY("None"), forward=ANY("None"), loss=ANY("len")),
     Recipe("nd.ForwardValue", stage=OWN_STAGE),
     Recipe("nd.Noisy", drive=OBJECT("nd.Target()", right=["nd.Input()"]), sigma=POSITIVE("0.1")),
     # stages and maps

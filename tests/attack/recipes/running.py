@@ -132,6 +132,13 @@ RUNNING = (
         max_duration=POSITIVE("10.0"),
     ),
     Recipe(
+        "nd.infer",
+        network=OBJECT("pc_net()", wrong=["pc_net", "module()", "[pc_net()]", "ar_net()"]),
+        inputs=TENSOR("x()", right=['{"s": x()}'], wrong=["x(5)", "x(4, 2)", "None", "x() / 0"]),
+        targets=NOTHING("t()", wrong=["t(5)", "t(4, 3)", "t()[:, 0]", "t().double()", "t() / 0"]),
+        record=OBJECT("None", right=["None", '["energy"]', '["x1", "e2"]'], either=["{}"], wrong=['"x3"']),
+    ),
+    Recipe(
         "nd.System",
         network=OBJECT("net()", right=["net()"], wrong=["[net()]", "module()"]),
         inputs=INPUTS,

@@ -93,7 +93,15 @@ TRAINING = (
         "{}.__enter__()",
         device=CHOICE('"cpu"', right=['torch.device("cpu")'], wrong=['"gpu"', '"cuda:99"', '"meta"']),
     ),
-    Recipe("nd.train.DivergedError", message=ANY('"x"'), epoch=ANY("1"), batch=ANY("1"), history=ANY("dataset()")),
+    Recipe(
+        "nd.train.DivergedError",
+        message=ANY('"x"'),
+        epoch=ANY("1"),
+        batch=ANY("1"),
+        history=ANY("dataset()"),
+        time=ANY("1.0"),
+        population=ANY('"a"'),
+    ),
     Recipe(
         "nd.train.fit",
         network=OBJECT(
