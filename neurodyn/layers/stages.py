@@ -98,6 +98,12 @@ class Stage:
         If a layer is no `nn.Module`.
     ValueError
         If there is no layer, or one that cannot be part of a stage (recurrent, batch-coupling, random, …).
+
+    Notes
+    -----
+    Forward hooks of a layer, or a forward put on it, are called. Those of an `nn.Sequential`, which is taken apart, and
+    backward hooks are refused, and so is, when a network is run, a module whose layers, hooks or forward have changed
+    since. Parameters are taken as they then are.
     """
 
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
@@ -346,8 +352,8 @@ class StagePoint:
             if not is_plain(layer.layer):
                 raise InvalidValueError(
                     f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
-                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove"
-                    " it"
+                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; "
+                    "remove it"
                 )
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()
