@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -99,12 +100,17 @@ class Partial:
     def __init__(self, target: Path) -> None:
         self._target = Path(os.path.realpath(target))
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._mark = uuid.uuid4().hex[:8]
+        self._mark, self._lock = self._marked()
         self.path = self._named("partial", self._mark)
         """Where to write."""
-        self._lock = Lock(self._named("lock", self._mark))
         self.contested = self._lock.sure and self._sweep()
         """Whether a living process is writing the same target."""
+
+    def _marked(self) -> tuple[str, Lock]:
+        while True:
+            mark = uuid.uuid4().hex[:8]
+            with suppress(BlockingIOError):  # another process has taken it for a leftover before it was locked
+                return mark, Lock(self._named("lock", mark))
 
     def _named(self, kind: str, mark: str) -> Path:
         return self._target.with_name(f".{self._target.stem}.{mark}.{kind}{self._target.suffix}")
@@ -132,18 +138,21 @@ class Partial:
     def commit(self) -> None:
         """Give what was written its own name, in one stroke; what had that name is gone."""
         _sync(self.path)
-        if self._target.is_dir():
-            # A folder can only be moved to a free name.
-            aside = self._named("replaced", self._mark)
-            os.replace(self._target, aside)
+        aside = self._named("replaced", self._mark)
+        while True:
             try:
                 os.replace(self.path, self._target)
-            except BaseException:
-                os.replace(aside, self._target)
-                raise
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    if aside.exists():
+                        os.replace(aside, self._target)
+                    raise
+            # A folder can only be moved to a free name.
             remove(aside)
-        else:
-            os.replace(self.path, self._target)
+            with suppress(FileNotFoundError):  # another process has just done so
+                os.replace(self._target, aside)
+        remove(aside)
         with suppress(OSError):  # some file systems know no such thing
             _sync_one(self._target.parent)
         self._lock.release()

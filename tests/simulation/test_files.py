@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import neurodyn as nd
 from neurodyn.errors import FileError, MissingFileError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.simulation import encoding, stores
-from neurodyn.simulation.partial import Lock, Partial
+from neurodyn.simulation.partial import Lock, Partial, replacing
 from tests.files import assert_same, names, run
 from tests.problems import decay, mlp, wilson_cowan
 
@@ -720,6 +721,23 @@ def test_two_runs_do_not_stream_to_one_store(tmp_path: Path) -> None:
 
     decay().simulate(1.0, until=until, store=tmp_path / "run.zarr")
     assert names(tmp_path) == ["run.zarr"]
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_of_many_that_write_one_target_the_last_one_stands(folders: bool, tmp_path: Path) -> None:
+    def write(content: int) -> None:
+        for _ in range(10):
+            with replacing(tmp_path / "a.x") as path:
+                if folders:
+                    path.mkdir()
+                    path = path / "content"
+                path.write_text(str(content))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert names(tmp_path) == ["a.x"]
+    content = tmp_path / "a.x" / "content" if folders else tmp_path / "a.x"
+    assert content.read_text() in "0123"
 
 
 def test_a_lock_is_held_once_and_goes_with_its_file(tmp_path: Path) -> None:
