@@ -19,6 +19,9 @@ if sys.platform != "win32":
     import fcntl
 
 
+_LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})\.(lock|partial|replaced)(\.[^.]+)")
+
+
 class Lock:
     """A lock file, held until `release`, or until the process ends, however that happens.
 
@@ -89,7 +92,7 @@ class Lock:
 class Partial:
     """A file or folder under a temporary name, which takes its own when it is complete.
 
-    What an interrupted process left under such a name is removed, unless that process lives.
+    What interrupted processes left in its folder under such names is removed, unless they live.
 
     Parameters
     ----------
@@ -113,25 +116,25 @@ class Partial:
                 return mark, Lock(self._named("lock", mark))
 
     def _named(self, kind: str, mark: str) -> Path:
-        return self._target.with_name(f".{self._target.stem}.{mark}.{kind}{self._target.suffix}")
+        return _named(self._target, kind, mark)
 
     def _sweep(self) -> bool:
-        stem, suffix = re.escape(self._target.stem), re.escape(self._target.suffix)
-        pattern = re.compile(rf"\.{stem}\.([0-9a-f]{{8}})\.(lock|partial|replaced){suffix}")
-        marks = {match[1] for name in os.listdir(self._target.parent) if (match := pattern.fullmatch(name))}
-        contested = False
-        for mark in marks - {self._mark}:
+        """Remove what interrupted processes left in the folder; tell whether a living one writes the same target."""
+        folder, contested = self._target.parent, False
+        found = {(match[1] + match[4], match[2]) for name in os.listdir(folder) if (match := _LEFTOVER.fullmatch(name))}
+        for name, mark in found - {(self._target.name, self._mark)}:
+            target = folder / name
             try:
-                lock = Lock(self._named("lock", mark))
+                lock = Lock(_named(target, "lock", mark))
             except BlockingIOError:
-                contested = True
+                contested |= target == self._target
                 continue
             except OSError:  # it is somebody else's
                 continue
             with suppress(OSError):
-                remove(self._named("partial", mark))
-                if self._target.exists():  # else the process ended as it put the new one in place of this one
-                    remove(self._named("replaced", mark))
+                remove(_named(target, "partial", mark))
+                if target.exists():  # else the process ended as it put the new one in place of this one
+                    remove(_named(target, "replaced", mark))
             lock.release()
         return contested
 
@@ -163,6 +166,10 @@ class Partial:
         self._lock.release()
 
 
+def _named(target: Path, kind: str, mark: str) -> Path:
+    return target.with_name(f".{target.stem}.{mark}.{kind}{target.suffix}")
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary name, of which what is written there takes the place of a target at the end, unless it fails.
@@ -172,7 +179,7 @@ def replacing(target: Path) -> Iterator[Path]:
     OSError
         If the system refuses; what was there before stays.
     """
-    try:
+    with system_errors(f"could not write {target}"):
         partial = Partial(target)
         try:
             yield partial.path
@@ -180,12 +187,25 @@ def replacing(target: Path) -> Iterator[Path]:
         except BaseException:
             partial.discard()
             raise
+
+
+@contextmanager
+def system_errors(failed: str) -> Iterator[None]:
+    """Have what the system refuses say what failed.
+
+    Raises
+    ------
+    OSError
+        If it refuses.
+    """
+    try:
+        yield
     except NeurodynError:
         raise
     except OSError as error:
-        failed = FileError(f"could not write {target}: {error}; what was there before stays")
-        failed.errno = error.errno
-        raise failed from error
+        told = FileError(f"{failed}: {error}")
+        told.errno = error.errno
+        raise told from error
 
 
 def remove(path: Path) -> None:

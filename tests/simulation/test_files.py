@@ -131,7 +131,7 @@ def test_a_failure_to_move_leaves_the_old_file_and_no_litter(
 
     failed: list[Path] = []
     monkeypatch.setattr(os, "replace", fail_onto_path)
-    with pytest.raises(nd.NeurodynError, match="in use; what was there before stays"):
+    with pytest.raises(nd.NeurodynError, match=r"could not write .*: in use"):
         nd.save(run(), path)
     assert names(tmp_path) == [path.name]
     assert_same(nd.load(path), old)
@@ -142,6 +142,16 @@ def test_other_formats_are_refused(act, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'run\.pkl': the name must end in \.nc \(NetCDF\) or \.zarr \(Zarr\)"):
         act(tmp_path / "run.pkl")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("act", [lambda p: nd.save(decay().simulate(1.0), p), nd.load], ids=["save", "load"])
+def test_what_is_no_path_is_refused(act) -> None:
+    for path in (3, None, b"a.nc", ["a.nc"]):
+        with pytest.raises(TypeError, match="path must be the path of a file") as caught:
+            act(path)
+        assert isinstance(caught.value, nd.NeurodynError)
+    with pytest.raises(ValueError, match="cannot be the name of a file"):
+        act("a\0.nc")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -659,6 +669,12 @@ def test_without_space_what_was_there_stays(suffix: str, size: int, tmp_path: Pa
     assert names(tmp_path) == [path.name]
 
 
+def test_a_streamed_run_without_space_says_so(tmp_path: Path) -> None:
+    with files_no_larger_than(1000), pytest.raises(FileError, match=r"could not write store .*run\.zarr: .*too large"):
+        wilson_cowan().simulate(10.0, save_at=1000, store=tmp_path / "run.zarr")
+    assert names(tmp_path) == []
+
+
 # What an interrupted process leaves
 
 
@@ -667,16 +683,19 @@ def test_leftovers_are_removed_unless_their_process_lives(suffix: str, tmp_path:
     path = tmp_path / f"a{suffix}"
     living = Partial(path)
     dead = tmp_path / f".a.0123abcd.partial{suffix}"
-    others = [tmp_path / f".b.0123abcd.partial{suffix}", tmp_path / f".a.b.0123abcd.partial{suffix}"]
-    for each in (living.path, dead, *others):
+    dead_others = [tmp_path / ".b.0123abcd.partial.zarr", tmp_path / f".a.b.0123abcd.partial{suffix}"]
+    others = [Partial(tmp_path / "b.zarr").path, tmp_path / f".a.0123.partial{suffix}", tmp_path / ".a.partial"]
+    for each in (living.path, dead, *dead_others, *others):
         (each / "x").mkdir(parents=True)
     (tmp_path / f".a.0123abcd.lock{suffix}").write_text("99")
     (tmp_path / f".a.4567abcd.lock{suffix}").touch()
     nd.save(decay().simulate(1.0), path)
     assert all(each.exists() for each in (living.path, *others))
-    assert not dead.exists()
+    assert not any(each.exists() for each in (dead, *dead_others))
     living.discard()
-    assert names(tmp_path) == sorted([path.name, *(each.name for each in others)])
+    nd.save(decay().simulate(1.0), path)
+    left = [path, *others, others[0].with_name(others[0].name.replace("partial", "lock"))]
+    assert names(tmp_path) == sorted(each.name for each in left)
 
 
 def test_a_store_set_aside_is_kept_until_there_is_another(tmp_path: Path) -> None:
