@@ -19,7 +19,7 @@ from neurodyn.errors import (
     NeurodynError,
 )
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
-from neurodyn.simulation.partial import replacing
+from neurodyn.simulation.partial import replacing, system_errors
 
 _RESERVED = {
     "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_NCProperties", "_Netcdf4Coordinates", "_Netcdf4Dimid",
@@ -61,8 +61,7 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     OSError
         If the file could not be written; what was there before stays.
     """
-    path = Path(path)
-    kind = _format(path)
+    path, kind = _format(path)
     if not isinstance(data, xr.Dataset):
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")
     _check_names(data)
@@ -113,27 +112,32 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     OSError
         If it is damaged, or not what its name says; what a chunk of a store holds is checked when it is read.
     """
-    path = Path(path)
-    kind = _format(path)
+    path, kind = _format(path)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")
-    if kind == "netcdf":
-        data = read_netcdf(path)
-    else:
-        from neurodyn.simulation.stores import read_store
+    with system_errors(f"could not read {path}"):
+        if kind == "netcdf":
+            data = read_netcdf(path)
+        else:
+            from neurodyn.simulation.stores import read_store
 
-        data = read_store(path)
+            data = read_store(path)
     data.attrs = _plain_attributes(data.attrs)
     for variable in data.variables.values():
         variable.attrs = _plain_attributes(variable.attrs)
     return data
 
 
-def _format(path: Path) -> Literal["netcdf", "zarr"]:
+def _format(given: str | os.PathLike[str]) -> tuple[Path, Literal["netcdf", "zarr"]]:
+    if not isinstance(given, (str, os.PathLike)):
+        raise InvalidTypeError(f"path must be the path of a file, not {type(given).__name__}")
+    path = Path(given)
+    if "\0" in str(path):
+        raise InvalidValueError(f"path: {str(path)!r} cannot be the name of a file")
     if path.suffix == ".nc":
-        return "netcdf"
+        return path, "netcdf"
     if path.suffix == ".zarr":
-        return "zarr"
+        return path, "zarr"
     raise InvalidValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
 
 

@@ -103,6 +103,8 @@ def simulate(
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it and what would be right.
+    MemoryError
+        If memory cannot hold the trajectory.
     DivergenceError
         If the activity becomes non-finite.
     """
@@ -207,6 +209,8 @@ def equilibrium(
     ------
     TypeError, ValueError
         If an argument does not fit, or the network has no equilibrium.
+    MemoryError
+        If memory cannot hold it.
     DivergenceError
         If the relaxation grows without bound, or the equilibrium is not finite.
 

@@ -138,6 +138,8 @@ def fit(
         metric has a name of the history's own, returns no real numbers, or changes its shape, labels or the network.
     FileNotFoundError, FileExistsError
         If there is no checkpoint and `resume` is "always"; if there is one and it is "never".
+    OSError
+        If another run trains with the checkpoint's folder, or it cannot be written to.
     DivergedError
         If the loss or a parameter becomes non-finite; the checkpoint then holds the last good state.
     KeyboardInterrupt
