@@ -280,8 +280,8 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
     ValueError
         If the input is too small for two convolutions and the pooling between them.
     """
-    if len(input_shape) != 3:
-        raise InvalidValueError(f"input_shape of cnn: channels, rows and columns, not {tuple(input_shape)}")
+    if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
+        raise InvalidValueError(f"input_shape of cnn: channels, rows and columns, not {input_shape!r}")
     channels, rows, columns = (whole("input_shape of cnn", n, least=1) for n in input_shape)
     classes, seed = whole("classes of cnn", classes, least=1), whole("seed of cnn", seed, least=0)
     kernel = 5 if min(rows, columns) >= 16 else 3

@@ -81,9 +81,12 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
 
     Raises
     ------
-    ValueError
-        If they share no population.
+    TypeError, ValueError
+        If one is no dataset, or they share no population.
     """
+    for what, given in (("trajectory", trajectory), ("reference", reference)):
+        if not isinstance(given, xr.Dataset):
+            raise InvalidTypeError(f"{what} must be a Dataset of recorded activity, not {type(given).__name__}")
     shared = [name for name in trajectory.data_vars if name in reference.data_vars]
     if not shared:
         raise InvalidValueError("trajectory and reference share no population")

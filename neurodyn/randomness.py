@@ -113,9 +113,9 @@ class RandomStream:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of the CPU, NumPy and Python for a while, and leave them as they were."""
-    stream = RandomStream(seed)
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the generators of the CPU, a GPU's if it is given, NumPy's and Python's, and leave them as they were."""
+    stream = RandomStream(seed, device)
     try:
         with stream:
             yield

@@ -23,16 +23,17 @@ import numpy as np
 import torch
 import tyro
 import xarray as xr
-from learning_curves import draw, plus_minus
+from common.learning_curves import draw, plus_minus
+from common.options import ActivationName, DatasetName, check_root, load, parse
+from common.options import Options as StudyOptions
+from common.report import table, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from report import table, write
 from torch import nn
 
 import neurodyn as nd
 from neurodyn import plot
-from neurodyn.layers.modules import ACTIVATIONS
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
@@ -137,17 +138,13 @@ RULES: Mapping[str, Rule] = {
 }
 
 if TYPE_CHECKING:
-    DatasetName = str
     RuleName = str
-    ActivationName = str
 else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
     RuleName = tyro.extras.literal_type_from_choices(RULES)
-    ActivationName = tyro.extras.literal_type_from_choices(ACTIVATIONS)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(StudyOptions):
     """What to run.
 
     Parameters
@@ -155,13 +152,11 @@ class Options:
     rules
         By which rules to learn.
     dataset
-        On which data sets; all but digits are downloaded, unless `root` or NEURODYN_DATA names a folder that has them.
-    seeds
-        Of the weights and the order of the samples.
+        On which data sets; all but digits are downloaded, unless `root` or NEURODYN_DATA names a folder.
+    root
+        A folder with the data sets' files, or subsets in their format.
     epochs
         Of training.
-    root
-        A folder with the data sets' files.
     hidden
         The units of the perceptron's hidden layers. The square network has as many layers, all as wide as the input.
     activation
@@ -170,29 +165,23 @@ class Options:
         Adam's learning rate for the perceptron, and for the square network; for 784 units, 0.001 suits the latter.
     batch
         How many samples an update averages over.
-    device
-        Where to compute, e.g. cpu or cuda.
-    out
-        The folder for the results and the checkpoints.
     """
 
+    out: Path = Path("results/accuracy")
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rules: tuple[RuleName, ...] = tuple(RULES)
     dataset: tuple[DatasetName, ...] = ("digits",)
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    epochs: int = 20
     root: Path | None = None
+    epochs: int = 20
     hidden: tuple[int, ...] = (300, 300, 100)
     activation: ActivationName = "relu"
     rate: float = 1e-3
     square_rate: float = 3e-3
     batch: int = 64
-    device: str = "cpu"
-    out: Path = Path("results/accuracy")
 
     def __post_init__(self) -> None:
-        for name in ("rules", "dataset", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: give at least one")
+        super().__post_init__()
+        check_root(self.root, self.dataset)
 
     def build(self, rule: Rule, inputs: int, classes: int, seed: int) -> nn.Sequential:
         """Return the module that a rule trains."""
@@ -208,10 +197,13 @@ class Options:
         return self.out / "runs" / dataset / name / "_".join([*settings, "seeds-" + "-".join(map(str, self.seeds))])
 
 
+PAPER = Options(full=True, dataset=("mnist", "fashion-mnist"), epochs=10, square_rate=1e-3)
+"""The data sets, seeds and epochs of the first paper's figure 2."""
+
+
 def train(options: Options, dataset: str, name: str, device: torch.device) -> xr.Dataset:
     """Train all seeds by a rule, and return their history; NaN from the epoch on in which one diverged."""
-    given: dict[str, Any] = {} if dataset == "digits" else {"root": options.root}
-    samples, test = nd.data.DATASETS[dataset](flatten=True, **given)
+    samples, test = load(dataset, options.root, True)
     inputs, targets = samples[0]
     rule = RULES[name]
     modules = {seed: options.build(rule, len(inputs), len(targets), seed) for seed in options.seeds}
@@ -226,6 +218,7 @@ def train(options: Options, dataset: str, name: str, device: torch.device) -> xr
             seeds=options.seeds,
             device=device,
             checkpoint=options.checkpoint(dataset, name),
+            progress=False if options.quiet else None,
         )
     except nd.train.DivergedError as error:
         history = error.history
@@ -257,6 +250,8 @@ def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
     with nd.train.launched(options.device) as device:
         first = Processes().rank == 0
+        if first:
+            print(options.setting(PAPER), flush=True)
         runs = [
             xr.concat(
                 [train(options, dataset, name, device) for name in options.rules], labels_of("rule", options.rules)
@@ -359,4 +354,4 @@ def seconds(found: xr.Dataset, dataset: str, name: str) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -12,33 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
-from learning_curves import angle
+from common.options import DataOptions, parse
+from common.report import table, write
+from common.training import angle, loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from report import table, write
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
-from neurodyn.layers.losses import squared_error
 from neurodyn.models import target_propagation as tp
-
-if TYPE_CHECKING:
-    DatasetName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
 
 Rule = Literal["tp", "itp", "gait"]
 Form = Literal["deviation", "naive"]
@@ -58,34 +51,21 @@ WEIGHTS: dict[InitialWeights, str] = {"xavier": "random", "orthogonal": "orthogo
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(DataOptions):
+    """What to run; the scatter plots show the first seed.
 
     Parameters
     ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
     hidden
         The number of hidden layers, each as wide as the input; so is the output, whose other units are auxiliary.
-    seeds
-        Of the weights and the batch of 60 samples; the scatter plots show the first.
-    full
-        The paper's setting, whatever the options say: MNIST, and so 784 units a layer, and 5 seeds; about 10 minutes.
-    out
-        The folder for the results.
     """
 
-    dataset: DatasetName = "digits"
     hidden: int = 4
-    seeds: tuple[int, ...] = (0, 1, 2)
-    full: bool = False
     out: Path = Path("results/alignment")
 
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ValueError("seeds: give at least one")
-        if self.hidden < 1:
-            raise ValueError(f"hidden: at least one layer, not {self.hidden}")
+
+PAPER = Options(full=True, dataset="mnist", seeds=tuple(range(5)))
+"""About 10 minutes."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +79,13 @@ class Case:
 
     @classmethod
     def draw(cls, options: Options, weights: InitialWeights, seed: int) -> Case:
-        train, _ = nd.data.DATASETS[options.dataset](flatten=True)
+        train, _ = options.load()
         batch = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:BATCH]
-        inputs, targets = (part.double() for part in train[batch])
+        inputs, targets = (part.to(options.device, torch.float64) for part in train[batch])
         sizes = [inputs.shape[1]] * (options.hidden + 2)
-        module = tp.tower(sizes, outputs=targets.shape[1], weights=weights, seed=seed, dtype=torch.float64)
-        squared_error(module(inputs), targets).mean().backward()
+        like: dict[str, Any] = {"device": options.device, "dtype": torch.float64}
+        module = tp.tower(sizes, outputs=targets.shape[1], weights=weights, seed=seed, **like)
+        loss(module, inputs, targets).backward()
         return cls(module, inputs, targets, _updates(module))
 
     def updates(self, rule: Rule, gamma: float, precision: torch.dtype, form: Form) -> list[Tensor] | None:
@@ -158,7 +139,7 @@ def measure(options: Options) -> xr.Dataset:
     found = {name: np.full(shape, np.nan) for name in ("angle", "distance")}
     cases = {(weights, seed): Case.draw(options, weights, seed) for weights, seed in product(WEIGHTS, options.seeds)}
     tasks = list(product(WEIGHTS, RULES, PRECISIONS, get_args(Form), GAMMAS, options.seeds))
-    for number, task in enumerate(tqdm(tasks, unit="update", disable=None)):
+    for number, task in enumerate(options.progress(tasks, unit="update")):
         weights, rule, precision, form, gamma, seed = task
         case, at = cases[weights, seed], np.unravel_index(number, shape[:6])
         updates = case.updates(rule, gamma, PRECISIONS[precision], form)
@@ -186,7 +167,8 @@ def scatter(options: Options) -> xr.Dataset:
         for kept, each in ((by_backprop, case.backprop), *((by_rule, found) for found in updates)):
             assert each is not None, "float64 holds every rule at this γ"
             parts = zip(each, picks, scales, strict=True)
-            kept.append(torch.stack([update.flatten()[pick] / scale for update, pick, scale in parts]).numpy())
+            found = torch.stack([update.flatten()[pick.to(update.device)] / scale for update, pick, scale in parts])
+            kept.append(found.numpy(force=True))
     values = {"units": "RMS of backprop's", "long_name": "update of a weight"}
     shape = (len(WEIGHTS), len(RULES), *by_rule[0].shape)
     return xr.Dataset(
@@ -205,10 +187,9 @@ def _active(update: Tensor) -> Tensor:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
-    if options.full:
-        options = replace(options, dataset="mnist", hidden=4, seeds=tuple(range(5)))
+    print(options.setting(PAPER), flush=True)
     found, points = measure(options), scatter(options)
-    width = len(nd.data.DATASETS[options.dataset](flatten=True)[0][0][0])
+    width = len(options.load()[0][0][0])
     about = {"dataset": options.dataset, "layers": "-".join([str(width)] * (options.hidden + 2))}
     with plot.style():
         picture = draw(found, points)
@@ -328,4 +309,4 @@ def summary(found: xr.Dataset) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a batch of 60 gains little from more
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

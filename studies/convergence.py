@@ -14,29 +14,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
+from common.options import ActivationName, DataOptions, parse
+from common.report import write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
-from neurodyn.layers.modules import ACTIVATIONS
 from neurodyn.models import activation_relaxation as ar
-
-if TYPE_CHECKING:
-    DatasetName = str
-    ActivationName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
-    ActivationName = tyro.extras.literal_type_from_choices(ACTIVATIONS)
 
 BATCH = 64
 DURATION = 20.0
@@ -52,31 +43,24 @@ DEMANDED = 1e-6
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(DataOptions):
+    """What to run; a seed draws weights and a batch of 64 samples, and the sweep of steps and solvers takes the first.
 
     Parameters
     ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
     layers
         The units of the hidden layers; the data give those of the input and the output.
     activation
         The hidden units' nonlinearity.
-    seeds
-        Each draws weights and a batch of 64 samples; the sweep of steps and solvers takes the first.
-    device
-        Where to compute, e.g. cpu or cuda.
-    out
-        The folder for the results.
     """
 
-    dataset: DatasetName = "digits"
+    out: Path = Path("results/convergence")
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     layers: tuple[int, ...] = (300, 300, 100)
     activation: ActivationName = "tanh"
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    device: str = "cpu"
-    out: Path = Path("results/convergence")
+
+
+PAPER = Options(full=True, dataset="mnist", activation="relu")
 
 
 @dataclass(frozen=True)
@@ -90,7 +74,7 @@ class Case:
 
     @classmethod
     def draw(cls, options: Options, seed: int) -> Case:
-        train, _ = nd.data.DATASETS[options.dataset](flatten=True)
+        train, _ = options.load()
         batch = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:BATCH]
         inputs, targets = (part.to(options.device, torch.float64) for part in train[batch])
         sizes = [inputs.shape[1], *options.layers, targets.shape[1]]
@@ -180,10 +164,9 @@ def measure(case: Case, solver: nd.Solver, truth: xr.Dataset) -> xr.Dataset:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
-    if not options.seeds:
-        raise ValueError("seeds: give at least one")
+    print(options.setting(PAPER), flush=True)
     runs = solvers()
-    with tqdm(total=len(options.seeds) + len(STEPS) + len(runs), unit="run", disable=None) as bar:
+    with options.progress(total=len(options.seeds) + len(STEPS) + len(runs), unit="run") as bar:
 
         def done(result: xr.Dataset) -> xr.Dataset:
             bar.update()
@@ -204,12 +187,8 @@ def main(options: Options) -> None:
     results = {"trajectory": trajectory, "sweep": sweep, "work_precision": precision}
     results = {name: data.assign_attrs(about) for name, data in results.items()}
     with plot.style():
-        figure = draw(*results.values())
-        files = [plot.save_figure(figure, options.out / f"convergence{suffix}") for suffix in (".png", ".pdf")]
-        plt.close(figure)
-    files += [nd.save(data, options.out / f"{name}.nc") for name, data in results.items()]
-    print(summary(*results.values()))
-    print("Written:", *files, sep="\n  ")
+        files = write(options.out, {"convergence": draw(*results.values())}, results, about)
+    print(summary(*results.values()), files, sep="\n")
 
 
 def draw(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) -> Figure:
@@ -305,4 +284,4 @@ Vector-field evaluations of the cheapest run with an RMS error of at most {DEMAN
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a batch of 64 gains little from more, and they wait for each other on a busy machine
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

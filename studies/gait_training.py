@@ -9,35 +9,29 @@ rule derived from backpropagation of error" (2020).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
-from ablation import in_processes
-from learning_curves import draw, plus_minus
+from common.learning_curves import draw, plus_minus
+from common.options import TrainingOptions, parse
+from common.report import table, write
+from common.training import fit
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from report import table, write
 from torch import nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import target_propagation as tp
-
-if TYPE_CHECKING:
-    DatasetName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
 
 BATCH = 60
 """The paper's."""
@@ -53,7 +47,7 @@ class Rule:
     rate: float
     strength: float = 0.0
 
-    def declare(self, sizes: list[int], outputs: int, seed: int) -> nn.Module | nd.Network:
+    def declare(self, sizes: Sequence[int], outputs: int, seed: int) -> nn.Module | nd.Network:
         """Return a network with orthogonal weights; a plain module for backprop."""
         module = tp.tower(sizes, outputs=outputs, weights="orthogonal", seed=seed, dtype=torch.float64)
         if self.name == "bp":
@@ -88,89 +82,61 @@ LOOKS: Mapping[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(TrainingOptions):
+    """What to run; `--full` also takes the paper's rates and λ, and trains for days on two cores.
 
     Parameters
     ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
     hidden
         The numbers of hidden layers of fixed width; the width is that of the input, 64 for digits.
     tower
         The units of the tower's layers after the input, none wider than the one before.
-    epochs
-        Of Adam, in batches of 60. The paper trains for more.
-    seeds
-        Of the weights and the order of the samples.
-    processes
-        How many networks are trained at a time.
-    full
-        The paper's setting, whatever the options say: MNIST unless another data set is given, 784 units a layer, 1 to 6
-        hidden layers, the tower 784-784-500-200-10, the paper's rates and λ, 5 seeds, and 50 epochs; days on two cores.
-    out
-        The folder for the results.
     """
 
-    dataset: DatasetName = "digits"
+    out: Path = Path("results/gait_training")
     hidden: tuple[int, ...] = (1, 3, 6)
     tower: tuple[int, ...] = (64, 40, 20, 10)
-    epochs: int = 10
-    seeds: tuple[int, ...] = (0, 1, 2)
-    processes: int = os.cpu_count() or 1
-    full: bool = False
-    out: Path = Path("results/gait_training")
-
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ValueError("seeds: give at least one")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError("hidden: give at least one number of hidden layers, each at least 1")
 
 
-def train(dataset: str, rule: Rule, sizes: tuple[int, ...], epochs: int, seed: int) -> list[float]:
-    """Train a network, and return the test accuracy in per cent after each epoch; NaN if the run diverged."""
-    samples, test = nd.data.DATASETS[dataset](flatten=True)
-    inputs, targets = samples[0]
-    network = rule.declare([len(inputs), *sizes], len(targets), seed)
-    try:
-        history = nd.train.fit(
-            network,
-            samples,
-            test,
-            epochs=epochs,
-            batch_size=BATCH,
-            learning_rate=rule.rate,
-            seed=seed,
-            progress=False,
-        )
-    except nd.train.DivergedError:
-        return [np.nan] * epochs
-    return [100 * float(value) for value in history.test_accuracy]
+PAPER = Options(
+    full=True,
+    dataset="mnist",
+    hidden=(1, 2, 3, 4, 5, 6),
+    tower=(784, 500, 200, 10),
+    epochs=50,
+    seeds=tuple(range(5)),
+)
 
 
-def compare(options: Options, rules: Mapping[str, Rule]) -> xr.Dataset:
-    """Train every network by every rule, from the same weights and with the same batches."""
-    inputs = len(nd.data.DATASETS[options.dataset](flatten=True)[0][0][0])
+def compare(options: Options) -> xr.Dataset:
+    """Train every network by every rule, from the same weights and with the same batches.
+
+    The test accuracy, in per cent, is NaN if the run diverged.
+    """
+    rules, data = PAPERS if options.full else RULES, options.load()
+    inputs, outputs = map(len, data[0][0])
     networks = {f"{hidden} hidden": (inputs,) * (hidden + 1) for hidden in options.hidden}
     networks[TOWER] = options.tower
-    tasks = [
-        (options.dataset, rule, sizes, options.epochs, seed)
-        for sizes, rule, seed in product(networks.values(), rules.values(), options.seeds)
-    ]
-    runs: dict[int, list[float]] = {}
-    with tqdm(total=len(tasks), unit="run", disable=None) as bar:
-        for number, run in in_processes(train, tasks, options.processes):
-            runs[number] = run
-            bar.update()
+    accuracy = []
+    for sizes, rule in options.progress(list(product(networks.values(), rules.values())), unit="rule"):
+        history, _ = fit(
+            partial(rule.declare, (inputs, *sizes), outputs),
+            options,
+            options.seeds,
+            data=data,
+            batch_size=BATCH,
+            learning_rate=rule.rate,
+        )
+        trained = history.test_accuracy.isel(epoch=slice(1, None))
+        accuracy.append(trained.where(trained.isel(epoch=-1).notnull()))
     dims: dict[str, Any] = {
         "network": list(networks),
         "rule": list(rules),
         "seed": list(options.seeds),
         "epoch": np.arange(1, options.epochs + 1),
     }
-    accuracy = np.reshape([runs[number] for number in range(len(tasks))], [len(values) for values in dims.values()])
-    found = xr.Dataset({"test_accuracy": (tuple(dims), accuracy)}, dims)
+    shape = [len(values) for values in dims.values()]
+    found = xr.Dataset({"test_accuracy": (tuple(dims), np.reshape(accuracy, shape))}, dims)
     found["test_accuracy"].attrs = {"units": "percent", "long_name": "test accuracy"}
     found["epoch"].attrs = {"units": "1", "long_name": "epoch"}
     layers = ("-".join(map(str, (inputs, *sizes))) for sizes in networks.values())
@@ -186,13 +152,8 @@ def compare(options: Options, rules: Mapping[str, Rule]) -> xr.Dataset:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
-    rules = RULES
-    if options.full:
-        dataset = "mnist" if options.dataset == "digits" else options.dataset
-        hidden, tower = (1, 2, 3, 4, 5, 6), (784, 500, 200, 10)
-        seeds, rules = tuple(range(5)), PAPERS
-        options = replace(options, dataset=dataset, hidden=hidden, tower=tower, epochs=50, seeds=seeds)
-    found = compare(options, rules)
+    print(options.setting(PAPER), flush=True)
+    found = compare(options)
     about = {"dataset": options.dataset, "activation": "leaky_relu", "dtype": "float64"}
     about["training"] = f"{options.dataset}, {options.epochs} epochs of Adam in batches of {BATCH}, γ = {GAMMA:g}"
     found = found.assign_attrs(about)
@@ -278,4 +239,4 @@ def summary(found: xr.Dataset) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -14,37 +14,32 @@ Backpropagation in Predictive Coding Networks" (2020), §5.1.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
-from ablation import SEEDS, Group, diverge, in_processes, load, logistic, loss, train
-from linearised import Linearisation, linearise
+from common import divergence
+from common.linearised import Linearisation, linearise
+from common.options import parse
+from common.report import table, write
+from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from numpy.typing import NDArray
-from report import table, write
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import predictive_coding as pc
-
-if TYPE_CHECKING:
-    DatasetName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
 
 GAMMAS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0)
 TIMES = ("l", "0", "1", "2", "3", "4", "16", "64")
@@ -70,49 +65,15 @@ PRECISE = nd.Adaptive("dopri5", rtol=1e-10, atol=1e-12)
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(divergence.Options):
+    """What to run; (2) and (3) take the first seed."""
 
-    Parameters
-    ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
-    samples
-        How many training samples are used; all if not given.
-    hidden
-        The numbers of hidden layers.
-    width
-        The units of a hidden layer.
-    epochs
-        Of training; the test error is compared after each.
-    batch
-        The size of a batch.
-    rate
-        α, for the gradient averaged over a batch. The paper's 0.001 needs its 64 epochs of MNIST to learn anything.
-    seeds
-        Of the weights and the order of the samples.
-    processes
-        How many networks are trained at a time.
-    full
-        The paper's setting, whatever the options say: MNIST, α = 0.001, 64 epochs; about ten hours on two cores.
-    out
-        The folder for the results.
-    """
-
-    dataset: DatasetName = "digits"
-    samples: int | None = None
-    hidden: tuple[int, ...] = (1, 2, 3)
-    width: int = 32
     epochs: int = 2
-    batch: int = 20
-    rate: float = 0.1
-    seeds: tuple[int, ...] = SEEDS
-    processes: int = os.cpu_count() or 1
-    full: bool = False
     out: Path = Path("results/gamma_sweep")
 
-    def group(self, hidden: int, seed: int, epochs: int) -> Group:
-        return Group(self.dataset, hidden, self.width, epochs, self.batch, self.rate, seed, self.samples)
+
+PAPER = Options(full=True, dataset="mnist", epochs=64, rate=0.001)
+"""About ten hours on two cores."""
 
 
 def rule(time: str, gamma: float) -> dict[str, Any]:
@@ -127,36 +88,15 @@ def rule(time: str, gamma: float) -> dict[str, Any]:
 
 def sweep(options: Options) -> xr.Dataset:
     """Train every network, and measure its divergence from backprop."""
-    sizes = {"hidden": options.hidden, "seed": options.seeds, "time": TIMES, "gamma": GAMMAS}
-    shape = tuple(len(values) for values in sizes.values())
-    found = {name: np.full(shape, np.nan) for name in ("test_error", "weights", "diverged")}
-    backprop_error = np.full((*shape[:2], options.epochs), np.nan)
-    moved = np.full(shape[:2], np.nan)
-    # The longest inference first, so that no process is left with it in the end.
-    order = sorted(np.ndindex(shape[:3]), key=lambda at: -(len(TIMES) if TIMES[at[2]] == "l" else int(TIMES[at[2]])))
-    tasks = []
-    for layers, seed, time in order:
-        group = options.group(options.hidden[layers], options.seeds[seed], options.epochs)
-        tasks.append((group, [rule(TIMES[time], gamma) for gamma in GAMMAS]))
-    with tqdm(total=len(tasks), desc="training", unit="group", disable=None) as bar:
-        for number, (reference, results) in in_processes(diverge, tasks, options.processes):
-            at = order[number]
-            backprop_error[at[:2]] = 100 * reference.test_error
-            moved[at[:2]] = reference.moved
-            found["test_error"][at] = [100 * result.test_error for result in results]
-            found["weights"][at] = [result.weights for result in results]
-            found["diverged"][at] = [result.diverged for result in results]
-            bar.update()
-    return xr.Dataset(
-        {
-            "test_error": (list(sizes), found["test_error"], {"units": "percentage points"}),
-            "weights": (list(sizes), found["weights"], {"long_name": "Σ ‖θ − θ_BP‖ after training"}),
-            "diverged": (list(sizes), found["diverged"].astype(np.int8), {"long_name": "whether training diverged"}),
-            "backprop_test_error": (["hidden", "seed", "epoch"], backprop_error, {"units": "%"}),
-            "backprop_moved": (["hidden", "seed"], moved, {"long_name": "Σ ‖θ − θ(0)‖ of backprop"}),
-        },
-        {name: list(values) for name, values in sizes.items()} | {"epoch": np.arange(1, options.epochs + 1)},
-    )
+    times, gammas = zip(*product(TIMES, GAMMAS), strict=True)
+    parts = []
+    with options.progress(total=len(options.hidden) * len(times), desc="training", unit="rule") as bar:
+        for hidden in options.hidden:
+            found, backprop = divergence.diverge(options, hidden, list(map(rule, times, gammas)), progress=bar)
+            found = found.assign_coords(time=("rule", list(times)), gamma=("rule", list(gammas)))
+            found = found.set_index(rule=["time", "gamma"]).unstack("rule").sel(time=list(TIMES))
+            parts.append(found.assign(backprop_test_error=backprop.test_error, backprop_moved=backprop.moved))
+    return xr.concat(parts, xr.Variable("hidden", list(options.hidden)))
 
 
 def scaling(options: Options) -> float:
@@ -186,13 +126,13 @@ class Problem:
     @classmethod
     def draw(cls, options: Options, hidden: int, *, learned: bool) -> Problem:
         """Return the first seed's network, at its first weights or trained by backprop."""
-        (inputs, targets), _ = load(options.dataset)
-        sizes = [inputs.shape[1], *[options.width] * hidden, targets.shape[1]]
-        module = logistic(sizes, options.seeds[0]).double()
         if learned:
-            group = options.group(hidden, options.seeds[0], LEARNED_EPOCHS)
-            train(module, lambda x, t: loss(module, x, t).backward(), replace(group, rate=0.1))
-        return cls(module, inputs[:SAMPLES], targets[:SAMPLES])
+            setting = replace(options, epochs=LEARNED_EPOCHS, rate=0.1)
+            _, (module,) = divergence.train(setting, hidden, lambda module: module, options.seeds[:1])
+        else:
+            module = options.logistic(hidden, options.seeds[0])
+        assert isinstance(module, nn.Sequential)
+        return cls(module, *options.draw(SAMPLES))
 
     @property
     def weights(self) -> list[Tensor]:
@@ -232,11 +172,11 @@ def stability(options: Options, learned: bool, hidden: int) -> xr.Dataset:
     """Compare the γ at which Euler's method ceases to settle with 2/λ_max, sample by sample."""
     problem = Problem.draw(options, hidden, learned=learned)
     linear = linearise(pc.network(problem.module), problem.inputs, problem.targets)
-    bound = linear.largest_step.numpy()
+    bound = linear.largest_step.numpy(force=True)
     fine = np.linspace(0.8 * bound.min(), 1.2 * bound.max(), 61)
     gammas = np.sort([*np.geomspace(0.02, fine[0], 15)[:-1], *fine, *np.geomspace(fine[-1], 3, 10)[1:]])
     found = settle(problem, gammas)
-    rest = 0.5 * linear.errors.square().sum(1).numpy()
+    rest = 0.5 * linear.errors.square().sum(1).numpy(force=True)
     start = problem.simulate(1.0, nd.Euler(1.0), record=["energy"]).energy.to_numpy()[0]
     # Steps much smaller than the bound are too short to settle within so few of them.
     unsettled = (found.moving.to_numpy() > SETTLED) & (gammas >= fine[0])[:, None]
@@ -283,16 +223,17 @@ def lag(options: Options, learned: bool) -> xr.Dataset:
     problem = Problem.draw(options, middle(options), learned=learned)
     few = replace(problem, inputs=problem.inputs[:LAG_SAMPLES], targets=problem.targets[:LAG_SAMPLES])
     linear = linearise(pc.network(few.module), few.inputs, few.targets)
-    spectra = torch.stack([torch.linalg.eigvals(linear.jacobian(tau)) for tau in TAUS])
+    taus = TAUS.to(options.device)
+    spectra = torch.stack([torch.linalg.eigvals(linear.jacobian(tau)) for tau in taus])
     growth = spectra.real.amax(2)
-    critical = linear.critical_tau(TAUS, growth)
+    critical = linear.critical_tau(taus, growth)
     data = xr.Dataset(
         {
-            "growth": (("tau", "sample"), growth.numpy()),
-            "frequency": (("tau", "sample"), spectra.imag.amax(2).numpy()),
-            "critical": ("sample", critical.numpy()),
-            "oscillation": ("sample", linear.oscillation_tau.numpy()),
-            "critical_damping": ("sample", 0.25 / torch.linalg.eigvalsh(linear.hessian)[:, 0].numpy()),
+            "growth": (("tau", "sample"), growth.numpy(force=True)),
+            "frequency": (("tau", "sample"), spectra.imag.amax(2).numpy(force=True)),
+            "critical": ("sample", critical.numpy(force=True)),
+            "oscillation": ("sample", linear.oscillation_tau.numpy(force=True)),
+            "critical_damping": ("sample", 0.25 / torch.linalg.eigvalsh(linear.hessian)[:, 0].numpy(force=True)),
         },
         {"tau": TAUS.numpy()},
     )
@@ -321,7 +262,7 @@ def disturb(problem: Problem, linear: Linearisation, critical: Tensor) -> xr.Dat
         duration = min(2 * np.pi * PERIODS / max(0.1, frequency), E_FOLDS / abs(rate))
         run = one.simulate(duration, PRECISE, record=names, save_at=601, error_tau=float(error_tau), initial=initial)
         activity = np.concatenate([run[name].to_numpy()[:, 0] for name in names], 1)
-        off = np.linalg.norm(activity - rest.numpy(), axis=1)
+        off = np.linalg.norm(activity - rest.numpy(force=True), axis=1)
         found["moment"].append(run.time.to_numpy())
         found["distance_from_rest"].append(off)
         found["predicted"].append(rate)
@@ -340,12 +281,11 @@ def middle(options: Options) -> int:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figures, and print its tables."""
-    if options.full:
-        options = replace(options, dataset="mnist", samples=None, epochs=64, rate=0.001, width=32, batch=20)
+    print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
     training = sweep(options)
     parts = [(learned, hidden) for learned in (False, True) for hidden in options.hidden]
-    with tqdm(total=len(parts) + 4, desc="inference", unit="part", disable=None) as bar:
+    with options.progress(total=len(parts) + 4, desc="inference", unit="part") as bar:
 
         def done(result: Any) -> Any:
             bar.update()
@@ -361,11 +301,7 @@ def main(options: Options) -> None:
         lags = xr.concat(both, xr.Variable("weights", list(WEIGHTS)))
     deviation = scaling(options)
 
-    about = {
-        "dataset": options.dataset,
-        "setting": f"{options.epochs} epochs, batches of {options.batch}, learning rate {options.rate:g}, "
-        f"hidden layers of {options.width} logistic units, {len(options.seeds)} seeds",
-    }
+    about = {"dataset": options.dataset, "setting": f"{options}, logistic"}
     with plot.style():
         figures = {
             "gamma_sweep": draw_training(training),
@@ -628,4 +564,4 @@ def draw_disturbances(ax: Axes, lags: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

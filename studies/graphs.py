@@ -14,38 +14,31 @@ architectures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 import xarray as xr
+from common.options import DataOptions, parse
+from common.report import table, write
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from report import table, write
 from scipy.stats import nbinom
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
-
-if TYPE_CHECKING:
-    DatasetName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
 
 SAMPLES = 4
 TOLERANCE = 1e-3
@@ -139,13 +132,11 @@ ARCHITECTURES: Mapping[str, tuple[Build, str]] = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(DataOptions):
+    """What to run; of several seeds, the largest distances count.
 
     Parameters
     ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
     sizes
         For (d): how many residual blocks, time steps and transformer blocks the networks have; the number of pixels
         must be a multiple of each.
@@ -153,43 +144,32 @@ class Options:
         For (a) and (c): the residual blocks and the transformer blocks.
     steps
         For (b): the time steps of the LSTM.
-    seed
-        Of the weights and the samples.
-    device
-        Where to compute, e.g. cpu or cuda.
-    out
-        The folder for the results.
     """
 
-    dataset: DatasetName = "digits"
+    out: Path = Path("results/graphs")
+    seeds: tuple[int, ...] = (0,)
     sizes: tuple[int, ...] = (1, 2, 4, 8)
     blocks: int = 1
     steps: int = 4
-    seed: int = 0
-    device: str = "cpu"
-    out: Path = Path("results/graphs")
 
-    def __post_init__(self) -> None:
-        if not self.sizes:
-            raise ValueError("sizes: give at least one")
-        for name, values in {"sizes": self.sizes, "blocks": (self.blocks,), "steps": (self.steps,)}.items():
-            if min(values) < 1:
-                raise ValueError(f"{name}: a network has at least 1, not {min(values)}")
+
+PAPER = Options(full=True, dataset="mnist", sizes=(1, 2, 4, 8, 16), seeds=(0, 1, 2))
+"""A larger setting; the paper gives none."""
 
 
 class Case:
     """A network of an architecture, a batch in float64, and the gradients that its nodes should find."""
 
-    def __init__(self, options: Options, architecture: str, size: int) -> None:
-        train, _ = nd.data.DATASETS[options.dataset](flatten=False)
-        batch = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[:SAMPLES]
+    def __init__(self, options: Options, architecture: str, size: int, seed: int) -> None:
+        train, _ = options.load(flatten=False)
+        batch = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
         self.inputs, self.targets = (part.to(options.device, torch.float64) for part in train[batch])
         shape, pixels = tuple(self.inputs.shape[1:]), prod(self.inputs.shape[1:])
         build, unit = ARCHITECTURES[architecture]
         if architecture == "LSTM" and pixels % size:
             raise ValueError(f"sizes, steps: an image of {pixels} values has no {size} equal parts for {size} {unit}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
+            torch.manual_seed(seed)
             self.module = build(shape, self.targets.shape[1], size).to(options.device, torch.float64)
         self.architecture, self.size, self.unit = architecture, size, unit
         self.network = ar.graph(self.module, self.inputs)
@@ -230,9 +210,11 @@ def depths(network: nd.Network) -> dict[str, int]:
     return depth
 
 
-def relax(case: Case) -> xr.Dataset:
-    """Return how each node relaxes, and what learning at the equilibrium makes of it."""
-    distance = case.distance(1.5 * case.depth + 20.0, nd.Exact(), SAVED)
+def relax(cases: Sequence[Case]) -> xr.Dataset:
+    """Return how each node relaxes, farthest of all seeds, and what learning at the equilibrium makes of it."""
+    case = cases[0]
+    paths = [each.distance(1.5 * each.depth + 20.0, nd.Exact(), SAVED) for each in cases]
+    distance = xr.concat(paths, "seed", combine_attrs="override").max("seed", keep_attrs=True)
     depth = ("node", [case.depths[name] for name in distance.node.values], {"units": "1", "long_name": "depth"})
     stages = {f"x_{stage.name}": stage.label for stage in case.network.forward}
     label = ("node", [stages[name] for name in distance.node.values])
@@ -242,7 +224,7 @@ def relax(case: Case) -> xr.Dataset:
         nodes_without_gradient=len(case.depths) - found.sizes["node"],
         edges=len(case.network.couplings),
         parameters=sum(p.numel() for p in case.module.parameters()),
-        gradient_error=gradient_error(case),
+        gradient_error=max(map(gradient_error, cases)),
         what=str(case),
     )
 
@@ -288,16 +270,18 @@ def bracket(distance: np.ndarray, moments: np.ndarray) -> np.ndarray:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
+    print(options.setting(PAPER), flush=True)
     shown = {"ResNet": options.blocks, "LSTM": options.steps, "transformer": options.blocks}
     cases = [(name, size) for name, own in shown.items() for size in sorted({own, *options.sizes})]
     relaxations: dict[str, xr.Dataset] = {}
     rows: list[tuple[str, int, int, int, list[int]]] = []
-    for name, size in tqdm(cases, unit="network", disable=None):
-        case = Case(options, name, size)
+    for name, size in options.progress(cases, unit="network"):
+        drawn = [Case(options, name, size, seed) for seed in options.seeds]
         if size == shown[name]:
-            relaxations[name] = relax(case)
+            relaxations[name] = relax(drawn)
         if size in options.sizes:
-            rows.append((name, size, case.depth, len(case.depths), [iterations(case, step) for step in STEPS]))
+            counts = [max(iterations(case, step) for case in drawn) for step in STEPS]
+            rows.append((name, size, drawn[0].depth, len(drawn[0].depths), counts))
     scaling = xr.Dataset(
         {
             "iterations": (
@@ -314,7 +298,7 @@ def main(options: Options) -> None:
             "step": ("step", list(STEPS), {"units": "tau", "long_name": "Euler step"}),
         },
     )
-    about = {"dataset": options.dataset, "seed": str(options.seed)}
+    about = {"dataset": options.dataset, "seeds": " ".join(map(str, options.seeds))}
     with plot.style():
         picture = figure(relaxations, scaling)
         datasets = {f"relaxation_{name.lower()}": data for name, data in relaxations.items()}
@@ -409,4 +393,4 @@ def arrival(found: xr.Dataset) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -2,7 +2,7 @@
 
 All rules take turns in one run, so that the machine's noise falls on all alike; their cost is given as the ratio of
 their median to backprop's. An update is the gradient of a batch, by `nd.backward` or automatic differentiation, and a
-step of gradient descent. On the CPU, and on the GPU where there is one.
+step of gradient descent.
 
 After Y. Song, T. Lukasiewicz, Z. Xu, R. Bogacz, "Can the Brain Do Backpropagation? — Exact Implementation of
 Backpropagation in Predictive Coding Networks" (2020), §5.2 and table 4, measured there on ImageNet.
@@ -20,14 +20,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
-from ablation import loss
+from common.options import Options as StudyOptions
+from common.options import parse
+from common.report import table, write
+from common.training import loss
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
-from report import table, write
 from torch import Tensor, nn
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -44,7 +44,7 @@ RULES: Mapping[str, dict[str, Any]] = {
 }
 PUBLISHED = {
     "cpu": {BACKPROP: 3.1, "IL": 19.2, "Z-IL": 3.6, "Fa-Z-IL": 3.6},
-    "cuda": {BACKPROP: 3.7, "IL": 56.3, "Z-IL": 4.1, "Fa-Z-IL": 4.2},
+    "gpu": {BACKPROP: 3.7, "IL": 56.3, "Z-IL": 4.1, "Fa-Z-IL": 4.2},
 }
 """Table 4, in ms."""
 INPUTS, OUTPUTS = 784, 10
@@ -52,8 +52,8 @@ IMAGENET = "ImageNet"
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(StudyOptions):
+    """What to run; of several seeds, the medians are shown.
 
     Parameters
     ----------
@@ -67,26 +67,40 @@ class Options:
         About how long each network is timed; three rounds at least.
     threads
         Of PyTorch on the CPU; one is least disturbed by what else the machine does.
-    full
+    imagenet
         Also a convolutional network for ImageNet's images and classes (the paper does not tell its own), in batches of
-        16; some minutes on two cores.
-    out
-        The folder for the results.
+        16.
     """
 
+    out: Path = Path("results/runtime")
+    seeds: tuple[int, ...] = (0,)
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
     hidden: int = 3
     batch: int = 64
     seconds: float = 5.0
     threads: int = 1
-    full: bool = False
-    out: Path = Path("results/runtime")
+    imagenet: bool = False
+
+    def draw(self, network: str, seed: int) -> tuple[nn.Sequential, Tensor, Tensor]:
+        """Return a network, named by its width, and a batch of inputs and targets."""
+        generator = torch.Generator().manual_seed(seed)
+        if network == IMAGENET:
+            module, classes, inputs = alexnet(seed), 1000, torch.rand(16, 3, 224, 224, generator=generator)
+        else:
+            module, classes = perceptron(int(network), self.hidden, seed), OUTPUTS
+            inputs = torch.rand(self.batch, INPUTS, generator=generator)
+        targets = torch.eye(classes)[torch.arange(len(inputs)) % classes]
+        return module.to(self.device), inputs.to(self.device), targets.to(self.device)
 
 
-def alexnet() -> nn.Sequential:
+PAPER = Options(full=True, imagenet=True)
+"""Some minutes on two cores."""
+
+
+def alexnet(seed: int) -> nn.Sequential:
     """Return the layers of AlexNet, without dropout."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return nn.Sequential(
             *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
             *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
@@ -97,8 +111,8 @@ def alexnet() -> nn.Sequential:
         )
 
 
-def perceptron(width: int, hidden: int) -> nn.Sequential:
-    return nd.mlp([INPUTS, *[width] * hidden, OUTPUTS], activation="sigmoid")
+def perceptron(width: int, hidden: int, seed: int) -> nn.Sequential:
+    return nd.mlp([INPUTS, *[width] * hidden, OUTPUTS], activation="sigmoid", seed=seed)
 
 
 def updates(module: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Callable[[], None]]:
@@ -135,43 +149,36 @@ def measure(ways: Mapping[str, Callable[[], None]], seconds: float) -> xr.Datase
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print its table."""
+    print(options.setting(PAPER), flush=True)
     torch.set_num_threads(options.threads)
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    networks = [*map(str, options.widths), *([IMAGENET] if options.full else [])]
-    measured = []
-    with tqdm(total=len(devices) * len(networks), unit="network", disable=None) as bar:
-        for device in devices:
-            runs = []
-            for name in networks:
-                generator = torch.Generator().manual_seed(0)
-                if name == IMAGENET:
-                    module, classes = alexnet(), 1000
-                    inputs = torch.rand(16, 3, 224, 224, generator=generator)
-                else:
-                    module, classes = perceptron(int(name), options.hidden), OUTPUTS
-                    inputs = torch.rand(options.batch, INPUTS, generator=generator)
-                targets = torch.eye(classes)[torch.arange(len(inputs)) % classes]
-                ways = updates(module.to(device), inputs.to(device), targets.to(device))
-                runs.append(measure(ways, options.seconds))
-                bar.update()
-            measured.append(xr.concat(runs, xr.Variable("network", networks)))
-    times = xr.concat(measured, xr.Variable("device", devices))
+    networks = [*map(str, options.widths), *([IMAGENET] if options.imagenet else [])]
+    with options.progress(total=len(options.seeds) * len(networks), unit="network") as bar:
+
+        def timed(network: str, seed: int) -> xr.Dataset:
+            measured = measure(updates(*options.draw(network, seed)), options.seconds)
+            bar.update()
+            return measured
+
+        by_seed = [xr.concat([timed(network, seed) for network in networks], "network") for seed in options.seeds]
+    times = xr.concat(by_seed, "seed").assign_coords(network=networks, seed=list(options.seeds))
 
     about = {
         "setting": f"{INPUTS}-{'-'.join(['width'] * options.hidden)}-{OUTPUTS}, logistic, batches of {options.batch}, "
         "float32",
+        "device": options.device,
         **{key: str(value) for key, value in machine().items()},
     }
     print(f"{about['setting']}; {about['processor']}, {about['threads']} threads; GPU: {about['gpu']}")
-    for device in devices:
-        print(f"\n{device}: ms an update, and ratio to backprop")
-        print(summary(times.sel(device=device), PUBLISHED[device]))
+    shown = times.median("seed", keep_attrs=True)
+    published = PUBLISHED["cpu" if torch.device(options.device).type == "cpu" else "gpu"]
+    print(f"\n{options.device}: ms an update, and ratio to backprop")
+    print(summary(shown, published))
     print(
         "\nA step of IL multiplies by the weights between hidden layers twice, backprop three times in all: where that "
         "is what\ncosts, 20 steps tend to 13 times backprop."
     )
     with plot.style():
-        figure = draw(times.sel(network=[str(width) for width in options.widths]))
+        figure = draw(shown.sel(network=list(map(str, options.widths))), published)
     print("\n" + write(options.out, {"runtime": figure}, {"runtime": times}, about))
 
 
@@ -183,48 +190,39 @@ def summary(times: xr.Dataset, published: Mapping[str, float]) -> str:
     for network in times.network.to_numpy():
         taken = dict(zip(times.rule.to_numpy(), times.milliseconds.sel(network=network).to_numpy(), strict=True))
         name = network if network == IMAGENET else f"width {network}"
-        rows.append([name, *cells(taken), str(times["rounds"].sel(network=network).item())])
+        rows.append([name, *cells(taken), f"{times['rounds'].sel(network=network).item():.0f}"])
     rows.append(["paper, table 4", *cells(published), ""])
     return table(["", *published, "rounds"], rows)
 
 
-def draw(times: xr.Dataset) -> Figure:
-    devices = times.device.to_numpy()
-    figure = plt.figure(figsize=(9, 3.8 * len(devices)))
+def draw(times: xr.Dataset, published: Mapping[str, float]) -> Figure:
+    figure = plt.figure(figsize=(9, 3.8))
+    left, right = figure.subplots(1, 2)
     widths = times.network.to_numpy().astype(int)
-    styles = dict(
-        zip(
-            times.rule.to_numpy(),
-            zip((plot.BLACK, plot.VERMILION, plot.BLUE, plot.GREEN), "xos^", strict=True),
-            strict=True,
-        )
-    )
-    for (left, right), device in zip(figure.subplots(len(devices), 2, squeeze=False), devices, strict=True):
-        part = times.sel(device=device)
-        for name, (colour, marker) in styles.items():
-            at = part.sel(rule=name)
-            left.plot(widths, at.milliseconds, marker=marker, markersize=4, color=colour, label=name)
-            if name == BACKPROP:
-                continue
-            right.plot(widths, at.ratio, marker=marker, markersize=4, color=colour, label=name)
-            right.fill_between(widths, at.low, at.high, color=colour, alpha=0.2, linewidth=0)
-            right.axhline(PUBLISHED[device][name] / PUBLISHED[device][BACKPROP], color=colour, linestyle=":")
-        right.axhline(1, color=plot.BLACK, linewidth=0.6)
-        left.set(xscale="log", yscale="log", xlabel="units of a hidden layer", ylabel="time of an update (ms)")
-        left.set_title(f"{device}: median")
-        left.legend()
-        right.set(xscale="log", yscale="log", xlabel="units of a hidden layer", ylabel="ratio to backprop")
-        right.set_title(f"{device}: ratio and quartiles; dotted: paper, table 4")
-        right.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 3, 5, 10, 20]))
-        right.yaxis.set_major_formatter("{x:g}")
-        right.yaxis.set_minor_locator(NullLocator())
-        right.legend()
-        for ax in (left, right):
-            ax.xaxis.set_major_locator(FixedLocator(widths.tolist()))
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_locator(NullLocator())
+    colours = (plot.BLACK, plot.VERMILION, plot.BLUE, plot.GREEN)
+    for name, colour, marker in zip(times.rule.to_numpy(), colours, "xos^", strict=True):
+        at = times.sel(rule=name)
+        left.plot(widths, at.milliseconds, marker=marker, markersize=4, color=colour, label=name)
+        if name == BACKPROP:
+            continue
+        right.plot(widths, at.ratio, marker=marker, markersize=4, color=colour, label=name)
+        right.fill_between(widths, at.low, at.high, color=colour, alpha=0.2, linewidth=0)
+        right.axhline(published[name] / published[BACKPROP], color=colour, linestyle=":")
+    right.axhline(1, color=plot.BLACK, linewidth=0.6)
+    left.set(xscale="log", yscale="log", xlabel="units of a hidden layer", ylabel="time of an update (ms)")
+    left.set_title("Median")
+    right.set(xscale="log", yscale="log", xlabel="units of a hidden layer", ylabel="ratio to backprop")
+    right.set_title("Ratio and quartiles; dotted: paper, table 4")
+    right.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 3, 5, 10, 20]))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_locator(NullLocator())
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(FixedLocator(widths.tolist()))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.legend()
     return figure
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

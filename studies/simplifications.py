@@ -10,18 +10,15 @@ Approximation to Backpropagation in the Brain" (2020).
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
-import tyro
 import xarray as xr
-from learning_curves import (
+from common.learning_curves import (
     BASELINE,
-    Training,
+    PerceptronOptions,
     Variants,
     caption,
     compare,
@@ -29,22 +26,13 @@ from learning_curves import (
     draw_accuracy,
     draw_angles,
     draw_feedback,
-    perceptron,
     summary,
 )
+from common.options import parse
+from common.report import write
 from matplotlib.figure import Figure
-from report import write
 
-import neurodyn as nd
 from neurodyn import plot
-from neurodyn.layers.modules import ACTIVATIONS
-
-if TYPE_CHECKING:
-    DatasetName = str
-    ActivationName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
-    ActivationName = tyro.extras.literal_type_from_choices(ACTIVATIONS)
 
 LEARNED, FIXED = "learned ψ", "fixed ψ"
 WITHOUT, BOTH, FIXED_WITHOUT = "no derivative", "learned ψ, no derivative", "fixed ψ, no derivative"
@@ -60,57 +48,20 @@ VARIANTS: Variants = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(PerceptronOptions):
+    """What to run."""
 
-    Parameters
-    ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
-    layers
-        The units of the hidden layers; the data give those of the input and the output.
-    activation
-        The hidden units' nonlinearity.
-    epochs
-        Of training.
-    rate
-        The learning rate, for the squared error summed over a batch of 64. The paper's 0.0005 is slow on so few digits.
-    seeds
-        Of the weights, the feedback weights and the order of the samples.
-    processes
-        How many networks are trained at a time.
-    device
-        Where to compute, e.g. cpu or cuda.
-    full
-        The paper's epochs, rate and seeds, and MNIST unless another data set is named.
-    out
-        The folder for the results.
-    """
-
-    dataset: DatasetName = "digits"
-    layers: tuple[int, ...] = (300, 300, 100)
-    activation: ActivationName = "relu"
     epochs: int = 15
-    rate: float = 0.002
-    seeds: tuple[int, ...] = (0, 1, 2)
-    processes: int = os.cpu_count() or 1
-    device: str = "cpu"
-    full: bool = False
     out: Path = Path("results/simplifications")
 
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ValueError("seeds: give at least one")
+
+PAPER = Options(full=True, dataset="mnist", epochs=10, rate=0.0005, seeds=tuple(range(5)))
 
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
-    if options.full:
-        dataset = "mnist" if options.dataset == "digits" else options.dataset
-        options = replace(options, dataset=dataset, epochs=10, rate=0.0005, seeds=tuple(range(5)))
-    build = partial(perceptron, hidden=options.layers, activation=options.activation)
-    training = Training(options.dataset, build, options.epochs, options.rate, options.device)
-    found = compare(training, VARIANTS, options.seeds, options.processes)
+    print(options.setting(PAPER), flush=True)
+    found = compare(options, options.build, VARIANTS)
     about = {"layers": "-".join(map(str, options.layers)), "activation": options.activation}
     with plot.style():
         files = write(options.out, {"simplifications": figure(found)}, {"simplifications": found}, about)
@@ -143,4 +94,4 @@ def figure(found: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -16,30 +16,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
-from ablation import Group, logistic, loss, train
+from common.divergence import logistic
+from common.options import DataOptions, parse
+from common.report import table, write
+from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from report import table, write
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import predictive_coding as pc
 from neurodyn.network.timing import SpikeDetector
-
-if TYPE_CHECKING:
-    DatasetName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
 
 WINDOWS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 PUBLISHED = (93.4, 92.4, 99.6, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0)
@@ -57,34 +52,27 @@ SHOWN_UNITS = 32
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """What to run.
 
     Parameters
     ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
     layers
         The depths L of the perceptrons.
     samples
         How many pairs are presented to each network.
     steps
         T, how many steps a pair is presented.
-    seeds
-        Of the weights and of the choice of pairs.
-    full
-        MNIST, and 100 pairs, whatever the options say.
-    out
-        The folder for the results.
     """
 
-    dataset: DatasetName = "digits"
     layers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
     samples: int = 50
     steps: int = 64
-    seeds: tuple[int, ...] = (0, 1, 2)
-    full: bool = False
     out: Path = Path("results/spike_detection")
+
+
+PAPER = Options(full=True, dataset="mnist", samples=100)
+"""The paper does not tell its own."""
 
 
 Builder = Callable[[tuple[int, ...], int, int], nn.Sequential]
@@ -175,7 +163,7 @@ class Presentation:
         """Return |∂ℒ/∂x_l| in units of the rounding error of x_l, flat as `outcomes` is."""
         parts = []
         for name, value in self.forward.items():
-            spacing = torch.finfo(value.dtype).eps * value.abs().numpy()
+            spacing = torch.finfo(value.dtype).eps * value.abs().numpy(force=True)
             parts.append((np.abs(self.delta[name].to_numpy()) / spacing).ravel())
         return np.concatenate(parts)
 
@@ -186,13 +174,17 @@ class Presentation:
         for stage, exact, (_, errors, spikes) in zip(
             self.network.forward, self.gradients, self.layers(window), strict=True
         ):
-            post = torch.tensor((errors * spikes).to_numpy()).flatten(0, 1) / -len(self.inputs)
+            post = self.tensor(errors * spikes).flatten(0, 1) / -len(self.inputs)
             for found, expected in zip(stage.at(below.flatten(0, 1)).gradient(post), exact, strict=True):
                 off += float((found - expected).double().square().sum())
                 size += float(expected.double().square().sum())
             if f"x{stage.name}" in self.run:
-                below = torch.tensor(self.run[f"x{stage.name}"].sel(time=slice(0, None)).to_numpy())
+                below = self.tensor(self.run[f"x{stage.name}"].sel(time=slice(0, None)))
         return float(np.sqrt(off / size))
+
+    def tensor(self, recorded: xr.DataArray) -> Tensor:
+        """Return what was recorded as a tensor, on the device on which it ran."""
+        return torch.tensor(recorded.to_numpy(), device=self.inputs.device)
 
 
 def perceptron(layers: int, activation: str, *, wide: bool = False) -> Builder:
@@ -252,13 +244,13 @@ def cases(steps: int) -> dict[str, Case]:
 
 def present(case: Case, options: Options, seed: int) -> Presentation:
     """Present pairs to a case's network for T steps, and record its values and errors."""
-    data, _ = nd.data.DATASETS[options.dataset](flatten=False)
+    data, _ = options.load(flatten=False)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: options.samples]
-    inputs, targets = (part.to(case.dtype) for part in data[chosen])
-    module = case.build(tuple(inputs.shape[1:]), targets.shape[1], seed)
+    inputs, targets = (part.to(options.device, case.dtype) for part in data[chosen])
+    module = case.build(tuple(inputs.shape[1:]), targets.shape[1], seed).to(options.device)
     if case.epochs:
-        group = Group(options.dataset, 3, WIDTH, case.epochs, 20, RATE, seed)
-        train(module.double(), lambda x, t: loss(module, x, t).backward(), group)
+        how: dict[str, Any] = {"optimizer": "sgd", "learning_rate": RATE, "batch_size": 20, "progress": False}
+        nd.train.fit(module.double(), data, epochs=case.epochs, seed=seed, **how)
     network = pc.network(module.to(case.dtype), learning="fa-z-il", steps=case.steps)
     delta = nd.analysis.backprop(network, inputs, targets)
     forward, value = {}, inputs
@@ -271,7 +263,7 @@ def present(case: Case, options: Options, seed: int) -> Presentation:
     if case.predict:
         left = {name: value.roll(1, 0) for name, value in forward.items()}
         phase = infer(network, inputs, None, left, case.predict)
-        start = ends_at(phase, network)
+        start = ends_at(phase, network, inputs)
         phases = [phase.isel(time=slice(-1)).assign_coords(time=phase.time[:-1] - case.predict)]
     if case.rate:
         phases.extend(learn(network, inputs, targets, start, case))
@@ -292,10 +284,10 @@ def infer(
     )
 
 
-def ends_at(run: xr.Dataset, network: nd.Network) -> dict[str, Tensor]:
-    """Return the hidden values at the end of a run, for the next to start from."""
+def ends_at(run: xr.Dataset, network: nd.Network, inputs: Tensor) -> dict[str, Tensor]:
+    """Return the hidden values at the end of a run from some inputs, for the next to start from."""
     hidden = [f"x{stage.name}" for stage in network.forward[:-1]]
-    return {name: torch.tensor(run[name].isel(time=-1).to_numpy()) for name in hidden}
+    return {name: torch.tensor(run[name].isel(time=-1).to_numpy(), device=inputs.device) for name in hidden}
 
 
 def learn(
@@ -310,14 +302,14 @@ def learn(
         steps.append(now)
         below = inputs
         for stage, detector in zip(network.forward, detectors, strict=True):
-            error = torch.tensor(now[f"e{stage.name}"].to_numpy()[0])
+            error = torch.tensor(now[f"e{stage.name}"].to_numpy()[0], device=inputs.device)
             change = stage.at(below).gradient(error * detector.step(error) / len(inputs))
             with torch.no_grad():
                 for parameter, by in zip(stage.parameters, change, strict=True):
                     parameter.add_(by, alpha=case.rate)
             if f"x{stage.name}" in now:
-                below = torch.tensor(now[f"x{stage.name}"].to_numpy()[0])
-        start = ends_at(step, network)
+                below = torch.tensor(now[f"x{stage.name}"].to_numpy()[0], device=inputs.device)
+        start = ends_at(step, network, inputs)
     return steps
 
 
@@ -366,8 +358,7 @@ def raster(case: Case, options: Options) -> xr.Dataset:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print its tables."""
-    if options.full:
-        options = replace(options, dataset="mnist", samples=100)
+    print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
     deep = [
         Case(f"logistic, {layers} layers", perceptron(layers, "sigmoid", wide=True), options.steps)
@@ -375,7 +366,7 @@ def main(options: Options) -> None:
     ]
     causes = cases(options.steps)
     seeds = xr.Variable("seed", list(options.seeds))
-    with tqdm(total=len(seeds) * (len(deep) + len(causes)), unit="network", disable=None) as bar:
+    with options.progress(total=len(seeds) * (len(deep) + len(causes)), unit="network") as bar:
 
         def over_seeds(case: Case) -> xr.Dataset:
             runs = []
@@ -556,4 +547,4 @@ def draw_raster(ax: Axes, data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -13,7 +13,7 @@ backpropagation of error" (2020), §6 and its supplementary material.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -21,17 +21,18 @@ from typing import Any, Literal
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
+from common.options import Options as StudyOptions
+from common.options import parse
+from common.report import table, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from report import table, write
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.checks import whole
 from neurodyn.models import target_propagation as tp
 
 Rule = Literal["itp", "gait"]
@@ -53,7 +54,7 @@ PRECISE = nd.Adaptive("dopri5", rtol=1e-6, atol=1e-9)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(StudyOptions):
     """What to run.
 
     Parameters
@@ -64,27 +65,22 @@ class Options:
         L, the layers after the input.
     samples
         Normally distributed inputs, each with a random class for a target.
-    seeds
-        Of the weights and the samples.
-    full
-        A larger setting, whatever the options say; the paper gives none for the circuit: 64 units, 10 seeds; about half
-        an hour.
-    out
-        The folder for the results.
     """
 
+    out: Path = Path("results/weak_feedback")
+    seeds: tuple[int, ...] = (0, 1)
     width: int = 8
     layers: int = 4
     samples: int = 4
-    seeds: tuple[int, ...] = (0, 1)
-    full: bool = False
-    out: Path = Path("results/weak_feedback")
 
     def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ValueError("seeds: give at least one")
-        if min(self.width, self.layers, self.samples) < 2:
-            raise ValueError("width, layers and samples: at least 2 of each")
+        super().__post_init__()
+        for name in ("width", "layers", "samples"):
+            whole(name, getattr(self, name), least=2)
+
+
+PAPER = Options(full=True, width=64, seeds=tuple(range(10)))
+"""A larger setting, about half an hour; the paper gives none for the circuit."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,8 @@ class Case:
         inputs = torch.randn(options.samples, n, generator=generator, dtype=torch.float64)
         classes = torch.randint(n, (options.samples,), generator=generator)
         module = tp.tower([n] * (options.layers + 1), weights=weights, seed=seed, dtype=torch.float64)
-        return cls(module, inputs, torch.eye(n, dtype=torch.float64)[classes])
+        targets = torch.eye(n, dtype=torch.float64)[classes]
+        return cls(module.to(options.device), inputs.to(options.device), targets.to(options.device))
 
     def rest(self, network: nd.Network, names: list[str]) -> NDArray[np.float64] | None:
         """Return the equilibrium of some populations, shape (layer, sample, unit); None if none is found."""
@@ -130,7 +127,7 @@ class Case:
         system = nd.System(network, self.inputs, self.targets, initial=values)
         blocks = [(place, system.shape(name)[0]) for name, place in system.places()]
         jacobian = torch.linalg.eigvals(linearise(system, blocks)).real
-        return jacobian.amax(1).numpy()
+        return jacobian.amax(1).numpy(force=True)
 
 
 def linearise(system: nd.System, blocks: list[tuple[slice, int]]) -> Tensor:
@@ -183,7 +180,7 @@ def measure(options: Options) -> xr.Dataset:
         name: np.full([len(dims[dim]) for dim in (*common, *own)], np.nan) for name, (own, _, _) in variables.items()
     }
     tasks = list(product(WEIGHTS, RULES, GAMMAS, options.seeds))
-    for number, (weights, rule, gamma, seed) in enumerate(tqdm(tasks, unit="circuit", disable=None)):
+    for number, (weights, rule, gamma, seed) in enumerate(options.progress(tasks, unit="circuit")):
         at = np.unravel_index(number, [len(dims[dim]) for dim in common])
         case = Case.draw(options, weights, seed)
         network = tp.weak_feedback(case.module, rule=rule, gamma=gamma)
@@ -199,7 +196,7 @@ def measure(options: Options) -> xr.Dataset:
             carried = [p.name for p in network.populations if p.tau > 0 and p.clamp is None]
             states = case.rest(network, carried)
             assert states is not None, "it was found before"
-            values = {name: torch.tensor(state) for name, state in zip(carried, states, strict=True)}
+            values = dict(zip(carried, torch.tensor(states, device=options.device), strict=True))
             found["abscissa"][at] = case.abscissa(network, values)
             path = case.relax(network, names)
             if path is None:
@@ -231,8 +228,7 @@ def expected_abscissa(gamma: NDArray[np.float64], layers: int) -> NDArray[np.flo
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
-    if options.full:
-        options = replace(options, width=64, layers=4, seeds=tuple(range(10)))
+    print(options.setting(PAPER), flush=True)
     found = measure(options)
     about = {"width": str(options.width), "activation": "leaky_relu"}
     with plot.style():
@@ -338,4 +334,4 @@ def summary(found: xr.Dataset) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a few samples gain nothing from more
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -11,33 +11,27 @@ Backpropagation in Predictive Coding Networks" (2020), §3, §5.1 and table 2.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
-from ablation import SEEDS, Group, diverge, in_processes, load, logistic, loss
+from common import divergence
+from common.options import parse
+from common.report import table, write
+from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import table, write
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import predictive_coding as pc
-
-if TYPE_CHECKING:
-    DatasetName = str
-else:
-    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
 
 SIGMAS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 RULES: Mapping[str, dict[str, Any]] = {
@@ -54,84 +48,33 @@ EXACT = 1e-9
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to run.
+class Options(divergence.Options):
+    """What to run; updates and the start of (2) take the first seed."""
 
-    Parameters
-    ----------
-    dataset
-        The inputs and targets; all but digits are downloaded, unless NEURODYN_DATA names a folder that has them.
-    samples
-        How many training samples are used; all if not given.
-    hidden
-        The numbers of hidden layers.
-    width
-        The units of a hidden layer.
-    epochs
-        Of training; the test error is compared after each.
-    batch
-        The size of a batch.
-    rate
-        α, for the gradient averaged over a batch. The paper's 0.001 needs its 64 epochs of MNIST to learn anything.
-    seeds
-        Of the weights, the order of the samples and the noise; updates and the start of (2) take the first.
-    processes
-        How many networks are trained at a time.
-    full
-        The paper's setting, whatever the options say: MNIST, α = 0.001, 64 epochs; some hours on two cores.
-    out
-        The folder for the results.
-    """
-
-    dataset: DatasetName = "digits"
-    samples: int | None = None
-    hidden: tuple[int, ...] = (1, 2, 3)
-    width: int = 32
     epochs: int = 6
-    batch: int = 20
-    rate: float = 0.1
-    seeds: tuple[int, ...] = SEEDS
-    processes: int = os.cpu_count() or 1
-    full: bool = False
     out: Path = Path("results/zero_divergence")
+
+
+PAPER = Options(full=True, dataset="mnist", epochs=64, rate=0.001)
+"""Some hours."""
 
 
 def sweep(options: Options) -> xr.Dataset:
     """Train by Z-IL from noisy starts, and measure the divergence from backprop."""
-    sizes = {"hidden": options.hidden, "seed": options.seeds, "sigma": SIGMAS}
-    shape = tuple(len(values) for values in sizes.values())
-    found = {name: np.full(shape, np.nan) for name in ("test_error", "weights", "diverged")}
-    moved = np.full(shape[:2], np.nan)
-    places = list(np.ndindex(shape[:2]))
     rules = [{"learning": "z-il", "initial_noise": sigma} for sigma in SIGMAS]
-    tasks = []
-    for layers, seed in places:
-        shared = (options.hidden[layers], options.width, options.epochs, options.batch, options.rate)
-        tasks.append((Group(options.dataset, *shared, options.seeds[seed], options.samples), rules))
-    with tqdm(total=len(tasks), desc="training", unit="group", disable=None) as bar:
-        for number, (reference, results) in in_processes(diverge, tasks, options.processes):
-            at = places[number]
-            moved[at] = reference.moved
-            found["test_error"][at] = [100 * result.test_error for result in results]
-            found["weights"][at] = [result.weights for result in results]
-            found["diverged"][at] = [result.diverged for result in results]
-            bar.update()
-    return xr.Dataset(
-        {
-            "test_error": (list(sizes), found["test_error"], {"units": "percentage points"}),
-            "weights": (list(sizes), found["weights"], {"long_name": "Σ ‖θ − θ_BP‖ after training"}),
-            "diverged": (list(sizes), found["diverged"].astype(np.int8), {"long_name": "whether training diverged"}),
-            "backprop_moved": (["hidden", "seed"], moved, {"long_name": "Σ ‖θ − θ(0)‖ of backprop"}),
-        },
-        {name: list(values) for name, values in sizes.items()},
-    )
+    parts = []
+    with options.progress(total=len(options.hidden) * len(rules), desc="training", unit="rule") as bar:
+        for hidden in options.hidden:
+            found, backprop = divergence.diverge(options, hidden, rules, progress=bar)
+            parts.append(found.rename(rule="sigma").assign(backprop_moved=backprop.moved))
+    return xr.concat(parts, xr.Variable("hidden", list(options.hidden))).assign_coords(sigma=list(SIGMAS))
 
 
-def draw_module(options: Options, hidden: int, activation: str, inputs: int, outputs: int) -> nn.Sequential:
-    sizes = [inputs, *[options.width] * hidden, outputs]
+def draw_module(options: Options, hidden: int, activation: str) -> nn.Sequential:
     if activation == "sigmoid":
-        return logistic(sizes, options.seeds[0]).double()
-    return nd.mlp(sizes, activation=activation, seed=options.seeds[0], dtype=torch.float64)
+        return options.logistic(hidden, options.seeds[0])
+    sizes, seed = options.sizes(hidden), options.seeds[0]
+    return nd.mlp(sizes, activation=activation, seed=seed, device=options.device, dtype=torch.float64)
 
 
 def update_distance(rule: Mapping[str, Any], module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
@@ -203,20 +146,20 @@ def prediction_error(network: nd.Network, inputs: Tensor) -> float:
         value = forward[f"x{stage.name}"] = stage.forward(value)
     start = {name: values.roll(1, 0) for name, values in forward.items()}
     rest = nd.equilibrium(network, inputs, record=list(forward), initial=start)
-    return max(float(np.abs(rest[name].to_numpy() - values.numpy()).max()) for name, values in forward.items())
+    off = [np.abs(rest[name].to_numpy() - values.numpy(force=True)).max() for name, values in forward.items()]
+    return float(max(off))
 
 
 def properties(options: Options) -> xr.Dataset:
     """Measure table 2."""
-    (inputs, targets), _ = load(options.dataset)
-    inputs, targets = inputs[: options.batch], targets[: options.batch]
+    inputs, targets = options.draw(options.batch)
     shape = (len(RULES), len(ACTIVATIONS), len(options.hidden))
     distance = np.full(shape, np.nan)
     networks = {}
-    with tqdm(total=distance.size, desc="properties", unit="update", disable=None) as bar:
+    with options.progress(total=distance.size, desc="properties", unit="update") as bar:
         for rule, activation, layers in np.ndindex(shape):
             kind = list(ACTIVATIONS.values())[activation]
-            module = draw_module(options, options.hidden[layers], kind, inputs.shape[1], targets.shape[1])
+            module = draw_module(options, options.hidden[layers], kind)
             declared = list(RULES.values())[rule]
             if kind != "relu" or declared.get("steps") != "equilibrium":
                 distance[rule, activation, layers] = update_distance(declared, module, inputs, targets)
@@ -237,19 +180,14 @@ def properties(options: Options) -> xr.Dataset:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print its tables."""
-    if options.full:
-        options = replace(options, dataset="mnist", samples=None, epochs=64, rate=0.001, width=32, batch=20)
+    print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
     training = sweep(options)
     measured = properties(options)
-    about = {
-        "dataset": options.dataset,
-        "setting": f"{options.epochs} epochs, batches of {options.batch}, learning rate {options.rate:g}, "
-        f"hidden layers of {options.width}, {len(options.seeds)} seeds",
-    }
+    about = {"dataset": options.dataset, "setting": str(options)}
     with plot.style():
         figure = draw(training, measured)
-    print(f"{about['dataset']}: {about['setting']}")
+    print(f"{options.dataset}: {options}")
     print(summary(training, measured))
     print(write(options.out, {"zero_divergence": figure}, {"noise": training, "properties": measured}, about))
 
@@ -352,4 +290,4 @@ def draw_noise(ax: Axes, training: xr.Dataset, name: str, label: str) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(PAPER, __doc__))

@@ -68,11 +68,17 @@ WHOLE: dict[str, tuple[int, Make]] = {
     "classes": (1, lambda v: ar.cnn(v, input_shape=(1, 8, 8))),
     "rows": (8, lambda v: ar.cnn(2, input_shape=(1, v, v))),
     "outputs of tower": (1, lambda v: tp.tower([2, 2], outputs=v)),
+    "classes of samples": (1, lambda v: nd.data.Samples(torch.ones(3, 2), torch.zeros(3).long(), classes=v, name="n")),
+    "seed of digits": (0, lambda v: nd.data.digits(seed=v)),
+    "batch_size": (1, lambda v: list(nd.train.batches((torch.ones(3, 2), torch.ones(3, 2)), v))),
+    "epoch": (1, lambda v: list(nd.train.batches((torch.ones(3, 2), torch.ones(3, 2)), epoch=v))),
     "units of tower": (1, lambda v: tp.tower([2, v])),
 }
 FLAGS: dict[str, Make] = {
     "integer": nd.Input,
     "optional": nd.Target,
+    "before_activation": lambda v: nd.cut(square(), before_activation=v),
+    "flatten": lambda v: nd.data.digits(flatten=v),
     "derivative": lambda v: nd.Feedback(stage(), derivative=v),
     "learned": lambda v: nd.FeedbackWeights(stage(), seed=0, learned=v),
 }

@@ -4,13 +4,13 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import convergence
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
 import xarray as xr
 
 import neurodyn as nd
-from studies import convergence
 
 matplotlib.use("agg")
 ROOT = Path(__file__).parents[1]

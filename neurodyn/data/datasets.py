@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 
-from neurodyn.checks import needed
+from neurodyn.checks import flag, needed, number, whole
 from neurodyn.data import files
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 
@@ -61,6 +61,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
             raise InvalidValueError(f"{name}: expected inputs [n, …] and as many labels [n], got {shapes}")
         if len(labels) == 0:
             raise InvalidValueError(f"{name}: there are no samples")
+        classes = whole(f"{name}: classes", classes, least=1)
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise InvalidValueError(f"{name}: labels must lie in 0 to {classes - 1}, found {low} to {high}")
@@ -105,13 +106,15 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
 
     Raises
     ------
-    ValueError
-        If ``test_fraction`` is out of range.
+    TypeError, ValueError
+        If ``test_fraction`` is out of range, or another argument is not as above.
 
     References
     ----------
     E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Repository, 1998.
     """
+    test_fraction, seed = number("test_fraction", test_fraction), whole("seed", seed, least=0)
+    flatten = flag("flatten", flatten)
     # Imported here because scikit-learn takes as long to import as PyTorch, and only the digits need it.
     load_digits = needed("sklearn.datasets", extra="data").load_digits
     train_test_split = needed("sklearn.model_selection", extra="data").train_test_split

@@ -77,7 +77,10 @@ def _download(name: str) -> Path:
         try:
             cache.fetch(file, progressbar=True)
         except (OSError, ValueError) as error:  # no connection or no space; a wrong checksum
-            raise FileError(f"could not download {file} of {name}: {error}. {_remedy(name)}") from error
+            raise FileError(
+                f"could not download {file} of {name} from {cache.get_url(file)} to {folder}: {error}. Try again "
+                f"later, or do without. {_remedy(name)}"
+            ) from error
     return Path(folder)
 
 

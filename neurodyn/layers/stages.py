@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from neurodyn.checks import flag
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.modules import FirstUnits
@@ -71,8 +72,8 @@ def _check_layer(layer: nn.Module, stage: str) -> None:
             )
         if part.training and (isinstance(part, _SpectralNorm) or _has_spectral_norm_hook(part)):
             raise InvalidValueError(
-                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() on "
-                "the module"
+                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() "
+                "on the module"
             )
         check_backward_hooks(part)
 
@@ -102,6 +103,8 @@ class Stage:
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
         if isinstance(layers, nn.Module) or not isinstance(layers, Iterable):
             layers = [layers]
+        if name is not None and not isinstance(name, str):
+            raise InvalidTypeError(f"stage {name!r}: its name is text, such as '2', not {type(name).__name__}")
         flat, containers = take_apart(layers)
         self.layers = tuple(flat)
         if not self.layers:
@@ -343,7 +346,8 @@ class StagePoint:
             if not is_plain(layer.layer):
                 raise InvalidValueError(
                     f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
-                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove it"
+                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove"
+                    " it"
                 )
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()
@@ -551,6 +555,7 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
     ValueError
         If it has no layers, or one that cannot be part of a stage.
     """
+    before_activation = flag("before_activation", before_activation)
     layers, containers = take_apart([module])
     with_weights = [not is_activation(layer) and any(True for _ in layer.parameters()) for layer in layers]
     pieces: list[list[nn.Module]] = []

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import itertools
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from neurodyn.checks import positive
-from neurodyn.errors import InvalidValueError
+from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
-from neurodyn.solvers import Adaptive, Solver, steady
+from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Unrecorded
-from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs, check_network
+from neurodyn.solvers.choice import check_solver, for_trajectory
+from neurodyn.solvers.equilibrium import swept, to_equilibrium
+from neurodyn.system.bound import Inputs, check_network, sums_are_finite
 from neurodyn.system.system import State, System, bound
 
 
@@ -65,7 +67,7 @@ def backward(
     duration
         How long to relax, in units of time, instead.
     solver
-        How, with a duration; by default `Adaptive()`.
+        How, with a duration; by default what `simulate` takes.
 
     Returns
     -------
@@ -78,7 +80,12 @@ def backward(
         If the network declares no plasticity, a solver is given without a duration, a duration is given to a network
         whose plasticity acts at steps of its inference, or data do not fit.
     DivergenceError
-        If the relaxation grows without bound.
+        If the relaxation grows without bound, or the gradients are not finite; `.grad` is then as it was.
+
+    Warns
+    -----
+    RuntimeWarning
+        As `equilibrium`, where the network goes to one.
     """
     lesson = learn(network, inputs, targets, duration=duration, solver=solver)
     if lesson.output is None or targets is None:
@@ -109,6 +116,10 @@ def learn(
         raise InvalidValueError(
             "solver: it is used only with duration=; without one the network goes to its equilibrium"
         )
+    if duration is not None:
+        positive("duration", duration)
+    if solver is not None:
+        check_solver(solver)
     if duration is not None and any(rule.when != "end" for rule in network.plasticity):
         raise InvalidValueError(
             f"duration: the plasticity of network {network.name!r} acts at steps of its inference; leave duration out"
@@ -123,7 +134,7 @@ def _learn(system: System, duration: float | None, solver: Solver | None) -> Les
     network = system.network
     members = network.members
     learns = {id(rule): rule.learns for rule in network.plasticity}
-    gains = _gains(network)
+    gains, found = _gains(network), _Gradients()
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
         def point(where: str) -> StagePoint:
@@ -139,41 +150,36 @@ def _learn(system: System, duration: float | None, solver: Solver | None) -> Les
             derivative=rule.derivative != "none",
         )
         if rule.weights is None:
-            _add(learns[id(rule)], [gradient for layer in gradients.values() for gradient in layer])
+            found.add(learns[id(rule)], [gradient for layer in gradients.values() for gradient in layer])
         else:
-            _add(learns[id(rule)], rule.weights.gradient(gradients).values())
+            found.add(learns[id(rule)], rule.weights.gradient(gradients).values())
 
-    with _through_hooks(parameter for parameters in learns.values() for parameter in parameters):
-        if duration is None and network.inference is not None:
-            run_inference(system, network.inference, act)
-            iterations: int | None = network.inference.steps
-        else:
-            state, iterations = _relax(system, duration, solver)
-            for rule in network.plasticity:
-                act(rule, state, state.activity[rule.post])
+    if duration is None and network.inference is not None:
+        run_inference(system, network.inference, act)
+        iterations: int | None = network.inference.steps
+    else:
+        state, iterations = _relax(system, duration, solver)
         for rule in network.plasticity:
-            for parameter in learns[id(rule)]:
-                if parameter.requires_grad and parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)  # the rule never acted
-            if rule.regularizer is not None:
-                own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-                weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
-                _add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
+            act(rule, state, state.activity[rule.post])
+    for rule in network.plasticity:
+        if rule.regularizer is not None:
+            own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
+            weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
+            found.add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
+    found.check(network)
+    found.write(itertools.chain(*learns.values()))
     forward = system.data.forward
     return Lesson(None if forward is None else forward.output.clone(), iterations)  # another batch overwrites it
 
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        state = system.new_state()
-        system.sweep(state)
-        return state, None
+        return swept(system), None
     if duration is None:
         state, report = to_equilibrium(system, steady())
         return state, report.evaluations
-    positive("duration", duration)
     state = system.initial_state()
-    solver = Adaptive() if solver is None else solver
+    solver = for_trajectory(system).solver if solver is None else solver
     solver.check(system)
     report = solver.integrate(system, state, duration, Unrecorded())
     system.settle(state)
@@ -192,33 +198,45 @@ def has_gradient_hooks(parameter: Tensor) -> bool:
     return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
-@contextmanager
-def _through_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Hand the gradient of all that is added inside to autograd, for it to call the hooks of a parameter, and to add it.
-
-    As after `loss.backward()`, hooks see the sum of what the batch teaches, once.
-    """
-    before = {parameter: parameter.grad for parameter in parameters if has_gradient_hooks(parameter)}
-    found: dict[nn.Parameter, Tensor | None] = {}
-    for parameter in before:
-        parameter.grad = None
-    try:
-        yield
-        found = {parameter: parameter.grad for parameter in before}
-    finally:
-        for parameter, gradient in before.items():
-            parameter.grad = gradient
-    with torch.enable_grad():
-        for parameter, gradient in found.items():
-            if gradient is not None:
-                parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
-
-
 def _per_member(gradient: Callable[[Tensor], Tensor], weights: Tensor, members: int) -> Tensor:
     return gradient(weights) if members == 1 else torch.stack([gradient(each) for each in weights])
 
 
-def _add(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if parameter.requires_grad:
-            parameter.grad = gradient.contiguous() if parameter.grad is None else parameter.grad.add_(gradient)
+class _Gradients:
+    """What the rules found, kept until all of it is known to be finite."""
+
+    def __init__(self) -> None:
+        self._found: dict[nn.Parameter, Tensor] = {}
+
+    def add(self, parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
+        """Add up gradients for the parameters that require one."""
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if parameter.requires_grad:
+                before = self._found.get(parameter)
+                self._found[parameter] = gradient.contiguous() if before is None else before.add_(gradient)
+
+    def check(self, network: Network) -> None:
+        """Refuse gradients that are not finite."""
+        if sums_are_finite(self._found.values()):
+            return
+        for rule in network.plasticity:
+            for parameter in rule.learns:
+                if parameter in self._found and not bool(torch.isfinite(self._found[parameter]).all()):
+                    raise DivergenceError(
+                        f"the gradients of stage {rule.stage.name} are not finite: the activity of {rule.pre} and "
+                        f"{rule.post} is too large for the products of {parameter.dtype}",
+                        math.inf,
+                        rule.post,
+                    )
+
+    def write(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add the gradients to `.grad`, as autograd would, hooks included; 0 for what the rules never acted on."""
+        for parameter in parameters:
+            if parameter.requires_grad and parameter not in self._found:
+                self._found[parameter] = torch.zeros_like(parameter)
+        for parameter, gradient in self._found.items():
+            if has_gradient_hooks(parameter):
+                with torch.enable_grad():
+                    parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
+            else:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from neurodyn.checks import positive
+from neurodyn.errors import InvalidValueError
 from neurodyn.layers.inverses import Scale, check_invertible, forward_difference
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import Stage, StagePoint
@@ -108,6 +109,8 @@ class _InverseDeviationTerm(Term):
 
 
 def _checked(what: str, scale: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    if isinstance(scale, tuple) and not scale:
+        raise InvalidValueError(f"{what}: there are none; give one, or one for each block of the samples")
     return tuple(positive(what, each) for each in scale) if isinstance(scale, tuple) else positive(what, scale)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neurodyn.checks import positive, whole
+from neurodyn.checks import flag, positive, whole
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Inference:
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", positive("step of inference", self.step))
         object.__setattr__(self, "steps", whole("steps of inference", self.steps, least=0))
+        flag("by_default of Inference", self.by_default)
 
 
 @dataclass(frozen=True)

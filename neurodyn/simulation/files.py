@@ -23,12 +23,14 @@ from neurodyn.simulation.partial import replacing
 from neurodyn.simulation.stores import foreign_file, read_store, write_store
 
 _RESERVED = {
-    "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_Encoding", "_NCProperties", "_Netcdf4Coordinates",
-    "_Netcdf4Dimid", "_nc3_strict", "coordinates",
+    "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_NCProperties", "_Netcdf4Coordinates", "_Netcdf4Dimid",
+    "_nc3_strict", "coordinates",
 }  # fmt: skip
 """Attributes that the formats keep for themselves."""
-_DECODING = {"_FillValue", "_Unsigned", "add_offset", "dtype", "missing_value", "scale_factor"}
-"""Attributes of a variable by which a reader knows how to decode its values."""
+_DECODED = {
+    "_Encoding", "_FillValue", "_Unsigned", "add_offset", "dtype", "missing_value", "scale_factor",
+}  # fmt: skip
+"""Attributes of a variable by which a reader would change its values."""
 _NO_NAMES = {"", ".", "..", "zarr.json"}
 
 
@@ -153,7 +155,10 @@ def _check_values(name: Hashable, variable: xr.Variable) -> None:
     if kind == "c":
         raise InvalidTypeError(f"variable {name!r} is complex; save its .real and .imag as variables of their own")
     if kind == "O" and not all(isinstance(value, str) for value in variable.values.flat):
-        raise InvalidTypeError(f"variable {name!r} holds objects other than text; save numbers or text alone")
+        raise InvalidTypeError(
+            f"variable {name!r} holds objects other than text; save numbers or text alone (of a MultiIndex, its "
+            "levels, by reset_index)"
+        )
 
 
 def _storable(whose: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def _storable(whose: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
         what = f"attribute {name!r}{whose}"
         if not isinstance(name, str) or not name:
             raise InvalidTypeError(f"{what}: the name of an attribute is text")
-        if name in _RESERVED or (whose and name in _DECODING):
+        if name in _RESERVED or (whose and name in _DECODED):
             raise InvalidValueError(f"{what} is reserved: it tells readers how to decode a file; choose another name")
         if name == "units" and isinstance(value, str) and " since " in value:
             raise InvalidValueError(f"{what} is {value!r}: hold times as datetime64, of which a file makes such units")

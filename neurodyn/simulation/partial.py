@@ -42,8 +42,12 @@ class Lock:
         self.sure = sys.platform != "win32"
         """Whether the file system vouches that nobody else holds it."""
         self._descriptor = self._open()
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, str(os.getpid()).encode())
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, str(os.getpid()).encode())
+        except BaseException:
+            self.release()
+            raise
 
     def _open(self) -> int:
         while True:

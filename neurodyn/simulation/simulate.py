@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,8 +28,9 @@ from neurodyn.simulation.trajectory import (
     run_attributes,
     to_numpy,
 )
-from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
+from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
+from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.bound import Inputs
 from neurodyn.system.stacking import together
@@ -68,9 +70,10 @@ def simulate(
     duration
         How long, in units of time.
     solver
-        By default what suits the network's structure: `Exact()` for a linear one, where nothing asks for steps;
-        `Stabilized()` for a gradient flow, or, where that has kinks, `Adaptive("heun_euler")` with its tolerances;
-        `Adaptive()` otherwise.
+        By default what suits the network's structure: `Exact` for a linear one, where nothing asks for steps;
+        `Stabilized` for a gradient flow, or, where that has kinks, `Adaptive("heun_euler")`; `Adaptive` otherwise; with
+        tolerances that keep the trajectory's error below 1e-3 of its scale, as far as the dtype resolves it. The
+        attributes `solver` and `solver_reason` say which, and why.
     save_at
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
@@ -82,7 +85,7 @@ def simulate(
         Where populations start instead of where the declaration says, by name.
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
-        velocity (dx/dt) are mappings by population. The state at the end is always recorded.
+        velocity (dx/dt) are mappings by population; `steady` judges τ dx/dt. The state at the end is always recorded.
     progress
         Whether to show a bar, on a terminal.
 
@@ -90,8 +93,9 @@ def simulate(
     -------
     xarray.Dataset
         One variable a population, with dimensions `time`, `sample` and the population's own, after a dimension
-        `network` where there are several; the attributes tell what ran and how it went (evaluations, steps, residual,
-        converged).
+        `network` where there are several; the attributes tell what ran and how it went: `solver`, `solver_reason`,
+        `evaluations`, steps, `residual` (max |τ dx/dt| at the end, in units of activity) and `converged` (1 if that is
+        within the tolerance of `until`, or of `steady()`).
 
     Raises
     ------
@@ -123,15 +127,19 @@ def simulate(
             )
         return _apart(run, network)
     positive("duration", duration)
-    if solver is not None and not isinstance(solver, Solver):
-        raise InvalidTypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
+    if solver is not None:
+        check_solver(solver)
     if until is not None and not callable(until):
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
+    if store is not None and not isinstance(store, (str, os.PathLike)):
+        raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     system = System(network, inputs, targets, initial=initial)
     names = recorded_names(network, record)
+    reason = "as given"
     if solver is None:
         refuse_to_set_aside(network, "simulate without solver=")
-        solver = _suitable(system, steps=until is not None or isinstance(save_at, str))
+        choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
+        solver, reason = choice.solver, choice.reason
     times = _save_times(save_at, duration, solver)
     solver.check(system)
     steps = solver.steps_in(duration)
@@ -150,7 +158,7 @@ def simulate(
                 until=until,
                 progress=_WithinTotal(bar) if progress else None,
             )
-        return recorder.finish(run_attributes(system, report))
+        return recorder.finish(run_attributes(system, replace(report, reason=reason)))
     except BaseException:
         recorder.discard()
         raise
@@ -167,38 +175,43 @@ def equilibrium(
     tolerance: float | None = None,
     max_duration: float = 1000.0,
 ) -> xr.Dataset:
-    """Take a network to its equilibrium dx/dt = 0 and return the activity there.
+    """Take a network to the equilibrium dx/dt = 0 that its dynamics reach from their start, and return the activity.
 
-    An acyclic network takes one sweep, each population in the order of its dependencies, which is exact. A cyclic one
-    takes accelerated fixed-point iterations, or, where these do not contract, relaxes until max |dx/dt| is within the
-    tolerance.
+    An acyclic network takes one sweep, each population in the order of its dependencies, which is exact. In a cyclic
+    one accelerated iterations propose an equilibrium, from the start where the structure suggests it, or from where a
+    relaxation in time has come. It is taken, sample by sample, if F is nearly linear from there to it and no small
+    perturbation of it grows, so that the dynamics end there; otherwise the relaxation goes on.
 
     Parameters
     ----------
     network, inputs, targets, record, initial
         As for `simulate`.
     tolerance
-        The residual max |dx/dt| to reach, in units of activity per unit of time; by default the square root of the
-        dtype's machine epsilon.
+        The residual max |τ dx/dt| to reach, in units of activity; by default the square root of the dtype's machine
+        epsilon. Where the slowest mode decays at a rate of μ/τ, the activity may still be tolerance/μ away.
     max_duration
-        How long to relax at most, in units of time.
+        How long to relax at most, in units of the slowest population's time constant τ.
 
     Returns
     -------
     xarray.Dataset
-        As of `simulate`, without the dimension `time`.
+        As of `simulate`, without the dimension `time`. The attribute `converged` is 1 if every sample is at an
+        equilibrium: within the tolerance, or, after repeated sweeps, within rounding; and `stable` is 1 if no
+        perturbation of one was found that grows: among all in a small network, and in a large one among those that
+        the start and a fixed random direction excite within a few powers of the Jacobian.
 
     Raises
     ------
     TypeError, ValueError
         If an argument does not fit, or the network has no equilibrium.
     DivergenceError
-        If the relaxation grows without bound.
+        If the relaxation grows without bound, or the equilibrium is not finite.
 
     Warns
     -----
     RuntimeWarning
-        If the relaxation has not converged within `max_duration`.
+        If a sample has not converged within `max_duration`, or has started exactly at an equilibrium that is not
+        stable, and rests there.
     """
     if isinstance(network, Sequence):
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
@@ -247,17 +260,6 @@ def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
             variable.attrs.pop("inference_step", None)
             variable.attrs.pop("solver", None)
     return apart.assign_attrs(attributes)
-
-
-def _suitable(system: System, *, steps: bool) -> Solver:
-    if system.structure.linear and not steps:
-        return Exact()
-    if not system.structure.gradient_flow:
-        return Adaptive()
-    if system.structure.smooth:
-        return Stabilized()
-    # Where F jumps, the error of the jump decides on the step, which more stages do not make longer.
-    return Adaptive("heun_euler", rtol=Stabilized.rtol, atol=Stabilized.atol)
 
 
 class _WithinTotal:

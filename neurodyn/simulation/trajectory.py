@@ -178,7 +178,10 @@ class TrajectoryRecorder:
             for name, place in self._system.places():
                 if name in self._buffers:
                     out = self._buffers[name][here : here + count].view(count, -1)
-                    torch.mm(weights[saved : saved + count], rows[:, place], out=out)
+                    if out.dtype == rows.dtype:
+                        torch.mm(weights[saved : saved + count], rows[:, place], out=out)
+                    else:  # NumPy lacks bfloat16
+                        out.copy_(weights[saved : saved + count] @ rows[:, place])
             self._moments.extend(times[saved : saved + count].tolist())
             saved += count
 
@@ -296,16 +299,19 @@ def row_bytes(system: System, names: Sequence[str]) -> int:
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
     inference = system.network.inference
+    stable = {} if report.stable is None else {"stable": int(report.stable)}
     return {
         "network": system.network.name,
         "equations": system.network.equations(),
         **({} if inference is None else {"inference_not_run": str(inference)}),
         "solver": report.solver,
+        "solver_reason": report.reason,
         "evaluations": report.evaluations,
         "accepted_steps": report.accepted,
         "rejected_steps": report.rejected,
         "residual": report.residual,
         "converged": int(report.converged),
+        **stable,
         **versions(),
     }
 

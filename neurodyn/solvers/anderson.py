@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from neurodyn.system.system import State, System
+from neurodyn.solvers.rows import Rows
 
 _MEMORY = 8
 """How many differences of iterates are combined; more gains little, and costs a larger least squares."""
@@ -15,55 +17,66 @@ _PATIENCE = 10
 """After how many evaluations without progress the iteration gives up."""
 
 
-def anderson(system: System, state: State, tolerance: float, most: int = 200) -> tuple[int, bool]:
-    """Look for the equilibrium F(x) = 0 near `state`, each sample on its own.
-
-    The iteration x ← x + β τ/leak F(x) is accelerated: with the last differences ΔX and ΔR of iterates and residuals
-    R = τ/leak F,  x ← x + β R − (ΔX + β ΔR) γ, where γ minimises ‖R − ΔR γ‖ (type II). A sample stops moving once it is
-    within the tolerance. Where plain steps do not contract at the start, or progress stops, the iteration gives up, as
-    it may then lead elsewhere than the relaxation would.
+@dataclass(frozen=True)
+class Iterated:
+    """Where the iteration ended.
 
     Parameters
     ----------
-    system
-        The system.
-    state
-        Where to start; on return the equilibrium, or the start if the iteration gave up.
+    x
+        Shape (sample, unit).
+    arrived
+        Which samples are within the tolerance, shape (sample,).
+    before
+        x and τF(x) at the start, shape (sample, unit) both.
+    after
+        The same after the first step, which is plain; None if there was none.
+    """
+
+    x: Tensor
+    arrived: Tensor
+    before: tuple[Tensor, Tensor]
+    after: tuple[Tensor, Tensor] | None
+
+
+def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> Iterated:
+    """Look for an equilibrium F(x) = 0 near `start`, each sample on its own.
+
+    The iteration x ← x + β R with R = τ/leak F is accelerated: with the last differences ΔX and ΔR of iterates and
+    residuals,  x ← x + β R − (ΔX + β ΔR) γ, where γ minimises ‖R − ΔR γ‖ (type II). A sample stops moving once it is
+    within the tolerance. The iteration gives up where progress stops. It may end at another equilibrium than the one
+    that the dynamics reach from the start, and at an unstable one: the caller looks.
+
+    Parameters
+    ----------
+    field
+        τF of the system.
+    start
+        Where to start, shape (sample, unit).
     tolerance
-        On max |dx/dt|, in units of activity per unit of time.
+        On max |τ dx/dt|, in units of activity.
     most
         How many evaluations of the vector field at most.
-
-    Returns
-    -------
-    int
-        Evaluations of the vector field.
-    bool
-        Whether every sample is within the tolerance.
 
     References
     ----------
     D. G. Anderson, J. ACM 12 (1965); H. F. Walker, P. Ni, SIAM J. Numer. Anal. 49 (2011).
     """
-    iteration = _Iteration(system, state)
-    start = iteration.x.clone()
-    best, waited = iteration.size.clone(), 0
-    plain = iteration.size.clone()
-    while iteration.evaluations < most and waited < _PATIENCE:
-        moving = iteration.velocity > tolerance
-        if not bool(moving.any()):
-            iteration.write()
-            return iteration.evaluations, True
-        iteration.step(moving)
+    iteration = _Iteration(field, start)
+    before, after = (start, iteration.velocity), None
+    arrived = iteration.speed <= tolerance
+    best, waited, taken = iteration.size.clone(), 0, 1
+    while taken < most and waited < _PATIENCE and not bool(arrived.all()):
+        iteration.step(~arrived)
+        taken += 1
+        if after is None:
+            after = (iteration.x, iteration.velocity)
         if not bool(torch.isfinite(iteration.size).all()):
-            break
-        if iteration.evaluations == 2 and bool((iteration.size > plain)[moving].any()):
-            break
-        waited = 0 if bool((iteration.size < 0.9 * best)[moving].any()) else waited + 1
+            return Iterated(start, before[1].abs().amax(1) <= tolerance, before, after)
+        waited = 0 if bool((iteration.size < 0.9 * best)[~arrived].any()) else waited + 1
         best = torch.minimum(best, iteration.size)
-    iteration.x = start
-    iteration.write()
-    return iteration.evaluations, False
+        arrived = iteration.speed <= tolerance
+    return Iterated(iteration.x, arrived, before, after)
 
 
 class _Iteration:
@@ -72,37 +85,20 @@ class _Iteration:
     These are kept as ΔR, ΔX + β ΔR and ΔRᵀ ΔR, so that a step adds one of each, in place of the oldest.
     """
 
-    def __init__(self, system: System, state: State) -> None:
-        self._system, self._state, self._slope = system, state, system.new_state()
-        scales = [p.tau / ((p.leak or 1.0) * system.pace(p.name)) for p in system.free if p.tau > 0]
-        self._widths = [state.activity[name][0].numel() for name in system.dynamic]
-        each = [torch.as_tensor(scale).to(state.flat).flatten().view(-1, 1) for scale in scales]
-        columns = [own.expand(system.samples, width) for own, width in zip(each, self._widths, strict=True)]
-        self._scale = torch.cat(columns, 1)
-        self.evaluations = 0
-        self.x = self._rows(state)
+    def __init__(self, field: Rows, x: Tensor) -> None:
+        self._field = field
+        self.x = x
         self._evaluate()
-        samples, units = self.x.shape
-        self._changes = self.x.new_empty(_MEMORY, samples, units)
-        self._directions = self.x.new_empty(samples, _MEMORY, units)
-        self._gram = self.x.new_zeros(samples, _MEMORY, _MEMORY)
+        samples, units = x.shape
+        self._changes = x.new_empty(_MEMORY, samples, units)
+        self._directions = x.new_empty(samples, _MEMORY, units)
+        self._gram = x.new_zeros(samples, _MEMORY, _MEMORY)
         self._kept = 0
 
-    def _rows(self, state: State) -> Tensor:
-        return torch.cat([state.activity[name].flatten(1) for name in self._system.dynamic], dim=1)
-
-    def write(self) -> None:
-        """Write x into the system's state."""
-        for name, block in zip(self._system.dynamic, torch.split(self.x, self._widths, dim=1), strict=True):
-            self._state.activity[name].copy_(block.view_as(self._state.activity[name]))
-
     def _evaluate(self) -> None:
-        self.write()
-        self._system.field(self._state, self._slope)
-        self.evaluations += 1
-        slopes = self._rows(self._slope)
-        self.velocity = slopes.abs().amax(1)
-        self.residual = slopes.mul_(self._scale)
+        self.velocity = self._field(self.x)
+        self.speed = self.velocity.abs().amax(1)
+        self.residual = self.velocity * self._field.step
         self.size = torch.linalg.vector_norm(self.residual, dim=1)
 
     def step(self, moving: Tensor) -> None:
@@ -117,9 +113,10 @@ class _Iteration:
             largest = gram.diagonal(dim1=1, dim2=2).amax(1)
             ridge = torch.where(largest > 0, torch.finfo(x.dtype).eps * largest, 1.0)
             gram.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
-            gamma = torch.linalg.solve(gram, self._overlaps(residual, kept)[:, :, None])
+            # What is singular nevertheless leaves a step that is not finite, or leads nowhere: the iteration gives up.
+            gamma, _ = torch.linalg.solve_ex(gram, self._overlaps(residual, kept)[:, :, None])
             change -= (gamma.transpose(1, 2) @ self._directions[:, :kept])[:, 0]
-        self.x = x + change * moving[:, None]
+        self.x = torch.where(moving[:, None], x + change, x)
         self._evaluate()
         place = self._kept % _MEMORY
         self._kept += 1

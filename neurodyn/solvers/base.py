@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import positive
+from neurodyn.errors import InvalidTypeError
 from neurodyn.network.maps import Activity
 from neurodyn.system.system import State, System
 
@@ -34,11 +35,15 @@ class Report:
     accepted, rejected
         Steps.
     residual
-        max |dx/dt| over units and samples at the end.
+        max |τ dx/dt| over units and samples at the end, in units of activity.
     converged
         Whether the residual is within the tolerance of `steady`, or of the stop condition where that is one.
     time
         Where the run ended.
+    reason
+        Why it was this solver.
+    stable
+        For an equilibrium, whether no small perturbation was found that grows there; None otherwise.
     """
 
     solver: str
@@ -48,19 +53,43 @@ class Report:
     residual: float
     converged: bool
     time: float
+    reason: str = ""
+    stable: bool | None = None
+
+
+class Velocity(dict[str, Tensor]):
+    """dx/dt of each dynamic population by name, which knows their time constants.
+
+    Parameters
+    ----------
+    velocity
+        dx/dt, shape (sample, …), by population.
+    tau
+        The time constants τ; of stacked networks, those of each sample.
+    """
+
+    def __init__(self, velocity: Mapping[str, Tensor], tau: Mapping[str, float | Tensor]) -> None:
+        super().__init__(velocity)
+        self.tau = tau
 
 
 @dataclass(frozen=True)
 class steady:
-    """The stop condition max |dx/dt| ≤ tolerance, over all units and samples.
+    """The stop condition max |τ dx/dt| ≤ tolerance, over all units and samples.
+
+    With τ the population's time constant, so that slow populations are not taken for resting ones. The condition bounds
+    how fast the activity still moves, not how far it has to go: where the slowest mode decays at a rate of μ/τ, the
+    equilibrium may still be tolerance/μ away.
 
     Parameters
     ----------
     tolerance
-        In units of activity per unit of time; None takes the square root of the dtype's machine epsilon.
+        In units of activity; None takes the square root of the dtype's machine epsilon.
 
     Raises
     ------
+    TypeError
+        If the velocity that it is given, in a condition of one's own, is not the one that the run hands out.
     ValueError
         If the tolerance is not positive.
     """
@@ -77,7 +106,11 @@ class steady:
 
     def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
         """Tell whether the run may stop."""
-        return all(bool(v.abs().max() <= self.bound(v.dtype)) for v in velocity.values())
+        if not isinstance(velocity, Velocity):
+            raise InvalidTypeError(
+                "steady judges τ dx/dt, and a plain mapping has no time constants: hand it the velocity as the run does"
+            )
+        return all(bool((velocity.tau[name] * v).abs().max() <= self.bound(v.dtype)) for name, v in velocity.items())
 
 
 class Recorder(Protocol):
@@ -135,10 +168,18 @@ class Solver(ABC):
         """
 
     def report(
-        self, slope: State, until: Until | None, *, time: float, evaluations: int, accepted: int, rejected: int = 0
+        self,
+        system: System,
+        slope: State,
+        until: Until | None,
+        *,
+        time: float,
+        evaluations: int,
+        accepted: int,
+        rejected: int = 0,
     ) -> Report:
         """Say what happened in a run, given the slope at its end."""
-        remaining = residual(slope)
+        remaining = residual(system, slope)
         converged = remaining <= tolerance_of(until, slope.flat.dtype)
         return Report(repr(self), evaluations, accepted, rejected, remaining, converged, time)
 
@@ -188,14 +229,21 @@ class SavePoints:
         return taken
 
 
-def velocity(system: System, out: State) -> dict[str, Tensor]:
+def velocity(system: System, out: State) -> Velocity:
     """Return dx/dt of each dynamic population, views of `out`."""
-    return {name: out.activity[name] for name in system.dynamic}
+    return Velocity({name: out.activity[name] for name in system.dynamic}, time_constants(system))
 
 
-def residual(out: State) -> float:
-    """Return max |dx/dt| over units and samples; 0 for a system without dynamic populations."""
-    return float(out.flat.abs().max()) if out.flat.numel() else 0.0
+def time_constants(system: System) -> dict[str, float | Tensor]:
+    """Return τ of each dynamic population; of stacked networks, that of each sample."""
+    return {name: system.network[name].tau / system.pace(name) for name in system.dynamic}
+
+
+def residual(system: System, out: State) -> float:
+    """Return max |τ dx/dt| over units and samples, given dx/dt; 0 for a system without dynamic populations."""
+    tau = time_constants(system)
+    largest = [(factor * out.activity[name]).abs().max() for name, factor in tau.items()]
+    return float(torch.stack(largest).max()) if largest else 0.0
 
 
 def fastest(system: System, out: State) -> tuple[str, float]:

@@ -252,7 +252,7 @@ class ErrorControlled(Solver):
             recorder.record(time, step.x)
         state.flat.copy_(step.x.flat)
         return self.report(
-            step.slope, until, time=time, evaluations=step.evaluations, accepted=accepted, rejected=rejected
+            system, step.slope, until, time=time, evaluations=step.evaluations, accepted=accepted, rejected=rejected
         )
 
     def _refuse(self, system: System, step: Stepper, time: float) -> None:

@@ -1,41 +1,56 @@
-"""Equilibria dx/dt = 0."""
+"""Equilibria dx/dt = 0: those that the dynamics reach from their start."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from neurodyn.errors import DivergenceError
 from neurodyn.network.maps import Activity
-from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.anderson import anderson
-from neurodyn.solvers.base import Report, Solver, Unrecorded, residual, steady
-from neurodyn.solvers.gauss_seidel import gauss_seidel
-from neurodyn.solvers.stabilized import Stabilized
+from neurodyn.solvers.base import Report, Unrecorded, Velocity, residual, steady
+from neurodyn.solvers.choice import for_relaxation
+from neurodyn.solvers.gauss_seidel import gauss_seidel, sweeps_lead_back
+from neurodyn.solvers.rows import Rows
+from neurodyn.solvers.stability import growth_rate, random_direction
 from neurodyn.system.system import State, System
 
 _MOST_STEPS = 20_000
 """After how many steps a relaxation is given up: where it slides along a kink, such as ReLU's, it may never end."""
+_FIRST_LEG = 2.0
+"""How long a relaxation first runs before acceleration is tried, in units of the slowest time constant; then double."""
+_LATE = 25.0
+"""After how long a relaxation has to meet the tolerance by itself, likewise."""
+_NONLINEAR = 0.3
+"""By how much, relative to its largest change, F may deviate from its linearisation on the way to an equilibrium."""
+_ASIDE = 1e-2
+"""How far at least, relative to the activity, beside the start and its equilibrium sweeps have to lead there too."""
+_BESIDE = 1e-5
+"""How far, relative to the activity, a sample that rests at an unstable equilibrium may be from it."""
+_ROUNDING = 100.0
+"""How large, in machine epsilons times the activity, a velocity is that is rounding."""
 
 
 def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
-    """Take a system to its equilibrium.
+    """Take a system to the equilibrium that its dynamics reach from their start, each sample to its own.
 
-    By one sweep if it is acyclic, and by repeated sweeps if weak couplings close its cycles; otherwise by Anderson's
-    accelerated iteration, or by relaxation where that gives up.
+    An acyclic system takes one sweep, which is exact. Elsewhere accelerated iterations, repeated sweeps where weak
+    couplings close the cycles and Anderson's otherwise, propose an equilibrium, from the start or from where a
+    relaxation in time has come. It is taken if F is nearly linear from there to it, and no perturbation of it grows:
+    then the dynamics end there. Otherwise the relaxation goes on.
 
     Parameters
     ----------
     system
         The system.
     stop
-        When a relaxation has arrived.
+        When a sample has arrived: max |τ dx/dt| ≤ tolerance.
     max_duration
-        How long to relax at most.
+        How long to relax at most, in units of the slowest time constant.
 
     Returns
     -------
@@ -43,50 +58,241 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
         The equilibrium, the instantaneous populations included.
     Report
         What happened.
+
+    Raises
+    ------
+    DivergenceError
+        If the relaxation grows without bound, or the equilibrium is not finite.
+
+    Warns
+    -----
+    RuntimeWarning
+        If a sample has not arrived, or rests where perturbations grow.
+    """
+    bound = stop.bound(system.dtype)
+    if system.structure.acyclic:
+        state, slope = swept(system), system.new_state()
+        system.field(state, slope)
+        left = residual(system, slope)
+        return state, Report("sweep", 1, 0, 0, left, left <= bound, 0.0, "acyclic: one sweep is exact", stable=True)
+    return _Search(system, bound).run(max_duration)
+
+
+def swept(system: System) -> State:
+    """Return the equilibrium of an acyclic system, by one sweep.
+
+    Raises
+    ------
+    DivergenceError
+        If it is not finite.
     """
     state = system.initial_state()
-    if system.structure.acyclic:
-        system.sweep(state)
-        bad = system.first_bad(state)
-        if bad is not None:
-            raise DivergenceError(f"population {bad} is not finite at the equilibrium", math.inf, bad)
-        slope = system.new_state()
-        system.field(state, slope)
-        remaining = residual(slope)
-        converged = remaining <= stop.bound(system.dtype)
-        return state, Report("sweep", 1, 0, 0, remaining, converged, 0.0)
-    if system.structure.weak_order is not None:
-        count, arrived = gauss_seidel(system, state)
-        if arrived:
-            slope = system.new_state()
-            system.field(state, slope)
-            return state, Report("Gauss–Seidel sweeps", count, 0, 0, residual(slope), True, 0.0)
-    bound = stop.bound(system.dtype)
-    evaluations, arrived = anderson(system, state, bound)
-    if arrived:
-        slope = system.new_state()
-        system.field(state, slope)
-        return state, Report("Anderson acceleration", evaluations, 0, 0, residual(slope), True, 0.0)
-    # The stabilised method stays stable by its stages; a pair is so by its tolerance alone, which has to be tighter.
-    smallest = 4 * torch.finfo(system.dtype).eps
-    if system.structure.gradient_flow:
-        solver: Solver = Stabilized(rtol=max(min(1e-3, bound), smallest), atol=0.1 * bound)
-    else:
-        solver = Adaptive(rtol=max(1e-4 * min(1.0, bound), smallest), atol=0.01 * bound)
-    steps = itertools.count(1)
+    system.sweep(state)
+    _refuse_overflow(system, state)
+    return state
 
-    def arrived_or_tired(time: float, activity: Activity, velocity: Activity) -> bool:
-        return stop(time, activity, velocity) or next(steps) > _MOST_STEPS
 
-    report = solver.integrate(system, state, max_duration, Unrecorded(), until=arrived_or_tired)
-    report = replace(report, converged=report.residual <= bound)
-    system.settle(state)
-    if not report.converged:
-        why = "; the steps stay small where an activation has a kink" if report.time < max_duration else ""
-        warnings.warn(
-            f"network {system.network.name!r} has not reached its equilibrium after {report.time:g} units of time and "
-            f"{report.accepted} steps: max |dx/dt| is {report.residual:.3g}, and the tolerance {bound:.3g}{why}",
-            RuntimeWarning,
-            stacklevel=4,
+def _refuse_overflow(system: System, state: State) -> None:
+    bad = None if system.seems_finite(state) else system.first_bad(state)
+    if bad is not None:
+        raise DivergenceError(f"population {bad} is not finite at the equilibrium", math.inf, bad)
+
+
+class _Search:
+    """The search in a cyclic system: where each sample's trajectory is, and where it is known to end."""
+
+    def __init__(self, system: System, tolerance: float) -> None:
+        self._system, self._tolerance, self._field = system, tolerance, Rows(system)
+        self._state = system.initial_state()
+        self._x = self._earlier = self._found = self._field.of(self._state)
+        self._slowest = float(self._field.tau.max())
+        self._arrived = torch.zeros(system.samples, dtype=torch.bool, device=system.device)
+        self._growth = torch.zeros_like(self._x[:, 0])
+        """The rate at which a perturbation grows where a sample has rested since; 0 where none does."""
+        self._resting = torch.zeros_like(self._growth)
+        """For how long it has."""
+        self._sweeps = 0
+        self._accelerated = ""
+
+    def run(self, max_duration: float) -> tuple[State, Report]:
+        """Search, relax for at most `max_duration` in units of the slowest time constant, and report."""
+        structure = self._system.structure
+        solver, reason = "", "close to linear from the start, and stable: accelerated"
+        time, leg, relaxing, accepted, rejected = 0.0, _FIRST_LEG, 0, 0, 0
+        if structure.weak_order is not None or (structure.gradient_flow and structure.smooth):
+            self._accelerate(0.0)
+        if not bool(self._arrived.all()):
+            self._accelerated = ""
+        while not bool(self._arrived.all()) and time < max_duration and accepted < _MOST_STEPS:
+            choice = for_relaxation(self._system, self._tolerance, late=time >= _LATE)
+            solver, reason = repr(choice.solver), choice.reason
+            span = min(leg, max_duration - time) * self._slowest
+            pending = ~self._arrived
+            rest = not bool((self._growth > 0)[pending].any())
+            stop = _Stop(self._tolerance, pending, _MOST_STEPS - accepted, rest=rest)
+            report = choice.solver.integrate(self._system, self._state, span, Unrecorded(), until=stop)
+            relaxing, accepted = relaxing + report.evaluations, accepted + report.accepted
+            time, leg, rejected = time + report.time / self._slowest, 2.0 * leg, rejected + report.rejected
+            self._earlier, self._x = self._x, self._field.of(self._state)
+            self._accelerate(report.time)
+        self._take(self._growth > 0, self._x)
+        self._field.write(torch.where(self._arrived[:, None], self._found, self._x), self._state)
+        slope = self._system.new_state()
+        self._system.field(self._state, slope)
+        _refuse_overflow(self._system, self._state)
+        stable = self._arrived & (self._growth == 0)
+        report = Report(
+            ", then ".join(part for part in (solver, self._accelerated) if part),
+            relaxing + self._field.evaluations + self._sweeps,
+            accepted,
+            rejected,
+            residual(self._system, slope),
+            bool(self._arrived.all()),
+            time * self._slowest,
+            reason,
+            stable=bool(stable.all()),
         )
-    return state, report
+        self._warn(report, timed_out=time >= max_duration)
+        return self._state, report
+
+    def _accelerate(self, relaxed: float) -> None:
+        """Take what acceleration proposes where the dynamics end there, after they were relaxed for so long."""
+        x, field = self._x, self._field
+        found = self._propose()
+        rounding = _ROUNDING * torch.finfo(x.dtype).eps * x.abs().amax(1)
+        # A trajectory that a saddle attracts and then repels comes no closer for long.
+        root = field.tau.sqrt()
+        away, before = (torch.linalg.vector_norm(root * (where - found.x), dim=1) for where in (x, self._earlier))
+        open_ = found.arrived & ~self._arrived & (away <= before + rounding * root.norm())
+        ends = stable = open_ & self._sweeps_agree(found) if found.swept else torch.zeros_like(open_)
+        growth = torch.zeros_like(self._growth)
+        if bool((open_ & ~ends).any()) and (relaxed or not found.swept):
+            slope = field(found.x)
+            ends = ends | open_ & self._is_nearly_linear(found, slope, rounding)
+            if bool((ends & ~stable).any()):
+                symmetric = self._system.structure.gradient_flow
+                growth = growth_rate(field, found.x, slope, x - found.x, symmetric=symmetric)
+                growth = torch.where(stable, 0.0, growth)
+        self._take(ends & (growth == 0), found.x)
+        near = (x - found.x).abs().amax(1) <= _BESIDE * x.abs().amax(1)
+        rests = ends & (growth > 0) & (near | (found.before[1].abs().amax(1) <= self._tolerance))
+        self._growth = torch.where(rests, growth, torch.where(self._arrived, self._growth, 0.0))
+        self._resting = torch.where(rests, self._resting + relaxed, 0.0)
+        # Rounding alone would have led away from an unstable equilibrium after so long.
+        self._take(rests & (self._resting * growth >= -1.5 * math.log(torch.finfo(x.dtype).eps)), x)
+
+    def _take(self, which: Tensor, x: Tensor) -> None:
+        self._found = torch.where(which[:, None], x, self._found)
+        self._arrived = self._arrived | which
+
+    def _propose(self) -> _Candidate:
+        x, field, system = self._x, self._field, self._system
+        if torch.finfo(x.dtype).bits < 32:  # in which differences of differences are rounding
+            slope = field(x)
+            return _Candidate(x, slope.abs().amax(1) <= self._tolerance, (x, slope), (x, slope), swept=False)
+        if system.structure.weak_order is not None:
+            state = system.new_state()
+            field.write(x, state)
+            count, arrived = gauss_seidel(system, state)
+            self._sweeps += count
+            if arrived:
+                self._accelerated = "Gauss–Seidel sweeps"
+                slope = field(x)
+                then = x + 0.5 * field.step * slope
+                everywhere = torch.ones_like(self._arrived)
+                return _Candidate(field.of(state), everywhere, (x, slope), (then, None), swept=True)
+        found = anderson(field, x, self._tolerance)
+        if not torch.equal(found.x, x):
+            self._accelerated = "Anderson acceleration"
+        return _Candidate(found.x, found.arrived, found.before, found.after or found.before, swept=False)
+
+    def _sweeps_agree(self, found: _Candidate) -> Tensor:
+        """Tell of each sample whether sweeps from where its trajectory leads, and from beside there, end likewise."""
+        ahead = found.after[0]
+        size = found.x.abs().amax(1, keepdim=True)
+        apart = (found.x - self._x).abs() + _ASIDE * torch.where(size > 0, size, 1.0)
+        points = [ahead, ahead + random_direction(self._field) * apart]
+        return sweeps_lead_back(self._field, found.x, points)
+
+    def _is_nearly_linear(self, found: _Candidate, slope: Tensor, rounding: Tensor) -> Tensor:
+        """Tell of each sample whether F changes along the trajectory, and half the way to the candidate, as there."""
+        (x, start), (then, after), field = found.before, found.after, self._field
+        after = field(then) if after is None else after
+        step = then - x
+        length = torch.linalg.vector_norm(step, dim=1, keepdim=True)
+        size = torch.maximum(torch.linalg.vector_norm(found.x, dim=1, keepdim=True), length)
+        little = torch.finfo(x.dtype).eps ** 0.5 * size / torch.where(length > 0, length, 1.0)
+        little = torch.where(little > 0, little, 1.0)
+        predicted = (field(found.x + little * step) - slope) / little
+        off = (after - start - predicted).abs().amax(1)
+        along = off <= _NONLINEAR * (after - start).abs().amax(1) + rounding
+        bent = (field(0.5 * (found.x + x)) - 0.5 * (start + slope)).abs().amax(1)
+        return along & (bent <= _NONLINEAR * 0.5 * start.abs().amax(1) + rounding)
+
+    def _warn(self, report: Report, *, timed_out: bool) -> None:
+        name, samples = self._system.network.name, self._system.samples
+        if not report.converged:
+            why = "" if timed_out else "; the steps stay small where an activation has a kink"
+            missing = int((~self._arrived).sum())
+            warnings.warn(
+                f"network {name!r} has not reached its equilibrium after {report.time:g} units of time and "
+                f"{report.accepted} steps in {missing} of {samples} samples: max |τ dx/dt| is {report.residual:.3g}, "
+                f"and the tolerance {self._tolerance:.3g}{why}",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        unstable = self._arrived & (self._growth > 0)
+        if bool(unstable.any()):
+            warnings.warn(
+                f"network {name!r} rests at an unstable equilibrium in {int(unstable.sum())} of {samples} samples, "
+                f"where a perturbation grows at a rate of {float(self._growth.max()):.3g}; start elsewhere, or break "
+                "the symmetry of the start",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What acceleration proposes.
+
+    Parameters
+    ----------
+    x
+        Shape (sample, unit).
+    arrived
+        Which samples are at an equilibrium there, shape (sample,).
+    before
+        Where the trajectory is, and τF there, shape (sample, unit) both.
+    after
+        The same about half a relaxation time ahead; τF may be left to be worked out.
+    swept
+        Whether sweeps found it.
+    """
+
+    x: Tensor
+    arrived: Tensor
+    before: tuple[Tensor, Tensor]
+    after: tuple[Tensor, Tensor | None]
+    swept: bool
+
+
+class _Stop:
+    """The stop condition of a relaxation: samples all rest, or there were too many steps."""
+
+    def __init__(self, tolerance: float, pending: Tensor, steps: int, *, rest: bool) -> None:
+        self._tolerance, self._pending, self._steps, self._rest = tolerance, pending, steps, rest
+
+    def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
+        """Tell whether the relaxation may stop."""
+        if time == 0.0:
+            return False
+        self._steps -= 1
+        assert isinstance(velocity, Velocity), "which solvers hand out"
+        return self._steps <= 0 or (
+            self._rest
+            and all(
+                bool(((velocity.tau[name] * v).flatten(1).abs().amax(1) <= self._tolerance)[self._pending].all())
+                for name, v in velocity.items()
+            )
+        )

@@ -102,7 +102,7 @@ class Exact(Solver):
             raise DivergenceError(f"population {bad} is not finite at time {duration:g}, with {self!r}", duration, bad)
         if progress is not None:
             progress.update(duration)
-        return self.report(slope, None, time=duration, evaluations=evaluations, accepted=0)
+        return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)
 
     def _moments(self, duration: float, recorder: Recorder) -> NDArray[np.float64]:
         if self.euler_step is None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import positive
-from neurodyn.errors import DivergenceError, InvalidTypeError
+from neurodyn.errors import DivergenceError, InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.solvers.base import (
     Progress,
@@ -50,12 +52,13 @@ class FixedStep(Solver):
     compile
         Whether `torch.compile` makes one function of every 20 steps between which nothing is saved. That takes some
         seconds once for a network and the shapes of its data, and pays in small networks and long runs. A network that
-        cannot be compiled runs as it is, with a warning.
+        cannot be compiled runs as it is, with a warning; a run in which 20 steps never come together, because it is
+        shorter, saves more often or has a stop condition, is refused.
 
     Raises
     ------
-    ValueError
-        If the step is not positive.
+    TypeError, ValueError
+        If the step is not positive, or `compile` no bool.
     """
 
     step: float
@@ -68,6 +71,8 @@ class FixedStep(Solver):
             raise InvalidTypeError(
                 f"tableau of {type(self).__name__}: a Tableau of coefficients, not {type(self.tableau).__name__}"
             )
+        if not isinstance(self.compile, bool):
+            raise InvalidTypeError(f"compile of {type(self).__name__} is True or False, not {self.compile!r}")
 
     def stability_limit(self, system: System) -> float | None:
         """Return the largest stable step, where the network's structure tells it."""
@@ -104,7 +109,9 @@ class FixedStep(Solver):
         start, start_slope, rewind = state.flat.clone(), torch.empty_like(state.flat), state.flat.clone()
         tolerance = 1e-9 * self.step
         taken = checked = 0
-        compiled = self.compile and until is None
+        compiled = self.compile
+        if compiled:
+            self._check_compilable(recorder.times, duration, until)
         while True:
             time = self._time(taken, steps, duration)
             system.field(state, slopes[0])
@@ -153,7 +160,21 @@ class FixedStep(Solver):
                 progress.update(then - time)
         if stop and not moments:
             recorder.record(time, state, settled=True)
-        return self.report(slopes[0], until, time=time, evaluations=taken * len(slopes), accepted=taken)
+        return self.report(system, slopes[0], until, time=time, evaluations=taken * len(slopes), accepted=taken)
+
+    def _check_compilable(self, times: NDArray[np.float64] | None, duration: float, until: Until | None) -> None:
+        """Refuse a run in which no steps can be taken at once."""
+        if until is not None:
+            why = "until is asked after every step; leave one of the two out"
+        elif times is None:
+            why = "every step is saved; save fewer, e.g. save_at=[duration]"
+        else:
+            ends = np.concatenate([[0.0], times, [duration]])
+            steps = math.floor(np.diff(ends).max() / self.step + 1e-9)
+            if steps > _STEPS_COMPILED:
+                return
+            why = f"at most {steps} steps lie between what is saved; save fewer, or leave compile out"
+        raise InvalidValueError(f"compile: it joins {_STEPS_COMPILED} steps into one function, and {why}")
 
     def _time(self, step: int, steps: int, duration: float) -> float:
         return duration if step == steps else step * self.step

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from neurodyn.solvers.rows import Rows
 from neurodyn.system.system import State, System
 
 _ROUNDING = 8
 """By how many machine epsilons a population may still change once the sweeps have arrived."""
 _PATIENCE = 5
 """After how many sweeps without progress the iteration ends."""
+_SWEEPS_BACK = 3
+"""How many sweeps have to lead back to an equilibrium: along the order, what is beside it may grow at first."""
+
+_CLOSE = 1e-3
+"""How close, relative to the activity, they have to lead whatever the distance."""
 
 
 def gauss_seidel(system: System, state: State, most: int = 200) -> tuple[int, bool]:
-    """Look for the equilibrium F(x) = 0 near `state`, one population after another: x ← Σ gain · map / leak.
+    """Look for an equilibrium F(x) = 0 near `state`, one population after another: x ← Σ gain · map / leak.
 
     Along the strong couplings, a sweep is exact; so the weak ones, against the order, alone leave an error, which each
-    sweep multiplies by their strength (the nonlinear Gauss–Seidel iteration). It ends where a sweep changes nothing but
-    the last digits of each population, and gives up where changes cease to shrink.
+    sweep multiplies by their strength (the nonlinear Gauss–Seidel iteration). It ends where the sweeps to come change
+    nothing but the last digits of each population, and gives up where changes cease to shrink.
 
     Parameters
     ----------
     system
         The system; its structure has a `weak_order`.
     state
-        Where to start; on return the equilibrium, or the start if the iteration gave up.
+        Where to start; on return where the sweeps ended.
     most
         How many sweeps at most.
 
@@ -35,25 +44,66 @@ def gauss_seidel(system: System, state: State, most: int = 200) -> tuple[int, bo
     bool
         Whether they arrived.
     """
-    order = system.structure.weak_order
-    assert order is not None, "the caller looks"
     number = torch.finfo(system.dtype)
-    start = state.flat.clone()
-    before, best, waited = start.clone(), float("inf"), 0
+    before, best, last, ratio, waited = state.flat.clone(), float("inf"), float("inf"), 1.0, 0
     for count in range(1, most + 1):
-        system.sweep(state, order)
-        change = max(
-            float((now - old).abs().max() / now.abs().max().clamp_min(number.tiny))
+        system.sweep(state, _order(system))
+        changes = [
+            (now - old).abs().max() / now.abs().max().clamp_min(number.tiny)
             for (_, now), (_, old) in zip(system.blocks(state.flat), system.blocks(before), strict=True)
-        )
+        ]
+        change = float(torch.stack(changes).max())
         waited = 0 if change < 0.9 * best else waited + 1
+        # What two sweeps multiplied a change by, the next ones will: together they change no more than the rest.
+        ratio, slowest = (change / last if last else 0.0), max(ratio, change / last if last else 0.0)
+        rest = change * slowest / (1.0 - slowest) if slowest < 1.0 else float("inf")
         # Where an ill-conditioned map passes rounding errors on, changes cease to shrink before they are that small.
-        if change <= _ROUNDING * number.eps or (waited == _PATIENCE and change <= number.eps**0.5):
+        if min(change, rest) <= _ROUNDING * number.eps or (waited == _PATIENCE and change <= number.eps**0.5):
             return count, True
-        if waited == _PATIENCE:
+        if waited == _PATIENCE or change != change:
             break
         before.copy_(state.flat)
-        best = min(best, change)
-    state.flat.copy_(start)
-    system.settle(state)
+        best, last = min(best, change), change
     return count, False
+
+
+def sweeps_lead_back(field: Rows, found: Tensor, points: Sequence[Tensor]) -> Tensor:
+    """Tell of each sample whether sweeps from some points, near and far, all lead to an equilibrium, shape (sample,).
+
+    They then contract in the region of the points, where there is no other equilibrium, and the loops through the weak
+    couplings have a gain below 1, so that it is stable.
+
+    Parameters
+    ----------
+    field
+        τF of the system.
+    found
+        The equilibrium, shape (sample, unit).
+    points
+        Where to start, likewise.
+    """
+    system = field.system
+    goal, state = system.new_state(), system.new_state()
+    field.write(found, goal)
+    sizes = {name: block.flatten(1).abs().amax(1) for name, block in system.blocks(goal.flat)}
+    rounding = 8 * _ROUNDING * torch.finfo(system.dtype).eps
+    back = torch.ones(system.samples, dtype=torch.bool, device=system.device)
+
+    def distance(name: str) -> Tensor:
+        return (state.activity[name] - goal.activity[name]).flatten(1).abs().amax(1)
+
+    for point in points:
+        field.write(point, state)
+        allowed = {name: 0.25 * distance(name) + _CLOSE * s + rounding * s.max() for name, s in sizes.items()}
+        for _ in range(_SWEEPS_BACK):
+            system.sweep(state, _order(system))
+        field.evaluations += _SWEEPS_BACK
+        for name, limit in allowed.items():
+            back &= distance(name) <= limit
+    return back
+
+
+def _order(system: System) -> tuple[str, ...]:
+    order = system.structure.weak_order
+    assert order is not None, "the caller looks"
+    return order

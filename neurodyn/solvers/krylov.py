@@ -54,7 +54,7 @@ def krylov(
     """
     linear = LinearPart(system)
     evaluations, saved, time = 0, 0, 0.0
-    accuracy = 1e-13 if system.dtype == torch.float64 else 1e-7
+    accuracy = 1e-13 if system.dtype == torch.float64 else max(1e-7, 0.5 * torch.finfo(system.dtype).eps)
     while True:
         slope = system.new_state()
         system.field(state, slope)

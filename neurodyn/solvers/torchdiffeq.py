@@ -125,6 +125,7 @@ class TorchDiffEq(Solver):
         slope = system.new_state()
         system.field(state, slope)
         return self.report(
+            system,
             slope,
             None,
             time=duration,

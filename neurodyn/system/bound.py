@@ -287,13 +287,13 @@ def check_modes(device: torch.device) -> None:
     if torch.is_autocast_enabled(device.type):
         raise InvalidValueError(
             "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
-            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another dtype "
-            "with .to()"
+            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another "
+            "dtype with .to()"
         )
     if torch.is_inference_mode_enabled():
         raise InvalidValueError(
-            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), or "
-            "nothing: no graph is kept here"
+            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), "
+            "or nothing: no graph is kept here"
         )
 
 

@@ -171,8 +171,7 @@ def batches(data: Data, batch_size: int = 64, *, seed: int = 0, epoch: int = 1) 
     ...         optimizer.step()
     """
     pairs = Pairs(data, "data")
-    whole("batch_size", batch_size, least=1)
-    whole("seed", seed, least=0)
-    whole("epoch", epoch, least=1)
+    batch_size = whole("batch_size", batch_size, least=1)
+    seed, epoch = whole("seed", seed, least=0), whole("epoch", epoch, least=1)
     for index in torch.split(shuffled(len(pairs), seed, epoch), batch_size):
         yield pairs.draw(index)

@@ -23,7 +23,7 @@ from neurodyn.simulation.partial import Lock, replacing
 
 _MAGIC = b"neurodyn checkpoint 2\n"
 _FILE = "checkpoint.pt"
-_CONTENT = {
+_CONTENT: dict[str, type | tuple[type, ...]] = {
     "description": dict,
     "start": Tensor,
     "epoch": int,
@@ -69,17 +69,19 @@ class Checkpoint:
         Raises
         ------
         OSError
-            If one is there already.
+            If one is there already, or the folder cannot be written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / ".lock"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock = Lock(file)
         except BlockingIOError as error:
             raise FileError(
                 f"checkpoint: another run trains with {self.folder} (process {file.read_text()}); wait for its end, or "
                 "give another folder"
             ) from error
+        except OSError as error:
+            raise FileError(f"checkpoint: cannot write to {self.folder}: {error}") from error
         try:
             yield
         finally:

@@ -256,7 +256,7 @@ class ModuleLearner(Learner):
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor:
-        with _evaluating(member_of(self.module)):
+        with evaluating(member_of(self.module)):
             output: Tensor = self.module(inputs)
         return output
 
@@ -286,7 +286,7 @@ def _described(stacked: Learner, learners: Sequence[Learner], tensors: StackedTe
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module and its parts into evaluation mode, and then each back into the mode that it was in."""
     training = [part for part in module.modules() if part.training]
     module.eval()

@@ -23,12 +23,13 @@ from neurodyn.errors import (
     NeurodynError,
 )
 from neurodyn.learning.backward import Lesson
-from neurodyn.randomness import RandomStream
+from neurodyn.randomness import RandomStream, seeded
 from neurodyn.train.batches import Pairs, shuffled
 from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
 from neurodyn.train.interrupt import Interrupt
 from neurodyn.train.learners import Learner
+from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
 
 Callback = Callable[[xr.Dataset], object]
@@ -58,13 +59,14 @@ class Run:
         checkpoint: Checkpoint | None,
         checkpoint_seconds: float,
         callbacks: Sequence[Callback],
+        metrics: Metrics,
         random: RandomStream,
         modes: str,
     ) -> None:
         self.learner, self.train, self.test = learner, train, test
         self.optimizer, self.scheduler, self.processes = optimizer, scheduler, processes
         self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
-        self.history, self.angles, self.callbacks = history, angles, callbacks
+        self.history, self.angles, self.callbacks, self.metrics = history, angles, callbacks, metrics
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self.random = random
         self.device = learner.parameters[0].device
@@ -83,6 +85,8 @@ class Run:
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
             "processes": processes.size,
         }
+        if metrics.functions:
+            self.description["metrics"] = ", ".join(metrics.functions)
         if checkpoint is not None:
             self.description |= {
                 "scheduler": _settings(scheduler),
@@ -108,7 +112,7 @@ class Run:
         state = self.checkpoint.load()
         try:
             self._check(self.checkpoint, state)
-            self._resume(state)
+            self._resume(self.checkpoint, state)
         except NeurodynError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -124,8 +128,8 @@ class Run:
                 raise checkpoint.foreign(f"{what} has the shape {tuple(saved.shape)}, not {tuple(own.shape)}")
         if not any(_alike(self.start, other) for other in (state["start"], _signature(state["tensors"]))):
             raise InvalidValueError(
-                f"the checkpoint in {checkpoint.folder} is of a run that began with other parameters than these; it was "
-                "left as it is: build the network as it was built then, or give another folder as checkpoint="
+                f"the checkpoint in {checkpoint.folder} is of a run that began with other parameters than these; it "
+                "was left as it is: build the network as it was built then, or give another folder as checkpoint="
             )
         if state["epoch"] > self.epochs + 1:
             raise InvalidValueError(
@@ -135,16 +139,18 @@ class Run:
         if state["epoch"] < 1 or not 0 <= state["batch"] < self.batches:
             raise checkpoint.foreign(f"it stands at batch {state['batch']} of epoch {state['epoch']}")
 
-    def _resume(self, state: Mapping[str, Any]) -> None:
+    def _resume(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
         """Go on from a state; the network's parameters come last, so that they stay as they were if anything fails."""
         self.optimizer.load_state_dict(state["optimizer"])
         if type(self.optimizer).__module__.startswith("torch.optim"):  # what others keep may have any shape
             for parameter, moments in self.optimizer.state.items():
                 for name, moment in moments.items():
                     if isinstance(moment, Tensor) and moment.ndim > 0 and not _fits(moment, parameter):
-                        raise ValueError(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
+                        raise checkpoint.foreign(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        if (misfit := self.history.misfit(state["history"])) is not None:
+            raise checkpoint.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
         self.random.load(state["random"][self.processes.rank])
@@ -158,6 +164,8 @@ class Run:
         silent = self.processes.rank > 0 or (None if progress is None else not progress)
         bar = tqdm(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, disable=silent)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
+            if done == 0 and self.metrics.functions:
+                self._begin_history()
             saved = time.monotonic()
             while self.epoch <= self.epochs and not self.stopped:
                 orders = torch.stack([shuffled(len(self.train), seed, self.epoch) for seed in self.seeds])
@@ -257,6 +265,25 @@ class Run:
         tested = {"test_loss": (loss / len(pairs)).cpu()}
         return tested | ({"test_accuracy": (hits / len(pairs)).cpu()} if pairs.outputs > 1 else {})
 
+    def _begin_history(self) -> None:
+        measured = self._measure()
+        if self.checkpoint is not None:
+            for name, each in measured.items():
+                storable(f"metric {name!r}", each.labels)
+        tested: dict[str, Tensor] = {}
+        if self.test is not None:
+            with seeded(self.seeds[0], self.device):  # for the training to begin with the same numbers as without
+                tested = self._evaluate(self.test)
+        self.history.begin(tested, measured)
+        try:
+            self._dataset()
+        except ValueError as error:
+            raise InvalidValueError(f"metrics: they do not fit into one dataset ({error})") from error
+
+    def _measure(self) -> dict[str, Measurement]:
+        self.learner.stacks.write_back()  # for the networks' own parameters to be those of now
+        return self.metrics.measure()
+
     def _end_epoch(self) -> None:
         tested: dict[str, Tensor] = {}
         if self.test is not None:
@@ -268,7 +295,7 @@ class Run:
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
             raise self._diverged("a parameter is NaN or infinite")
-        self.history.end_epoch(tested)
+        self.history.end_epoch(tested, self._measure())
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(self.history.last_loss)
         elif self.scheduler is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
@@ -22,8 +22,9 @@ from neurodyn.solvers import Solver
 from neurodyn.train.batches import Data, Pairs
 from neurodyn.train.checkpoint import Checkpoint
 from neurodyn.train.ensemble import check_elementwise, stacked
-from neurodyn.train.history import History
+from neurodyn.train.history import NAMES, History
 from neurodyn.train.learners import Learner, ModuleLearner, NetworkLearner
+from neurodyn.train.metrics import Metric, Metrics, check_metrics
 from neurodyn.train.parallel import Processes
 from neurodyn.train.run import Callback, Run
 
@@ -58,6 +59,7 @@ def fit(
     record: Iterable[Literal["iterations", "angles"]] | None = None,
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
+    metrics: Mapping[str, Metric] | None = None,
 ) -> xr.Dataset:
     """Train a network in place, and return the history of the run.
 
@@ -111,6 +113,12 @@ def fit(
         Whether to show a bar; by default on a terminal.
     callbacks
         Functions that are called with the history after each epoch; the run ends when one returns True.
+    metrics
+        Functions by name, called before training and after each epoch with the network or module, which has its present
+        weights then. What one returns, a number, an array or tensor, or an `xarray.DataArray` with labels of its own,
+        is kept as the history's variable of that name; its shape and labels are the same each time. With `seeds`, each
+        network is measured by itself. A module is in evaluation mode meanwhile. A function may use `.grad`, which a
+        batch begins without, and random numbers, which are those of the seed each time; parameters stay.
 
     Returns
     -------
@@ -119,12 +127,15 @@ def fit(
         update; `test_loss` and `test_accuracy` after it; `seconds` of training, the one variable that differs between
         two runs of the same seed; `relaxation_iterations` a batch, of a network that iterates; `angle` over `layer`, if
         recorded. Over `iteration`, if recorded, `<name>_by_iteration`. With `seeds`, over `seed`, too. An output counts
-        as right where its largest unit is that of the target; there is no accuracy of a single output.
+        as right where its largest unit is that of the target; there is no accuracy of a single output. `epoch` counts
+        from 1; with `metrics` from 0, the state before training, where there are metrics, `test_loss` and
+        `test_accuracy`, and NaN for what training measures.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, data do not fit, or the checkpoint is damaged or that of another run.
+        If an argument is not as above, data do not fit, or the checkpoint is damaged or that of another run; or if a
+        metric has a name of the history's own, returns no real numbers, or changes its shape, labels or the network.
     FileNotFoundError, FileExistsError
         If there is no checkpoint and `resume` is "always"; if there is one and it is "never".
     DivergedError
@@ -145,6 +156,10 @@ def fit(
         raise InvalidValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
     if resume == "always" and checkpoint is None:
         raise InvalidValueError("resume: 'always' needs a checkpoint=")
+    if record is not None and not isinstance(record, Iterable):
+        raise InvalidTypeError(
+            f"record: names of what to keep, 'iterations' or 'angles', not a {type(record).__name__}"
+        )
     recorded = [record] if isinstance(record, str) else list(record or ())
     if unknown := [name for name in recorded if name not in _RECORDS]:
         raise InvalidValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
@@ -153,6 +168,7 @@ def fit(
     callbacks = list(callbacks)
     if not all(callable(callback) for callback in callbacks):
         raise InvalidTypeError("callbacks: each is a function of the history")
+    functions = check_metrics(metrics, NAMES)
     networks, each_seed = _by_seed(network, seed, seeds)
     train_pairs = Pairs(train, "train")
     test_pairs = None if test is None else Pairs(test, "test")
@@ -182,6 +198,7 @@ def fit(
             made, scheduler = _optimization(optimizer, learning_rate, main.parameters)
         if len(each_seed) > 1:
             check_elementwise(made, scheduler)
+        angles = "angles" in recorded and bool(main.layers)
         kept = None if checkpoint is None else Checkpoint(checkpoint)
         if kept is not None and processes.rank == 0:  # the others only read
             context.enter_context(kept.held())
@@ -196,10 +213,11 @@ def fit(
             batch_size=batch_size,
             seeds=each_seed,
             history=History(None if seeds is None else each_seed, list(main.layers), "iterations" in recorded),
-            angles="angles" in recorded and bool(main.layers),
+            angles=angles,
             checkpoint=kept,
             checkpoint_seconds=60 * checkpoint_minutes,
             callbacks=callbacks,
+            metrics=Metrics(functions, networks, learners, each_seed, list(main.layers) if angles else None),
             random=random,
             modes=modes,
         )
@@ -216,6 +234,8 @@ def _by_seed(
             "network is a declared Network or an nn.Module, or with seeds= a list of them, not "
             f"{type(network).__name__}"
         )
+    if seeds is not None and (isinstance(seeds, str) or not isinstance(seeds, Iterable)):
+        raise InvalidTypeError(f"seeds: a list of integers, not {seeds!r}")
     given = [seed] if seeds is None else list(seeds)
     for each in given:
         whole("seed", each, least=0)
@@ -284,7 +304,7 @@ def _check_optimized(optimizer: Optimizer, scheduler: LRScheduler | None, parame
     missing = set(parameters) - set(given)
     if foreign:
         raise InvalidValueError(
-            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network does not have; "
+            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network has not; "
             "make it of those that the function is given"
         )
     if missing:

@@ -4,6 +4,7 @@ import doctest
 import gzip
 import hashlib
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import torch
 from neurodyn import data
 from neurodyn.data import datasets, files
 from neurodyn.data.datasets import DATASETS, Samples
+from neurodyn.errors import FileError
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -408,7 +410,32 @@ def test_download_with_a_wrong_checksum_is_refused(server: Path, tmp_path: Path)
 
 def test_failed_download_says_what_to_do(server: Path) -> None:
     (server / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(OSError, match=r"could not download t10k-labels.* 404 .*NEURODYN_DATA"):
+    url = f"{files._URLS['mnist']}t10k-labels-idx1-ubyte.gz"
+    with pytest.raises(FileError, match=rf"could not download .* from {url} to .* 404 .*NEURODYN_DATA"):
+        data.mnist()
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"])
+def test_a_connection_that_breaks_off_is_named(answer: bytes, server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setitem(files._URLS, "mnist", f"http://127.0.0.1:{listening.getsockname()[1]}/")
+
+        def answer_once() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        with pytest.raises(FileError, match=r"could not download .* of mnist from http://127.*NEURODYN_DATA"):
+            data.mnist()
+        thread.join()
+
+
+def test_a_cache_that_cannot_be_written_is_named(server: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(FileError, match=r"could not download .* to .*cache.*NEURODYN_DATA"):
         data.mnist()
 
 

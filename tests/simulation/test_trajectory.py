@@ -1,4 +1,4 @@
-"""Trajectories: labels, files that give back exactly what was saved, and writing that leaves nothing half-done."""
+"""Trajectories: their labels, and streaming, which is the same run in bounded memory and leaves nothing half-done."""
 
 from pathlib import Path
 
@@ -9,35 +9,9 @@ import xarray as xr
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.simulation import stores, trajectory
-from tests.problems import cnn, decay, mlp, tensor, wilson_cowan
-
-FORMATS = [".nc", ".zarr"]
-
-
-def run(dtype: torch.dtype = torch.float64, **settings) -> xr.Dataset:
-    example = cnn(dtype=dtype)
-    settings = {"duration": 1.0, "solver": nd.Euler(0.25), "record": ["s", "x1", "x2", "x4"], **settings}
-    return nd.simulate(ar.network(example.module), example.inputs, example.targets, **settings)
-
-
-def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
-    """Compare everything: values, dtypes, dimensions, coordinates and all attributes with their types."""
-    xr.testing.assert_identical(found, expected)
-    assert list(found.data_vars) == list(expected.data_vars)
-    assert dict(found.sizes) == dict(expected.sizes)
-    for name in expected.variables:
-        assert found[name].dtype == expected[name].dtype
-        assert found[name].dims == expected[name].dims
-        assert found[name].attrs == expected[name].attrs
-    for name, value in expected.attrs.items():
-        kinds = (int, np.integer) if isinstance(value, int) else (type(value), np.floating)
-        assert isinstance(found.attrs[name], kinds)
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
+from neurodyn.simulation import chunks, stores, trajectory
+from tests.files import assert_same, names, run
+from tests.problems import decay, mlp, tensor, wilson_cowan
 
 # Labels
 
@@ -122,21 +96,26 @@ def test_bfloat16_becomes_float32_exactly() -> None:
 # Streaming
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 5000])
-@pytest.mark.parametrize("save_at", ["steps", 17, [0.1, 0.5]], ids=str)
+@pytest.mark.parametrize(("held", "chunk"), [(1, 1000), (5000, 2000), (10**9, 1000)])
+@pytest.mark.parametrize("save_at", ["steps", 5, [0.1, 0.5]], ids=str)
 @pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Adaptive("bosh3")], ids=repr)
 def test_a_streamed_run_is_that_in_memory(
-    solver, save_at, chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    solver, save_at, held: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trajectory, "_HELD_BYTES", chunk_bytes)
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", held)
+    monkeypatch.setattr(trajectory, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk)
     example = mlp()
     network = ar.network(example.module, output="relaxing")
     settings = {"duration": 1.0, "solver": solver, "save_at": save_at, "record": ["x1", "s", "x3"]}
-    held = nd.simulate(network, example.inputs, example.targets, **settings)
+    whole = nd.simulate(network, example.inputs, example.targets, **settings)
     streamed = nd.simulate(network, example.inputs, example.targets, **settings, store=tmp_path / "run.zarr")
-    assert_same(streamed, held)
-    assert_same(nd.load(tmp_path / "run.zarr"), held)
-    assert files(tmp_path) == ["run.zarr"]
+    assert_same(streamed, whole)
+    assert_same(nd.load(tmp_path / "run.zarr"), whole)
+    plain = xr.open_dataset(tmp_path / "run.zarr", engine="zarr")
+    assert_same(plain, whole)
+    assert plain.chunks is not None
+    assert names(tmp_path) == ["run.zarr"]
 
 
 def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +175,7 @@ def test_a_run_that_fails_leaves_no_store(fail, kind, tmp_path: Path, monkeypatc
     monkeypatch.setattr(trajectory, "_HELD_BYTES", 16)
     with pytest.raises(kind):
         fail(tmp_path)
-    assert files(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_a_store_is_not_overwritten(tmp_path: Path) -> None:
@@ -210,4 +189,4 @@ def test_a_store_is_not_overwritten(tmp_path: Path) -> None:
 def test_only_zarr_streams(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"store must end in \.zarr, not '{name}'"):
         decay().simulate(1.0, store=tmp_path / name)
-    assert files(tmp_path) == []
+    assert names(tmp_path) == []

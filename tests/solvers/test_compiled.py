@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -83,9 +82,16 @@ def test_an_error_of_the_compiler_without_words_is_a_warning_too(monkeypatch: py
         nd.simulate(network, x, t, duration=5.0, solver=nd.Euler(0.1, compile=True), save_at=[5.0])
 
 
-def test_nothing_is_compiled_where_every_step_is_saved() -> None:
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "every step is saved"),
+        ({"save_at": "steps"}, "every step is saved"),
+        ({"until": nd.steady(1e-3), "save_at": [3.0]}, "until is asked after every step"),
+        ({"save_at": 4}, "at most 10 steps lie between"),
+    ],
+)
+def test_what_is_never_compiled_is_refused(settings, why: str) -> None:
     network, x, t = predictive()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        run = nd.simulate(network, x, t, duration=3.0, solver=nd.Euler(0.1, compile=True))
-    assert run.sizes["time"] == 31
+    with pytest.raises(nd.NeurodynError, match=f"compile: it joins 20 steps into one function, and {why}"):
+        nd.simulate(network, x, t, duration=3.0, solver=nd.Euler(0.1, compile=True), **settings)

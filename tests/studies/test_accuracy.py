@@ -1,7 +1,6 @@
 """The study of accuracy, at toy size."""
 
-from typing import Any
-
+import accuracy as study
 import matplotlib
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import tyro
 import xarray as xr
 
 import neurodyn as nd
-from studies import accuracy as study
 from tests.data.test_datasets import write_mnist
 
 matplotlib.use("agg")
@@ -84,13 +82,6 @@ def test_a_run_that_diverges_is_shown_as_far_as_it_went(tmp_path, capsys):
     )
     assert bool(found.test_accuracy.sel(rule="gait").isnull().all())
     assert "GAIT-prop, square on digits: training diverged" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["rules", "dataset", "seeds"])
-def test_bad_options_are_refused(name):
-    options: dict[str, Any] = {name: ()}
-    with pytest.raises(ValueError, match=f"{name}: give at least one"):
-        study.Options(**options)
 
 
 def test_unknown_rules_are_refused(capsys):

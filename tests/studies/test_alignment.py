@@ -1,12 +1,12 @@
 """The study of the updates' alignment, at toy size."""
 
+import alignment as study
 import matplotlib
 import numpy as np
 import pytest
 import tyro
 
 import neurodyn as nd
-from studies import alignment as study
 
 matplotlib.use("agg")
 
@@ -56,9 +56,3 @@ def test_the_scatter_lies_on_the_diagonal_for_orthogonal_weights(results):
     gait = points.by_rule.sel(rule="gait")
     np.testing.assert_allclose(gait, points.by_backprop, rtol=0, atol=0.05)
     assert float(abs(points.by_rule.sel(rule="tp") - points.by_backprop).max()) > 1
-
-
-@pytest.mark.parametrize(("options", "message"), [({"seeds": ()}, "at least one"), ({"hidden": 0}, "hidden: at least")])
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        study.Options(**options)

@@ -1,5 +1,6 @@
 """The convergence study, on a small network: what its files say."""
 
+import convergence
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 import tyro
 
 import neurodyn as nd
-from studies import convergence
 
 matplotlib.use("agg")
 LAYERS = 3
@@ -94,8 +94,3 @@ def test_the_summary_says_what_the_files_say(results):
     assert "digits, layers 64-9-7-10, sigmoid" in text
     assert "farther than they began: 2.05\n" in text
     assert f"{float(files[0].distance.sel(layer='x1', time=20).mean()):.1e}" in text
-
-
-def test_no_seed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="seeds: give at least one"):
-        convergence.main(convergence.Options(seeds=(), out=tmp_path))

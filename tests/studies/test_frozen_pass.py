@@ -1,12 +1,12 @@
 """The study of the frozen forward pass, at toy size."""
 
+import frozen_pass as study
 import matplotlib
 import numpy as np
 import pytest
 import tyro
 
 import neurodyn as nd
-from studies import frozen_pass as study
 
 matplotlib.use("agg")
 
@@ -15,7 +15,7 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("frozen_pass")
-    arguments = ["--layers", "30", "20", "--epochs", "5", "--seeds", "1", "--processes", "1", "--out", str(out)]
+    arguments = ["--layers", "30", "20", "--epochs", "5", "--seeds", "1", "--out", str(out)]
     study.main(tyro.cli(study.Options, args=[*arguments, "--rate", "0.003"]))
     return out
 
@@ -44,8 +44,3 @@ def test_the_clamped_input_spares_the_first_layer_alone(results):
     relaxing, clamped = (angles.sel(variant=f"live presynaptic{end}") for end in ("", ", input clamped"))
     assert float(clamped[0]) < 5 < float(relaxing[0])
     np.testing.assert_allclose(clamped[1:], relaxing[1:], rtol=1e-5)
-
-
-def test_no_seed_is_refused():
-    with pytest.raises(ValueError, match="seeds: give at least one"):
-        study.Options(seeds=())

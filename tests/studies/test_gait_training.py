@@ -1,12 +1,12 @@
 """The study of training by target propagation, at toy size."""
 
+import gait_training as study
 import matplotlib
 import pytest
 import torch
 import tyro
 
 import neurodyn as nd
-from studies import gait_training as study
 
 matplotlib.use("agg")
 
@@ -15,7 +15,7 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("gait_training")
-    arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "4", "--seeds", "1", "--processes", "1"]
+    arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "4", "--seeds", "1"]
     study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 
@@ -46,11 +46,3 @@ def test_the_regularizer_is_that_of_the_rule():
     assert {each.regularizer for each in plain.plasticity} == {None}
     weights = plain.forward[0].parameters[0]
     torch.testing.assert_close(weights @ weights.T, torch.eye(12, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [({"seeds": ()}, "at least one"), ({"hidden": (2, 0)}, "hidden: give at least one")]
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        study.Options(**options)

@@ -1,16 +1,16 @@
 """The study of γ, at toy size: its files, and what the theory says of them."""
 
+import gamma_sweep as study
 import matplotlib
 import numpy as np
 import pytest
 import torch
 import tyro
-from ablation import Group, diverge, in_processes
-from linearised import linearise
+from common.divergence import Options, diverge, logistic
+from common.linearised import linearise
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
-from studies import gamma_sweep as study
 
 matplotlib.use("agg")
 
@@ -23,7 +23,7 @@ def results(tmp_path_factory):
         for name, value in {"SAMPLES": 4, "LAG_SAMPLES": 2, "LEARNED_EPOCHS": 2, "LAG_TIME": 5.0, "STEPS": 250}.items():
             patch.setattr(study, name, value)
         arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "60", "--seeds", "1", "2"]
-        study.main(tyro.cli(study.Options, args=[*arguments, "--processes", "1", "--out", str(out)]))
+        study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 
 
@@ -115,9 +115,34 @@ def test_the_linearisation_is_that_of_the_declared_network():
     torch.testing.assert_close(torch.stack(columns, 1), linear.jacobian(tau)[0], atol=1e-8, rtol=0)
 
 
-def test_another_process_finds_the_same():
-    tasks = [(Group("digits", 1, 4, 1, 20, 0.1, 1, 40), [{"learning": "z-il"}])]
-    ((_, (reference, results)),) = in_processes(diverge, tasks, 2)
-    expected, (result,) = diverge(*tasks[0])
-    assert results == [result]
-    assert reference.moved == expected.moved
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_divergence_is_what_loops_by_hand_end_with(noise):
+    options = Options(hidden=(1,), width=4, epochs=2, batch=20, samples=50, seeds=(1, 7))
+    rule = {"learning": "il", "steps": 3, "step": 0.4, "initial_noise": noise}
+    results, reference = diverge(options, 1, [rule])
+    train, (test_inputs, test_targets) = options.load()[0][:50], options.load()[1][:]
+    for seed in options.seeds:
+        errors = np.zeros((2, 2))
+        modules = [logistic([64, 4, 10], seed).double() for _ in range(2)]
+        start = [p.detach().clone() for p in modules[0].parameters()]
+        network = pc.network(modules[1], **rule)
+        torch.manual_seed(seed)
+        for which, module in enumerate(modules):
+            for epoch in (1, 2):
+                for inputs, targets in nd.train.batches(train, 20, seed=seed, epoch=epoch):
+                    module.zero_grad()
+                    if which:
+                        nd.backward(network, inputs.double(), targets.double())
+                    else:
+                        (0.5 * (module(inputs.double()) - targets).square().sum(1).mean()).backward()
+                    for p in module.parameters():
+                        assert p.grad is not None
+                        p.data -= 0.1 * p.grad
+                right = module(test_inputs.double()).argmax(1) == test_targets.argmax(1)
+                errors[which, epoch - 1] = 100 * float((~right).double().mean())
+        found, moved = results.sel(seed=seed).isel(rule=0), reference.moved.sel(seed=seed)
+        pairs = list(zip(*(list(module.parameters()) for module in modules), start, strict=True))
+        assert float(found.weights) == pytest.approx(sum(float((a - b).detach().norm()) for a, b, _ in pairs), rel=1e-9)
+        assert float(moved) == pytest.approx(sum(float((a - s).detach().norm()) for a, _, s in pairs), rel=1e-9)
+        assert float(found.test_error) == pytest.approx(float(np.abs(errors[1] - errors[0]).mean()), abs=1e-9)
+        np.testing.assert_allclose(reference.test_error.sel(seed=seed), errors[0], atol=1e-9)

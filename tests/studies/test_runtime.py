@@ -3,11 +3,11 @@
 import matplotlib
 import numpy as np
 import pytest
+import runtime as study
 import torch
 import tyro
 
 import neurodyn as nd
-from studies import runtime as study
 
 matplotlib.use("agg")
 
@@ -16,10 +16,8 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("runtime")
-    arguments = ["--widths", "4", "8", "--hidden", "2", "--batch", "3", "--seconds", "0.01", "--out", str(out)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        study.main(tyro.cli(study.Options, args=arguments))
+    arguments = ["--widths", "4", "8", "--hidden", "2", "--batch", "3", "--seconds", "0.01", "--seeds", "0", "1"]
+    study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 
 
@@ -29,6 +27,7 @@ def test_it_writes_what_it_promises(results):
 
 def test_ratios_are_those_of_the_medians_in_rounds_that_all_rules_share(results):
     times = nd.load(results / "runtime.nc")
+    assert times.milliseconds.dims == ("seed", "network", "rule")
     assert list(times.rule.to_numpy()) == [study.BACKPROP, *study.RULES]
     np.testing.assert_allclose(times.ratio, times.milliseconds / times.milliseconds.sel(rule=study.BACKPROP))
     assert bool((times.milliseconds > 0).all())
@@ -41,7 +40,7 @@ def test_each_way_updates_the_weights_as_its_rule_does():
     inputs = torch.rand(5, study.INPUTS, generator=generator)
     targets = torch.eye(study.OUTPUTS)[:5]
     gradients = {}
-    module = study.perceptron(6, 3)
+    module = study.perceptron(6, 3, 0)
     for name, update in study.updates(module, inputs, targets).items():
         before = [parameter.detach().clone() for parameter in module.parameters()]
         update()
@@ -55,6 +54,6 @@ def test_each_way_updates_the_weights_as_its_rule_does():
 
 def test_the_network_for_imagenet_learns():
     # One image and one rule, so that it stays cheap: every layer of it has a value, a feedback and a gradient.
-    module = study.alexnet()
+    module = study.alexnet(0)
     study.updates(module, torch.rand(1, 3, 224, 224), torch.eye(1000)[:1])["Z-IL"]()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in module.parameters())

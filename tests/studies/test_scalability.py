@@ -2,10 +2,10 @@
 
 import matplotlib
 import pytest
+import scalability as study
 import tyro
 
 import neurodyn as nd
-from studies import scalability as study
 
 matplotlib.use("agg")
 
@@ -14,7 +14,7 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("scalability")
-    arguments = ["--epochs", "1", "--seeds", "1", "--processes", "1", "--out", str(out)]
+    arguments = ["--epochs", "1", "--seeds", "1", "--out", str(out)]
     study.main(tyro.cli(study.Options, args=arguments))
     return out
 
@@ -42,8 +42,3 @@ def test_the_layers_above_a_simplified_convolution_learn_exactly(results):
     convolutional = angles.sel(variant="both, conv.")
     assert float(convolutional.sel(layer="1")) > 20
     assert float(convolutional.sel(layer=["3", "4", "5"]).max()) < 0.5
-
-
-def test_no_seed_is_refused():
-    with pytest.raises(ValueError, match="seeds: give at least one"):
-        study.Options(seeds=())

@@ -3,12 +3,12 @@
 import matplotlib
 import numpy as np
 import pytest
+import spike_detection as study
 import torch
 import tyro
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
-from studies import spike_detection as study
 
 matplotlib.use("agg")
 

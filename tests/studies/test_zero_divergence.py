@@ -4,10 +4,10 @@ import matplotlib
 import numpy as np
 import pytest
 import tyro
+import zero_divergence as study
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
-from studies import zero_divergence as study
 
 matplotlib.use("agg")
 
@@ -17,7 +17,7 @@ def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("zero_divergence")
     arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "80", "--seeds", "1", "2"]
-    study.main(tyro.cli(study.Options, args=[*arguments, "--processes", "1", "--out", str(out)]))
+    study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import neurodyn as nd
+from neurodyn.errors import FileError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.train.checkpoint import Checkpoint
@@ -325,11 +326,7 @@ class Program:
 
 def test_a_checkpoint_cannot_run_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    buffer = io.BytesIO()
-    torch.save({"description": {}, "start": Program()}, buffer)
-    payload = buffer.getvalue()
-    content = b"neurodyn checkpoint 2\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
-    (tmp_path / "checkpoint.pt").write_bytes(content)
+    forge(tmp_path / "checkpoint.pt", {"description": {}, "start": Program()})
     with pytest.raises(ValueError, match="holds more than tensors, numbers and text"):
         fit(mlp(), tmp_path)
     assert not (tmp_path / "ran").exists()
@@ -343,21 +340,104 @@ def test_a_foreign_file_is_refused_and_left_alone(content: bytes, tmp_path: Path
     assert contents(tmp_path) == {"checkpoint.pt": content}
 
 
+def forge(path: Path, state: Any) -> bytes:
+    """Write a checkpoint that holds anything, with a checksum that fits."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    content = b"neurodyn checkpoint 2\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    path.write_bytes(content)
+    return content
+
+
+def change(*keys: Any, to: Any) -> Any:
+    """Return a function that replaces what a state holds under some keys."""
+
+    def changed(state: Any) -> Any:
+        if not keys:
+            return to
+        part = state
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = to
+        return state
+
+    return changed
+
+
+FOREIGN: dict[str, Any] = {
+    "a list": change(to=[1, 2]),
+    "other keys": change(to={"model": torch.ones(3), "epoch": 3}),
+    "no description": change("description", to=None),
+    "parameters of another shape": change("tensors", "2.weight", to=torch.ones(3, 3)),
+    "parameters that are none": change("tensors", "2.weight", to="text"),
+    "no parameters": change("tensors", to={}),
+    "a start of another shape": change("start", to=torch.ones(7, 7)),
+    "moments of another shape": change("optimizer", "state", 0, "exp_avg", to=torch.ones(3, 3)),
+    "moments of one parameter": change("optimizer", "state", 0, to=3),
+    "no groups": change("optimizer", to={}),
+    "a history of other seeds": change("history", "epochs", "train_loss", to=torch.ones(1, 5)),
+    "a history of something else": change("history", "epochs", "loss", to=torch.ones(1, 1)),
+    "no history": change("history", to={}),
+    "an epoch before the first": change("epoch", to=0),
+    "a batch beyond the last": change("batch", to=BATCHES),
+    "no random state": change("random", to=[]),
+    "a random state of another kind": change("random", 0, 0, to=torch.ones(3)),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_content_with_a_fitting_checksum_is_refused_and_left_alone(kind: str, tmp_path: Path) -> None:
+    fit(mlp(), tmp_path, epochs=1)
+    path = tmp_path / "checkpoint.pt"
+    content = forge(path, FOREIGN[kind](Checkpoint(tmp_path).load()))
+    network, random = mlp(), torch.get_rng_state()
+    with pytest.raises(nd.NeurodynError, match=r"checkpoint\.pt does not hold the state of a run of neurodyn"):
+        fit(network, tmp_path)
+    assert equal(network, mlp())
+    assert contents(tmp_path) == {"checkpoint.pt": content}
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    def another() -> None:
+        before = contents(tmp_path)
+        with pytest.raises(FileError, match=rf"another run trains with .* \(process {os.getpid()}\)"):
+            fit(mlp(), tmp_path)
+        assert contents(tmp_path) == before
+        fit(mlp(), tmp_path / "other")
+        raise Crash
+
+    with pytest.raises(Crash):
+        fit(mlp(), tmp_path, Fragile(5, another))
+    network, whole = mlp(), mlp()
+    assert_same_run(fit(network, tmp_path), fit(whole))
+    assert equal(network, whole)
+
+
 def test_a_failed_write_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = Checkpoint(tmp_path)
-    checkpoint.save({"number": 1, "tensor": torch.arange(3)})
+    fit(mlp(), tmp_path, epochs=1)
     before = contents(tmp_path)
 
     def full(number: int) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        checkpoint.save({"number": 2})
+    with pytest.raises(FileError, match=r"could not write .*checkpoint\.pt: no space left on device"):
+        fit(mlp(), tmp_path)
     monkeypatch.undo()
     assert contents(tmp_path) == before
-    checkpoint.save({"number": 3})
-    assert list(contents(tmp_path)) == ["checkpoint.pt"]
+    network, whole = mlp(), mlp()
+    assert_same_run(fit(network, tmp_path), fit(whole))
+    assert equal(network, whole)
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").symlink_to(tmp_path / "elsewhere.pt")
+    fit(mlp(), tmp_path / "run", epochs=1)
+    assert (tmp_path / "run" / "checkpoint.pt").is_symlink()
+    assert fit(mlp(), tmp_path / "run").sizes["epoch"] == EPOCHS
 
 
 def test_whether_to_go_on(tmp_path: Path) -> None:

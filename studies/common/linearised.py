@@ -60,7 +60,7 @@ class Linearisation:
         """Return the matrix above, shape (sample, n + m, n + m), with τ_ε > 0 of shape (sample,) or ()."""
         rate = (1.0 / error_tau).reshape(-1, 1, 1)
         samples, count, _ = self.slope.shape
-        leak = rate * torch.eye(count, dtype=rate.dtype).expand(samples, -1, -1)
+        leak = rate * torch.eye(count).to(rate).expand(samples, -1, -1)
         upper = torch.cat([self.curvature, -self.slope.mT], 2)
         lower = torch.cat([rate * self.slope, -leak], 2)
         return torch.cat([upper, lower], 1)
@@ -96,7 +96,7 @@ def linearise(network: nd.Network, inputs: Tensor, targets: Tensor) -> Linearisa
     hidden = [f"x{stage.name}" for stage in stages[:-1]]
     found = nd.equilibrium(network, inputs, targets, record=hidden, tolerance=1e-4)
     sizes = [found[name].shape[1] for name in hidden]
-    values = torch.cat([torch.tensor(found[name].to_numpy()) for name in hidden], 1)
+    values = torch.cat([torch.as_tensor(found[name].to_numpy()) for name in hidden], 1).to(inputs)
 
     def errors(flat: Tensor, source: Tensor, target: Tensor) -> Tensor:
         layers = [source, *flat.split(sizes), target]

@@ -40,11 +40,8 @@ def write(
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table for the terminal: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [header, ["─" * width for width in widths], *rows]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for line in lines
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in (header, ["─" * width for width in widths], *rows)
     )

@@ -1,0 +1,137 @@
+"""The one place that decides what integrates what, and how accurately.
+
+By default a trajectory's error is at most 1e-3 of its scale, whatever the structure; a test holds every choice to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import torch
+
+from neurodyn.errors import InvalidTypeError
+from neurodyn.solvers.adaptive import Adaptive
+from neurodyn.solvers.base import Solver, residual
+from neurodyn.solvers.exact import Exact
+from neurodyn.solvers.fixed import RK4, Euler, Heun
+from neurodyn.solvers.stabilized import Stabilized
+from neurodyn.solvers.torchdiffeq import TorchDiffEq
+from neurodyn.system.system import System
+
+_SPELLINGS: dict[str, str] = {
+    Euler.__name__: "Euler(0.1)",
+    Heun.__name__: "Heun(0.1)",
+    RK4.__name__: "RK4(0.1)",
+    **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Exact, TorchDiffEq)},
+}
+"""How each solver is made; those of fixed step need one."""
+_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4}
+"""The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
+_FLOOR = 0.1
+"""The absolute tolerance, in units of the relative one times the scale of the trajectory."""
+_RELAXING = 1e-7
+"""The error a step, relative to the activity, of a relaxation that has to stay in the basin of its start."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A solver, and why it is this one.
+
+    Parameters
+    ----------
+    solver
+        The solver.
+    reason
+        A few words, for the attributes of the run.
+    """
+
+    solver: Solver
+    reason: str
+
+
+def check_solver(solver: object) -> None:
+    """Refuse what is no solver, such as the name of one or its class.
+
+    Raises
+    ------
+    TypeError
+        If it is none; the message says how it is spelled.
+    """
+    if isinstance(solver, Solver):
+        return
+    if isinstance(solver, str):
+        lower = {name.lower(): spelling for name, spelling in _SPELLINGS.items()}
+        near = difflib.get_close_matches(solver.lower(), lower, 1)
+        named = f"{lower[near[0]]}" if near else ", ".join(_SPELLINGS.values())
+        raise InvalidTypeError(f"solver must be a solver, not the name {solver!r}; give nd.{named}")
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        spelling = _SPELLINGS.get(solver.__name__, f"{solver.__name__}(…)")
+        raise InvalidTypeError(f"solver must be a solver, not the class {solver.__name__}; give nd.{spelling}")
+    raise InvalidTypeError(f"solver must be a solver such as Euler(0.1), not {type(solver).__name__}")
+
+
+def for_trajectory(system: System, *, steps: bool = False) -> Choice:
+    """Choose what integrates a trajectory from the system's start.
+
+    Parameters
+    ----------
+    system
+        The system.
+    steps
+        Whether something asks for steps: a stop condition, or the steps themselves.
+    """
+    structure = system.structure
+    if structure.linear and not steps:
+        return Choice(Exact(), "linear: the closed form")
+    if not structure.gradient_flow:
+        kind = "linear, where steps are asked for" if structure.linear else "no structure to use"
+        return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")
+    if structure.smooth:
+        stabilized = Stabilized(*_tolerances(system, "stabilized"))
+        return Choice(stabilized, "a smooth gradient flow: stabilised Runge–Kutta")
+    # Where F jumps, the error of the jump decides on the step, which more stages do not make longer.
+    pair = Adaptive("heun_euler", *_tolerances(system, "heun_euler"))
+    return Choice(pair, "a gradient flow with kinks: Heun's pair")
+
+
+def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
+    """Choose what relaxes a system to an equilibrium in the basin of its start.
+
+    Parameters
+    ----------
+    system
+        The system, whose network is cyclic.
+    tolerance
+        On max |τ dx/dt| at the equilibrium, in units of activity.
+    late
+        Whether the relaxation itself has to meet it, as acceleration has not done so for long.
+    """
+    structure = system.structure
+    smallest = 4 * torch.finfo(system.dtype).eps
+    if structure.gradient_flow and not structure.smooth:
+        # The stabilised method stays stable by its stages; where it slides along a kink, accuracy buys nothing.
+        solver: Solver = Stabilized(rtol=max(min(1e-3, tolerance), smallest), atol=0.1 * tolerance)
+        return Choice(solver, "a gradient flow with kinks: relaxed in time")
+    scale = _scale(system)
+    # Where stability limits the step, the error of a step is what keeps the activity moving.
+    rtol = max(min(_RELAXING, 0.01 * tolerance / max(scale, 1.0)) if late else _RELAXING, smallest)
+    return Choice(
+        Adaptive(rtol=rtol, atol=max(1e-3 * rtol, smallest) * scale), "relaxed in time, into the basin of its start"
+    )
+
+
+def _tolerances(system: System, method: str) -> tuple[float, float]:
+    """Return the relative and the absolute tolerance, as far as the dtype resolves them."""
+    rtol = max(_LOCAL[method], 4 * torch.finfo(system.dtype).eps)
+    return rtol, _FLOOR * rtol * _scale(system)
+
+
+def _scale(system: System) -> float:
+    """Return the size of the activity, max |x₀| + max |τ F(x₀)|; 1 where both are 0."""
+    state, slope = system.initial_state(), system.new_state()
+    if not state.flat.numel():
+        return 1.0
+    system.field(state, slope)
+    size = float(state.flat.abs().max()) + residual(system, slope)
+    return size if 0.0 < size < float("inf") else 1.0

@@ -1,0 +1,52 @@
+"""The vector field sample by sample: states as matrices of one row a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neurodyn.system.system import State, System
+
+
+class Rows:
+    """τ dx/dt = τ F(x) of a system, as a function of matrices (sample, unit) of the dynamic populations side by side.
+
+    Parameters
+    ----------
+    system
+        The system.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system, self._state, self._slope = system, system.new_state(), system.new_state()
+        free = [p for p in system.free if p.tau > 0]
+        self._widths = [self._state.activity[p.name][0].numel() for p in free]
+        self.tau = self._of_populations([p.tau / system.pace(p.name) for p in free])
+        """τ of each unit, shape (unit,) or, of stacked networks, (sample, unit)."""
+        self.step = self._of_populations([1.0 / (p.leak or 1.0) for p in free])
+        """What x ← x + step · τF(x) takes for a full step, 1/leak, shape (unit,)."""
+        self.evaluations = 0
+
+    def _of_populations(self, values: Sequence[float | Tensor]) -> Tensor:
+        columns = [torch.as_tensor(value).to(self._state.flat).flatten()[:, None] for value in values]
+        rows = max(len(column) for column in columns)
+        blocks = [column.expand(rows, width) for column, width in zip(columns, self._widths, strict=True)]
+        return torch.cat(blocks, 1).squeeze(0)
+
+    def of(self, state: State) -> Tensor:
+        """Return a state as a matrix."""
+        return torch.cat([state.activity[name].flatten(1) for name in self.system.dynamic], dim=1)
+
+    def write(self, x: Tensor, state: State) -> None:
+        """Write a matrix into a state."""
+        for name, block in zip(self.system.dynamic, torch.split(x, self._widths, dim=1), strict=True):
+            state.activity[name].copy_(block.view_as(state.activity[name]))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return τ F(x)."""
+        self.write(x, self._state)
+        self.system.field(self._state, self._slope)
+        self.evaluations += 1
+        return self.of(self._slope).mul_(self.tau)

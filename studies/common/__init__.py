@@ -1,0 +1,1 @@
+"""What the studies share. Nothing here runs by itself."""

@@ -1,0 +1,158 @@
+"""What a study is asked for on its command line, and the setting that runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import tyro
+from tqdm import tqdm
+
+import neurodyn as nd
+from neurodyn.checks import positive, usable_device, whole
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.modules import ACTIVATIONS
+
+if TYPE_CHECKING:
+    DatasetName = str
+    ActivationName = str
+else:
+    DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
+    ActivationName = tyro.extras.literal_type_from_choices(ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every study is asked for.
+
+    Of all options, whole numbers count something and are at least 1, other numbers are positive, and of those that take
+    several values there is at least one.
+
+    Parameters
+    ----------
+    out
+        The folder for the results.
+    full
+        The paper's setting, or where it gives none a larger one; an option that is given wins over it. With --help, the
+        options' values in that setting.
+    seeds
+        Each draws all that is random, such as weights and the order of the samples, and is one repetition.
+    device
+        Where to compute, e.g. cpu or cuda.
+    quiet
+        No progress bars.
+    """
+
+    out: Path = Path("results")
+    full: bool = False
+    seeds: tuple[int, ...] = (0, 1, 2)
+    device: str = "cpu"
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value == ():
+                raise InvalidValueError(f"{field.name}: give at least one")
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, float):
+                    positive(field.name, each)
+                elif isinstance(each, int) and not isinstance(each, bool):
+                    whole(field.name, each, least=0 if field.name == "seeds" else 1)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InvalidValueError(f"seeds: each once, not {' '.join(map(str, self.seeds))}")
+        if usable_device("device", self.device).type == "meta":
+            raise InvalidValueError("device: 'meta' computes nothing; take 'cpu'")
+
+    def setting(self, paper: Self) -> str:
+        """Say which setting runs, and in what it differs from that."""
+        preset = paper if self.full else type(self)()
+        differing = [
+            f"{field.name.replace('_', ' ')} {_text(getattr(self, field.name))}"
+            for field in fields(self)
+            if field.name not in ("out", "full", "quiet") and getattr(self, field.name) != getattr(preset, field.name)
+        ]
+        return f"Setting: {'--full' if self.full else 'default'}" + (f", but {', '.join(differing)}" * bool(differing))
+
+    def progress(self, things: Iterable[Any] | None = None, **look: Any) -> Any:
+        """Return a bar for things that are gone through, or of `total` steps; shown on a terminal, unless `quiet`."""
+        return tqdm(things, **look, disable=True if self.quiet else None)
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """What a study of a data set is asked for.
+
+    Parameters
+    ----------
+    dataset
+        The inputs and targets; all but digits are downloaded, unless `root` or NEURODYN_DATA names a folder.
+    root
+        A folder with the data set's files, or subsets in their format.
+    """
+
+    dataset: DatasetName = "digits"
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_root(self.root, [self.dataset])
+
+    def load(self, *, flatten: bool = True) -> tuple[nd.data.Samples, nd.data.Samples]:
+        """Return the training and the test set, of vectors or of images."""
+        return load(self.dataset, self.root, flatten)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(DataOptions):
+    """What a study that trains on a data set is asked for.
+
+    Parameters
+    ----------
+    epochs
+        Of training.
+    """
+
+    epochs: int = 10
+
+
+Study = TypeVar("Study", bound=Options)
+
+
+def parse(paper: Study, description: str | None, arguments: Sequence[str] | None = None) -> Study:
+    """Return the options given on the command line, and those of a preset where they are not given.
+
+    Parameters
+    ----------
+    paper
+        The options under `--full`; without it, their class's defaults are the preset.
+    description
+        Of the study, for `--help`.
+    arguments
+        In place of the command line's.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    flags = [argument for argument in given if argument in ("--full", "--no-full")]
+    preset = paper if flags[-1:] == ["--full"] else type(paper)()
+    return tyro.cli(type(paper), args=given, default=preset, description=description)
+
+
+@lru_cache(maxsize=2)
+def load(dataset: str, root: Path | None, flatten: bool) -> tuple[nd.data.Samples, nd.data.Samples]:
+    """Return the training and the test set of a name in `nd.data.DATASETS`."""
+    where: dict[str, Any] = {} if dataset == "digits" else {"root": root}
+    return nd.data.DATASETS[dataset](flatten=flatten, **where)
+
+
+def check_root(root: Path | None, datasets: Sequence[str]) -> None:
+    """Refuse a folder for data sets of which none is read from a folder."""
+    if root is not None and set(datasets) <= {"digits"}:
+        raise InvalidValueError("root: digits come with scikit-learn, from no folder; name another dataset, or no root")
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,116 @@
+"""Training networks of several seeds, and what they end as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+import neurodyn as nd
+from common.options import TrainingOptions
+from neurodyn.layers.losses import squared_error
+
+LARGEST_WEIGHT = 1e6
+"""A run with a larger weight has diverged."""
+
+Learning = nd.Network | nn.Module
+Declare = Callable[[int], Learning]
+"""A function of a seed, that returns what learns."""
+
+
+def fit(
+    declare: Declare,
+    options: TrainingOptions,
+    seeds: Sequence[int],
+    *,
+    data: tuple[nd.train.Data, nd.train.Data],
+    metrics: Mapping[str, Callable[[Any], Any]] | None = None,
+    **how: Any,
+) -> tuple[xr.Dataset, list[Learning]]:
+    """Train a network of each seed, all at once, or if one of them diverges each by itself.
+
+    Parameters
+    ----------
+    declare
+        What learns.
+    options
+        The number of epochs, and the device.
+    seeds
+        Of the networks and the order of the samples.
+    data
+        For training and for testing.
+    metrics, how
+        As for `nd.train.fit`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `test_accuracy` in per cent and the metrics, over `seed` and `epoch`, the start included; NaN from the epoch in
+        which a run diverged: a value ceased to be finite, or a weight exceeded `LARGEST_WEIGHT`.
+    list
+        The networks, as they ended.
+    """
+    networks = [declare(seed) for seed in seeds]
+    measured = {"largest_weight": largest_weight, **(metrics or {})}
+    try:
+        history = nd.train.fit(
+            networks,
+            *data,
+            epochs=options.epochs,
+            seeds=seeds,
+            device=options.device,
+            metrics=measured,
+            progress=False,
+            **how,
+        )
+    except (nd.DivergenceError, nd.train.DivergedError) as error:
+        if len(seeds) > 1:
+            alone = [fit(declare, options, [seed], data=data, metrics=metrics, **how) for seed in seeds]
+            return xr.concat([each for each, _ in alone], "seed"), [network for _, (network,) in alone]
+        if not isinstance(error, nd.train.DivergedError):
+            raise
+        history = error.history
+    # What a history says of one network, such as its declaration, does not hold for those that stand beside it.
+    history = history[["test_accuracy", *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
+    sound = (history.largest_weight <= LARGEST_WEIGHT).astype(int).cumprod("epoch")
+    history = history.where(sound).drop_vars("largest_weight")
+    history["test_accuracy"] = 100 * history.test_accuracy
+    history["test_accuracy"].attrs = {"units": "percent", "long_name": "test accuracy"}
+    history["epoch"].attrs = {"units": "1", "long_name": "epoch"}
+    return history, networks
+
+
+def parameters(learning: Learning) -> list[nn.Parameter]:
+    """Return the parameters of the forward pass, layer by layer."""
+    if isinstance(learning, nd.Network):
+        return [parameter for stage in learning.forward for parameter in stage.parameters]
+    return list(learning.parameters())
+
+
+def largest_weight(learning: Learning) -> Tensor:
+    """Return the largest magnitude of a parameter."""
+    feedback = learning.feedback_parameters() if isinstance(learning, nd.Network) else []
+    return get_total_norm([*parameters(learning), *(psi for _, psi in feedback)], torch.inf)
+
+
+def distance(one: Learning, other: Learning) -> float:
+    """Return Σ ‖θ − θ'‖₂ over the parameters of two networks of the same layers."""
+    pairs = zip(parameters(one), parameters(other), strict=True)
+    return float(sum(torch.linalg.vector_norm(a.detach() - b.detach()) for a, b in pairs))
+
+
+def loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return ½‖y − t‖², averaged over the batch, for automatic differentiation."""
+    return squared_error(module(inputs), targets).mean()
+
+
+def angle(a: Tensor, b: Tensor) -> float:
+    """Return the angle between two tensors, taken as vectors, in degrees."""
+    a, b = (part.detach().double().flatten() for part in (a, b))
+    a, b = a / torch.linalg.vector_norm(a), b / torch.linalg.vector_norm(b)
+    # Precise at small angles too, unlike the arc cosine of a · b.
+    return float(2 * torch.rad2deg(torch.atan2(torch.linalg.vector_norm(a - b), torch.linalg.vector_norm(a + b))))

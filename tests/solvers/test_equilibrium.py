@@ -1,0 +1,218 @@
+"""Equilibria are those that the dynamics reach, judged by τ dx/dt, and stable or said not to be."""
+
+import contextlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
+from torch import Tensor, nn
+
+import neurodyn as nd
+from neurodyn.models import predictive_coding as pc
+from tests.problems import Array, mlp, random, tensor
+
+
+def linear(weights: Array) -> nn.Linear:
+    layer = nn.Linear(weights.shape[1], weights.shape[0], bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weights))
+    return layer
+
+
+def inhibition(tau: float = 2.0, gain: float = -2.0, strength: float = 1.0) -> nd.Network:
+    """The network of the README; with a weak gain and strong maps, one whose couplings look weak."""
+    rate = nd.Forward(nn.Sequential(nn.ReLU(), linear(np.array([[strength]]))))
+    populations = [nd.Population(f"s{name}", 1, clamp=nd.Input()) for name in "ab"]
+    return nd.Network(
+        "mutual inhibition",
+        [*populations, nd.Population("a", 1), nd.Population("b", 1, tau=tau)],
+        [
+            nd.Coupling("sa", "a"),
+            nd.Coupling("sb", "b"),
+            nd.Coupling("a", "b", rate, gain=gain),
+            nd.Coupling("b", "a", rate, gain=gain),
+        ],
+    )
+
+
+def recurrent(seed: int, *, symmetric: bool, tau: float = 1.0, units: int = 5) -> nd.Network:
+    weights = random(units, units, seed=seed)
+    weights = 0.7 * (weights + weights.T) if symmetric else 0.5 * weights
+    network = nd.Forward(nn.Sequential(nn.Tanh(), linear(weights)))
+    populations = [nd.Population("s", units, clamp=nd.Input()), nd.Population("x", units, tau=tau)]
+    return nd.Network("recurrent", populations, [nd.Coupling("s", "x", gain=0.3), nd.Coupling("x", "x", network)])
+
+
+def loop(gain: float, tau: float = 1.0) -> nd.Network:
+    return nd.Network(
+        "loop",
+        [nd.Population("s", 1, clamp=nd.Input()), nd.Population("x", 1, tau=tau)],
+        [nd.Coupling("s", "x"), nd.Coupling("x", "x", nd.Forward(nn.Tanh()), gain=gain)],
+    )
+
+
+@torch.no_grad()
+def relaxed(network: nd.Network, inputs: dict[str, Tensor], initial: dict[str, Tensor], duration: float) -> Array:
+    """Return where SciPy says that one sample ends."""
+    system = nd.System(network, inputs, initial=initial)
+    state, slope = system.initial_state(), system.new_state()
+
+    def field(_: float, flat: Array) -> Array:
+        state.flat.copy_(torch.from_numpy(flat))
+        system.field(state, slope)
+        return slope.flat.numpy().copy()
+
+    return solve_ivp(field, (0.0, duration), state.flat.numpy().copy(), "LSODA", rtol=1e-10, atol=1e-12).y[:, -1]
+
+
+MULTISTABLE: dict[str, Callable[[], nd.Network]] = {
+    "mutual inhibition": inhibition,
+    "of one time constant": lambda: inhibition(tau=1.0),
+    "weak gains, strong maps": lambda: inhibition(gain=-0.2, strength=10.0),
+    "Hopfield": lambda: recurrent(1, symmetric=True),
+    "Hopfield, slow": lambda: recurrent(2, symmetric=True, tau=50.0),
+    "without symmetry": lambda: recurrent(3, symmetric=False),
+}
+
+
+@pytest.mark.parametrize("name", MULTISTABLE)
+def test_every_sample_ends_where_its_trajectory_does(name: str) -> None:
+    network, samples = MULTISTABLE[name](), 12
+    inputs = {
+        each: 1.0 + 0.5 * tensor(samples, *(network[each].shape or ()), seed=i + 5)
+        for i, each in enumerate(network.inputs)
+    }
+    dynamic = [p for p in network.populations if p.clamp is None]
+    initial = {"x": tensor(samples, 5, seed=9)} if dynamic[0].name == "x" else {}
+    found = nd.equilibrium(network, inputs, initial=initial)
+    assert (found.converged, found.stable) == (1, 1)
+    slowest = max(p.tau for p in dynamic)
+    for sample in range(samples):
+        place = slice(sample, sample + 1)
+        end = relaxed(
+            network,
+            {k: v[place] for k, v in inputs.items()},
+            {k: v[place] for k, v in initial.items()},
+            200.0 * slowest,
+        )
+        here = np.concatenate([found[p.name].values[sample] for p in dynamic])
+        np.testing.assert_allclose(here, end, atol=1e-5)
+
+
+def test_learning_takes_the_equilibrium_that_the_dynamics_reach() -> None:
+    stage = nd.Stage([nn.ReLU(), linear(np.array([[1.0]]))], "inhibition")
+    declared = inhibition()
+    network = nd.Network(
+        "learns",
+        declared.populations,
+        [
+            *declared.couplings[:2],
+            nd.Coupling("a", "b", nd.Forward(stage), gain=-2.0),
+            nd.Coupling("b", "a", nd.Forward(stage), gain=-2.0),
+        ],
+        [nd.Plasticity(stage, "a", "b", presynaptic="live")],
+    )
+    inputs = {"sa": torch.tensor([[1.0]], dtype=torch.float64), "sb": torch.tensor([[0.9]], dtype=torch.float64)}
+    nd.backward(network, inputs)
+    (weight,) = stage.parameters
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, torch.tensor([[-1.1]], dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_a_start_on_an_unstable_equilibrium_stays_and_says_so(weak: bool) -> None:
+    network = inhibition(tau=1.0, gain=-0.2, strength=10.0) if weak else inhibition(tau=1.0)
+    third = torch.full((1, 1), 1 / 3, dtype=torch.float64)
+    inputs = {name: torch.ones(1, 1, dtype=torch.float64) for name in ("sa", "sb")}
+    with pytest.warns(RuntimeWarning, match="rests at an unstable equilibrium in 1 of 1 samples, .* at a rate of 1;"):
+        found = nd.equilibrium(network, inputs, initial={"a": third, "b": third})
+    assert (found.converged, found.stable) == (1, 0)
+    np.testing.assert_allclose(found.a, found.b)
+
+
+@pytest.mark.parametrize("tau", [1e-3, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_convergence_does_not_depend_on_the_unit_of_time(tau: float, dtype: torch.dtype) -> None:
+    network, inputs = loop(0.9, tau), torch.full((1, 1), 0.5, dtype=dtype)
+    exact = brentq(lambda x: 0.5 + 0.9 * np.tanh(x) - x, 0.0, 3.0)
+    found = nd.equilibrium(network, inputs)
+    assert (found.converged, found.stable) == (1, 1)
+    np.testing.assert_allclose(found.x, exact, atol=1e-3)
+    run = nd.simulate(network, inputs, duration=1000 * tau, until=nd.steady(1e-4))
+    assert 5 * tau < run.time[-1] < 100 * tau
+    assert run.converged == 1
+    np.testing.assert_allclose(run.x[-1], exact, atol=1e-3)
+    last = float(run.x[-1, 0, 0])
+    np.testing.assert_allclose(run.residual, abs(0.5 + 0.9 * np.tanh(last) - last), atol=1e-6)
+
+
+def test_steady_within_a_condition_of_ones_own() -> None:
+    network, inputs = loop(0.9, 10.0), torch.full((1, 1), 0.5)
+    settled = nd.steady(1e-3)
+    speeds = []
+
+    def condition(time, activity, velocity) -> bool:
+        speeds.append(float(velocity["x"].abs().max()))
+        return time > 1.0 and settled(time, activity, velocity)
+
+    run = nd.simulate(network, inputs, duration=1000.0, until=condition)
+    assert run.residual <= 1e-3
+    assert speeds[0] == pytest.approx(0.05)  # dx/dt itself
+    with pytest.raises(nd.NeurodynError, match="steady judges τ dx/dt, and a plain mapping has no time constants"):
+        settled(0.0, {}, {"x": torch.zeros(1)})
+
+
+def test_a_slow_mode_is_taken_to_its_end() -> None:
+    """A gain of 0.999 leaves a rate of 0.001: the residual is small long before the equilibrium is near."""
+    network = loop(0.999)
+    inputs = torch.full((1, 1), 1e-4, dtype=torch.float64)
+    exact = brentq(lambda x: 1e-4 + 0.999 * np.tanh(x) - x, 0.0, 1.0, xtol=1e-14)
+    found = nd.equilibrium(network, inputs, tolerance=1e-8)
+    np.testing.assert_allclose(found.x, exact, atol=1e-4)
+
+
+def test_predictive_coding_is_still_accelerated_from_the_start() -> None:
+    example = mlp()
+    network = pc.network(example.module, steps="equilibrium")
+    found = nd.equilibrium(network, example.inputs, 0.3 * example.targets)
+    assert found.solver == "Anderson acceleration"
+    assert found.solver_reason == "close to linear from the start, and stable: accelerated"
+    assert found.evaluations < 60
+
+
+def test_an_overflow_is_refused_and_leaves_the_gradients_alone() -> None:
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    stage = nd.Stage([module[1]], "second")
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(1e25)
+    network = nd.Network(
+        "overflow",
+        [nd.Population("s", 1, clamp=nd.Input()), nd.Population("a", 1), nd.Population("b", 1)],
+        [nd.Coupling("s", "a", gain=1e15), nd.Coupling("a", "b", nd.Forward(stage))],
+        [nd.Plasticity(stage, "a", "b", presynaptic="live")],
+    )
+    with pytest.raises(nd.DivergenceError, match="population b is not finite at the equilibrium"):
+        nd.backward(network, torch.full((1, 1), 1e5))
+    assert stage.parameters[0].grad is None
+    stage.parameters[0].data.fill_(1.0)
+    with pytest.raises(nd.DivergenceError, match="the gradients of stage second are not finite"):
+        nd.backward(network, torch.full((1, 1), 1e10))
+    assert stage.parameters[0].grad is None
+
+
+@pytest.mark.filterwarnings("ignore:network .* has not reached its equilibrium")
+@pytest.mark.parametrize(("x", "t"), [(1.0, 3e38), (3e38, 1.0), (1e38, -3e38)])
+def test_predictive_coding_at_the_end_of_the_range_is_finite_or_refused(x: float, t: float) -> None:
+    module = nd.mlp([3, 4, 2])
+    network = pc.network(module, steps="equilibrium")
+    inputs, targets = torch.full((2, 3), x), torch.full((2, 2), t)
+    with contextlib.suppress(nd.NeurodynError):
+        found = nd.equilibrium(network, inputs, targets)
+        assert all(np.isfinite(value).all() for value in found.data_vars.values())
+    with contextlib.suppress(nd.NeurodynError):
+        nd.backward(network, inputs, targets)
+    assert all(bool(p.grad.isfinite().all()) for p in module.parameters() if p.grad is not None)

@@ -1,0 +1,189 @@
+"""What all studies are asked for means the same in each of them."""
+
+import importlib
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from common.options import DataOptions, Options, parse
+
+import neurodyn as nd
+from tests.data.test_datasets import write_mnist
+
+matplotlib.use("agg")
+FOLDER = Path(__file__).parents[2] / "studies"
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.py"))
+WITHOUT_DATA = {"runtime", "weak_feedback"}
+TRAINING = {"accuracy", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
+    "zero_divergence"
+}
+TINY = {
+    "accuracy": "--rules ar gait --epochs 1 --hidden 8",
+    "alignment": "--hidden 1",
+    "convergence": "--layers 6",
+    "frozen_pass": "--layers 6 --epochs 1",
+    "gait_training": "--hidden 1 --tower 20 10 --epochs 1",
+    "gamma_sweep": "--hidden 1 --width 4 --epochs 1 --samples 40",
+    "graphs": "--sizes 1 --steps 1",
+    "runtime": "--widths 4 --seconds 0.01",
+    "scalability": "--epochs 1",
+    "simplifications": "--layers 6 --epochs 1",
+    "spike_detection": "--layers 2 --samples 4 --steps 9",
+    "weak_feedback": "--width 3 --layers 2 --samples 2",
+    "zero_divergence": "--hidden 1 --width 4 --epochs 1 --samples 40",
+}
+
+
+def options(study: str, *arguments: str) -> Options:
+    """Return what a study is asked for with these arguments."""
+    return parse(importlib.import_module(study).PAPER, "", arguments)
+
+
+def test_there_are_13_and_nothing_else_is_a_script():
+    assert set(TINY) == set(STUDIES)
+    assert len(STUDIES) == 13
+    for path in FOLDER.rglob("*.py"):
+        assert ("__main__" in path.read_text(encoding="utf-8")) == (path.parent == FOLDER)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_an_option_that_is_given_wins_over_the_preset(study):
+    module = importlib.import_module(study)
+    default, paper = module.Options(), module.PAPER
+    assert options(study) == default
+    assert options(study, "--full") == options(study, "--no-full", "--full") == paper
+    assert options(study, "--full", "--no-full") == default
+    assert paper.full
+    assert replace(paper, full=False) != default
+    mine = options(study, "--seeds", "7", "--full", "--device", "cpu", "--out", "elsewhere", "--quiet")
+    assert mine == replace(paper, seeds=(7,), out=Path("elsewhere"), quiet=True)
+    for field in fields(module.Options):
+        if isinstance(getattr(default, field.name), int | float) and field.type in ("int", "float"):
+            option = f"--{field.name.replace('_', '-')}"
+            assert options(study, option, "3", "--full") == replace(paper, **{field.name: 3})
+            # Even when it is the default's value that is given.
+            given = str(getattr(default, field.name))
+            assert getattr(options(study, "--full", option, given), field.name) == getattr(default, field.name)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_header_names_the_setting(study):
+    module = importlib.import_module(study)
+    assert module.Options().setting(module.PAPER) == "Setting: default"
+    assert options(study, "--full").setting(module.PAPER) == "Setting: --full"
+    changed = options(study, "--full", "--seeds", "4", "2").setting(module.PAPER)
+    assert changed == "Setting: --full, but seeds 4 2"
+    # Built without the command line, it cannot pass for the paper's.
+    assert "but" in module.Options(full=True).setting(module.PAPER)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_help_shows_the_values_of_the_setting(study, capsys):
+    for arguments in (["--help"], ["--full", "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            options(study, *arguments)
+        assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"results/{study}" in text
+    for option in ("--seeds", "--device", "--full", "--out", "--quiet"):
+        assert option in text
+    for option, has_it in {"--root": study not in WITHOUT_DATA, "--epochs": study in TRAINING}.items():
+        assert (option in text) == has_it
+    for field in fields(Options):
+        assert "The folder for the results." in text, field
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--seeds", "seeds: give at least one"),
+        ("--seeds -1", "seeds must be an integer ≥ 0, not -1"),
+        ("--seeds 3 3", "seeds: each once, not 3 3"),
+        ("--device abacus", "device: 'abacus' is no device"),
+        ("--device meta", "device: 'meta' computes nothing"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(study, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        options(study, *arguments.split())
+    assert stopped.value.code != 0
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_number_is_positive_and_every_list_has_an_entry(study):
+    kind = importlib.import_module(study).Options
+    default = kind()
+    for field in fields(kind):
+        value = getattr(default, field.name)
+        wrong: list = []
+        if isinstance(value, tuple):
+            wrong = [()] + ([(*value, 0), (-1,)] if isinstance(value[0], int) and field.name != "seeds" else [])
+        elif isinstance(value, float):
+            wrong = [0.0, -1.0, float("nan"), float("inf")]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            wrong = [0, -3]
+        for each in wrong:
+            with pytest.raises(ValueError, match=f"^{field.name}") as caught:
+                kind(**{field.name: each})
+            assert isinstance(caught.value, nd.NeurodynError)
+
+
+@pytest.mark.parametrize("study", sorted(set(STUDIES) - WITHOUT_DATA))
+def test_a_folder_for_what_needs_none_is_refused(study, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        options(study, "--root", str(tmp_path))
+    assert "root: digits come with scikit-learn" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert options(study, "--dataset", "mnist", "--root", str(tmp_path)).root == tmp_path  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("study", sorted(set(STUDIES) - TRAINING))
+def test_epochs_are_refused_where_nothing_is_trained(study, capsys):
+    with pytest.raises(SystemExit):
+        options(study, "--epochs", "3")
+    assert "--epochs" in capsys.readouterr().err
+
+
+def test_a_data_set_is_read_from_its_folder(tmp_path):
+    write_mnist(tmp_path)
+    train, test = DataOptions(dataset="mnist", root=tmp_path).load(flatten=False)
+    assert train[0][0].shape == (1, 28, 28)
+    assert test.name == "mnist test"
+
+
+@pytest.mark.parametrize("study", ["convergence", "runtime"])
+def test_it_is_a_script_that_runs_from_the_root(study):
+    done = subprocess.run(
+        [sys.executable, f"studies/{study}.py", "--full", *TINY[study].split(), "--seeds", "1", "--epochs", "0"],
+        cwd=FOLDER.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Unrecognized options: --epochs" in done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_device_is_computed_on(study, tmp_path):
+    torch.cuda.reset_peak_memory_stats()
+    arguments = [*TINY[study].split(), "--seeds", "0", "--quiet"]
+    module = importlib.import_module(study)
+    for device in ("cpu", "cuda"):
+        before = torch.cuda.max_memory_allocated()
+        module.main(options(study, *arguments, "--device", device, "--out", str(tmp_path / device)))
+        assert (torch.cuda.max_memory_allocated() > before) == (device == "cuda")
+    for path in (tmp_path / "cpu").glob("*.nc"):
+        mine, other = nd.load(path), nd.load(tmp_path / "cuda" / path.name)
+        assert {name: each.shape for name, each in mine.items()} == {name: each.shape for name, each in other.items()}
+        for name in ("distance", "weights", "update_distance", "expected"):
+            if name in mine:
+                np.testing.assert_allclose(mine[name], other[name], rtol=1e-2, atol=1e-6)
