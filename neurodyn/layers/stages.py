@@ -70,8 +70,8 @@ def _check_layer(layer: nn.Module, stage: str) -> None:
             )
         if part.training and (isinstance(part, _SpectralNorm) or _has_spectral_norm_hook(part)):
             raise InvalidValueError(
-                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() on "
-                "the module"
+                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() "
+                "on the module"
             )
         check_backward_hooks(part)
 
@@ -96,6 +96,12 @@ class Stage:
         If a layer is no `nn.Module`.
     ValueError
         If there is no layer, or one that cannot be part of a stage (recurrent, batch-coupling, random, …).
+
+    Notes
+    -----
+    Forward hooks of a layer, or a forward put on it, are called. Those of an `nn.Sequential`, which is taken apart, and
+    backward hooks are refused, and so is, when a network is run, a module whose layers, hooks or forward have changed
+    since. Parameters are taken as they then are.
     """
 
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
@@ -341,7 +347,8 @@ class StagePoint:
             if not is_plain(layer.layer):
                 raise InvalidValueError(
                     f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
-                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove it"
+                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; "
+                    "remove it"
                 )
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()

@@ -183,7 +183,7 @@ def has_gradient_hooks(parameter: Tensor) -> bool:
 
 @contextmanager
 def _through_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Hand the gradient of all that is added inside to autograd, for it to call the hooks of a parameter, and to add it.
+    """Hand the gradient of what is added inside to autograd, for it to call the hooks of a parameter, and to add it.
 
     As after `loss.backward()`, hooks see the sum of what the batch teaches, once.
     """

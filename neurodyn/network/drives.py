@@ -37,7 +37,12 @@ class Data:
 
 
 class Drive(ABC):
-    """A value that the data or the forward pass give. Subclass it for a drive of one's own."""
+    """A value that the data or the forward pass give. Subclass it for a drive of one's own.
+
+    It is read once for each batch, and a few times before the first, to see that it writes into none of the data, gives
+    each sample what that would get alone, and the same again from the same random state. It may draw from the global
+    random states (of PyTorch, NumPy and Python), as `Noisy` does.
+    """
 
     reads_targets: bool = False
     optional: bool = False

@@ -18,6 +18,7 @@ from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, run_attributes, to_numpy
+from neurodyn.simulation.watched import Watched
 from neurodyn.solvers import Adaptive, Exact, Solver, Stabilized, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.equilibrium import to_equilibrium
@@ -73,7 +74,7 @@ def simulate(
         Where populations start instead of where the declaration says, by name.
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
-        velocity (dx/dt) are mappings by population. The state at the end is always recorded.
+        velocity (dx/dt) are mappings by population, to be read alone. The state at the end is always recorded.
     progress
         Whether to show a bar, on a terminal.
 
@@ -117,6 +118,7 @@ def simulate(
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
+    system.look_at(names)
     if solver is None:
         solver = _suitable(system, steps=until is not None or isinstance(save_at, str))
     times = _save_times(save_at, duration, solver)
@@ -132,7 +134,7 @@ def simulate(
                 system.initial_state(),
                 duration,
                 recorder,
-                until=until,
+                until=until if until is None or isinstance(until, steady) else Watched(until),
                 progress=_WithinTotal(bar) if progress else None,
             )
         return recorder.finish(run_attributes(system, report))
@@ -194,6 +196,7 @@ def equilibrium(
     positive("max_duration", max_duration)
     system = System(network, inputs, targets, initial=initial)
     names = _recorded(network, record)
+    system.look_at(names)
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values, attributes=run_attributes(system, report))

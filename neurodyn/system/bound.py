@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.drives import Drive, Input
+from neurodyn.network.drives import Data, Drive, ForwardValue, Input, Target
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Population
 
@@ -124,6 +124,40 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
         )
 
 
+def read_drive(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
+    """Return what a drive gives a population; None if it is optional and absent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no tensor of the run's dtype on its device, or not finite.
+    """
+    value = drive.value(population.name, data)
+    if value is None and not drive.optional:
+        raise InvalidValueError(
+            f"population {population.name}: {drive} gives nothing; let it return a tensor, or say optional = True"
+        )
+    if value is None or of_integers(drive):
+        return value
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        kind = "tensor without axes" if isinstance(value, Tensor) else type(value).__name__
+        raise InvalidTypeError(
+            f"population {population.name}: {drive} gives a {kind}, and not a tensor (sample, units…)"
+        )
+    if value.dtype != given.dtype or value.device != given.device:
+        raise InvalidTypeError(
+            f"population {population.name}: {drive} gives {value.dtype} on {value.device}, and the run is in "
+            f"{given.dtype} on {given.device}; bring it there with .to()"
+        )
+    if not isinstance(drive, (Input, Target, ForwardValue)):  # whose values have been checked
+        bad = 0 if sums_are_finite([value.detach()]) else int((~torch.isfinite(value)).sum())
+        if bad:
+            raise InvalidValueError(
+                f"population {population.name}: {drive} gives {bad} values that are NaN or infinite; all must be finite"
+            )
+    return value
+
+
 def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
     """Return the inputs by population.
 
@@ -235,13 +269,13 @@ def check_modes(device: torch.device) -> None:
     if torch.is_autocast_enabled(device.type):
         raise InvalidValueError(
             "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
-            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another dtype "
-            "with .to()"
+            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another "
+            "dtype with .to()"
         )
     if torch.is_inference_mode_enabled():
         raise InvalidValueError(
-            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), or "
-            "nothing: no graph is kept here"
+            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), "
+            "or nothing: no graph is kept here"
         )
 
 

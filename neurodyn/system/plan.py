@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -16,8 +17,9 @@ from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
 from neurodyn.structure.cache import start_of, structure_of
-from neurodyn.system.bound import Given, check_block, check_finite
+from neurodyn.system.bound import Given, check_block, check_finite, read_drive
 from neurodyn.system.equation import Entry, Equation
+from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,24 @@ class Plan:
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
+        if has_own_parts(network):
+            self._look_at_couplings(network)
+        else:
+            self._hold()
+
+    def _look_at_couplings(self, network: Network) -> None:
+        """Look at the maps of what is held, work out what they contribute, and look at the others."""
+        known = self.batch.clamped | self.batch.starts
+        look_at_couplings(network, known, frozenset(known), self.shapes, self.points)
         self._hold()
+        settled: dict[str, Tensor] = {}
+        for name in self.instantaneous:
+            settled[name] = torch.zeros((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
+            self.points.expire()
+            with suppress(Exception):  # it has no value at the start, where an equilibrium need not be
+                self.equations[name].evaluate(known | settled, settled[name])
+        look_at_couplings(network, known | settled, frozenset(settled), self.shapes, self.points)
+        self._take_from_forward(network)
 
     def bind(self, network: Network, given: Given) -> bool:
         """Bring in another batch of the same shapes; False if its drives give other shapes, and it needs another plan.
@@ -133,10 +152,11 @@ class Plan:
                     f"{tuple(forward.output.shape)}; give one target a sample and output unit"
                 )
         data = Data(given.inputs, given.targets, forward, network.loss)
+        look_at_data(network, data)
         clamped: dict[str, Tensor] = {}
         for population in network.populations:
             drive = population.clamp
-            value = None if drive is None else drive.value(population.name, data)
+            value = None if drive is None else read_drive(population, drive, data, given)
             if drive is not None and value is not None:
                 check_block(population, value, drive, given.samples)
                 clamped[population.name] = value.detach()
@@ -224,7 +244,7 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
         check_block(population, value, "initial value", given.samples)
         return value
     if isinstance(population.initial, Drive):
-        driven = population.initial.value(name, data)
+        driven = read_drive(population, population.initial, data, given)
         if driven is None:
             raise InvalidValueError(f"population {name}: it starts from {population.initial}, which is not given")
         check_block(population, driven, population.initial, given.samples)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
-from neurodyn.layers.losses import Loss, per_sample
+from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
 from neurodyn.layers.points import is_plain
 from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
 from neurodyn.learning.backward import Lesson, has_gradient_hooks, learn
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
+from neurodyn.system.own import look_at_loss
 from neurodyn.system.stacking import alike_but_for_numbers
 
 
@@ -119,8 +120,8 @@ class Learner(ABC):
         """
         if any(has_gradient_hooks(parameter) for parameter in self.parameters):
             raise InvalidValueError(
-                f"{who} has hooks on the gradient of a parameter, which stacked parameters would not have; train each by "
-                "itself"
+                f"{who} has hooks on the gradient of a parameter, which stacked parameters would not have; train each "
+                "by itself"
             )
 
     def finite(self) -> bool:
@@ -225,6 +226,8 @@ class ModuleLearner(Learner):
 
     def __init__(self, module: nn.Module, loss: Loss, members: int = 1, *, modes: nn.Module | None = None) -> None:
         self.module, self._modes = module, module if modes is None else modes
+        self._looked_at: set[torch.Size] = set()
+        """The shapes of outputs for which the loss has been looked at."""
         text = f"{module}\nloss {_name(loss)}"
         super().__init__("backprop", loss, module.parameters(), dict(_named_tensors(module)), members, text)
 
@@ -234,7 +237,13 @@ class ModuleLearner(Learner):
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         with torch.enable_grad():
             output = self.module(inputs)
-            self.losses(output, targets).mean(1).sum().backward()  # type: ignore[no-untyped-call]
+            if self.loss is not squared_error and output.shape not in self._looked_at:
+                if output.shape == targets.shape:  # of which `losses` tells
+                    look_at_loss(self.loss, output, targets)
+                self._looked_at.add(output.shape)
+            losses = self.losses(output, targets)
+            check_differentiable(losses)
+            losses.mean(1).sum().backward()  # type: ignore[no-untyped-call]
         return Lesson(output.detach(), None)
 
     def refuse_hooks(self, who: str) -> None:

@@ -269,8 +269,8 @@ def _check_optimized(optimizer: Optimizer, scheduler: LRScheduler | None, parame
     missing = set(parameters) - set(given)
     if foreign:
         raise InvalidValueError(
-            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network does not have; "
-            "make it of those that the function is given"
+            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network does not "
+            "have; make it of those that the function is given"
         )
     if missing:
         shapes = ", ".join(str(tuple(p.shape)) for p in parameters if p in missing)

@@ -300,5 +300,11 @@ def test_stages_of_one_name_are_told_apart() -> None:
     symbols = [line.removeprefix(f"dx{n}/dt = −x{n} + ").split("(")[0] for n, line in enumerate(found)][1:]
     assert symbols == ["Linear_2", "Linear_3", "Linear_1", "g1_1", "g1_1", "g1_2"]  # the same layers, the same function
     listed = str(network).splitlines()
-    assert [line.split(" = ")[0].strip() for line in listed[-5:]] == ["Linear_2", "Linear_3", "Linear_1", "g1_1", "g1_2"]
+    assert [line.split(" = ")[0].strip() for line in listed[-5:]] == [
+        "Linear_2",
+        "Linear_3",
+        "Linear_1",
+        "g1_1",
+        "g1_2",
+    ]
     assert stages[0].symbol == "Linear"
