@@ -251,9 +251,10 @@ _MARKS: ContextVar[Mapping[Stage, str]] = ContextVar("_MARKS", default=MappingPr
 def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
     """Return a name for each stage that no other has, with a number as in "Tanh_2" where several are called the same.
 
-    Stages of the same layers are one function, and share theirs.
+    Stages of the same layers, or of PyTorch's own without tensors and with the same settings, are one function, and
+    share theirs.
     """
-    functions = {stage: (stage.name, stage.layers, stage.sources) for stage in stages}
+    functions = {stage: (stage.name, *map(_function, stage.layers), *stage.sources) for stage in stages}
     counts = Counter(name for name, *_ in dict.fromkeys(functions.values()))
     taken = set(counts)
     names: dict[object, str] = {}
@@ -264,6 +265,11 @@ def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
             names[function] = function[0] if alone else next(name for name in numbered if name not in taken)
             taken.add(names[function])
     return {stage: names[function] for stage, function in functions.items()}
+
+
+def _function(layer: nn.Module) -> object:
+    by_settings = type(layer).__module__.startswith("torch.nn.") and is_plain(layer) and not layer.state_dict()
+    return (type(layer), repr(layer)) if by_settings else layer
 
 
 @contextmanager

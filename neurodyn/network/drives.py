@@ -164,7 +164,14 @@ class Noisy(Drive):
 
     def value(self, population: str, data: Data) -> Tensor | None:
         value = self.drive.value(population, data)
-        return None if value is None else value + self.sigma * torch.randn_like(value)
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(
+                f"population {population}: {self.drive} gives a {type(value).__name__}, and not a tensor (sample, "
+                "units…)"
+            )
+        return value + self.sigma * torch.randn_like(value)
 
     def __str__(self) -> str:
         return f"{self.drive} + {self.sigma:g} N(0, 1)"
