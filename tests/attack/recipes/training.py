@@ -83,6 +83,11 @@ _FIT = {
         either=["{}", "torch.zeros(0)"],
         wrong=["[1]", "print", "[None]", "[lambda: 0]"],
     ),
+    "metrics": OBJECT(
+        "None",
+        right=["None", "{}", '{"one": lambda network: 1.0}', '{"two": lambda network: np.zeros(2)}'],
+        wrong=['{"train_loss": lambda network: 1.0}', '{"x": lambda: 0}', '{"x": lambda network: "y"}', "{3: len}"],
+    ),
 }
 
 TRAINING = (
