@@ -10,7 +10,10 @@ from torch import Tensor
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""A function of the outputs and the targets, both (sample, …), that returns one value per sample."""
+"""A function of the outputs and the targets, both (sample, …), that returns one value per sample.
+
+That of a sample depends on no other, the function writes into neither argument, and draws no random numbers.
+"""
 
 
 def check_loss(where: str, loss: Loss) -> None:
@@ -62,7 +65,7 @@ def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the loss does not return one value per sample.
+        If the loss does not return one value per sample, or has no derivative.
     """
     if loss is squared_error:
         return output - targets
@@ -70,6 +73,7 @@ def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
     with torch.enable_grad():
         y = output if output.requires_grad else output.detach().requires_grad_()
         losses = per_sample(loss, y, targets)
+        check_differentiable(losses)
         (gradient,) = torch.autograd.grad(losses.sum(), y, create_graph=graph)
     return gradient
 
@@ -83,11 +87,37 @@ def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
         If the loss returns anything else than one value per sample.
     """
     losses = loss(output, targets)
+    check_per_sample(losses, len(output))
+    return losses
+
+
+def check_per_sample(losses: object, samples: int) -> None:
+    """Refuse what a loss returns, unless it is one value per sample.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not.
+    """
     if not isinstance(losses, Tensor):
-        raise InvalidTypeError(f"the loss must return a tensor, and returned a {type(losses).__name__}")
-    if losses.shape != output.shape[:1]:
+        raise InvalidTypeError(f"the loss must return a tensor of one value per sample, not {type(losses).__name__}")
+    if losses.shape != (samples,):
         raise InvalidValueError(
-            f"the loss must return one value per sample, shape ({len(output)},), and returned {tuple(losses.shape)}; "
+            f"the loss must return one value per sample, shape ({samples},), and returned {tuple(losses.shape)}; "
             "with a torch loss, pass reduction='none' and sum over the units"
         )
-    return losses
+
+
+def check_differentiable(losses: Tensor) -> None:
+    """Refuse what a loss returns where no graph leads back to the output.
+
+    Raises
+    ------
+    ValueError
+        If none does.
+    """
+    if not losses.requires_grad:
+        raise InvalidValueError(
+            "the loss has no derivative by the output; let it be a differentiable torch function of that, without "
+            "detach or NumPy"
+        )

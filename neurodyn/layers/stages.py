@@ -98,6 +98,12 @@ class Stage:
         If a layer is no `nn.Module`.
     ValueError
         If there is no layer, or one that cannot be part of a stage (recurrent, batch-coupling, random, …).
+
+    Notes
+    -----
+    Forward hooks of a layer, or a forward put on it, are called. Those of an `nn.Sequential`, which is taken apart, and
+    backward hooks are refused, and so is, when a network is run, a module whose layers, hooks or forward have changed
+    since. Parameters are taken as they then are.
     """
 
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
@@ -245,9 +251,10 @@ _MARKS: ContextVar[Mapping[Stage, str]] = ContextVar("_MARKS", default=MappingPr
 def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
     """Return a name for each stage that no other has, with a number as in "Tanh_2" where several are called the same.
 
-    Stages of the same layers are one function, and share theirs.
+    Stages of the same layers, or of PyTorch's own without tensors and with the same settings, are one function, and
+    share theirs.
     """
-    functions = {stage: (stage.name, stage.layers, stage.sources) for stage in stages}
+    functions = {stage: (stage.name, *map(_function, stage.layers), *stage.sources) for stage in stages}
     counts = Counter(name for name, *_ in dict.fromkeys(functions.values()))
     taken = set(counts)
     names: dict[object, str] = {}
@@ -258,6 +265,11 @@ def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
             names[function] = function[0] if alone else next(name for name in numbered if name not in taken)
             taken.add(names[function])
     return {stage: names[function] for stage, function in functions.items()}
+
+
+def _function(layer: nn.Module) -> object:
+    by_settings = type(layer).__module__.startswith("torch.nn.") and is_plain(layer) and not layer.state_dict()
+    return (type(layer), repr(layer)) if by_settings else layer
 
 
 @contextmanager
@@ -346,8 +358,8 @@ class StagePoint:
             if not is_plain(layer.layer):
                 raise InvalidValueError(
                     f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
-                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; remove"
-                    " it"
+                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; "
+                    "remove it"
                 )
             slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
         return slope.clone()

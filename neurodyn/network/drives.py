@@ -37,7 +37,12 @@ class Data:
 
 
 class Drive(ABC):
-    """A value that the data or the forward pass give. Subclass it for a drive of one's own."""
+    """A value that the data or the forward pass give. Subclass it for a drive of one's own.
+
+    It is read once for each batch, and a few times before the first, to see that it writes into none of the data, gives
+    each sample what that would get alone, and the same again from the same random state. It may draw from the global
+    random states (of PyTorch, NumPy and Python), as `Noisy` does.
+    """
 
     reads_targets: bool = False
     optional: bool = False
@@ -159,7 +164,14 @@ class Noisy(Drive):
 
     def value(self, population: str, data: Data) -> Tensor | None:
         value = self.drive.value(population, data)
-        return None if value is None else value + self.sigma * torch.randn_like(value)
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(
+                f"population {population}: {self.drive} gives a {type(value).__name__}, and not a tensor (sample, "
+                "units…)"
+            )
+        return value + self.sigma * torch.randn_like(value)
 
     def __str__(self) -> str:
         return f"{self.drive} + {self.sigma:g} N(0, 1)"

@@ -109,6 +109,13 @@ class Map:
     A subclass defines `apply`, and `output_shape` where the target has another shape than the source. It sets
     `linear` if the map is linear (or affine) in the source, so that solvers may rely on it. Networks with such a map
     are stacked where its settings are known to be equal: where it is a frozen dataclass, or defines an equality.
+
+    A solver evaluates a map as often as it likes, and that of a clamped source once a run. So a map is a function of
+    its source alone: it does not write into it (no `x.mul_(2)`), draws no random numbers (noise is a drive's, such as
+    `Noisy`), remembers nothing from one evaluation to the next, and makes of each sample what it would make of it alone
+    (no mean over the first axis). It may have kinks and jumps, and no value (NaN) or an exception where it is not
+    defined. Before a run, each map is asked a few times for each shape of data, where the run starts and beside, and
+    refused if it is otherwise, or not `linear` or `homogeneous` where it says so.
     """
 
     linear: bool = False
@@ -137,7 +144,18 @@ class Map:
         return None
 
     def apply(self, source: Tensor) -> Tensor:
-        """Return the map of the source's activity; shapes (sample, …) both."""
+        """Return the map of the source's activity.
+
+        Parameters
+        ----------
+        source
+            The activity itself, shape (sample, …): to be read, and not to be written into.
+
+        Returns
+        -------
+        Tensor
+            Shape (sample, …), of the same dtype on the same device; it may be the source, or share its memory.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines neither apply nor bind")
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:

@@ -255,7 +255,8 @@ class Observable:
     name
         Letters, digits and underscores; the name of its variable in a trajectory.
     value
-        A function of every population's activity, a mapping by name, that returns shape (sample,).
+        A function of every population's activity, a mapping by name, that returns shape (sample,): of each sample what
+        it would return of it alone, without writing into the activity, and the same whenever it is asked.
     long_name
         What it is, for axes and tables.
     """

@@ -19,8 +19,7 @@ from neurodyn.errors import (
     NeurodynError,
 )
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
-from neurodyn.simulation.partial import replacing
-from neurodyn.simulation.stores import foreign_file, read_store, write_store
+from neurodyn.simulation.partial import replacing, system_errors
 
 _RESERVED = {
     "CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST", "_NCProperties", "_Netcdf4Coordinates", "_Netcdf4Dimid",
@@ -62,8 +61,7 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     OSError
         If the file could not be written; what was there before stays.
     """
-    path = Path(path)
-    kind = _format(path)
+    path, kind = _format(path)
     if not isinstance(data, xr.Dataset):
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")
     _check_names(data)
@@ -73,10 +71,14 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         _check_values(name, variable)
         variable.attrs = _storable(f" of variable {name!r}", variable.attrs)
     _refuse_loss(path, kind)
-    write = write_netcdf if kind == "netcdf" else write_store
     try:
         with replacing(path) as partial:
-            write(storable, partial)
+            if kind == "netcdf":
+                write_netcdf(storable, partial)
+            else:
+                from neurodyn.simulation.stores import write_store  # imports zarr, as few runs need
+
+                write_store(storable, partial)
     except NeurodynError:
         raise
     except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
@@ -110,22 +112,32 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     OSError
         If it is damaged, or not what its name says; what a chunk of a store holds is checked when it is read.
     """
-    path = Path(path)
-    kind = _format(path)
+    path, kind = _format(path)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")
-    data = read_netcdf(path) if kind == "netcdf" else read_store(path)
+    with system_errors(f"could not read {path}"):
+        if kind == "netcdf":
+            data = read_netcdf(path)
+        else:
+            from neurodyn.simulation.stores import read_store
+
+            data = read_store(path)
     data.attrs = _plain_attributes(data.attrs)
     for variable in data.variables.values():
         variable.attrs = _plain_attributes(variable.attrs)
     return data
 
 
-def _format(path: Path) -> Literal["netcdf", "zarr"]:
+def _format(given: str | os.PathLike[str]) -> tuple[Path, Literal["netcdf", "zarr"]]:
+    if not isinstance(given, (str, os.PathLike)):
+        raise InvalidTypeError(f"path must be the path of a file, not {type(given).__name__}")
+    path = Path(given)
+    if "\0" in str(path):
+        raise InvalidValueError(f"path: {str(path)!r} cannot be the name of a file")
     if path.suffix == ".nc":
-        return "netcdf"
+        return path, "netcdf"
     if path.suffix == ".zarr":
-        return "zarr"
+        return path, "zarr"
     raise InvalidValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
 
 
@@ -136,9 +148,12 @@ def _refuse_loss(path: Path, kind: Literal["netcdf", "zarr"]) -> None:
     if kind == "netcdf":
         if not path.is_file():
             raise ExistingFileError(f"{path} is no file, and would be lost; choose another name")
-    elif not path.is_dir():
+        return
+    if not path.is_dir():
         raise ExistingFileError(f"{path} is no Zarr store, and would be lost; choose another name")
-    elif (foreign := foreign_file(path)) is not None:
+    from neurodyn.simulation.stores import foreign_file
+
+    if (foreign := foreign_file(path)) is not None:
         raise ExistingFileError(f"{path} holds what is not part of a Zarr store, and would be lost: {foreign}")
 
 

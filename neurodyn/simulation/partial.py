@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -16,6 +17,9 @@ from neurodyn.errors import FileError, NeurodynError
 
 if sys.platform != "win32":
     import fcntl
+
+
+_LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})\.(lock|partial|replaced)(\.[^.]+)")
 
 
 class Lock:
@@ -88,7 +92,7 @@ class Lock:
 class Partial:
     """A file or folder under a temporary name, which takes its own when it is complete.
 
-    What an interrupted process left under such a name is removed, unless that process lives.
+    What interrupted processes left in its folder under such names is removed, unless they live.
 
     Parameters
     ----------
@@ -99,51 +103,59 @@ class Partial:
     def __init__(self, target: Path) -> None:
         self._target = Path(os.path.realpath(target))
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._mark = uuid.uuid4().hex[:8]
+        self._mark, self._lock = self._marked()
         self.path = self._named("partial", self._mark)
         """Where to write."""
-        self._lock = Lock(self._named("lock", self._mark))
         self.contested = self._lock.sure and self._sweep()
         """Whether a living process is writing the same target."""
 
+    def _marked(self) -> tuple[str, Lock]:
+        while True:
+            mark = uuid.uuid4().hex[:8]
+            with suppress(BlockingIOError):  # another process has taken it for a leftover before it was locked
+                return mark, Lock(self._named("lock", mark))
+
     def _named(self, kind: str, mark: str) -> Path:
-        return self._target.with_name(f".{self._target.stem}.{mark}.{kind}{self._target.suffix}")
+        return _named(self._target, kind, mark)
 
     def _sweep(self) -> bool:
-        stem, suffix = re.escape(self._target.stem), re.escape(self._target.suffix)
-        pattern = re.compile(rf"\.{stem}\.([0-9a-f]{{8}})\.(lock|partial|replaced){suffix}")
-        marks = {match[1] for name in os.listdir(self._target.parent) if (match := pattern.fullmatch(name))}
-        contested = False
-        for mark in marks - {self._mark}:
+        """Remove what interrupted processes left in the folder; tell whether a living one writes the same target."""
+        folder, contested = self._target.parent, False
+        found = {(match[1] + match[4], match[2]) for name in os.listdir(folder) if (match := _LEFTOVER.fullmatch(name))}
+        for name, mark in found - {(self._target.name, self._mark)}:
+            target = folder / name
             try:
-                lock = Lock(self._named("lock", mark))
+                lock = Lock(_named(target, "lock", mark))
             except BlockingIOError:
-                contested = True
+                contested |= target == self._target
                 continue
             except OSError:  # it is somebody else's
                 continue
             with suppress(OSError):
-                remove(self._named("partial", mark))
-                if self._target.exists():  # else the process ended as it put the new one in place of this one
-                    remove(self._named("replaced", mark))
+                remove(_named(target, "partial", mark))
+                if target.exists():  # else the process ended as it put the new one in place of this one
+                    remove(_named(target, "replaced", mark))
             lock.release()
         return contested
 
     def commit(self) -> None:
         """Give what was written its own name, in one stroke; what had that name is gone."""
         _sync(self.path)
-        if self._target.is_dir():
-            # A folder can only be moved to a free name.
-            aside = self._named("replaced", self._mark)
-            os.replace(self._target, aside)
+        aside = self._named("replaced", self._mark)
+        while True:
             try:
                 os.replace(self.path, self._target)
-            except BaseException:
-                os.replace(aside, self._target)
-                raise
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    if aside.exists():
+                        os.replace(aside, self._target)
+                    raise
+            # A folder can only be moved to a free name.
             remove(aside)
-        else:
-            os.replace(self.path, self._target)
+            with suppress(FileNotFoundError):  # another process has just done so
+                os.replace(self._target, aside)
+        remove(aside)
         with suppress(OSError):  # some file systems know no such thing
             _sync_one(self._target.parent)
         self._lock.release()
@@ -152,6 +164,10 @@ class Partial:
         """Remove what was written."""
         remove(self.path)
         self._lock.release()
+
+
+def _named(target: Path, kind: str, mark: str) -> Path:
+    return target.with_name(f".{target.stem}.{mark}.{kind}{target.suffix}")
 
 
 @contextmanager
@@ -163,7 +179,7 @@ def replacing(target: Path) -> Iterator[Path]:
     OSError
         If the system refuses; what was there before stays.
     """
-    try:
+    with system_errors(f"could not write {target}"):
         partial = Partial(target)
         try:
             yield partial.path
@@ -171,12 +187,25 @@ def replacing(target: Path) -> Iterator[Path]:
         except BaseException:
             partial.discard()
             raise
+
+
+@contextmanager
+def system_errors(failed: str) -> Iterator[None]:
+    """Have what the system refuses say what failed.
+
+    Raises
+    ------
+    OSError
+        If it refuses.
+    """
+    try:
+        yield
     except NeurodynError:
         raise
     except OSError as error:
-        failed = FileError(f"could not write {target}: {error}; what was there before stays")
-        failed.errno = error.errno
-        raise failed from error
+        told = FileError(f"{failed}: {error}")
+        told.errno = error.errno
+        raise told from error
 
 
 def remove(path: Path) -> None:

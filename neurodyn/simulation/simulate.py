@@ -28,6 +28,7 @@ from neurodyn.simulation.trajectory import (
     run_attributes,
     to_numpy,
 )
+from neurodyn.simulation.watched import Watched
 from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
@@ -85,7 +86,8 @@ def simulate(
         Where populations start instead of where the declaration says, by name.
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
-        velocity (dx/dt) are mappings by population; `steady` judges τ dx/dt. The state at the end is always recorded.
+        velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
+        always recorded.
     progress
         Whether to show a bar, on a terminal.
 
@@ -101,6 +103,8 @@ def simulate(
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it and what would be right.
+    MemoryError
+        If memory cannot hold the trajectory.
     DivergenceError
         If the activity becomes non-finite.
     """
@@ -135,6 +139,7 @@ def simulate(
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     system = System(network, inputs, targets, initial=initial)
     names = recorded_names(network, record)
+    system.look_at(names)
     reason = "as given"
     if solver is None:
         refuse_to_set_aside(network, "simulate without solver=")
@@ -155,7 +160,7 @@ def simulate(
                 system.initial_state(),
                 duration,
                 recorder,
-                until=until,
+                until=until if until is None or isinstance(until, steady) else Watched(until),
                 progress=_WithinTotal(bar) if progress else None,
             )
         return recorder.finish(run_attributes(system, replace(report, reason=reason)))
@@ -204,6 +209,8 @@ def equilibrium(
     ------
     TypeError, ValueError
         If an argument does not fit, or the network has no equilibrium.
+    MemoryError
+        If memory cannot hold it.
     DivergenceError
         If the relaxation grows without bound, or the equilibrium is not finite.
 
@@ -226,6 +233,7 @@ def equilibrium(
     refuse_too_large(
         "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
     )
+    system.look_at(names)
     state, report = to_equilibrium(system, steady(tolerance), max_duration)
     values = {name: to_numpy(system.read(name, state)).copy() for name in names}
     return dataset(system, values, attributes=run_attributes(system, report))

@@ -18,6 +18,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,14 @@ from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import LocalStore, WrapperStore
 
 from neurodyn.errors import ExistingFileError, FileError, InvalidValueError
-from neurodyn.simulation.chunks import CHUNK_BYTES, chunk_lengths
-from neurodyn.simulation.partial import Partial
+from neurodyn.simulation.encoding import CHUNK_BYTES, INTERVALS, SHARD_CHUNKS, chunk_lengths
+from neurodyn.simulation.partial import Partial, system_errors
 
 _METADATA = "zarr.json"
 _FORMAT_2 = {".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 _CODECS = {
     "blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-bytes", "vlen-utf8", "zstd",
 }  # fmt: skip
-SHARD_CHUNKS = 16
-"""How many chunks share a file."""
 _CHUNK = re.compile(r"(c|\d+)([/.]\d+)*")
 
 Fingerprints = dict[str, list[int | str]]
@@ -102,15 +101,24 @@ class ZarrStream:
             )
         if path.exists():
             raise ExistingFileError(f"store {path} exists; remove it or choose another name")
-        self._path, self._partial = path, Partial(path)
+        self._path = path
+        with self._named_errors():
+            self._partial = Partial(path)
         if self._partial.contested:
             self._partial.discard()
             raise ExistingFileError(f"store {path} is being written by another run; choose another name")
         self._variables: list[Hashable] = []
         self._complete: Fingerprints = {}
 
+    def _named_errors(self) -> AbstractContextManager[None]:
+        return system_errors(f"could not write store {self._path}")
+
     def append(self, part: xr.Dataset) -> None:
         """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks."""
+        with self._named_errors():
+            self._append(part)
+
+    def _append(self, part: xr.Dataset) -> None:
         if self._variables:
             _to_zarr(part, self._partial.path, mode="a-", append_dim="time")
         else:
@@ -125,8 +133,9 @@ class ZarrStream:
 
     def close(self, attributes: Mapping[str, Any]) -> xr.Dataset:
         """Add the attributes, move the store to its name and reopen it."""
-        _seal(self._partial.path, self._variables, self._complete, attributes)
-        self._partial.commit()
+        with self._named_errors():
+            _seal(self._partial.path, self._variables, self._complete, attributes)
+            self._partial.commit()
         return read_store(self._path)
 
     def discard(self) -> None:
@@ -182,7 +191,9 @@ def read_store(folder: Path) -> xr.Dataset:
     files = _sealed_files(folder, root)
     store = _Verified(LocalStore(folder, read_only=True), folder, files or {})
     try:
-        data: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=files is not None, zarr_format=3)
+        data: xr.Dataset = xr.open_zarr(
+            store, chunks={}, consolidated=files is not None, zarr_format=3, decode_timedelta=INTERVALS
+        )
     except FileError:
         raise
     except Exception as error:  # on a store that is not what it says, a reader may raise anything

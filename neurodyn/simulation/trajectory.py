@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
-from neurodyn.simulation.chunks import CHUNK_BYTES
+from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.simulation.stores import SHARD_CHUNKS, ZarrStream
 from neurodyn.solvers.base import Report, Solver
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.system import State, System
+
+if TYPE_CHECKING:
+    from neurodyn.simulation.stores import ZarrStream
 
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
@@ -138,7 +140,11 @@ class TrajectoryRecorder:
         if store is not None:
             remedy = "record= fewer populations, or simulate fewer samples at once"
         self._refuse_too_large(f"a trajectory of {self._capacity:,} times", self._capacity, remedy)
-        self._store = None if store is None else ZarrStream(store)
+        self._store: ZarrStream | None = None
+        if store is not None:
+            from neurodyn.simulation.stores import ZarrStream  # imports zarr, which few runs need
+
+            self._store = ZarrStream(store)
         self._buffers = {name: self._buffer(name, self._capacity) for name in self._names}
         self._moments: list[float] = []
 

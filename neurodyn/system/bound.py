@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.drives import Data, Drive, Input, Noisy
+from neurodyn.network.drives import Data, Drive, ForwardValue, Input, Noisy, Target
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Population
 
@@ -128,6 +128,40 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
         )
 
 
+def read_drive(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
+    """Return what a drive gives a population; None if it is optional and absent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no tensor of the run's dtype on its device, or not finite.
+    """
+    value = drive.value(population.name, data)
+    if value is None and not drive.optional:
+        raise InvalidValueError(
+            f"population {population.name}: {drive} gives nothing; let it return a tensor, or say optional = True"
+        )
+    if value is None or of_integers(drive):
+        return value
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        kind = "tensor without axes" if isinstance(value, Tensor) else type(value).__name__
+        raise InvalidTypeError(
+            f"population {population.name}: {drive} gives a {kind}, and not a tensor (sample, units…)"
+        )
+    if value.dtype != given.dtype or value.device != given.device:
+        raise InvalidTypeError(
+            f"population {population.name}: {drive} gives {value.dtype} on {value.device}, and the run is in "
+            f"{given.dtype} on {given.device}; bring it there with .to()"
+        )
+    if not isinstance(drive, (Input, Target, ForwardValue)):  # whose values have been checked
+        bad = 0 if sums_are_finite([value.detach()]) else int((~torch.isfinite(value)).sum())
+        if bad:
+            raise InvalidValueError(
+                f"population {population.name}: {drive} gives {bad} values that are NaN or infinite; all must be finite"
+            )
+    return value
+
+
 def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
     """Return the inputs by population.
 
@@ -204,31 +238,6 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
 def of_integers(drive: Drive | None) -> bool:
     """Tell whether a drive takes integers, such as the indices of an embedding."""
     return isinstance(drive, Input) and drive.integer
-
-
-def check_drive(population: str, drive: Drive, value: Tensor, given: Given) -> None:
-    """Refuse a drive's value that is no tensor of samples in the run's dtype and on its device.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is so.
-    """
-    if not isinstance(value, Tensor):
-        raise InvalidTypeError(f"population {population}: {drive} must be a tensor, not {type(value).__name__}")
-    if value.dtype != given.dtype:
-        raise InvalidTypeError(
-            f"population {population}: {drive} is {value.dtype}, and the run {given.dtype}; bring it to that with .to()"
-        )
-    if value.device != given.device:
-        raise InvalidValueError(
-            f"population {population}: {drive} is on {value.device}, and the run on {given.device}; bring it there by "
-            ".to()"
-        )
-    if value.ndim < 2:
-        raise InvalidValueError(
-            f"population {population}: {drive} must have the shape (sample, units…), not {tuple(value.shape)}"
-        )
 
 
 def check_integers(population: str, tensor: Tensor, device: torch.device) -> None:

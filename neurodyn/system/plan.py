@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -17,8 +18,9 @@ from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
 from neurodyn.structure.cache import start_of, structure_of
-from neurodyn.system.bound import Given, check_block, check_drive, check_finite, of_integers
+from neurodyn.system.bound import Given, check_block, check_finite, read_drive
 from neurodyn.system.equation import Entry, Equation
+from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,24 @@ class Plan:
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
+        if has_own_parts(network):
+            self._look_at_couplings(network)
+        else:
+            self._hold()
+
+    def _look_at_couplings(self, network: Network) -> None:
+        """Look at the maps of what is held, work out what they contribute, and look at the others."""
+        known = self.batch.clamped | self.batch.starts
+        look_at_couplings(network, known, frozenset(known), self.shapes, self.points)
         self._hold()
+        settled: dict[str, Tensor] = {}
+        for name in self.instantaneous:
+            settled[name] = torch.zeros((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
+            self.points.expire()
+            with suppress(Exception):  # it has no value at the start, where an equilibrium need not be
+                self.equations[name].evaluate(known | settled, settled[name])
+        look_at_couplings(network, known | settled, frozenset(settled), self.shapes, self.points)
+        self._take_from_forward(network)
 
     def bind(self, network: Network, given: Given) -> bool:
         """Bring in another batch of the same shapes; False if its drives give other shapes, and it needs another plan.
@@ -134,6 +153,7 @@ class Plan:
                     f"{tuple(forward.output.shape)}; give one target a sample and output unit"
                 )
         data = Data(given.inputs, given.targets, forward, network.loss)
+        look_at_data(network, data)
         clamped: dict[str, Tensor] = {}
         for population in network.populations:
             drive = population.clamp
@@ -227,10 +247,7 @@ def _driven(population: Population, drive: Drive, data: Data, given: Given) -> T
     """Return what a drive gives for a population."""
     if isinstance(drive, Noisy) and drive is population.clamp and population.name in given.inputs:
         return given.inputs[population.name]
-    value = drive.value(population.name, data)
-    if value is not None and not of_integers(drive):
-        check_drive(population.name, drive, value, given)
-    return value
+    return read_drive(population, drive, data, given)
 
 
 def _start(network: Network, population: Population, data: Data, given: Given, known: Mapping[str, Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from neurodyn.network.network import Network
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
 from neurodyn.system.bound import Inputs, checked, sums_are_finite
+from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan, marks
 
 _MOST_PLANS = 4
@@ -160,7 +161,26 @@ class System:
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""
         observable = self.network.observables.get(name)
-        return state.activity[name] if observable is None else observable.value(state.activity)
+        if observable is None:
+            return state.activity[name]
+        value = observable.value(state.activity)
+        check_observed(name, self.samples, value)
+        return value
+
+    def look_at(self, names: Iterable[str]) -> None:
+        """Refuse observables among what is to be recorded that are no number a sample, or change what they read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is such; the message names it.
+        """
+        observables = [name for name in names if name in self.network.observables]
+        if observables:
+            state = self.initial_state()
+            with suppress(Exception):  # a map has no value at the start, where an equilibrium need not be
+                self.settle(state)
+            look_at_observables(self.network, observables, state.activity)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one sample of a population, or that of an observable, ()."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.errors import FileError, InvalidTypeError, InvalidValueError, NotAFolderError
-from neurodyn.simulation.partial import Lock, replacing
+from neurodyn.simulation.partial import Lock, replacing, system_errors
 
 _MAGIC = b"neurodyn checkpoint 2\n"
 _FILE = "checkpoint.pt"
@@ -110,7 +110,8 @@ class Checkpoint:
         ValueError
             If the file is no checkpoint, damaged, or holds anything but data.
         """
-        content = self.path.read_bytes()
+        with system_errors(f"could not read {self.path}"):
+            content = self.path.read_bytes()
         if not content.startswith(_MAGIC):
             raise InvalidValueError(
                 f"{self.path} is no checkpoint that this version of neurodyn wrote; it was left as it is: give another "

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
-from neurodyn.layers.losses import Loss, per_sample
+from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
 from neurodyn.layers.stacked import Stacked, StackedTensors, member_of
 from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
 from neurodyn.learning.backward import Lesson, learn
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
+from neurodyn.system.own import look_at_loss
 from neurodyn.system.stacking import compare_networks, refusing_random, stack_networks
 
 
@@ -235,6 +236,8 @@ class ModuleLearner(Learner):
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         self.module = module
         members = module.members if isinstance(module, Stacked) else 1
+        self._looked_at: set[torch.Size] = set()
+        """The shapes of outputs for which the loss has been looked at."""
         text = f"{module}\nloss {_name(loss)}"
         super().__init__("backprop", loss, module.parameters(), dict(_named_tensors(module)), members, text)
 
@@ -251,7 +254,13 @@ class ModuleLearner(Learner):
     def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
         with torch.enable_grad():
             output = self.module(inputs)
-            self.losses(output, targets).mean(1).sum().backward()  # type: ignore[no-untyped-call]
+            if self.loss is not squared_error and output.shape not in self._looked_at:
+                if output.shape == targets.shape:  # of which `losses` tells
+                    look_at_loss(self.loss, output, targets)
+                self._looked_at.add(output.shape)
+            losses = self.losses(output, targets)
+            check_differentiable(losses)
+            losses.mean(1).sum().backward()  # type: ignore[no-untyped-call]
         return Lesson(output.detach(), None)
 
     @torch.no_grad()

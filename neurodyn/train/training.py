@@ -139,6 +139,8 @@ def fit(
         metric has a name of the history's own, returns no real numbers, or changes its shape, labels or the network.
     FileNotFoundError, FileExistsError
         If there is no checkpoint and `resume` is "always"; if there is one and it is "never".
+    OSError
+        If another run trains with the checkpoint's folder, or it cannot be written to.
     DivergedError
         If the loss or a parameter becomes non-finite; the checkpoint then holds the last good state.
     KeyboardInterrupt
@@ -307,8 +309,8 @@ def _check_optimized(optimizer: Optimizer, scheduler: LRScheduler | None, parame
     missing = set(parameters) - set(given)
     if foreign:
         raise InvalidValueError(
-            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network has not; "
-            "make it of those that the function is given"
+            f"optimizer: the function returns an optimizer of {len(foreign)} parameters that the network does not "
+            "have; make it of those that the function is given"
         )
     if missing:
         shapes = ", ".join(str(tuple(p.shape)) for p in parameters if p in missing)

@@ -4,11 +4,13 @@ import os
 import re
 import resource
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
@@ -147,7 +149,8 @@ class _Process:
     def end(self) -> None:
         self._connection.close()
         self._process.join(0.0 if self._stuck else 5.0)
-        self._process.kill()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
         self._process.join()
 
     def run(self, case: Case) -> Outcome:
@@ -179,6 +182,7 @@ def judge(case: Case, kind: str, message: str) -> Outcome:
 
 
 def _serve(connection: Connection, folder: str) -> None:
+    os.setsid()  # so that what it starts ends with it
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):

@@ -17,7 +17,7 @@ _NOT_FINITE = ('float("nan")', 'float("inf")', '-float("inf")', 'np.float64("nan
 _ODD_NUMBERS = ("Fraction(1, 2)", "np.array(0.5)", "torch.tensor(0.5)", "torch.tensor(1)")
 _TEXT = ('"x"', '"nonsense"', '"a b"', '""')
 _FUNCTIONS = ("lambda: 0", "lambda *_: None", "len", "print")
-_CLASSES = ("int", "nd.Euler", "nd.Input", "nd.Network", "nd.steady", "nn.Tanh", "open")
+_CLASSES = ("int", "nd.Euler", "nd.Input", "nd.Network", "nd.steady", "nn.Tanh")
 
 POOL = (
     *(_NOTHING + _FLAGS + _INTEGERS + _NUMBERS + _HUGE_INTEGERS + _EXTREME + _NOT_FINITE + _ODD_NUMBERS + _TEXT),
@@ -99,7 +99,7 @@ COUNT = _kind(["0", *_NATURAL], [*_HUGE_INTEGERS, "torch.tensor(1)"])
 INTEGER = _kind(_INTEGERS, [*_HUGE_INTEGERS, "torch.tensor(1)"])
 TEXT = _kind(_TEXT[:3], ['""'])
 IDENTIFIER = _kind(_TEXT[:2])
-FUNCTION = _kind([], [*_FUNCTIONS, *_CLASSES])
+FUNCTION = _kind([], [*_FUNCTIONS, *_CLASSES, "nn.Tanh()"])
 """Of which only a call can tell whether it is right."""
 CHOICE = _kind()
 """One of several words, which the argument names."""

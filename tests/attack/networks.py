@@ -66,6 +66,10 @@ ACTIVATIONS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[Array], Array
 }
 
 
+SMOOTH = ("tanh", "sigmoid", "softplus")
+"""Those whose derivative may be part of the dynamics: where F jumps, a state may slide, and no ODE says how."""
+
+
 class Bump(nd.Map):
     """A user's map, x / (1 + x²)."""
 
@@ -169,8 +173,8 @@ def _link(random: Random, source: str, target: str, sizes: Mapping[str, int], *,
     n, m = sizes[source], sizes[target]
     layer, w, b = _linear(random, n, m)
     back, v, c = _linear(random, m, n)
-    name = str(random.choice(list(ACTIVATIONS)))
-    make, f, slope = ACTIVATIONS[name]
+    make, f, _ = ACTIVATIONS[str(random.choice(list(ACTIVATIONS)))]
+    smooth, _, slope = ACTIVATIONS[str(random.choice(SMOOTH))]
     choices: list[tuple[nd.Map, Value]] = [
         (nd.Forward(layer), lambda s, t: s @ w.T + b),
         (nd.Feedback(nd.Stage(back), "live"), lambda s, t: s @ v),
@@ -193,8 +197,8 @@ def _link(random: Random, source: str, target: str, sizes: Mapping[str, int], *,
             choices += [(nd.Forward(make()), lambda s, t: f(s)), (Bump(), lambda s, t: s / (1 + s**2))]
         if live:
             choices += [
-                (nd.Feedback(nd.Stage([back, make()]), "live"), lambda s, t: (s * slope(t @ v.T + c)) @ v),
-                (nd.Feedback(nd.Stage([make(), back]), "live"), lambda s, t: (s @ v) * slope(t)),
+                (nd.Feedback(nd.Stage([back, smooth()]), "live"), lambda s, t: (s * slope(t @ v.T + c)) @ v),
+                (nd.Feedback(nd.Stage([smooth(), back]), "live"), lambda s, t: (s @ v) * slope(t)),
             ]
     map_, value = choices[random.integers(len(choices))]
     return Link(source, target, float(random.choice([-1, 1]) * random.uniform(0.3, 1.2)), map_, value)
@@ -269,7 +273,7 @@ def _flow(random: Random, samples: int, taus: float) -> Specification:
     links = []
     for lower, upper in pairwise(range(layers + 1)):
         layer, w, b = _linear(random, widths[lower], widths[upper])
-        make, f, slope = ACTIVATIONS[str(random.choice(list(ACTIVATIONS)))]
+        make, f, slope = ACTIVATIONS[str(random.choice(SMOOTH))]
         stage = nd.Stage([make(), layer], str(upper))
         x, e, below = f"x{upper}", f"e{upper}", f"x{lower}"
         identity: Value = lambda s, t: s  # noqa: E731

@@ -1,4 +1,4 @@
-"""What is done to a module beside its layers: gradients are those of the module as it then is, or it is refused."""
+"""What is done to a module beside its layers: gradients are autograd's of the module as it is, or it is refused."""
 
 import warnings
 from collections.abc import Callable

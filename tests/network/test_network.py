@@ -361,3 +361,12 @@ def test_stages_of_one_name_are_told_apart() -> None:
         "g1_2",
     ]
     assert stages[0].symbol == "Linear"
+
+
+def test_activations_of_the_same_settings_are_one_function() -> None:
+    maps = [
+        nd.Forward(layer) for layer in (nn.Tanh(), nn.Tanh(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.1), nn.LeakyReLU(0.5))
+    ]
+    network = nd.Network("n", [nd.Population("x", 3)], [nd.Coupling("x", "x", map_) for map_ in maps])
+    terms = ["Tanh(x)", "Tanh(x)", "LeakyReLU_1(x)", "LeakyReLU_1(x)", "LeakyReLU_2(x)"]
+    assert network.equations() == f"dx/dt = −x + {' + '.join(terms)}"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from torch import nn
 import neurodyn as nd
 from neurodyn.errors import FileError, MissingFileError
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.simulation import chunks, stores
-from neurodyn.simulation.partial import Lock, Partial
+from neurodyn.simulation import encoding, stores
+from neurodyn.simulation.partial import Lock, Partial, replacing
 from tests.files import assert_same, names, run
 from tests.problems import decay, mlp, wilson_cowan
 
@@ -130,7 +131,7 @@ def test_a_failure_to_move_leaves_the_old_file_and_no_litter(
 
     failed: list[Path] = []
     monkeypatch.setattr(os, "replace", fail_onto_path)
-    with pytest.raises(nd.NeurodynError, match="in use; what was there before stays"):
+    with pytest.raises(nd.NeurodynError, match=r"could not write .*: in use"):
         nd.save(run(), path)
     assert names(tmp_path) == [path.name]
     assert_same(nd.load(path), old)
@@ -141,6 +142,16 @@ def test_other_formats_are_refused(act, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'run\.pkl': the name must end in \.nc \(NetCDF\) or \.zarr \(Zarr\)"):
         act(tmp_path / "run.pkl")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("act", [lambda p: nd.save(decay().simulate(1.0), p), nd.load], ids=["save", "load"])
+def test_what_is_no_path_is_refused(act) -> None:
+    for path in (3, None, b"a.nc", ["a.nc"]):
+        with pytest.raises(TypeError, match="path must be the path of a file") as caught:
+            act(path)
+        assert isinstance(caught.value, nd.NeurodynError)
+    with pytest.raises(ValueError, match="cannot be the name of a file"):
+        act("a\0.nc")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -191,7 +202,7 @@ def test_values_are_stored_as_they_are_and_not_as_they_were_encoded_elsewhere(su
 def test_dask_arrays_are_saved_whatever_their_chunks(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 100)
     data = wilson_cowan().simulate(1.0, save_at=37)
     assert_same(nd.load(nd.save(data.chunk(time=5, E_unit=2), tmp_path / f"a{suffix}")), data)
 
@@ -299,7 +310,7 @@ def test_plain_xarray_reads_what_was_saved(suffix: str, tmp_path: Path) -> None:
 
 
 def test_every_chunk_of_netcdf_has_a_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 200)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 200)
     data = wilson_cowan().simulate(1.0, save_at=37)
     path = nd.save(data, tmp_path / "a.nc")
     with h5py.File(path) as file:
@@ -351,14 +362,14 @@ def test_a_store_changed_by_another_program_is_no_longer_vouched_for(tmp_path: P
 
 
 def test_a_store_is_read_chunk_by_chunk_and_has_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 1000)
     data = wilson_cowan().simulate(1.0, save_at=2000).assign(mean=lambda data: data.E.mean("E_unit"))
     found = nd.load(nd.save(data, tmp_path / "a.zarr"))
     for name, each in found.data_vars.items():
         assert 500 <= each.data.chunksize[0] * data[name][0].nbytes <= 1000 or name == "mean"
     assert found.chunks["time"][0] == found.E.data.chunksize[0]  # the same for all
     stored = [path for path in (tmp_path / "a.zarr" / "E").rglob("*") if path.is_file()]
-    assert len(stored) - 1 == -(-2000 // (stores.SHARD_CHUNKS * found.chunks["time"][0]))
+    assert len(stored) - 1 == -(-2000 // (encoding.SHARD_CHUNKS * found.chunks["time"][0]))
     read: list[str] = []
     monkeypatch.setattr(stores._Verified, "_verify", lambda self, key: read.append(key))
     xr.testing.assert_identical(found.E[-1].compute(), data.E[-1])
@@ -366,7 +377,7 @@ def test_a_store_is_read_chunk_by_chunk_and_has_few_files(tmp_path: Path, monkey
 
 
 def test_one_large_sample_is_cut_along_its_own_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 96)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 96)
     data = xr.Dataset({"a": (("time", "sample", "unit"), np.random.default_rng(0).normal(size=(3, 5, 24)))})
     for suffix in FORMATS:
         assert_same(nd.load(nd.save(data, tmp_path / f"a{suffix}")), data)
@@ -452,7 +463,7 @@ def test_the_digest_is_missed_where_it_was_lost(whole: tuple[xr.Dataset, Path], 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[xr.Dataset, Path]:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 96)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 96)
     data = wilson_cowan().simulate(3.0, save_at=100)
     return data, nd.save(data, tmp_path / "a.zarr")
 
@@ -658,6 +669,12 @@ def test_without_space_what_was_there_stays(suffix: str, size: int, tmp_path: Pa
     assert names(tmp_path) == [path.name]
 
 
+def test_a_streamed_run_without_space_says_so(tmp_path: Path) -> None:
+    with files_no_larger_than(1000), pytest.raises(FileError, match=r"could not write store .*run\.zarr: .*too large"):
+        wilson_cowan().simulate(10.0, save_at=1000, store=tmp_path / "run.zarr")
+    assert names(tmp_path) == []
+
+
 # What an interrupted process leaves
 
 
@@ -666,16 +683,19 @@ def test_leftovers_are_removed_unless_their_process_lives(suffix: str, tmp_path:
     path = tmp_path / f"a{suffix}"
     living = Partial(path)
     dead = tmp_path / f".a.0123abcd.partial{suffix}"
-    others = [tmp_path / f".b.0123abcd.partial{suffix}", tmp_path / f".a.b.0123abcd.partial{suffix}"]
-    for each in (living.path, dead, *others):
+    dead_others = [tmp_path / ".b.0123abcd.partial.zarr", tmp_path / f".a.b.0123abcd.partial{suffix}"]
+    others = [Partial(tmp_path / "b.zarr").path, tmp_path / f".a.0123.partial{suffix}", tmp_path / ".a.partial"]
+    for each in (living.path, dead, *dead_others, *others):
         (each / "x").mkdir(parents=True)
     (tmp_path / f".a.0123abcd.lock{suffix}").write_text("99")
     (tmp_path / f".a.4567abcd.lock{suffix}").touch()
     nd.save(decay().simulate(1.0), path)
     assert all(each.exists() for each in (living.path, *others))
-    assert not dead.exists()
+    assert not any(each.exists() for each in (dead, *dead_others))
     living.discard()
-    assert names(tmp_path) == sorted([path.name, *(each.name for each in others)])
+    nd.save(decay().simulate(1.0), path)
+    left = [path, *others, others[0].with_name(others[0].name.replace("partial", "lock"))]
+    assert names(tmp_path) == sorted(each.name for each in left)
 
 
 def test_a_store_set_aside_is_kept_until_there_is_another(tmp_path: Path) -> None:
@@ -720,6 +740,23 @@ def test_two_runs_do_not_stream_to_one_store(tmp_path: Path) -> None:
 
     decay().simulate(1.0, until=until, store=tmp_path / "run.zarr")
     assert names(tmp_path) == ["run.zarr"]
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_of_many_that_write_one_target_the_last_one_stands(folders: bool, tmp_path: Path) -> None:
+    def write(content: int) -> None:
+        for _ in range(10):
+            with replacing(tmp_path / "a.x") as path:
+                if folders:
+                    path.mkdir()
+                    path = path / "content"
+                path.write_text(str(content))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert names(tmp_path) == ["a.x"]
+    content = tmp_path / "a.x" / "content" if folders else tmp_path / "a.x"
+    assert content.read_text() in "0123"
 
 
 def test_a_lock_is_held_once_and_goes_with_its_file(tmp_path: Path) -> None:

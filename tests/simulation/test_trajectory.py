@@ -9,7 +9,7 @@ import xarray as xr
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.simulation import chunks, stores, trajectory
+from neurodyn.simulation import encoding, stores, trajectory
 from tests.files import assert_same, names, run
 from tests.problems import decay, mlp, tensor, wilson_cowan
 
@@ -104,7 +104,7 @@ def test_a_streamed_run_is_that_in_memory(
 ) -> None:
     monkeypatch.setattr(trajectory, "_HELD_BYTES", held)
     monkeypatch.setattr(trajectory, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", chunk)
     example = mlp()
     network = ar.network(example.module, output="relaxing")
     settings = {"duration": 1.0, "solver": solver, "save_at": save_at, "record": ["x1", "s", "x3"]}

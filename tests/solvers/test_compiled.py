@@ -57,7 +57,8 @@ class Rounded(nd.Map):
     """A map that leaves PyTorch, which no compiler follows."""
 
     def apply(self, source: Tensor) -> Tensor:
-        return torch.from_numpy(np.array([[float(f"{value:.3f}") for value in row] for row in source.tolist()]))
+        rounded = np.array([[float(f"{value:.3f}") for value in row] for row in source.tolist()])
+        return torch.from_numpy(rounded).to(source)
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so() -> None:

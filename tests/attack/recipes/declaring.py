@@ -26,6 +26,9 @@ _SCALE = POSITIVE("0.5", right=["(0.5, 2.0)"], either=["(1, 2)"], wrong=["(0.5, 
 _FIXED = {"step": POSITIVE("0.1"), "compile": FLAG("False")}
 _TOLERANCES = {"rtol": POSITIVE("1e-3"), "atol": POSITIVE("1e-4")}
 
+_EMPTY = ("{}", '""', "torch.zeros(0)", "torch.zeros(0, 3)", "xr.Dataset()")
+"""What holds nothing."""
+
 DECLARING = (
     # solvers
     Recipe("nd.Euler", **_FIXED),
@@ -105,7 +108,7 @@ DECLARING = (
     Recipe(
         "nd.Modulated",
         map=OBJECT("nd.Identity()", right=["nd.Identity()", "Doubled()"], wrong=["Doubled"]),
-        stage=OBJECT("stage()", right=["stage()"], wrong=["nd.Stage(nn.LayerNorm(3))"]),
+        stage=OBJECT("stage()", right=["stage()"], wrong=["nd.Stage([linear(), nn.Softmax(1)])"]),
         power=INTEGER("2"),
     ),
     Recipe("nd.Map"),
@@ -158,7 +161,7 @@ DECLARING = (
         couplings=OBJECT(
             '[nd.Coupling("s", "a")]',
             right=["[]", "()", "{}"],
-            either=["{}", "set()", "torch.zeros(0)"],
+            either=_EMPTY,
             wrong=[
                 '[nd.Coupling("s", "b")]',
                 '[nd.Coupling("b", "a")]',
@@ -169,7 +172,7 @@ DECLARING = (
         plasticity=OBJECT(
             "[]",
             right=["[]", "()", '[nd.Plasticity(stage(), "s", "a", presynaptic="live")]'],
-            either=["{}", "torch.zeros(0)"],
+            either=_EMPTY,
             wrong=[
                 '[nd.Plasticity(stage(), "s", "a")]',
                 '[nd.Plasticity(stage(), "s", "b", presynaptic="live")]',
@@ -177,15 +180,13 @@ DECLARING = (
                 '[nd.Plasticity(nd.Stage(nn.Linear(3, 7)), "s", "a", presynaptic="live")]',
             ],
         ),
-        forward=OBJECT(
-            "[]", right=["[]", "()", "[stage()]"], either=["{}", "torch.zeros(0)"], wrong=["[linear()]", "stage()"]
-        ),
+        forward=OBJECT("[]", right=["[]", "()", "[stage()]"], either=_EMPTY, wrong=["[linear()]", "stage()"]),
         loss=FUNCTION("lambda y, t: (y - t).square().sum(1)", wrong=['"mse"']),
         inference=(OBJECT | NOTHING)("None", right=["nd.Inference(0.1, 3)"], wrong=["nd.Inference"]),
         observables=OBJECT(
             "[]",
             right=["[]", "()", '[nd.Observable("e", len, "e")]'],
-            either=["{}", "torch.zeros(0)"],
+            either=_EMPTY,
             wrong=[
                 *(f'[nd.Observable("{name}", len, "e")]' for name in ("a", "time", "sample", "a_unit")),
                 '[nd.Observable("e", len, "e")] * 2',
@@ -200,7 +201,7 @@ DECLARING = (
     Recipe(
         "net().with_dynamics",
         populations=OBJECT('[nd.Population("a", 3)]', wrong=["[]", '[nd.Population("a", 3)] * 2']),
-        couplings=OBJECT("[]", right=["[]", "()"], either=["{}", "torch.zeros(0)"], wrong=['[nd.Coupling("s", "a")]']),
+        couplings=OBJECT("[]", right=["[]", "()"], either=_EMPTY, wrong=['[nd.Coupling("s", "a")]']),
     ),
     Recipe("net().plot", ax=(OBJECT | NOTHING)("axes()")),
     # modules

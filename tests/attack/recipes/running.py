@@ -219,7 +219,7 @@ RUNNING = (
             ],
         ),
         at_once=NOTHING("None", either=["..."]),
-        scheduler=(CHOICE | NOTHING)("None", right=['"synchronous"', '"threads"'], either=['"processes"']),
+        scheduler=(CHOICE | NOTHING)("None", right=['"synchronous"', '"threads"'], untried=['"processes"']),
         progress=FLAG("False"),
     ),
     Recipe(
@@ -234,7 +234,6 @@ RUNNING = (
                 "print",
                 "int",
                 "lambda *_: None",
-                "open",
                 "nd.Euler",
                 "nn.Tanh",
                 "nd.Input",
@@ -261,7 +260,6 @@ RUNNING = (
                 "len",
                 "print",
                 "int",
-                "open",
                 "nd.Euler",
                 "nn.Tanh",
                 "nd.Input",
@@ -371,7 +369,6 @@ RUNNING = (
             either=[
                 "lambda *_: None",
                 "print",
-                "open",
                 "int",
                 "nd.Input",
                 "nn.Tanh",

@@ -1,4 +1,4 @@
-"""The chunks in which a file keeps its variables, each read and checked by itself."""
+"""How a file keeps variables: the chunks, each read and checked by itself, and what is decoded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import Hashable
 from math import prod
 
 import xarray as xr
+from xarray.coders import CFTimedeltaCoder
 
 CHUNK_BYTES = 2 * 2**20
 """How much a chunk holds at most; a reduction holds some for each core of the machine."""
+
+
+SHARD_CHUNKS = 16
+"""How many chunks of a Zarr store share a file."""
+INTERVALS = CFTimedeltaCoder(decode_via_units=False)
+"""How timedelta64 is known in a file: not by units such as "seconds", which numbers may have, too."""
 
 
 def chunk_lengths(data: xr.Dataset) -> dict[Hashable, tuple[int, ...]]:

@@ -1,0 +1,54 @@
+"""A stop condition of someone's own, watched as it is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.maps import Activity
+from neurodyn.system.probe import same
+
+
+class Watched:
+    """A stop condition of one's own, which must leave the activity as it is, and tell yes or no.
+
+    Parameters
+    ----------
+    until
+        The condition `until(time, activity, velocity)`.
+    """
+
+    def __init__(self, until: Callable[[float, Activity, Activity], Any]) -> None:
+        self._until, self._first = until, True
+
+    def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
+        """Tell whether the run may stop.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the condition does not tell, or writes into what it is given.
+        """
+        tensors = [*activity.values(), *velocity.values()]
+        versions = [tensor._version for tensor in tensors]
+        copies = (
+            [tensor.clone() for tensor in tensors] if self._first else tensors
+        )  # the rest is beyond versions' reach
+        self._first = False
+        stop = self._until(time, activity, velocity)
+        written = versions != [tensor._version for tensor in tensors]
+        if written or not all(map(same, tensors, copies) if copies is not tensors else ()):
+            raise InvalidValueError("until writes into the activity or the velocity; let it work on a copy")
+        if isinstance(stop, (bool, int, np.bool_)) or (
+            isinstance(stop, (Tensor, np.ndarray)) and math.prod(stop.shape) == 1
+        ):
+            return bool(stop)
+        shape = f" of shape {tuple(stop.shape)}" if isinstance(stop, (Tensor, np.ndarray)) else ""
+        raise InvalidTypeError(
+            f"until returns a {type(stop).__name__}{shape}; it has to tell True or False, as by bool((…).all())"
+        )
