@@ -164,7 +164,7 @@ def _learn(system: System, duration: float | None, solver: Solver | None) -> Les
     for rule in network.plasticity:
         if rule.regularizer is not None:
             own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-            weights = [parameter for parameter in learns[id(rule)] if parameter.ndim > own_axes]
+            weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
             found.add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
     found.check(network)
     found.write(itertools.chain(*learns.values()))

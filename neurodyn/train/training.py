@@ -19,6 +19,7 @@ from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.network.network import Network
 from neurodyn.randomness import RandomStream
 from neurodyn.solvers import Solver
+from neurodyn.solvers.choice import check_solver
 from neurodyn.train.batches import Data, Pairs
 from neurodyn.train.checkpoint import Checkpoint
 from neurodyn.train.ensemble import check_elementwise, stacked
@@ -248,6 +249,8 @@ def _by_seed(
 
 
 def _learner(network: Network | nn.Module, loss: Loss | None, duration: float | None, solver: Solver | None) -> Learner:
+    if solver is not None:
+        check_solver(solver)
     if isinstance(network, Network):
         if loss is not None and loss is not network.loss:
             raise InvalidValueError(f"loss: network {network.name!r} declares its own; declare it with loss= there")

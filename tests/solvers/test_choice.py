@@ -152,6 +152,9 @@ def test_what_is_no_solver_is_refused_by_name(solver: object, message: str) -> N
     for run in (nd.simulate, nd.backward):
         with pytest.raises(nd.NeurodynError, match=message):
             run(network, example.inputs, example.targets, duration=1.0, solver=solver)  # type: ignore[operator]
+    pair = example.inputs, example.targets
+    with pytest.raises(nd.NeurodynError, match=message):
+        nd.train.fit(network, pair, pair, epochs=1, duration=1.0, solver=solver)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
