@@ -31,7 +31,7 @@ from neurodyn import (
     capture,
     cut,
 )
-from neurodyn.checks import whole
+from neurodyn.checks import one_of, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.losses import Loss, squared_error
 from neurodyn.network.drives import Data
@@ -120,8 +120,7 @@ def network(
         "simplified": simplified,
     }
     for option, value in options.items():
-        if value not in _OPTIONS[option]:
-            raise InvalidValueError(f"{option} is one of {', '.join(map(repr, _OPTIONS[option]))}, not {value!r}")
+        one_of(option, value, _OPTIONS[option])
     stages = cut(module)
     chosen = {stage for stage in stages if simplified == "all" or (simplified == "convolutional") == _convolves(stage)}
     if not chosen:
@@ -210,8 +209,7 @@ def graph(
     ValueError
         If the module cannot be captured, or the option is unknown.
     """
-    if output not in _OPTIONS["output"]:
-        raise InvalidValueError(f"output is one of {', '.join(map(repr, _OPTIONS['output']))}, not {output!r}")
+    one_of("output", output, _OPTIONS["output"])
     operations = capture(module, example_input)
     below = {
         operation: ["s" if source == "input" else f"x_{source.name}" for source in operation.sources]

@@ -30,7 +30,7 @@ from neurodyn import (
     Target,
     cut,
 )
-from neurodyn.checks import number, whole
+from neurodyn.checks import number, one_of, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.network.maps import Activity
 from neurodyn.network.timing import When
@@ -98,8 +98,7 @@ def network(
     An error is a difference of values, and has their absolute precision: where it is far smaller than they are, as in
     the first layers of deep sigmoid networks, single precision leaves few of its digits.
     """
-    if learning not in ("il", "z-il", "fa-z-il"):
-        raise InvalidValueError(f"learning is 'il', 'z-il' or 'fa-z-il', not {learning!r}")
+    one_of("learning", learning, ("il", "z-il", "fa-z-il"))
     stages = cut(module, before_activation=True)
     initial_noise = number("initial_noise", initial_noise)
     spike_window = whole("window of spikes", spike_window, least=1)

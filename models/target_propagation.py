@@ -31,7 +31,7 @@ from neurodyn import (
     Stage,
     cut,
 )
-from neurodyn.checks import number, whole
+from neurodyn.checks import number, one_of, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.inverses import check_invertible
 from neurodyn.layers.losses import Loss, squared_error
@@ -87,10 +87,8 @@ def network(
     TypeError, ValueError
         If a stage has no inverse, γ is not in (0, 1], or an option is unknown.
     """
-    if rule not in ("tp", "itp", "gait"):
-        raise InvalidValueError(f"rule is 'tp', 'itp' or 'gait', not {rule!r}")
-    if form not in ("deviation", "naive"):
-        raise InvalidValueError(f"form is 'deviation' or 'naive', not {form!r}")
+    one_of("rule", rule, ("tp", "itp", "gait"))
+    one_of("form", form, ("deviation", "naive"))
     stages = _invertible_stages(module)
     gamma = _checked_gamma(gamma, len(stages))
     scales = [1.0 if rule == "tp" else gamma**above for above in reversed(range(len(stages)))]
@@ -200,8 +198,7 @@ def weak_feedback(
     TypeError, ValueError
         If a stage has no inverse, γ is not in (0, 1], or an option is unknown.
     """
-    if rule not in ("itp", "gait"):
-        raise InvalidValueError(f"rule is 'itp' or 'gait', not {rule!r}")
+    one_of("rule", rule, ("itp", "gait"))
     stages = _invertible_stages(module)
     gamma = _checked_gamma(gamma, len(stages))
     scales = [gamma ** (1 + above) for above in reversed(range(len(stages)))]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+
+Item = TypeVar("Item")
 
 
 def number(what: str, value: float) -> float:
@@ -106,6 +111,47 @@ def flag(what: str, value: bool) -> bool:
     return bool(value)
 
 
+def one_of(what: str, value: str, options: Collection[str]) -> None:
+    """Refuse a setting that is none of some words.
+
+    Raises
+    ------
+    ValueError
+        If it is another, or no text.
+    """
+    if not isinstance(value, str) or value not in options:
+        raise InvalidValueError(f"{what} is one of {', '.join(map(repr, options))}, not {value!r}")
+
+
+def listed(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
+    """Return what a list holds, and refuse what is none.
+
+    Raises
+    ------
+    TypeError
+        If it is text, or nothing that one can go through.
+    """
+    if not isinstance(values, (str, bytes)):
+        try:
+            return tuple(values)
+        except TypeError:  # an array or a tensor without axes is an Iterable, too
+            pass
+    raise InvalidTypeError(f"{what} must be a list, not {values!r}")
+
+
+def file_path(what: str, path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file or folder, and refuse what is none.
+
+    Raises
+    ------
+    TypeError
+        If it is none, such as an open file, or bytes.
+    """
+    if isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str):
+        return Path(path)
+    raise InvalidTypeError(f"{what} must be a path, such as 'name', not {path!r}")
+
+
 def usable_device(what: str, device: torch.device | str | int) -> torch.device:
     """Return a device, and refuse one that is unknown, or not there.
 
@@ -116,9 +162,11 @@ def usable_device(what: str, device: torch.device | str | int) -> torch.device:
     """
     try:
         known = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(f"{what}: {device!r} is no device; 'cpu' and 'cuda' are") from error
+    if known.type == "meta":
+        raise InvalidValueError(f"{what}: tensors on 'meta' hold no numbers; take 'cpu'")
     try:
         torch.empty(0, device=known)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -23,6 +23,8 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
+from neurodyn.checks import file_path
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
 from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
@@ -78,8 +80,18 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     -------
     pathlib.Path
         The path.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no figure, or the path's suffix is that of no format.
     """
-    path = Path(path)
+    if not isinstance(figure, Figure):
+        raise InvalidTypeError(f"figure must be a matplotlib figure, not {type(figure).__name__}")
+    path = file_path("path", path)
+    formats = sorted(figure.canvas.get_supported_filetypes())
+    if path.suffix.removeprefix(".") not in formats:
+        raise InvalidValueError(f"path: {path.name!r} must end in .png, .pdf or another of {', '.join(formats)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
@@ -107,7 +119,16 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         With a patch for each population and each coupling, whose `gid` is "population x1" or "coupling x2 → x1".
+
+    Raises
+    ------
+    TypeError
+        If it is no network, or no axes.
     """
+    if not isinstance(network, Network):
+        raise InvalidTypeError(f"network must be a Network, not {type(network).__name__}")
+    if ax is not None and not isinstance(ax, Axes):
+        raise InvalidTypeError(f"ax must be matplotlib axes, not {type(ax).__name__}")
     places = place(network)
     curves = route(network, places)
     centres = np.array(list(places.values()))

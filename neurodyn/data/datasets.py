@@ -52,6 +52,11 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, inputs: Tensor, labels: Tensor, *, classes: int, name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"name of the samples must be text, not {type(name).__name__}")
+        for what, tensor in (("inputs", inputs), ("labels", labels)):
+            if not isinstance(tensor, Tensor):
+                raise InvalidTypeError(f"{name}: {what} must be a torch tensor, not {type(tensor).__name__}")
         if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
             raise InvalidTypeError(f"{name}: inputs must be floating point or uint8, not {inputs.dtype}")
         if labels.dtype != torch.int64:
@@ -115,6 +120,8 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
     """
     test_fraction, seed = number("test_fraction", test_fraction), whole("seed", seed, least=0)
     flatten = flag("flatten", flatten)
+    if seed >= 2**32:
+        raise InvalidValueError(f"seed must be less than 2**32, not {seed}")
     # Imported here because scikit-learn takes as long to import as PyTorch, and only the digits need it.
     load_digits = needed("sklearn.datasets", extra="data").load_digits
     train_test_split = needed("sklearn.model_selection", extra="data").train_test_split
@@ -217,6 +224,7 @@ def svhn(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Sa
     """
     from scipy.io.matlab import MatReadError, loadmat
 
+    flag("flatten", flatten)
     folder = files.folder_of("svhn", root)
 
     def load(split: str) -> Samples:
@@ -257,6 +265,7 @@ def _samples(name: str, images: _Bytes, labels: npt.NDArray[np.integer], classes
 
 
 def _idx(name: str, root: files.Root, flatten: bool) -> tuple[Samples, Samples]:
+    flag("flatten", flatten)
     folder = files.folder_of(name, root)
 
     def load(split: str, prefix: str) -> Samples:
@@ -288,6 +297,7 @@ def _idx_array(path: Path, dimensions: int) -> _Bytes:
 def _cifar(
     name: str, train: Sequence[str], test: str, classes: int, root: files.Root, flatten: bool
 ) -> tuple[Samples, Samples]:
+    flag("flatten", flatten)
     content = _members(name, files.folder_of(name, root), [*train, test])
     label_bytes = 2 if classes == 100 else 1  # CIFAR-100 has the coarse label before the fine one
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from neurodyn.checks import needed
+from neurodyn.checks import file_path, needed
 from neurodyn.errors import FileError, InvalidValueError, MissingFileError
 
 Root = str | os.PathLike[str] | None
@@ -55,10 +55,9 @@ def _remedy(name: str) -> str:
 
 def folder_of(name: str, root: Root) -> Path:
     """Return the folder with the files of a data set: the user's own, or the cache, filled if need be."""
-    root = root or os.environ.get("NEURODYN_DATA")
-    if not root:
+    if root is None and not (root := os.environ.get("NEURODYN_DATA")):
         return _download(name)
-    folder = Path(root).expanduser()
+    folder = file_path("root", root).expanduser()
     if (folder / name).is_dir():
         return folder / name
     if not folder.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from numbers import Integral
@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import usable_device, whole
+from neurodyn.checks import listed, usable_device, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.randomness import seeded
 
@@ -132,11 +132,9 @@ def check_sizes(what: str, sizes: Sequence[int], activation: str) -> list[int]:
     TypeError, ValueError
         If it is so.
     """
-    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
-        raise InvalidTypeError(f"sizes of {what}: the numbers of units of all layers, not {sizes!r}")
-    counts = list(sizes)
+    counts = listed(f"sizes of {what}", sizes)
     if len(counts) < 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < 1 for n in counts):
-        raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {counts}")
+        raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {list(counts)}")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise InvalidValueError(f"activation of {what}: one of {', '.join(ACTIVATIONS)}, not {activation!r}")
     return [int(n) for n in counts]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from neurodyn.checks import flag
+from neurodyn.checks import flag, listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.modules import FirstUnits
@@ -103,6 +103,7 @@ class Stage:
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
         if isinstance(layers, nn.Module) or not isinstance(layers, Iterable):
             layers = [layers]
+        layers = listed("layers of a stage", layers)
         if name is not None and not isinstance(name, str):
             raise InvalidTypeError(f"stage {name!r}: its name is text, such as '2', not {type(name).__name__}")
         flat, containers = take_apart(layers)
@@ -556,6 +557,7 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
         If it has no layers, or one that cannot be part of a stage.
     """
     before_activation = flag("before_activation", before_activation)
+    flag("before_activation", before_activation)
     layers, containers = take_apart([module])
     with_weights = [not is_activation(layer) and any(True for _ in layer.parameters()) for layer in layers]
     pieces: list[list[nn.Module]] = []

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import flag, whole
+from neurodyn.checks import flag, one_of, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.inverses import check_invertible, needs_forward
@@ -323,8 +323,7 @@ class Feedback(OfStage):
                 f"Feedback of stage {self.stage.name} ({self.stage.label}): argument counts the values that the stage "
                 f"reads, from 0 to {self.stage.arguments - 1}, and is not {argument!r}"
             )
-        if point not in ("frozen", "live"):
-            raise InvalidValueError(f"Feedback takes its operating point 'frozen' or 'live', not {point!r}")
+        one_of(f"point of Feedback of stage {self.stage.name}", point, ("frozen", "live"))
         if weights is not None and not isinstance(weights, FeedbackWeights):
             raise InvalidTypeError(
                 f"Feedback of stage {self.stage.name}: weights are FeedbackWeights, not {type(weights).__name__}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import networkx as nx
 from torch import nn
 
+from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.layers.stages import Stage, sources
@@ -155,7 +156,7 @@ class Network:
 
     def into(self, name: str) -> tuple[Coupling, ...]:
         """Return the couplings that lead into the population called `name`."""
-        return self._into.get(name, ())
+        return self._into[self._known(name, f"network {self.name!r}").name]
 
     @cached_property
     def _into(self) -> dict[str, tuple[Coupling, ...]]:
@@ -209,12 +210,11 @@ class Network:
         return network_text(self)
 
     def _known(self, name: str, where: str) -> Population:
-        try:
-            return self._populations[name]
-        except KeyError:
+        if not isinstance(name, str) or name not in self._populations:
             raise InvalidValueError(
                 f"{where}: there is no population {name!r}; there are {', '.join(self._populations)}"
-            ) from None
+            )
+        return self._populations[name]
 
     def _observed(self, observables: Iterable[Observable]) -> dict[str, Observable]:
         by_name: dict[str, Observable] = {}
@@ -349,9 +349,7 @@ def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[
 
 
 def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, ...]:
-    if not isinstance(parts, Iterable):
-        raise InvalidTypeError(f"network {network!r}: {parts!r} is no list of {kind.__name__}; give one, such as […]")
-    parts = tuple(parts)
+    parts = listed(f"network {network!r}: what it has of {kind.__name__}", parts)
     for part in parts:
         if not isinstance(part, kind):
             raise InvalidTypeError(f"network {network!r}: {part!r} is no {kind.__name__}")

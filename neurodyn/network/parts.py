@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from neurodyn.checks import not_negative, number
+from neurodyn.checks import not_negative, number, one_of
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.stages import Stage
@@ -199,19 +199,13 @@ class Plasticity:
             raise InvalidValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
             )
-        if self.when != "end" and not isinstance(self.when, (AtStep, OnSpike)):
+        if not isinstance(self.when, (AtStep, OnSpike)) and not (isinstance(self.when, str) and self.when == "end"):
             raise InvalidValueError(
                 f"plasticity of stage {self.stage.name}: when is 'end', AtStep(n) or OnSpike(window), not {self.when!r}"
             )
-        if self.presynaptic not in ("frozen", "live"):
-            raise InvalidValueError(
-                f"plasticity of stage {self.stage.name}: presynaptic is 'frozen' or 'live', not {self.presynaptic!r}"
-            )
-        if self.derivative not in ("frozen", "live", "none", None):
-            raise InvalidValueError(
-                f"plasticity of stage {self.stage.name}: derivative is 'frozen', 'live' or 'none', not "
-                f"{self.derivative!r}"
-            )
+        one_of(f"plasticity of stage {self.stage.name}: presynaptic", self.presynaptic, ("frozen", "live"))
+        if self.derivative is not None:
+            one_of(f"plasticity of stage {self.stage.name}: derivative", self.derivative, ("frozen", "live", "none"))
         if self.stage.arguments > 1 and (self.presynaptic, self.derivative or "frozen") != ("frozen", "frozen"):
             raise InvalidValueError(
                 f"plasticity of stage {self.stage.name} ({self.stage.label}): it reads {self.stage.arguments} values, "

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from neurodyn.checks import file_path
 from neurodyn.errors import (
     ExistingFileError,
     InvalidTypeError,
@@ -62,7 +63,7 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     OSError
         If the file could not be written; what was there before stays.
     """
-    path = Path(path)
+    path = file_path("path", path)
     kind = _format(path)
     if not isinstance(data, xr.Dataset):
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")
@@ -110,7 +111,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     OSError
         If it is damaged, or not what its name says; what a chunk of a store holds is checked when it is read.
     """
-    path = Path(path)
+    path = file_path("path", path)
     kind = _format(path)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from neurodyn.checks import positive
+from neurodyn.checks import flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.inference import refuse_to_set_aside
@@ -133,6 +133,7 @@ def simulate(
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     if store is not None and not isinstance(store, (str, os.PathLike)):
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
+    flag("progress", progress)
     system = System(network, inputs, targets, initial=initial)
     names = recorded_names(network, record)
     reason = "as given"

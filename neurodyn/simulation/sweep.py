@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from neurodyn.checks import needed
+from neurodyn.checks import flag, needed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.side_by_side import as_dataset, side_by_side
@@ -69,6 +69,10 @@ def sweep(
         mapping, or with `at_once` no network, or `at_once` no dataset.
     """
     values = _grid(grid)
+    for what, function in (("point", point), ("at_once", at_once)):
+        if not callable(function) and not (function is None and what == "at_once"):
+            raise InvalidTypeError(f"{what}: a function, not a {type(function).__name__}")
+    flag("progress", progress)
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     if at_once is not None:
         if scheduler is not None or progress:
@@ -138,7 +142,7 @@ def _kind(name: str, value: object) -> str:
 
 
 def _one_by_one(point: Point, points: list[dict[str, Any]], scheduler: str | None, progress: bool) -> list[xr.Dataset]:
-    if scheduler is not None and scheduler not in _SCHEDULERS:
+    if scheduler is not None and not (isinstance(scheduler, str) and scheduler in _SCHEDULERS):
         raise InvalidValueError(
             f"scheduler: there is no {scheduler!r}; there are None, {', '.join(map(repr, _SCHEDULERS))}"
         )

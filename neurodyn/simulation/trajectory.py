@@ -14,7 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.checks import listed
+from neurodyn.errors import InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.chunks import CHUNK_BYTES
 from neurodyn.simulation.memory import refuse_too_large
@@ -76,11 +77,9 @@ def recorded_names(network: Network, record: Iterable[str] | None, *, inputs: bo
     """
     if record is None:
         return [p.name for p in network.populations if inputs or p.name not in network.inputs]
-    if not isinstance(record, Iterable):
-        raise InvalidTypeError(f"record must be names of populations, not {type(record).__name__}")
-    names = [record] if isinstance(record, str) else list(record)
+    names = [record] if isinstance(record, str) else listed("record", record)
     known = [*(p.name for p in network.populations), *network.observables]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
     if unknown:
         raise InvalidValueError(
             f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "

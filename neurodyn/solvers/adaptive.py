@@ -50,7 +50,7 @@ class Adaptive(ErrorControlled):
     atol: float = 1e-7
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, Pair) and self.method not in PAIRS:
+        if not isinstance(self.method, Pair) and not (isinstance(self.method, str) and self.method in PAIRS):
             raise InvalidValueError(
                 f"method of Adaptive: there is no {self.method!r}; there are {', '.join(PAIRS)}, or a Pair"
             )

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.checks import positive
+from neurodyn.checks import flag, positive
 from neurodyn.errors import DivergenceError, InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.solvers.base import (
@@ -67,6 +67,7 @@ class FixedStep(Solver):
 
     def __post_init__(self) -> None:
         positive(f"step of {type(self).__name__}", self.step)
+        flag(f"compile of {type(self).__name__}", self.compile)
         if not isinstance(self.tableau, Tableau):
             raise InvalidTypeError(
                 f"tableau of {type(self).__name__}: a Tableau of coefficients, not {type(self.tableau).__name__}"

@@ -52,7 +52,7 @@ class TorchDiffEq(Solver):
     """
 
     def __init__(self, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-7, **options: Any) -> None:
-        if method not in _methods():
+        if not isinstance(method, str) or method not in _methods():
             raise InvalidValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(_methods())}")
         positive("rtol of TorchDiffEq", rtol)
         positive("atol of TorchDiffEq", atol)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from neurodyn.checks import positive, usable_device, whole
+from neurodyn.checks import file_path, flag, listed, not_negative, one_of, positive, usable_device, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.network.network import Network
@@ -144,28 +144,22 @@ def fit(
         On SIGINT; with a checkpoint, after the batch at hand is finished and the state is saved.
     """
     epochs, batch_size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
-    if checkpoint_minutes != 0:
-        checkpoint_minutes = positive("checkpoint_minutes", checkpoint_minutes)
-    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
-        raise InvalidTypeError(f"checkpoint: the path of a folder, not a {type(checkpoint).__name__}")
+    checkpoint_minutes = not_negative("checkpoint_minutes", checkpoint_minutes)
+    if checkpoint is not None:
+        checkpoint = file_path("checkpoint", checkpoint)
     if loss is not None:
         check_loss("fit", loss)
     if device is not None:
         device = usable_device("device", device)
-    if resume not in ("auto", "always", "never"):
-        raise InvalidValueError(f"resume is 'auto', 'always' or 'never', not {resume!r}")
+    one_of("resume", resume, ("auto", "always", "never"))
     if resume == "always" and checkpoint is None:
         raise InvalidValueError("resume: 'always' needs a checkpoint=")
-    if record is not None and not isinstance(record, Iterable):
-        raise InvalidTypeError(
-            f"record: names of what to keep, 'iterations' or 'angles', not a {type(record).__name__}"
-        )
-    recorded = [record] if isinstance(record, str) else list(record or ())
-    if unknown := [name for name in recorded if name not in _RECORDS]:
-        raise InvalidValueError(f"record: 'iterations' or 'angles', not {unknown[0]!r}")
-    if not isinstance(callbacks, Iterable):
-        raise InvalidTypeError("callbacks: a list of functions of the history")
-    callbacks = list(callbacks)
+    recorded = [record] if isinstance(record, str) else list(() if record is None else listed("record", record))
+    for name in recorded:
+        one_of("record", name, _RECORDS)
+    if progress is not None:
+        flag("progress", progress)
+    callbacks = list(listed("callbacks", callbacks))
     if not all(callable(callback) for callback in callbacks):
         raise InvalidTypeError("callbacks: each is a function of the history")
     functions = check_metrics(metrics, NAMES)
@@ -236,7 +230,7 @@ def _by_seed(
         )
     if seeds is not None and (isinstance(seeds, str) or not isinstance(seeds, Iterable)):
         raise InvalidTypeError(f"seeds: a list of integers, not {seeds!r}")
-    given = [seed] if seeds is None else list(seeds)
+    given = [seed] if seeds is None else list(listed("seeds", seeds))
     for each in given:
         whole("seed", each, least=0)
     if seeds is None and isinstance(network, (list, tuple)):
