@@ -255,15 +255,17 @@ def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
     Stages of the same layers, or of PyTorch's own without tensors and with the same settings, are one function, and
     share theirs.
     """
-    functions = {stage: (stage.name, *map(_function, stage.layers), *stage.sources) for stage in stages}
-    counts = Counter(name for name, *_ in dict.fromkeys(functions.values()))
+    functions: dict[Stage, tuple[object, ...]] = {
+        stage: (stage.name, *map(_function, stage.layers), *stage.sources) for stage in stages
+    }
+    counts = Counter(str(name) for name, *_ in dict.fromkeys(functions.values()))
     taken = set(counts)
     names: dict[object, str] = {}
     for function in functions.values():
         if function not in names:
-            numbered = (f"{function[0]}_{number}" for number in count(1))
-            alone = counts[function[0]] == 1
-            names[function] = function[0] if alone else next(name for name in numbered if name not in taken)
+            own = str(function[0])
+            numbered = (f"{own}_{number}" for number in count(1))
+            names[function] = own if counts[own] == 1 else next(name for name in numbered if name not in taken)
             taken.add(names[function])
     return {stage: names[function] for stage, function in functions.items()}
 

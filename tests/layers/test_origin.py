@@ -1,5 +1,7 @@
 """What is done to a module beside its layers: gradients are autograd's of the module as it is, or it is refused."""
 
+# mypy: disable-error-code="func-returns-value, index, operator"
+
 import warnings
 from collections.abc import Callable
 

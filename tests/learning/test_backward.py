@@ -1,5 +1,7 @@
 """Learning: what `backward` leaves in `.grad`, against `torch.autograd` and what `loss.backward()` does."""
 
+# mypy: disable-error-code="assignment, func-returns-value, operator"
+
 import copy
 from collections.abc import Callable
 
