@@ -150,9 +150,18 @@ def test_what_a_network_follows(change: Change) -> None:
     agree(network, module)
 
 
+class Inside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
 def test_a_backward_hook_deep_within_a_layer_is_refused() -> None:
-    layer = nn.ModuleDict({"inner": nn.Sequential(nn.Linear(3, 3))})
-    layer["inner"][0].register_full_backward_hook(lambda m, i, o: None)
+    layer = Inside()
+    layer.inner[0].register_full_backward_hook(lambda m, i, o: None)
     with pytest.raises(nd.NeurodynError, match="Linear has a backward hook"):
         nd.Stage(layer)
 

@@ -407,7 +407,7 @@ def test_no_bar_unless_asked_for(bars: list) -> None:
         ({"duration": math.nan}, ValueError, "duration must be positive"),
         ({"duration": "10"}, TypeError, "duration must be a number, not str"),
         ({"duration": None}, TypeError, "duration must be a number, not NoneType"),
-        ({"solver": "euler"}, TypeError, r"solver must be a solver such as Euler\(0.1\), not str"),
+        ({"solver": "euler"}, TypeError, r"not the name 'euler'; give nd\.Euler\(0\.1\)"),
         ({"solver": nd.Euler}, TypeError, "solver must be a solver"),
         (
             {"save_at": [0.0, 1.5]},
@@ -425,7 +425,7 @@ def test_no_bar_unless_asked_for(bars: list) -> None:
         ({"save_at": ["a"]}, ValueError, "save_at is a number of points, an array of times, or 'steps'"),
         ({"record": ["y"]}, ValueError, r"record: there is no population .*'y' in network 'decay'; there are x"),
         ({"record": "y"}, ValueError, "record: there is no population"),
-        ({"record": 3}, TypeError, "record must be names of populations, not int"),
+        ({"record": 3}, TypeError, "record must be a list, not 3"),
         ({"record": []}, ValueError, "record: name at least one population"),
         ({"until": 1e-6}, TypeError, r"until must be a condition such as steady\(1e-6\), not float"),
     ],

@@ -43,13 +43,6 @@ def normalised(seed: int) -> nn.Sequential:
     return mlp(seed).insert(1, nn.BatchNorm1d(7, dtype=torch.float64))
 
 
-class Centred(nn.Module):
-    """Looks at more than one sample."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(0)
-
-
 DECLARED: dict[str, Callable[[int], Learning]] = {
     **RULES,
     "CNN by backprop": cnn,
@@ -64,7 +57,6 @@ DECLARED: dict[str, Callable[[int], Learning]] = {
     "naive GAIT": lambda seed: tp.network(tower(seed), rule="gait", gamma=0.1, form="naive"),
     "weak feedback": lambda seed: tp.weak_feedback(tower(seed), rule="gait", gamma=0.1),
     "batch normalisation": normalised,
-    "AR of a layer that looks at all samples": lambda seed: ar.network(mlp(seed).append(Centred())),
     "IL of several γ": lambda seed: pc.network(mlp(seed), step=0.1 + 0.1 * seed, steps=8),
     "Z-IL of several γ": lambda seed: pc.network(mlp(seed), learning="z-il", step=0.2 * (seed + 1)),
     "Fa-Z-IL of several γ": lambda seed: pc.network(mlp(seed), learning="fa-z-il", step=0.2 * (seed + 1), steps=5),
@@ -396,7 +388,6 @@ ALIKE: dict[str, Callable[[int], Learning]] = {
     "batch normalisation in evaluation": lambda seed: ar.network(normalised(seed).eval()),
     "common backbone": lambda seed: ar.network(nn.Sequential(*COMMON, *mlp(seed))),
     "own losses": lambda seed: ar.network(mlp(seed), loss=Power(2.0 + seed)),
-    "losses of all samples": lambda seed: ar.network(mlp(seed), loss=balanced),
     "regularised": lambda seed: ar.network(mlp(seed)).regularized(nd.Orthogonality(0.1)),
     "naive GAIT of several γ": lambda seed: tp.network(tower(seed), rule="gait", gamma=0.1 + 0.1 * seed, form="naive"),
     "leaks": lambda seed: of_leak(ar.network(mlp(seed), output="relaxing"), 1.0 + 0.2 * seed),
@@ -437,11 +428,6 @@ class Power:
 
     def __call__(self, output: Tensor, targets: Tensor) -> Tensor:
         return ((output - targets).square() + 1e-3).pow(self.exponent / 2).sum(1)
-
-
-def balanced(output: Tensor, targets: Tensor) -> Tensor:
-    """Weigh each sample by all others."""
-    return (output - targets).square().sum(1) / (output - targets).detach().square().mean()
 
 
 def of_leak(network: nd.Network, leak: float) -> nd.Network:
