@@ -336,7 +336,10 @@ def test_a_start_that_takes_nothing_from_the_data_is_every_networks() -> None:
     x, _ = data()
 
     def start(gain: float) -> nd.Network:
-        populations = [nd.Population("s", 6, clamp=nd.Input()), nd.Population("a", 2, initial=Constant(4))]
+        populations = [
+            nd.Population("s", 6, clamp=nd.Input()),
+            nd.Population("a", 2, initial=Constant(4, torch.float64)),
+        ]
         return nd.Network("start", populations, [nd.Coupling("a", "a", gain=gain)])
 
     each(lambda n: nd.simulate(n, x, duration=1.0, solver=nd.Euler(0.1)), [start(-1.0), start(0.5)])
@@ -347,9 +350,10 @@ class Constant(nd.Drive):
     """Twos, whatever the data: one row for each sample of a network."""
 
     rows: int = 1
+    dtype: torch.dtype = torch.float32
 
     def value(self, population: str, data: object) -> Tensor:
-        return torch.full((self.rows, 2), 2.0, dtype=torch.float64)
+        return torch.full((self.rows, 2), 2.0, dtype=self.dtype)
 
     def __str__(self) -> str:
         return "2"

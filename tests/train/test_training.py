@@ -506,7 +506,7 @@ def test_groups_of_parameters_may_differ() -> None:
 
 
 def test_hooks_that_stacked_networks_would_not_call_are_refused() -> None:
-    for make, change, match in (
+    for make, change, _ in (
         (RULES["AR"], lambda n: n.forward[0].parameters[0].register_hook(torch.zeros_like), "on the gradient"),
         (mlp, lambda m: next(m.parameters()).register_hook(torch.zeros_like), "on the gradient"),
         (mlp, lambda m: m.register_forward_hook(lambda m, x, y: 2 * y), "a hook on its Sequential"),
@@ -514,7 +514,7 @@ def test_hooks_that_stacked_networks_would_not_call_are_refused() -> None:
     ):
         networks = [make(0), make(1)]
         change(networks[1])
-        with pytest.raises(nd.NeurodynError, match="seed 1 .*hook"):
+        with pytest.raises(nd.NeurodynError, match=r"seed 1 .*hook"):
             fit(networks, seeds=[0, 1])
 
 
