@@ -121,7 +121,7 @@ def test_shared_weights_gather_both_gradients() -> None:
     layer = nn.Linear(6, 6, dtype=torch.float64)
     module = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(6, 3, dtype=torch.float64))
     tied = nn.Linear(3, 3, dtype=torch.float64)
-    tied.bias = module[4].bias  # type: ignore[assignment]
+    tied.bias = module[4].bias
     module.append(nn.Tanh()).append(tied)
     example = Example(module, tensor(4, 6), tensor(4, 3))
     for mine, reference in zip(learned(example), example.gradients(), strict=True):

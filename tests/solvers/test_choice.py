@@ -30,7 +30,7 @@ def problem(name: str) -> Callable[[], Bound]:
 def predictive(activation: str, scale: float = 1.0, **options: float) -> Callable[[], Bound]:
     def bound() -> Bound:
         example = mlp(activation)
-        network = pc.network(example.module, steps="equilibrium", **options)  # type: ignore[arg-type]
+        network = pc.network(example.module, steps="equilibrium", **options)
         return network, example.inputs, scale * example.targets, {}
 
     return bound
@@ -156,7 +156,7 @@ def test_what_is_no_solver_is_refused_by_name(solver: object, message: str) -> N
             run(network, example.inputs, example.targets, duration=1.0, solver=solver)
     pair = example.inputs, example.targets
     with pytest.raises(nd.NeurodynError, match=message):
-        nd.train.fit(network, pair, pair, epochs=1, duration=1.0, solver=solver)  # type: ignore[arg-type]
+        nd.train.fit(network, pair, pair, epochs=1, duration=1.0, solver=solver)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
