@@ -120,7 +120,8 @@ def one_of(what: str, value: str, options: Collection[str]) -> None:
         If it is another, or no text.
     """
     if not isinstance(value, str) or value not in options:
-        raise InvalidValueError(f"{what} is one of {', '.join(map(repr, options))}, not {value!r}")
+        *first, last = map(repr, options)
+        raise InvalidValueError(f"{what} is {', '.join(first)} or {last}, not {value!r}")
 
 
 def listed(what: str, values: Iterable[Item]) -> tuple[Item, ...]:

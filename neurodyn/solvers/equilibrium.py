@@ -15,7 +15,7 @@ from neurodyn.solvers.anderson import anderson
 from neurodyn.solvers.base import Report, Unrecorded, Velocity, residual, steady
 from neurodyn.solvers.choice import for_relaxation
 from neurodyn.solvers.gauss_seidel import gauss_seidel, sweeps_lead_back
-from neurodyn.solvers.rows import Rows
+from neurodyn.solvers.rows import Rows, lengths
 from neurodyn.solvers.stability import growth_rate, random_direction
 from neurodyn.system.system import State, System
 
@@ -118,7 +118,7 @@ class _Search:
         """Search, relax for at most `max_duration` in units of the slowest time constant, and report."""
         structure = self._system.structure
         solver, reason = "", "close to linear from the start, and stable: accelerated"
-        time, leg, relaxing, accepted, rejected = 0.0, _FIRST_LEG, 0, 0, 0
+        time, leg, relaxing, accepted, rejected, rested = 0.0, _FIRST_LEG, 0, 0, 0, False
         if structure.weak_order is not None or (structure.gradient_flow and structure.smooth):
             self._accelerate(0.0)
         if not bool(self._arrived.all()):
@@ -128,10 +128,11 @@ class _Search:
             solver, reason = repr(choice.solver), choice.reason
             span = min(leg, max_duration - time) * self._slowest
             pending = ~self._arrived
-            rest = not bool((self._growth > 0)[pending].any())
+            rest = not rested and not bool((self._growth > 0)[pending].any())
             stop = _Stop(self._tolerance, pending, _MOST_STEPS - accepted, rest=rest)
             report = choice.solver.integrate(self._system, self._state, span, Unrecorded(), until=stop)
             relaxing, accepted = relaxing + report.evaluations, accepted + report.accepted
+            rested = report.time < span  # which is asked once: if nothing was taken there, what follows is no rest
             time, leg, rejected = time + report.time / self._slowest, 2.0 * leg, rejected + report.rejected
             self._earlier, self._x = self._x, self._field.of(self._state)
             self._accelerate(report.time)
@@ -171,8 +172,9 @@ class _Search:
             ends = ends | open_ & self._is_nearly_linear(found, slope, rounding)
             if bool((ends & ~stable).any()):
                 symmetric = self._system.structure.gradient_flow
-                growth = growth_rate(field, found.x, slope, x - found.x, symmetric=symmetric)
+                growth, turns = growth_rate(field, found.x, slope, x - found.x, symmetric=symmetric)
                 growth = torch.where(stable, 0.0, growth)
+                ends = ends & (stable | ~turns | (found.before[1].abs().amax(1) <= self._tolerance))
         self._take(ends & (growth == 0), found.x)
         near = (x - found.x).abs().amax(1) <= _BESIDE * x.abs().amax(1)
         rests = ends & (growth > 0) & (near | (found.before[1].abs().amax(1) <= self._tolerance))
@@ -219,8 +221,8 @@ class _Search:
         (x, start), (then, after), field = found.before, found.after, self._field
         after = field(then) if after is None else after
         step = then - x
-        length = torch.linalg.vector_norm(step, dim=1, keepdim=True)
-        size = torch.maximum(torch.linalg.vector_norm(found.x, dim=1, keepdim=True), length)
+        length = lengths(step)
+        size = torch.maximum(lengths(found.x), length)
         little = torch.finfo(x.dtype).eps ** 0.5 * size / torch.where(length > 0, length, 1.0)
         little = torch.where(little > 0, little, 1.0)
         predicted = (field(found.x + little * step) - slope) / little

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.rows import Rows
+from neurodyn.solvers.rows import Rows, lengths
 
 _WHOLE = 24
 """Up to how many units the whole spectrum of a sample is worked out."""
@@ -17,10 +17,11 @@ _NOISE = 8.0
 """How large, in roots of the machine epsilon times the spectral radius, an eigenvalue is that differences resolve."""
 
 
-def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetric: bool) -> Tensor:
-    """Return the rate at which the fastest growing perturbation of an equilibrium grows, shape (sample,); 0 if none.
+def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Return the rate at which the fastest growing perturbation of an equilibrium grows, and which are centres.
 
-    J is that of F, projected on the Krylov space of a vector that is partly `along`, partly random but always the same.
+    The rates have shape (sample,), 0 where no perturbation grows; a centre is an equilibrium that a perturbation turns
+    around without decaying, as far as can be told. J is that of F, projected on the Krylov space of a vector that is partly `along`, partly random but always the same.
     Up to 24 units, its spectrum is whole; beyond, a growth that does not show in so many directions is missed.
 
     Parameters
@@ -46,7 +47,7 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     basis[0] = _unit(random_direction(field).expand(samples, units).clone()) + _unit(along * root)
     basis[0] = _unit(basis[0])
     hessenberg = torch.zeros(count + 1, count, samples, dtype=torch.float64)
-    size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    size = lengths(x)
     size = torch.where(size > torch.finfo(x.dtype).tiny ** 0.5, size, 1.0)
     little = torch.finfo(x.dtype).eps ** 0.5
     for k in range(count):
@@ -60,8 +61,8 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
         rest = torch.linalg.vector_norm(image, dim=1)
         hessenberg[k + 1, k] = rest.double().cpu()
         basis[k + 1] = image / rest.clamp_min(torch.finfo(x.dtype).tiny)[:, None]
-    rates = _rightmost(hessenberg.permute(2, 0, 1).numpy(), symmetric=symmetric, noise=_NOISE * little)
-    return torch.as_tensor(rates, dtype=x.dtype, device=x.device)
+    rates, turns = _rightmost(hessenberg.permute(2, 0, 1).numpy(), symmetric=symmetric, noise=_NOISE * little)
+    return torch.as_tensor(rates, dtype=x.dtype, device=x.device), torch.as_tensor(turns, device=x.device)
 
 
 def random_direction(field: Rows) -> Tensor:
@@ -75,9 +76,11 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / torch.where(size > 0, size, 1.0)
 
 
-def _rightmost(hessenberg: NDArray[np.float64], *, symmetric: bool, noise: float) -> NDArray[np.float64]:
-    """Return the largest positive real part of a Ritz value that holds, of each H of shape (m + 1, m)."""
-    rates = np.zeros(len(hessenberg))
+def _rightmost(
+    hessenberg: NDArray[np.float64], *, symmetric: bool, noise: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the largest positive real part of a Ritz value that holds, of each H of shape (m + 1, m), and centres."""
+    rates, turns = np.zeros(len(hessenberg)), np.zeros(len(hessenberg), dtype=bool)
     for sample, whole in enumerate(hessenberg):
         square = whole[:-1]
         if not np.isfinite(whole).all():
@@ -95,4 +98,6 @@ def _rightmost(hessenberg: NDArray[np.float64], *, symmetric: bool, noise: float
             uncertain = left * np.abs(vectors[-1])
         holds = (values.real > noise * scale) & (uncertain <= 0.5 * values.real)
         rates[sample] = values.real[holds].max(initial=0.0)
-    return rates
+        neutral = (np.abs(values.real) <= noise * scale) & (np.abs(values.imag) > 2 * noise * scale)
+        turns[sample] = bool((neutral & (uncertain <= noise * scale)).any())
+    return rates, turns

@@ -65,8 +65,7 @@ class Options:
                     whole(field.name, each, least=0 if field.name == "seeds" else 1)
         if len(set(self.seeds)) < len(self.seeds):
             raise InvalidValueError(f"seeds: each once, not {' '.join(map(str, self.seeds))}")
-        if usable_device("device", self.device).type == "meta":
-            raise InvalidValueError("device: 'meta' computes nothing; take 'cpu'")
+        usable_device("device", self.device)
 
     def setting(self, paper: Self) -> str:
         """Say which setting runs, and in what it differs from that."""

@@ -238,7 +238,7 @@ def test_a_graph_that_is_a_chain_relaxes_as_the_network_of_its_layers() -> None:
 
 def test_misfits_are_refused() -> None:
     example, net = case("attention"), network_of("attention")
-    with pytest.raises(ValueError, match="output is one of 'clamped', 'relaxing', not 'free'"):
+    with pytest.raises(ValueError, match="output is 'clamped' or 'relaxing', not 'free'"):
         network(example, output="free")
     with pytest.raises(ValueError, match=r"population s: input has the shape \(4, 4, 6\)"):
         nd.equilibrium(net, example.inputs[:, :4], example.targets)

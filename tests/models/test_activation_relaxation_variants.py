@@ -455,7 +455,7 @@ BAD: dict[str, Any] = {
 
 @pytest.mark.parametrize("option", BAD)
 def test_unknown_options_are_refused_with_those_that_exist(option):
-    with pytest.raises(ValueError, match=rf"{option} is one of '.*', '.*', not {BAD[option]!r}"):
+    with pytest.raises(ValueError, match=rf"{option} is '.*' or '.*', not {BAD[option]!r}"):
         ar.network(nd.mlp([3, 2, 1]), **{option: BAD[option]})
 
 

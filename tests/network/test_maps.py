@@ -183,7 +183,7 @@ def test_a_map_may_be_made_of_any_module() -> None:
 
 
 def test_the_operating_point_is_frozen_or_live() -> None:
-    with pytest.raises(ValueError, match="'frozen' or 'live', not 'melted'"):
+    with pytest.raises(ValueError, match="is 'frozen' or 'live', not 'melted'"):
         nd.Feedback(nn.Tanh(), "melted")  # type: ignore[arg-type]
 
 

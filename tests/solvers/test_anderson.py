@@ -69,7 +69,6 @@ def test_gives_up_and_relaxes_where_steps_do_not_contract():
     np.testing.assert_allclose(found["x"].values.ravel(), [attractor, -attractor, attractor], atol=1e-6)
 
 
-@pytest.mark.xfail(reason="acceleration takes the centre, which attracts nothing, for where the dynamics end")
 def test_warns_when_nothing_converges():
     """A rotation without leak has an equilibrium that it never approaches."""
     network = nd.Network(

@@ -76,7 +76,7 @@ def reference(bound: Bound, times: Array) -> dict[str, Array]:
         system.field(state, slope)
         return slope.flat.numpy().copy()
 
-    size = max(1e-300, float(np.abs(start).max()))
+    size = float(np.abs(start).max()) or 1.0
     solution = solve_ivp(field, (0.0, times[-1]), start, "LSODA", t_eval=times, rtol=1e-9, atol=1e-10 * size)
     return {
         name: solution.y[place].T.reshape(len(times), system.samples, *system.shapes[name])

@@ -106,7 +106,7 @@ def test_help_shows_the_values_of_the_setting(study, capsys):
         ("--seeds -1", "seeds must be an integer ≥ 0, not -1"),
         ("--seeds 3 3", "seeds: each once, not 3 3"),
         ("--device abacus", "device: 'abacus' is no device"),
-        ("--device meta", "device: 'meta' computes nothing"),
+        ("--device meta", "device: tensors on 'meta' hold no numbers"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(study, arguments, message, capsys):
