@@ -166,6 +166,18 @@ def users(what: str) -> Iterator[None]:
         raise
 
 
+def check_dense(what: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor that is sparse, or of another layout that most layers cannot read.
+
+    Raises
+    ------
+    TypeError
+        If it is one.
+    """
+    if tensor.layout != torch.strided:
+        raise InvalidTypeError(f"{what} must be a dense tensor, not one of layout {tensor.layout}; call .to_dense()")
+
+
 def usable_device(what: str, device: torch.device | str | int) -> torch.device:
     """Return a device, and refuse one that is unknown, or not there.
 

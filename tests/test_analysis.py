@@ -110,3 +110,8 @@ def test_spikes_of_recorded_inference_are_those_of_learning(tmp_path) -> None:
 def test_spikes_of_what_are_no_steps_of_the_inference_declared_are_refused(errors, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         nd.analysis.spikes(errors(), 4, **arguments)
+
+
+def test_what_holds_no_activity_has_no_spikes() -> None:
+    with pytest.raises(ValueError, match="the dataset holds no activity"):
+        nd.analysis.spikes(xr.Dataset(), 2)

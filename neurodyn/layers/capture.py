@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
+from neurodyn.checks import check_dense
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.origin import Origin
 from neurodyn.layers.stages import ForwardPass, Source, Stage, sources
@@ -138,8 +139,7 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
         raise InvalidTypeError(f"capture takes an nn.Module, not {type(module).__name__}")
     if not isinstance(example_input, Tensor):
         raise InvalidTypeError(f"example_input must be a torch tensor, not {type(example_input).__name__}")
-    if example_input.layout != torch.strided:
-        raise InvalidTypeError(f"example_input must be a dense tensor, not one of layout {example_input.layout}")
+    check_dense("example_input", example_input)
     if example_input.ndim < 2 or len(example_input) == 0:
         raise InvalidValueError(
             "example_input must have the shape (sample, units…) with at least one sample, not "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from neurodyn.checks import check_dense
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.drives import Data, Drive, ForwardValue, Input, Noisy, Target
 from neurodyn.network.network import Network
@@ -248,10 +249,10 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
     TypeError, ValueError
         If it is so.
     """
-    dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
-    if not dense or tensor.is_floating_point() or tensor.is_complex():
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InvalidTypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
+    check_dense(f"inputs of population {population}", tensor)
     if tensor.device != device:
         raise InvalidValueError(
             f"inputs of population {population} are on {tensor.device}, and the rest is on {device}; bring both to one "
@@ -272,10 +273,7 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise InvalidTypeError(
-                f"{what} must be a dense tensor, not one of layout {tensor.layout}; call .to_dense()"
-            )
+        check_dense(what, tensor)
     weights = [p.detach() for stage in network.stages for p in stage.parameters]
     feedback = [(name, p.detach()) for name, p in network.feedback_parameters()]
     tensors = [*weights, *(p for _, p in feedback), *given.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -274,7 +275,7 @@ def _optimization(
         kind, default = _OPTIMIZERS[optimizer]
         rate = default if learning_rate is None else learning_rate
         rate = positive("learning_rate", rate)
-        largest = min(torch.finfo(parameter.dtype).max for parameter in parameters)
+        largest = min((torch.finfo(parameter.dtype).max for parameter in parameters), default=math.inf)
         if rate > largest:
             raise InvalidValueError(f"learning_rate must be within the range of the parameters' dtype, not {rate:g}")
         return kind(parameters, lr=rate), None  # type: ignore[call-arg]

@@ -3,11 +3,15 @@
 import importlib
 import io
 import math
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import scipy.optimize
 import torch
+import xarray as xr
 from torch import nn
 
 import neurodyn as nd
@@ -436,6 +440,33 @@ def test_bad_arguments_are_named(settings, kind: type[Exception], message: str) 
     arguments = {"duration": 1.0, "initial": problem.initial, **settings}
     with pytest.raises(kind, match=message):
         nd.simulate(problem.network, None, **arguments)
+
+
+def test_fractions_are_numbers(tmp_path: Path) -> None:
+    """What a run keeps of its settings is a float, which files and closed forms can take."""
+    problem, half, tenth = decay(), cast(float, Fraction(1, 2)), cast(float, Fraction(1, 10))
+    one = problem.simulate(0.5, solver=nd.Euler(0.1), store=tmp_path / "float.zarr")
+    other = problem.simulate(half, solver=nd.Euler(tenth), store=tmp_path / "fraction.zarr")
+    xr.testing.assert_identical(one.load(), other.load())
+    xr.testing.assert_identical(problem.simulate(0.5), problem.simulate(half))
+
+
+def test_sparse_data_are_refused() -> None:
+    example = mlp()
+    network, x, t = ar.network(example.module), example.inputs, example.targets
+    for inputs, targets in ((x.to_sparse(), t), (x, t.to_sparse())):
+        for run in (nd.simulate, nd.backward):
+            with pytest.raises(nd.NeurodynError, match=r"must be a dense tensor, not one of layout torch\.sparse_coo"):
+                run(network, inputs, targets, duration=1.0)
+
+
+def test_an_error_of_ones_own_observable_says_whose_it_is() -> None:
+    network = nd.Network(
+        "n", [nd.Population("x", 1)], observables=[nd.Observable("late", lambda activity: activity["y"].sum(1), "late")]
+    )
+    with pytest.raises(KeyError) as caught:
+        nd.simulate(network, None, duration=1.0, record=["late"])
+    assert caught.value.__notes__ == ["raised by the function given as observable late"]
 
 
 @pytest.mark.parametrize(

@@ -696,6 +696,13 @@ def test_unknown_methods_are_refused() -> None:
         nd.TorchDiffEq("rk45")
 
 
+def test_an_option_that_a_method_of_torchdiffeq_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'dopri5' has no 'step_size'; it has .*first_step"):
+        nd.TorchDiffEq("dopri5", step_size=0.1)
+    with pytest.raises(ValueError, match=r"'euler' has no 'first_step'; it has .*step_size"):
+        nd.TorchDiffEq("euler", first_step=0.1)
+
+
 def test_a_tolerance_below_the_precision_is_refused() -> None:
     network = nd.Network("n", [nd.Population("x", 1)])
     with pytest.raises(ValueError, match=r"rtol of Adaptive: 1e-08 is below what torch.float32 can resolve; .*float64"):

@@ -96,11 +96,15 @@ def test_what_is_no_tuple_of_numbers_is_refused(b) -> None:
         ({"error": (0.1, 0.0, 0.0, 0.0)}, "whose sum is 0"),
         ({"error": (0.0, 0.0, 0.0, 0.0)}, "not all 0"),
         ({"interpolant": ((1.0,), (0.0,), (0.0,), (0.0,))}, "whose sums are b"),
+        ({"interpolant": tuple((x, *[0.0] * i) for i, x in enumerate(KUTTA_PAIR.b))}, "rows of coefficients"),
+        ({"error": 3}, "error is a tuple of numbers, not 3"),
+        ({"a": 0.5}, "a is a tuple of rows"),
+        ({"interpolant": (1.0,)}, "interpolant, row 0, is a tuple of numbers"),
     ],
 )
 def test_a_pair_that_does_not_fit_is_refused(changes, message: str) -> None:
     fields = {"order": 3, "a": KUTTA_PAIR.a, "b": KUTTA_PAIR.b, "error": KUTTA_PAIR.error}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(nd.NeurodynError, match=message):
         nd.Pair(**(fields | changes))
 
 

@@ -590,6 +590,12 @@ def test_settings_that_do_not_fit_are_refused_before_the_run(arguments: Any, err
     assert equal(module, mlp())
 
 
+def test_a_learning_rate_beyond_the_parameters_precision_is_refused() -> None:
+    inputs, labels = classes()
+    with pytest.raises(ValueError, match="learning_rate must be within the range of the parameters' dtype"):
+        fit(mlp(dtype=torch.float32), (inputs.float(), labels.float()), learning_rate=1e300)
+
+
 def test_integers_of_numpy_are_integers(tmp_path: Path) -> None:
     arguments = {"epochs": np.int64(2), "batch_size": np.int32(8), "seed": np.uint8(3)}
     one, other = mlp(), mlp()
