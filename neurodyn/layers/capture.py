@@ -248,7 +248,9 @@ class _Graph:
 
     def _check_nodes(self, program: ExportedProgram) -> None:
         signature = program.graph_signature
-        written = [*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()]
+        # By their names, because PyTorch 2.8 has no kind of output for parameters yet.
+        kinds = ("BUFFER_MUTATION", "PARAMETER_MUTATION")
+        written = [str(output.target) for output in signature.output_specs if output.kind.name in kinds]
         if written:
             _refuse(
                 self.module,

@@ -183,7 +183,7 @@ class FixedStep(Solver):
     def _advance(self, system: System, state: State, slopes: list[State], work: State, h: float) -> None:
         """Take one step from `state`, whose slope stands in slopes[0]."""
         for row, slope in zip(self.tableau.a[1:], slopes[1:], strict=True):
-            work.combine(state, [(h * weight, earlier) for weight, earlier in zip(row, slopes, strict=False)])
+            work.combine(state, [(h * weight, earlier) for weight, earlier in zip(row, slopes[: len(row)], strict=True)])
             system.field(work, slope)
         state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
 
