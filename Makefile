@@ -14,10 +14,10 @@ convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
 	@$(BIN)/python studies/convergence.py
 
-# Two processes of one thread each: small tensors gain nothing from more threads.
+# Two processes of one thread each: small tensors gain nothing from more threads. What a file shares is made once.
 test: $(INSTALLED)
 	@echo "Running the tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Some of them only: make test-portable COMPUTING=tests/solvers
 test-portable: $(INSTALLED)

@@ -144,6 +144,8 @@ def network(
 
 
 def _inference(learning: str, steps: int | str | None, step: float | None, layers: int) -> Inference | None:
+    if not (steps is None or isinstance(steps, str)):
+        steps = whole("steps", steps, least=0)
     if learning == "z-il" and steps is not None:
         raise InvalidValueError(
             f"steps: 'z-il' takes as many steps as there are layers to reach, {layers - 1}; leave it out"

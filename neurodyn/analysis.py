@@ -19,6 +19,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.timing import SpikeDetector
 from neurodyn.simulation.trajectory import dataset, to_numpy
 from neurodyn.solvers import Euler
+from neurodyn.system.bound import check_network
 from neurodyn.system.system import System
 
 Errors = TypeVar("Errors", xr.DataArray, xr.Dataset)
@@ -46,6 +47,7 @@ def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
     ValueError
         If the network has no forward pass, or data do not fit.
     """
+    check_network(network)
     if not network.forward:
         raise InvalidValueError(
             f"network {network.name!r} has no forward pass, so backprop has nothing to differentiate"
@@ -131,6 +133,8 @@ def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
     """
     if isinstance(errors, xr.Dataset):
         activity = [name for name, values in errors.data_vars.items() if values.dtype != bool]
+        if not activity:
+            raise InvalidValueError("errors: the dataset holds no activity; record the populations that may spike")
         return errors.assign({name: spikes(errors[name], window, step=step) for name in activity})
     if not isinstance(errors, xr.DataArray):
         raise InvalidTypeError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError, NeurodynError
 
 Item = TypeVar("Item")
 
@@ -74,7 +75,7 @@ def _number(what: str, value: float) -> float:
         hint = "; pass the number in it, .item()" if scalar and not isinstance(value, np.generic) else ""
         raise InvalidTypeError(f"{what} must be a number, not {type(value).__name__}{hint}")
     try:
-        return int(value) if isinstance(value, Integral) and abs(value) < 2**1000 else float(value)
+        return int(value) if isinstance(value, Integral) and abs(value) < 2**63 else float(value)
     except OverflowError:
         return math.inf
 
@@ -151,6 +152,18 @@ def file_path(what: str, path: str | os.PathLike[str]) -> Path:
     if isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str):
         return Path(path)
     raise InvalidTypeError(f"{what} must be a path, such as 'name', not {path!r}")
+
+
+@contextmanager
+def users(what: str) -> Iterator[None]:
+    """Say of an error that a user's function raises whose it is, by a note on it."""
+    try:
+        yield
+    except NeurodynError:
+        raise
+    except Exception as error:
+        error.add_note(f"raised by the function given as {what}")
+        raise
 
 
 def usable_device(what: str, device: torch.device | str | int) -> torch.device:

@@ -138,6 +138,8 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
         raise InvalidTypeError(f"capture takes an nn.Module, not {type(module).__name__}")
     if not isinstance(example_input, Tensor):
         raise InvalidTypeError(f"example_input must be a torch tensor, not {type(example_input).__name__}")
+    if example_input.layout != torch.strided:
+        raise InvalidTypeError(f"example_input must be a dense tensor, not one of layout {example_input.layout}")
     if example_input.ndim < 2 or len(example_input) == 0:
         raise InvalidValueError(
             "example_input must have the shape (sample, units…) with at least one sample, not "

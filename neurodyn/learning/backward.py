@@ -117,7 +117,7 @@ def learn(
             "solver: it is used only with duration=; without one the network goes to its equilibrium"
         )
     if duration is not None:
-        positive("duration", duration)
+        duration = positive("duration", duration)
     if solver is not None:
         check_solver(solver)
     if duration is not None and any(rule.when != "end" for rule in network.plasticity):

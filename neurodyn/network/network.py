@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-import networkx as nx
 from torch import nn
 
 from neurodyn.checks import listed
@@ -23,6 +22,7 @@ from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference
 
 if TYPE_CHECKING:
+    import networkx as nx
     from matplotlib.axes import Axes
 
 Part = TypeVar("Part")
@@ -285,6 +285,8 @@ class Network:
             )
 
     def _order_instantaneous(self) -> tuple[str, ...]:
+        import networkx as nx  # here, because it takes long to import
+
         graph = self.graph(p.name for p in self.populations if p.tau == 0)
         try:
             cycle = nx.find_cycle(graph)
@@ -304,6 +306,8 @@ class Network:
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
+        import networkx as nx
+
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(names)
         for coupling in self.couplings:

@@ -111,6 +111,7 @@ def _figures(text: str) -> dict[str, int]:
 
 
 def _readable(size: float) -> str:
+    size = min(size, 1e300)  # an integer may be beyond the range of floats
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break

@@ -130,7 +130,7 @@ def simulate(
                 progress=progress,
             )
         return _apart(run, network)
-    positive("duration", duration)
+    duration = positive("duration", duration)
     if solver is not None:
         check_solver(solver)
     if until is not None and not callable(until):
@@ -227,7 +227,7 @@ def equilibrium(
                 stacked, repeated, wanted, record=record, initial=starts, tolerance=tolerance, max_duration=max_duration
             )
         return _apart(found, network)
-    positive("max_duration", max_duration)
+    max_duration = positive("max_duration", max_duration)
     system = System(network, inputs, targets, initial=initial)
     names = recorded_names(network, record)
     states = row_bytes(system, [p.name for p in system.free])

@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from neurodyn.checks import flag, needed
+from neurodyn.checks import flag, needed, users
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.side_by_side import as_dataset, side_by_side
@@ -178,7 +178,8 @@ def _together(
                 f"sweep: with at_once the function returns a Network, and returned a {type(network).__name__}"
             )
         networks.append(network)
-    run = at_once(networks)
+    with users("at_once"):
+        run = at_once(networks)
     if not isinstance(run, xr.Dataset):
         raise InvalidTypeError(f"sweep: at_once returns a dataset, and returned a {type(run).__name__}")
     if run.sizes.get("network") != len(points):

@@ -98,7 +98,7 @@ class steady:
 
     def __post_init__(self) -> None:
         if self.tolerance is not None:
-            positive("tolerance of steady", self.tolerance)
+            object.__setattr__(self, "tolerance", positive("tolerance of steady", self.tolerance))
 
     def bound(self, dtype: torch.dtype) -> float:
         """Return the tolerance for activity of a dtype."""

@@ -180,8 +180,8 @@ class ErrorControlled(Solver):
     atol: float
 
     def __post_init__(self) -> None:
-        positive(f"rtol of {type(self).__name__}", self.rtol)
-        positive(f"atol of {type(self).__name__}", self.atol)
+        for name in ("rtol", "atol"):
+            object.__setattr__(self, name, positive(f"{name} of {type(self).__name__}", getattr(self, name)))
 
     def check(self, system: System) -> None:
         smallest = 4 * torch.finfo(system.dtype).eps

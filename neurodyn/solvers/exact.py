@@ -57,7 +57,7 @@ class Exact(Solver):
 
     def __post_init__(self) -> None:
         if self.euler_step is not None:
-            positive("euler_step of Exact", self.euler_step)
+            object.__setattr__(self, "euler_step", positive("euler_step of Exact", self.euler_step))
 
     def steps_in(self, duration: float) -> int | None:
         if self.euler_step is None:

@@ -66,7 +66,7 @@ class FixedStep(Solver):
     compile: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        positive(f"step of {type(self).__name__}", self.step)
+        object.__setattr__(self, "step", positive(f"step of {type(self).__name__}", self.step))
         flag(f"compile of {type(self).__name__}", self.compile)
         if not isinstance(self.tableau, Tableau):
             raise InvalidTypeError(

@@ -56,4 +56,5 @@ def lengths(rows: Tensor) -> Tensor:
     """Return the Euclidean length of each row, shape (sample, 1), whose squares may be beyond the largest number."""
     largest = rows.abs().amax(1, keepdim=True)
     scale = torch.where(largest > 0, largest, 1.0)
-    return (scale * torch.linalg.vector_norm(rows / scale, dim=1, keepdim=True)).clamp_max(torch.finfo(rows.dtype).max)
+    length: Tensor = scale * torch.linalg.vector_norm(rows / scale, dim=1, keepdim=True)
+    return length.clamp_max(torch.finfo(rows.dtype).max)

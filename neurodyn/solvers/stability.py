@@ -21,7 +21,9 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     """Return the rate at which the fastest growing perturbation of an equilibrium grows, and which are centres.
 
     The rates have shape (sample,), 0 where no perturbation grows; a centre is an equilibrium that a perturbation turns
-    around without decaying, as far as can be told. J is that of F, projected on the Krylov space of a vector that is partly `along`, partly random but always the same.
+    around without decaying, as far as can be told.
+
+    J is that of F, projected on the Krylov space of a vector that is partly `along`, partly random but always the same.
     Up to 24 units, its spectrum is whole; beyond, a growth that does not show in so many directions is missed.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,9 +60,8 @@ class Tableau:
     def __post_init__(self) -> None:
         what = f"{type(self).__name__}: "
         whole(f"{what}order", self.order, least=1)
-        for name, row in (("b", self.b), *((f"row {i} of a", row) for i, row in enumerate(self.a))):
-            if not (isinstance(row, tuple) and all(isinstance(each, (int, float)) for each in row)):
-                raise InvalidTypeError(f"{what}{name} is a tuple of numbers, not {row!r}")
+        _check_rows(f"{what}a", self.a)
+        _check_row(f"{what}b", self.b)
         if not self.b or [len(row) for row in self.a] != list(range(len(self.b))):
             raise InvalidValueError(
                 f"{what}row i of a holds i numbers, i from 0 to {len(self.b) - 1}, for as many weights b; the rows "
@@ -132,6 +132,9 @@ class Pair(Tableau):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_row("Pair: error", self.error)
+        if self.interpolant is not None:
+            _check_rows("Pair: interpolant", self.interpolant)
         stages = len(self.b)
         if self.b[-1] != 0 or self.a[-1] != self.b[:-1]:
             raise InvalidValueError(
@@ -140,7 +143,8 @@ class Pair(Tableau):
             )
         if len(self.error) != stages or not any(self.error) or abs(sum(self.error)) > _ROUNDING:
             raise InvalidValueError(f"Pair: error is b − b̂: {stages} numbers, not all 0, whose sum is 0")
-        if self.dense.ndim != 2 or len(self.dense) != stages or np.abs(self.dense.sum(1) - self.b).max() > _ROUNDING:
+        widths = {len(row) for row in self.interpolant or ()}
+        if len(widths) > 1 or len(self.dense) != stages or np.abs(self.dense.sum(1) - self.b).max() > _ROUNDING:
             raise InvalidValueError(f"Pair: interpolant has {stages} rows of coefficients, whose sums are b")
 
     @cached_property
@@ -160,6 +164,20 @@ def hermite(b: Numbers, bubble: Numbers | None = None) -> NDArray[np.float64]:
     if bubble is None:
         return weights[:, :3]
     return weights + np.outer(bubble, [0.0, 1.0, -2.0, 1.0])
+
+
+def _check_row(what: str, row: Numbers) -> None:
+    if not isinstance(row, tuple) or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in row):
+        raise InvalidTypeError(f"{what} is a tuple of numbers, not {row!r}")
+    if not all(map(math.isfinite, row)):
+        raise InvalidValueError(f"{what} holds finite numbers, not {row!r}")
+
+
+def _check_rows(what: str, rows: tuple[Numbers, ...]) -> None:
+    if not isinstance(rows, tuple):
+        raise InvalidTypeError(f"{what} is a tuple of rows, each a tuple of numbers, not {rows!r}")
+    for i, row in enumerate(rows):
+        _check_row(f"{what}, row {i},", row)
 
 
 def _rows(matrix: NDArray[np.float64]) -> tuple[Numbers, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,18 @@ def _methods() -> dict[str, Any]:
     return methods
 
 
+def _options(method: type) -> set[str]:
+    """Return the options that a method of torchdiffeq has, which itself would only warn of others."""
+    initialisers = [vars(kind)["__init__"] for kind in method.__mro__[:-1] if "__init__" in vars(kind)]
+    named = {
+        name
+        for each in initialisers
+        for name, parameter in inspect.signature(each).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return named - {"self", "func", "y0", "rtol", "atol"}
+
+
 class TorchDiffEq(Solver):
     """Hand the system to `torchdiffeq.odeint`.
 
@@ -44,7 +57,7 @@ class TorchDiffEq(Solver):
     Raises
     ------
     ValueError
-        If the method is unknown or a tolerance is not positive.
+        If the method is unknown, or has no such option, or a tolerance is not positive.
 
     References
     ----------
@@ -54,9 +67,14 @@ class TorchDiffEq(Solver):
     def __init__(self, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-7, **options: Any) -> None:
         if not isinstance(method, str) or method not in _methods():
             raise InvalidValueError(f"method of TorchDiffEq: there is no {method!r}; there are {', '.join(_methods())}")
-        positive("rtol of TorchDiffEq", rtol)
-        positive("atol of TorchDiffEq", atol)
-        self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
+        known = _options(_methods()[method])
+        unknown = next((name for name in options if name not in known), None)
+        if unknown is not None:
+            raise InvalidValueError(
+                f"options of TorchDiffEq: {method!r} has no {unknown!r}; it has {', '.join(sorted(known))}"
+            )
+        self.method, self.options = method, options
+        self.rtol, self.atol = positive("rtol of TorchDiffEq", rtol), positive("atol of TorchDiffEq", atol)
 
     def __repr__(self) -> str:
         options = "".join(f", {key}={value!r}" for key, value in self.options.items())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _WEAK = 0.25
 """The strength of a coupling, in units of its target's leak, up to which it is weak."""
@@ -64,6 +66,8 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     clamped
         The names of the populations that are held in this run.
     """
+    import networkx as nx  # here, because it takes long to import
+
     free = [p for p in network.populations if p.name not in clamped]
     couplings = [c for c in network.couplings if c.target not in clamped]
     graph = network.graph(p.name for p in free)
@@ -99,6 +103,8 @@ def common_structure(structures: Sequence[Structure]) -> Structure:
 
 
 def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
+    import networkx as nx
+
     if any(network[name].leak == 0 for name in graph):
         return None
     strong: nx.DiGraph[str] = nx.DiGraph()

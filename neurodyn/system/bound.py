@@ -248,7 +248,8 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
     TypeError, ValueError
         If it is so.
     """
-    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
+    dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+    if not dense or tensor.is_floating_point() or tensor.is_complex():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InvalidTypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")
     if tensor.device != device:
@@ -271,6 +272,10 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise InvalidTypeError(
+                f"{what} must be a dense tensor, not one of layout {tensor.layout}; call .to_dense()"
+            )
     weights = [p.detach() for stage in network.stages for p in stage.parameters]
     feedback = [(name, p.detach()) for name, p in network.feedback_parameters()]
     tensors = [*weights, *(p for _, p in feedback), *given.values()]

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from neurodyn.checks import users
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.kernels import pieces
 from neurodyn.network.network import Network
@@ -163,7 +164,8 @@ class System:
         observable = self.network.observables.get(name)
         if observable is None:
             return state.activity[name]
-        value = observable.value(state.activity)
+        with users(f"observable {name}"):
+            value = observable.value(state.activity)
         check_observed(name, self.samples, value)
         return value
 

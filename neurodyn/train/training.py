@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from neurodyn.checks import file_path, flag, listed, not_negative, one_of, positive, usable_device, whole
+from neurodyn.checks import file_path, flag, listed, not_negative, one_of, positive, usable_device, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.network.network import Network
@@ -273,8 +273,11 @@ def _optimization(
             )
         kind, default = _OPTIMIZERS[optimizer]
         rate = default if learning_rate is None else learning_rate
-        positive("learning_rate", rate)
-        return kind(parameters, lr=float(rate)), None  # type: ignore[call-arg]
+        rate = positive("learning_rate", rate)
+        largest = min(torch.finfo(parameter.dtype).max for parameter in parameters)
+        if rate > largest:
+            raise InvalidValueError(f"learning_rate must be within the range of the parameters' dtype, not {rate:g}")
+        return kind(parameters, lr=rate), None  # type: ignore[call-arg]
     if isinstance(optimizer, Optimizer) or not callable(optimizer):
         raise InvalidTypeError(
             "optimizer is 'adam', 'sgd', or a function of the parameters such as "
@@ -284,7 +287,8 @@ def _optimization(
         raise InvalidValueError(
             "learning_rate: it is that of 'adam' and 'sgd'; set it in the function that makes the optimizer"
         )
-    made = optimizer(parameters)
+    with users("optimizer"):
+        made = optimizer(parameters)
     own, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(own, Optimizer) or not (scheduler is None or isinstance(scheduler, LRScheduler)):
         raise InvalidTypeError("optimizer: the function returns a torch optimizer, or a pair of one and its scheduler")

@@ -32,7 +32,12 @@ def public() -> dict[str, Any]:
     found = {f"nd.{name}": getattr(nd, name) for name in nd.__all__}
     for prefix, module in _MODULES.items():
         found |= {f"{prefix}.{name}": value for name, value in _offered(module).items()}
-    return {name: value for name, value in found.items() if inspect.isroutine(value) or inspect.isclass(value)}
+    return {name: value for name, value in found.items() if inspect.isroutine(value) or _is_made(value)}
+
+
+def _is_made(value: Any) -> bool:
+    """Tell whether it is a class with arguments of its own: a plain exception takes anything, as all of Python's."""
+    return inspect.isclass(value) and not (issubclass(value, Exception) and "__init__" not in vars(value))
 
 
 def _offered(module: ModuleType) -> dict[str, Any]:

@@ -207,7 +207,11 @@ def evaluate(expression: str, names: dict[str, Any]) -> tuple[str, str]:
         return "mismatch", str(error)
     except nd.NeurodynError as error:
         return "refused", f"{type(error).__name__}: {error}"
-    except TypeError as error:
+    except Exception as error:
+        if getattr(error, "__notes__", ()) or _last(error).filename == names["__file__"]:
+            return "refused", f"by the user's own function: {_told(error)}"
+        if not isinstance(error, TypeError):
+            return "other", _told(error)
         return "signature" if _SIGNATURE.search(str(error)) else "other", _told(error)
     except BaseException as error:
         return "other", _told(error)
@@ -220,8 +224,12 @@ def _short(value: object) -> str:
         return f"returned a {type(value).__name__} whose repr raises {type(error).__name__}"
 
 
+def _last(error: BaseException) -> traceback.FrameSummary:
+    return traceback.extract_tb(error.__traceback__)[-1]
+
+
 def _told(error: BaseException) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    last = _last(error)
     where = last.filename.rpartition("site-packages/")[2]
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]} at {where}:{last.lineno}"
 

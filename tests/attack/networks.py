@@ -447,11 +447,12 @@ def steady(kind: str, number: int) -> None:
     Mismatch
         If it ends as converged elsewhere.
     """
-    of = specify(kind, number, leaky=True, taus=float(np.random.default_rng(number).choice([1.0, 5.0, 300.0])))
+    slowest = float(np.random.default_rng(number).choice([1.0, 5.0, 300.0]))
+    of = specify(kind, number, leaky=True, taus=slowest)
     inputs, initial = of.data(torch.float64)
     wanted = _settled(of)
     try:
-        run = nd.simulate(of.network, inputs, initial=initial, duration=5e3, until=nd.steady(1e-4), save_at=2)
+        run = nd.simulate(of.network, inputs, initial=initial, duration=400.0, until=nd.steady(1e-4), save_at=2)
     except nd.DivergenceError:
         if wanted is None:
             return

@@ -74,7 +74,11 @@ def test_a_gain_is_a_number(gain) -> None:
         (nd.ForwardValue, nn.Tanh(), "a forward value is that of a neurodyn Stage, not of a Tanh"),
         (lambda part: nd.Plasticity(part, "a", "b"), nn.Linear(2, 2), "plasticity: its stage is a neurodyn Stage, not"),
         (lambda part: nd.Network("n", [part]), "a", "network 'n': 'a' is no Population"),
-        (lambda part: nd.Network("n", part), nd.Population("a"), "network 'n': what it has of Population must be a list"),
+        (
+            lambda part: nd.Network("n", part),
+            nd.Population("a"),
+            "network 'n': what it has of Population must be a list",
+        ),
         (lambda part: nd.Network(part, [nd.Population("a")]), 3, "network 3: its name is text, not int"),
         (lambda part: nd.Network("n", populations(), inference=part), 3, "network 'n': inference is Inference"),
         (

@@ -75,7 +75,7 @@ def test_the_stability_limit_is_where_a_decay_ceases_to_decay(tableau: nd.Tablea
         ((2, ((), (1.0, 2.0)), (0.5, 0.5)), "row i of a holds i numbers"),
         ((2, ((),), (0.5, 0.5)), "row i of a holds i numbers"),
         ((0, ((),), (1.0,)), "order must be an integer ≥ 1"),
-        ((1, ((),), (math.nan,)), "conditions of order 1"),
+        ((1, ((),), (math.nan,)), "b holds finite numbers"),
     ],
 )
 def test_coefficients_that_do_not_fit_are_refused(arguments, message: str) -> None:

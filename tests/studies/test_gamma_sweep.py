@@ -20,7 +20,7 @@ def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("gamma_sweep")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"SAMPLES": 4, "LAG_SAMPLES": 2, "LEARNED_EPOCHS": 2, "LAG_TIME": 5.0, "STEPS": 250}.items():
+        for name, value in {"SAMPLES": 4, "LAG_SAMPLES": 2, "LEARNED_EPOCHS": 2, "LAG_TIME": 5.0, "STEPS": 150}.items():
             patch.setattr(study, name, value)
         arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "60", "--seeds", "1", "2"]
         study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))

@@ -112,7 +112,6 @@ DECLARING = (
         power=INTEGER("2"),
     ),
     Recipe("nd.Map"),
-    Recipe("nd.NeurodynError"),
     Recipe("nd.DivergenceError", message=ANY('"x"'), time=ANY("1.0"), population=ANY('"a"')),
     # the declaration
     Recipe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attack.kinds import NATURAL, NOTHING, OBJECT, PATH, POSITIVE, TENSOR
+from tests.attack.kinds import NATURAL, NOTHING, OBJECT, PATH, TENSOR
 from tests.attack.recipes.common import Recipe
 
 READING = (
@@ -45,7 +45,7 @@ READING = (
             wrong=["dataset()", "run().isel(time=0)", "run().e1.isel(time=[0, 2, 3])"],
         ),
         window=NATURAL("2"),
-        step=(POSITIVE | NOTHING)("None"),
+        step=NOTHING("None", right=["1", "1.0"], wrong=["2", "0", "-1.0"], either=["True"]),
     ),
     # pictures
     Recipe("plot.style"),
