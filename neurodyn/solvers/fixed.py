@@ -247,7 +247,9 @@ def _compiled_steps(network: Network) -> Callable[..., None]:
     """
     if network not in _COMPILED:
         own = FunctionType(_several_steps.__code__.replace(), globals())
-        _COMPILED[network] = torch.compile(own, fullgraph=True, dynamic=False)
+        # PyTorch 2.8 would bring a reader forward, to before a step has written in place what it reads.
+        options = {"reorder_for_locality": False}
+        _COMPILED[network] = torch.compile(own, fullgraph=True, dynamic=False, options=options)
     return _COMPILED[network]
 
 
