@@ -29,7 +29,7 @@ test-portable: $(INSTALLED)
 test-oldest:
 	@echo "Installing the oldest versions that neurodyn takes into $(OLDEST); the first time, this takes some minutes ..."
 	@$(PYTHON) -m venv $(OLDEST)
-	@grep -o '"[a-z0-9-]*>=[0-9.]*"' pyproject.toml | sed 's/"//g; s/>=/==/' > $(OLDEST)/constraints.txt
+	@grep -o '"[a-z][a-z0-9-]*>=[0-9.]*"' pyproject.toml | sed 's/"//g; s/>=/==/' > $(OLDEST)/constraints.txt
 	@echo 'pyparsing<3.3' >> $(OLDEST)/constraints.txt
 	@$(OLDEST)/bin/python -m pip install --quiet --upgrade --constraint $(OLDEST)/constraints.txt setuptools
 	@PYTHONWARNINGS=ignore $(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
