@@ -3,12 +3,13 @@
 PYTHON = python3
 BIN = .venv/bin
 INSTALLED = .venv/installed
+OLDEST = .venv-oldest
 
 # The tests that compute, in whose results other instructions and more threads show as rounding.
 COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
 	tests/train tests/models tests/test_analysis.py
 
-.PHONY: convergence test test-portable attack lint bench peers clean
+.PHONY: convergence test test-portable test-oldest attack lint bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
@@ -23,6 +24,18 @@ test: $(INSTALLED)
 test-portable: $(INSTALLED)
 	@echo "Running the tests that compute as other processors would ..."
 	@$(BIN)/python tests/portable.py $(COMPUTING)
+
+# The oldest versions that pyproject.toml allows; matplotlib of that age uses what newer releases of pyparsing warn of.
+test-oldest:
+	@echo "Installing the oldest versions that neurodyn takes into $(OLDEST); the first time, this takes some minutes ..."
+	@$(PYTHON) -m venv $(OLDEST)
+	@grep -o '"[a-z][a-z0-9-]*>=[0-9.]*"' pyproject.toml | sed 's/"//g; s/>=/==/' > $(OLDEST)/constraints.txt
+	@echo 'pyparsing<3.3' >> $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install --quiet --upgrade --constraint $(OLDEST)/constraints.txt setuptools
+	@PYTHONWARNINGS=ignore $(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
+		--no-build-isolation --editable '.[all,test]'
+	@echo "Running the tests with them ..."
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n 2 --dist loadfile
 
 # With other cases: make attack SEED=3
 attack: $(INSTALLED)
@@ -48,10 +61,10 @@ peers:
 
 clean:
 	@echo "Removing the environment, caches and build products; results/ stays ..."
-	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv $(OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "neurodyn needs Python 3.11 or newer, and $(PYTHON) is none. Name one: make PYTHON=python3.12" >&2; \
 		exit 1; }
@@ -59,7 +72,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--no-build-isolation --editable '.[lint,test]' # setuptools warns of every editable install
+		--no-build-isolation --editable '.[all,lint,test]' # setuptools warns of every editable install
 	@mkdir -p .venv/mypy/neurodyn
 	@ln -sfn ../../../models .venv/mypy/neurodyn/models
 	@touch $@

@@ -212,7 +212,7 @@ def needed(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
+        package = (error.name or module).partition(".")[0]
         raise MissingExtraError(
-            f"this needs {error.name or package}, which is not installed: pip install 'neurodyn[{extra}]'"
+            f"this needs {package}, which is not installed: pip install 'neurodyn[{extra}]'"
         ) from error

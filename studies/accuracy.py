@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 import xarray as xr
 from common.learning_curves import draw, plus_minus
 from common.options import ActivationName, DatasetName, check_root, load, parse
@@ -34,6 +33,7 @@ from torch import nn
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.checks import needed
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
@@ -140,7 +140,7 @@ RULES: Mapping[str, Rule] = {
 if TYPE_CHECKING:
     RuleName = str
 else:
-    RuleName = tyro.extras.literal_type_from_choices(RULES)
+    RuleName = needed("tyro", extra="studies").extras.literal_type_from_choices(RULES)
 
 
 @dataclass(frozen=True)

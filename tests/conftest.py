@@ -1,6 +1,12 @@
-"""How Hypothesis runs in all tests."""
+"""What the tests run on, and how Hypothesis runs in all of them."""
 
+from importlib.util import find_spec
+
+import pytest
 from hypothesis import settings
+
+if find_spec("neurodyn.models") is None:  # neurodyn/ is taken from here, and models/ lies beside it
+    raise pytest.UsageError("the tests need neurodyn installed from this folder: pip install --editable '.[test]'")
 
 # No deadline: how long an example takes says something of the machine, and of what else runs on it.
 settings.register_profile("neurodyn", deadline=None)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, FancyBboxPatch
+from matplotlib.path import Path
 from torch import nn
 
 import neurodyn as nd
@@ -112,7 +113,8 @@ def test_nothing_overlaps(network):
     centres = {name: (box.min + box.max) / 2 for name, box in nodes.items()}
     radius = {name: min(box.width, box.height) / 2 for name, box in nodes.items()}
     for coupling, (_, arrow) in zip(network.couplings, artists(ax, "coupling"), strict=True):
-        path = ax.transData.transform(arrow.get_path().interpolated(20).vertices)
+        lines = ax.transData.transform_path(arrow.get_path()).to_polygons(closed_only=False)
+        path = np.concatenate([Path(line).interpolated(20).vertices for line in lines])
         for name in nodes.keys() - {coupling.source, coupling.target}:
             assert np.linalg.norm(path - centres[name], axis=1).min() > radius[name], (str(coupling), name)
     legend, title = legend_of(ax).get_window_extent(), ax.title.get_window_extent()

@@ -1,49 +1,78 @@
 """The README's Python blocks run as they stand, print what it says they print, and hold what it claims."""
 
+import asyncio
+import contextlib
+import io
+import os
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
-import convergence
-import matplotlib
 import matplotlib.pyplot as plt
+import pytest
 import torch
-import xarray as xr
 
-import neurodyn as nd
-
-matplotlib.use("agg")
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+EXAMPLES: list[list[tuple[str, str | None]]] = []
+"""Blocks that go on from each other, as the README says: from one that imports to the next; with what each prints."""
+for (kind, code), (next_kind, text) in pairwise([*BLOCKS, ("", "")]):
+    if kind == "python":
+        if re.search("^import ", code, flags=re.MULTILINE):
+            EXAMPLES.append([])
+        EXAMPLES[-1].append((code, text if next_kind == "text" else None))
 
 
-def test_it_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").mkdir()
-    # What the study leaves, of a smaller network.
-    case = convergence.Case.draw(convergence.Options(layers=(9, 7)), seed=0)
-    nd.save(xr.concat([convergence.relax(case)], xr.Variable("seed", [0])), "results/convergence/trajectory.nc")
-    names: dict = {}
-    shown = 0
-    for (kind, block), (next_kind, text) in pairwise([*BLOCKS, ("", "")]):
-        if kind == "python":
-            capsys.readouterr()
-            exec(compile(block, "README.md", "exec"), names)
-            if next_kind == "text" and "print(" in block:
-                assert capsys.readouterr().out == text
-                shown += 1
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_its_blocks_run_as_a_script(number, tmp_path):
+    script, folder = tmp_path / "script.py", tmp_path / "empty"
+    script.write_text("\n".join(code for code, _ in EXAMPLES[number]), encoding="utf-8")
+    folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run([sys.executable, script], cwd=folder, env=environment, capture_output=True, encoding="utf-8")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(EXAMPLES[number][0][1] or "")
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory):
+    """Run each example cell by cell, as Jupyter does, within an event loop; return what is defined in the end."""
+    names: list[dict] = []
+
+    async def run(cells: list[tuple[str, str | None]]) -> None:
+        names.append({"__name__": "__main__"})
+        for code, printed in cells:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(code, "README.md", "exec"), names[-1])
+            assert printed is None or out.getvalue() == printed
+
+    with contextlib.chdir(tmp_path_factory.mktemp("notebook")):
+        for cells in EXAMPLES:
+            asyncio.run(run(cells))
     plt.close("all")
-    assert shown == 2
-    assert Path("docs/inhibition.png").stat().st_size > 0
-    assert names["trajectory"].x1.sizes["x1_unit"] == 9
+    return names
 
+
+def test_its_cells_print_what_it_says_and_show_what_it_shows(notebooks):
+    assert sum(printed is not None for cells in EXAMPLES for _, printed in cells) == 2
+    assert notebooks[0]["trajectory"].identical(notebooks[0]["run"])
+    assert notebooks[0]["path"].name == "inhibition.nc"
+
+
+def test_its_rule_finds_the_gradients_of_backprop_and_learns(notebooks):
+    names = notebooks[1]
     module, inputs, targets = names["module"], names["inputs"], names["targets"]
     loss = 0.5 * (module(inputs) - targets).square().sum() / len(inputs)
     torch.testing.assert_close(names["loss"], loss.detach())
     gradients = torch.autograd.grad(loss, list(module.parameters()))
     for parameter, gradient in zip(module.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert names["runs"].sizes["network"] == 5
+    assert names["history"].sizes["epoch"] == 5
+    assert names["history"].test_accuracy[-1] > 0.8
 
 
 def test_what_it_points_to_exists():

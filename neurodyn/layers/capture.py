@@ -250,7 +250,9 @@ class _Graph:
 
     def _check_nodes(self, program: ExportedProgram) -> None:
         signature = program.graph_signature
-        written = [*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()]
+        # By their names, because PyTorch 2.8 has no kind of output for parameters yet.
+        kinds = ("BUFFER_MUTATION", "PARAMETER_MUTATION")
+        written = [str(output.target) for output in signature.output_specs if output.kind.name in kinds]
         if written:
             _refuse(
                 self.module,
@@ -402,7 +404,8 @@ def _try(module: nn.Module, example: Tensor) -> None:
     lazy = [name for name, p in [*module.named_parameters(), *module.named_buffers()] if nn.parameter.is_lazy(p)]
     if lazy:
         _refuse(module, f"its {lazy[0]} does not know its size yet", "run it once on a batch of inputs before")
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    before = [(tensor, tensor._version, tensor.detach().clone()) for tensor in module.parameters()]
+    statistics = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         with torch.no_grad():
             output = module(example.clone())
@@ -412,7 +415,10 @@ def _try(module: nn.Module, example: Tensor) -> None:
             f"{example.dtype}: {error}"
         ) from error
     finally:
-        for buffer, value in before:
+        for tensor, version, value in before:
+            if tensor._version != version:
+                tensor.detach().copy_(value)
+        for buffer, value in statistics:
             buffer.copy_(value)
     if not isinstance(output, Tensor):
         size = f" of {len(output)}" if isinstance(output, (tuple, list, dict)) else ""

@@ -33,9 +33,10 @@ class OperatingPoints:
 
     def __init__(self, forward: ForwardPass | None) -> None:
         self._forward = forward
-        self._live: dict[tuple[Stage, str], StagePoint] = {}
-        self._current: dict[tuple[Stage, str], StagePoint] = {}
-        self._lasting: dict[tuple[Stage, str], StagePoint] = {}
+        # By the id of the stage, which the point keeps alive: torch.compile of PyTorch 2.8 takes no stage for a key.
+        self._live: dict[tuple[int, str], StagePoint] = {}
+        self._current: dict[tuple[int, str], StagePoint] = {}
+        self._lasting: dict[tuple[int, str], StagePoint] = {}
 
     def frozen(self, stage: Stage) -> StagePoint:
         """Return the stage at the forward pass."""
@@ -44,7 +45,7 @@ class OperatingPoints:
 
     def live(self, stage: Stage, population: str, activity: Activity) -> StagePoint:
         """Return the stage at the present activity of a population."""
-        key = (stage, population)
+        key = (id(stage), population)
         point = self._lasting.get(key) or self._current.get(key)
         if point is None:
             if key not in self._live:
@@ -70,7 +71,7 @@ class OperatingPoints:
 
     def take_from_forward(self, stage: Stage, population: str, *, lasting: bool) -> None:
         """Say that a population holds what the stage read in the forward pass: for good, or until it expires."""
-        (self._lasting if lasting else self._current)[stage, population] = self.frozen(stage)
+        (self._lasting if lasting else self._current)[id(stage), population] = self.frozen(stage)
 
 
 class Term(ABC):

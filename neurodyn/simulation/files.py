@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from neurodyn.checks import needed
 from neurodyn.errors import (
     ExistingFileError,
     InvalidTypeError,
@@ -60,6 +61,8 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         If a folder that is not a Zarr store, or a file that should be one, would be lost.
     OSError
         If the file could not be written; what was there before stays.
+    ImportError
+        If it should be Zarr, and that is not installed.
     """
     path, kind = _format(path)
     if not isinstance(data, xr.Dataset):
@@ -111,6 +114,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         If it does not exist.
     OSError
         If it is damaged, or not what its name says; what a chunk of a store holds is checked when it is read.
+    ImportError
+        If it is Zarr, and that or Dask is not installed.
     """
     path, kind = _format(path)
     if not path.exists():
@@ -137,6 +142,7 @@ def _format(given: str | os.PathLike[str]) -> tuple[Path, Literal["netcdf", "zar
     if path.suffix == ".nc":
         return path, "netcdf"
     if path.suffix == ".zarr":
+        needed("zarr", extra="zarr")
         return path, "zarr"
     raise InvalidValueError(f"{path.name!r}: the name must end in .nc (NetCDF) or .zarr (Zarr)")
 

@@ -29,6 +29,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import LocalStore, WrapperStore
 
+from neurodyn.checks import needed
 from neurodyn.errors import ExistingFileError, FileError, InvalidValueError
 from neurodyn.simulation.encoding import CHUNK_BYTES, INTERVALS, SHARD_CHUNKS, chunk_lengths
 from neurodyn.simulation.partial import Partial, system_errors
@@ -95,6 +96,7 @@ class ZarrStream:
     """
 
     def __init__(self, path: Path) -> None:
+        needed("dask.array", extra="zarr")  # to read what has been written, in the end
         if path.suffix != ".zarr":
             raise InvalidValueError(
                 f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on"
@@ -187,6 +189,7 @@ def read_store(folder: Path) -> xr.Dataset:
     OSError
         If the store is damaged, none that xarray can read, or might run code.
     """
+    needed("dask.array", extra="zarr")
     root = _members(folder)[""]
     files = _sealed_files(folder, root)
     store = _Verified(LocalStore(folder, read_only=True), folder, files or {})

@@ -156,6 +156,8 @@ def _one_by_one(point: Point, points: list[dict[str, Any]], scheduler: str | Non
         return results
     base, delayed = needed("dask.base", extra="sweep"), needed("dask.delayed", extra="sweep").delayed
     callback = needed("dask.callbacks", extra="sweep").Callback
+    if scheduler == "distributed":
+        needed("distributed", extra="sweep")
     try:
         run = base.get_scheduler(scheduler=scheduler)
     except RuntimeError as error:

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.checks import listed
+from neurodyn.checks import listed, needed
 from neurodyn.errors import InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
@@ -142,6 +142,7 @@ class TrajectoryRecorder:
         self._refuse_too_large(f"a trajectory of {self._capacity:,} times", self._capacity, remedy)
         self._store: ZarrStream | None = None
         if store is not None:
+            needed("zarr", extra="zarr")
             from neurodyn.simulation.stores import ZarrStream  # imports zarr, which few runs need
 
             self._store = ZarrStream(store)

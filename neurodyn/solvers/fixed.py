@@ -183,7 +183,8 @@ class FixedStep(Solver):
     def _advance(self, system: System, state: State, slopes: list[State], work: State, h: float) -> None:
         """Take one step from `state`, whose slope stands in slopes[0]."""
         for row, slope in zip(self.tableau.a[1:], slopes[1:], strict=True):
-            work.combine(state, [(h * weight, earlier) for weight, earlier in zip(row, slopes, strict=False)])
+            earlier = zip(row, slopes[: len(row)], strict=True)
+            work.combine(state, [(h * weight, its) for weight, its in earlier])
             system.field(work, slope)
         state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
 
@@ -247,7 +248,8 @@ def _compiled_steps(network: Network) -> Callable[..., None]:
     """
     if network not in _COMPILED:
         own = FunctionType(_several_steps.__code__.replace(), globals())
-        _COMPILED[network] = torch.compile(own, fullgraph=True, dynamic=False)
+        # PyTorch 2.8 would bring a reader forward, to before a step has written in place what it reads.
+        _COMPILED[network] = torch.compile(own, fullgraph=True, dynamic=False, options={"reorder_for_locality": False})
     return _COMPILED[network]
 
 

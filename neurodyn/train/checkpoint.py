@@ -97,8 +97,7 @@ class Checkpoint:
         """
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        content = buffer.getbuffer()
-        with replacing(self.path) as partial, partial.open("wb") as file:
+        with replacing(self.path) as partial, partial.open("wb") as file, buffer.getbuffer() as content:
             file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
 

@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import tyro
 from tqdm import tqdm
 
 import neurodyn as nd
-from neurodyn.checks import positive, usable_device, whole
+from neurodyn.checks import needed, positive, usable_device, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.modules import ACTIVATIONS
+
+tyro = needed("tyro", extra="studies")
 
 if TYPE_CHECKING:
     DatasetName = str
@@ -137,7 +138,8 @@ def parse(paper: Study, description: str | None, arguments: Sequence[str] | None
     given = sys.argv[1:] if arguments is None else arguments
     flags = [argument for argument in given if argument in ("--full", "--no-full")]
     preset = paper if flags[-1:] == ["--full"] else type(paper)()
-    return tyro.cli(type(paper), args=given, default=preset, description=description)
+    options: Study = tyro.cli(type(paper), args=given, default=preset, description=description)
+    return options
 
 
 @lru_cache(maxsize=2)

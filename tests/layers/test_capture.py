@@ -153,6 +153,12 @@ def counting(self: Plain, x: Tensor) -> Tensor:
     return self.layer(x)
 
 
+def learning(self: Plain, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        self.layer.weight.mul_(0.9)
+    return self.layer(x)
+
+
 def without_gradient(self: Plain, x: Tensor) -> Tensor:
     h = self.layer(x)
     with torch.no_grad():
@@ -181,6 +187,7 @@ def in_half(self: Plain, x: Tensor) -> Tensor:
         (lambda self, x: (self.layer(x), x), "returns a tuple of 2, not one tensor; wrap it"),
         (lambda self, x: {"y": self.layer(x)}, "returns a dict of 1, not one tensor"),
         (counting, "changes its own count"),
+        (learning, "changes its own layer.weight|a leaf Variable that requires grad is being used"),
         (lambda self, x: self.norm(self.layer(x)), r"changes its own norm.running_mean.*call \.eval\(\)"),
         (lambda self, x: self.dropout(self.layer(x)), r"its dropout gives another value.*call \.eval\(\)"),
         (lambda self, x: self.layer(x) + torch.rand(4), "its rand gives another value at every evaluation"),
@@ -198,7 +205,7 @@ def in_half(self: Plain, x: Tensor) -> Tensor:
         (in_half, "its output is of torch.bfloat16, and its parameters are of torch.float32"),
         (
             lambda self, x: torch.autograd.functional.jacobian(lambda z: self.layer(z).sum(0), x).sum(0),
-            "rewrite that part with differentiable torch functions",
+            "rewrite that part with differentiable torch functions|its output has no derivative",  # from PyTorch 2.8
         ),
         (lambda self, x: self.layer(x[:, :3]), r"Plain does not take example_input, here of shape \(3, 4\)"),
     ],

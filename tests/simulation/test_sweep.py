@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,12 @@ def test_every_point_is_the_function_there(scheduler):
         for b in range(4):
             assert int(swept["sum"].sel(a=a, b=b)) == a + b
             assert int(swept["product"].sel(a=a, b=b)) == a * b
+
+
+def test_a_running_cluster_takes_the_points():
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None):
+        swept = nd.sweep(point, {"a": [1, 2, 5], "b": range(4)}, scheduler="distributed")
+    xr.testing.assert_identical(swept, nd.sweep(point, {"a": [1, 2, 5], "b": range(4)}))
 
 
 def test_datasets_keep_their_dimensions_and_attributes():
