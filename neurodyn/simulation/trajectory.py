@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -321,7 +322,8 @@ def run_attributes(system: System, report: Report) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Return the versions that a run depends on, as attributes of its dataset."""
     return {"neurodyn_version": version("neurodyn"), "torch_version": str(torch.__version__)}
 

@@ -27,12 +27,11 @@ def write(
     about
         What ran: attributes of every dataset.
     """
-    files = [
-        plot.save_figure(figure, out / f"{name}{suffix}")
-        for name, figure in figures.items()
-        for suffix in (".png", ".pdf")
-    ]
-    for figure in figures.values():
+    files = []
+    for name, figure in figures.items():
+        files.append(plot.save_figure(figure, out / f"{name}.png"))
+        figure.set_layout_engine("none")  # the axes keep their places, which to find again takes as long as to draw
+        files.append(plot.save_figure(figure, out / f"{name}.pdf"))
         plt.close(figure)
     files += [nd.save(data.assign_attrs(about), out / f"{name}.nc") for name, data in datasets.items()]
     return "\n".join(["Written:", *(f"  {file}" for file in files)])
