@@ -18,6 +18,12 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Join so few steps that they compile in seconds."""
+    monkeypatch.setattr(fixed, "_STEPS_COMPILED", 2)
+
+
 def predictive(samples: int = 3) -> tuple[nd.Network, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(samples, 7, generator=generator, dtype=torch.float64)
@@ -26,6 +32,7 @@ def predictive(samples: int = 3) -> tuple[nd.Network, Tensor, Tensor]:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_steps_are_the_steps() -> None:
     network, x, t = predictive()
@@ -41,6 +48,7 @@ def test_compiled_steps_are_the_steps() -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_steps_diverge_at_the_same_step() -> None:
     network, x, t = predictive()
