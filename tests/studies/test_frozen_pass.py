@@ -15,8 +15,8 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("frozen_pass")
-    arguments = ["--layers", "30", "20", "--epochs", "4", "--seeds", "1", "--out", str(out)]
-    study.main(tyro.cli(study.Options, args=[*arguments, "--rate", "0.004"]))
+    arguments = ["--layers", "30", "20", "--epochs", "5", "--seeds", "1", "--out", str(out)]
+    study.main(tyro.cli(study.Options, args=[*arguments, "--rate", "0.003"]))
     return out
 
 
