@@ -47,6 +47,8 @@ SAMPLES = 20
 """Of the inference that is looked at in detail."""
 LEARNED_EPOCHS = 20
 STEPS = 400
+AROUND, ASIDE = 61, (15, 10)
+"""How many γ are tried around the bounds, and below and above those."""
 SETTLED = 1e-3
 """Inference has settled when its last step is that small against its first."""
 FLOW_STEPS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
@@ -173,8 +175,9 @@ def stability(options: Options, learned: bool, hidden: int) -> xr.Dataset:
     problem = Problem.draw(options, hidden, learned=learned)
     linear = linearise(pc.network(problem.module), problem.inputs, problem.targets)
     bound = linear.largest_step.numpy(force=True)
-    fine = np.linspace(0.8 * bound.min(), 1.2 * bound.max(), 61)
-    gammas = np.sort([*np.geomspace(0.02, fine[0], 15)[:-1], *fine, *np.geomspace(fine[-1], 3, 10)[1:]])
+    fine = np.linspace(0.8 * bound.min(), 1.2 * bound.max(), AROUND)
+    below, above = np.geomspace(0.02, fine[0], ASIDE[0]), np.geomspace(fine[-1], 3, ASIDE[1])
+    gammas = np.sort([*below[:-1], *fine, *above[1:]])
     found = settle(problem, gammas)
     rest = 0.5 * linear.errors.square().sum(1).numpy(force=True)
     start = problem.simulate(1.0, nd.Euler(1.0), record=["energy"]).energy.to_numpy()[0]

@@ -67,9 +67,15 @@ def _close():
     plt.close("all")
 
 
-@pytest.fixture(params=[*PROBLEMS, *NETWORKS])
+@pytest.fixture(scope="module", params=[*PROBLEMS, *NETWORKS])
 def network(request):
     return PROBLEMS[request.param]().network if request.param in PROBLEMS else NETWORKS[request.param]()
+
+
+@pytest.fixture(scope="module")
+def ax(network):
+    """Return the axes in which it is drawn."""
+    return network.plot()
 
 
 def artists(ax, kind):
@@ -88,8 +94,7 @@ def legend_texts(ax):
     return [text.get_text() for text in legend_of(ax).get_texts()]
 
 
-def test_it_shows_every_population_and_coupling_once_and_a_legend_of_what_occurs(network):
-    ax = network.plot()
+def test_it_shows_every_population_and_coupling_once_and_a_legend_of_what_occurs(network, ax):
     assert [name for name, _ in artists(ax, "population")] == [p.name for p in network.populations]
     assert [name for name, _ in artists(ax, "coupling")] == [str(c) for c in network.couplings]
     sizes = ["×".join(map(str, p.shape)) for p in network.populations if p.shape]
@@ -100,8 +105,7 @@ def test_it_shows_every_population_and_coupling_once_and_a_legend_of_what_occurs
     assert sorted(legend_texts(ax)) == sorted({type(c.map).__name__ for c in network.couplings} | roles | {*sign})
 
 
-def test_nothing_overlaps(network):
-    ax = network.plot()
+def test_nothing_overlaps(network, ax):
     figure = ax.figure
     figure.canvas.draw()
     nodes = {name: node.get_window_extent() for name, node in artists(ax, "population")}

@@ -84,7 +84,7 @@ def test_threads_draw_each_from_its_own() -> None:
         stream.close()
         found[seed] = drawn
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -429,9 +430,18 @@ def _try(module: nn.Module, example: Tensor) -> None:
         )
 
 
+@cache
+def _unrolling() -> dict[Any, Any]:
+    """Return how PyTorch takes apart what is unrolled; its table of all operations takes long to make."""
+    from torch.export import default_decompositions
+
+    table = default_decompositions()
+    return {operation: table[operation] for operation in _UNROLLED if operation in table}
+
+
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     # Here, because they bring SymPy along, which takes long to import.
-    from torch.export import Dim, default_decompositions, export
+    from torch.export import Dim, export
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     failures: list[Exception] = []
@@ -439,8 +449,7 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     for strict in (False, True):
         try:
             program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=strict)
-            table = default_decompositions()
-            functional: ExportedProgram = program.run_decompositions({op: table[op] for op in _UNROLLED if op in table})
+            functional: ExportedProgram = program.run_decompositions(dict(_unrolling()))
         except Exception as error:
             failures.append(error)
         else:

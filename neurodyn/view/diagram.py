@@ -133,7 +133,7 @@ def route(network: Network, places: dict[str, Points]) -> list[Points]:
         bends = [bend for size in sizes for bend in (size, -size)]
         arcs = [_arc(places[a], places[b], bend) for bend in bends]
         clear = [_clearance(arc, nodes, lines) for arc in arcs]
-        crossings = [sum(_cross(arc, earlier) for earlier in curves.values()) for arc in arcs]
+        crossings = [_crossings(arc, list(curves.values())) for arc in arcs]
         # Of the free arcs that are as clear of the nodes as need be, the straightest, and of its two sides the emptier.
         _, _, _, _, bend = min(
             (_lane(a, b, bend) in taken, -room, abs(bend), crossed, bend)
@@ -185,15 +185,19 @@ def _clearance(curve: Points, nodes: Points, lines: Points) -> float:
     return float(gaps.min(initial=_CLEARANCE))
 
 
-def _cross(one: Points, other: Points) -> bool:
-    """Tell whether two curves cross."""
-    p, q = points_of(one)[:, None], points_of(other)[None]
+def _crossings(curve: Points, others: Sequence[Points]) -> int:
+    """Return how many of some curves a curve crosses."""
+    if not others:
+        return 0
+    p = points_of(curve)[:, None]
+    q = np.stack([points_of(other) for other in others])[:, None]
 
     def side(a: Points, b: Points, c: Points) -> Points:
         u, v = b - a, c - a
         turn: Points = np.sign((u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]).round(9))
         return turn
 
-    q_parts = side(p[:-1], p[1:], q[:, :-1]) * side(p[:-1], p[1:], q[:, 1:]) < 0
-    p_parts = side(q[:, :-1], q[:, 1:], p[:-1]) * side(q[:, :-1], q[:, 1:], p[1:]) < 0
-    return bool((q_parts & p_parts).any())
+    # By the other curve, the part of one, and the point of the other of them.
+    of_q, of_p = side(p[:-1], p[1:], q), side(q[..., :-1, :], q[..., 1:, :], p)
+    crossed = (of_q[..., :-1] * of_q[..., 1:] < 0) & (of_p[:, :-1] * of_p[:, 1:] < 0)
+    return int(crossed.any((1, 2)).sum())

@@ -381,7 +381,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     md5 = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in folder.iterdir()]
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
         thread.start()
         monkeypatch.setitem(files._URLS, "mnist", f"http://127.0.0.1:{http.server_port}/")
         monkeypatch.setattr(files, "_PUBLISHED", "\n".join(f"mnist {file} {sum_}" for file, sum_ in md5))
@@ -426,7 +426,7 @@ def test_a_connection_that_breaks_off_is_named(answer: bytes, server: Path, monk
                 connection.recv(10_000)
                 connection.sendall(answer)
 
-        thread = threading.Thread(target=answer_once)
+        thread = threading.Thread(target=answer_once, daemon=True)
         thread.start()
         with pytest.raises(FileError, match=r"could not download .* of mnist from http://127.*NEURODYN_DATA"):
             data.mnist()

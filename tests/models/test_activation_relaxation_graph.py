@@ -42,10 +42,17 @@ class Diamond(nn.Module):
         return self.last(a + a * a)
 
 
+@cache
 def diamond() -> Case:
+    """Return a case that is not to be changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Case(Diamond(), tensor(5, 4), tensor(5, 2, seed=1))
+
+
+@cache
+def network_of_diamond(output: Literal["clamped", "relaxing"] = "clamped") -> nd.Network:
+    return network(diamond(), output=output)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,7 +125,7 @@ def test_the_dynamics_are_those_of_the_paper(output: Literal["clamped", "relaxin
             if output == "clamped":
                 x["linear_2"] = error
             states.append(x)
-    net = network(example, output=output)
+    net = network_of_diamond(output)
     found = nd.simulate(net, example.inputs, example.targets, duration=iterations * step, solver=nd.Euler(step))
     for name in x:
         expected = torch.stack([state[name] for state in states])
@@ -126,8 +133,7 @@ def test_the_dynamics_are_those_of_the_paper(output: Literal["clamped", "relaxin
 
 
 def test_the_energy_is_that_of_the_paper() -> None:
-    example = diamond()
-    net = network(example)
+    example, net = diamond(), network_of_diamond()
     found = nd.simulate(net, example.inputs, example.targets, duration=1.0, record=[*names(net), "energy"], save_at=3)
     x = {name: torch.tensor(found[f"x_{name}"].values) for name in ("linear_1", "tanh_1", "mul_1", "add_1", "linear_2")}
     module = example.module
@@ -149,8 +155,7 @@ def names(net: nd.Network) -> list[str]:
 
 
 def test_a_step_of_one_is_exact_after_as_many_iterations_as_the_longest_path() -> None:
-    example = diamond()
-    net = network(example)
+    example, net = diamond(), network_of_diamond()
     exact = nd.analysis.backprop(net, example.inputs, example.targets)
     path = nd.simulate(net, example.inputs, example.targets, duration=4.0, solver=nd.Euler(1.0))
     # From the clamped output back: add, mul, tanh, linear.
@@ -173,8 +178,8 @@ def test_the_closed_form_is_the_flow_and_its_euler_iterates() -> None:
 
 
 def test_a_relaxation_that_stops_early_leaves_its_own_gradient() -> None:
-    example = diamond()
-    net = network(example)
+    example, net = diamond(), network_of_diamond()
+    example.module.zero_grad()
     nd.backward(net, example.inputs, example.targets, duration=1.0, solver=nd.Euler(0.5))
     end = nd.simulate(net, example.inputs, example.targets, duration=1.0, solver=nd.Euler(0.5)).isel(time=-1)
     x = torch.tensor(end.x_linear_1.values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -65,9 +65,15 @@ DECLARED: dict[str, Callable[[], nd.Network]] = {
 }
 
 
+@cache
+def declared(name: str) -> nd.Network:
+    """Return a network whose weights are not to be changed."""
+    return DECLARED[name]()
+
+
 @pytest.mark.parametrize("name", DECLARED)
 def test_a_declaration_pickles(name: str) -> None:
-    network = DECLARED[name]()
+    network = declared(name)
     restored = pickle.loads(pickle.dumps(network))
     assert str(restored) == str(network)
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +91,7 @@ def test_a_declaration_pickles(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_maps_are_values(name: str) -> None:
-    network = DECLARED[name]()
+    network = declared(name)
     for coupling in network.couplings:
         again = copy.copy(coupling.map)
         assert again == coupling.map

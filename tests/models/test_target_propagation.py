@@ -234,7 +234,7 @@ def scipy_trajectory(rhs: Callable, start: list[NDArray], times: NDArray) -> lis
         return np.concatenate([slope.ravel() for slope in rhs(unpack(flat))])
 
     flat = np.concatenate([x.ravel() for x in start])
-    solution = solve_ivp(flat_rhs, (0.0, times[-1]), flat, "DOP853", t_eval=times, rtol=1e-10, atol=1e-10)
+    solution = solve_ivp(flat_rhs, (0.0, times[-1]), flat, "DOP853", t_eval=times, rtol=1e-8, atol=1e-8)
     return [np.stack(each) for each in zip(*(unpack(y) for y in solution.y.T), strict=True)]
 
 
@@ -279,7 +279,7 @@ def test_targets_relax_as_the_equations_say(rule: Any, form: Any) -> None:
     expected = scipy_trajectory(rhs, layers.values[1:-1], times)
     network = tp.network(data.module, rule=rule, gamma=gamma, form=form)
     found = nd.simulate(
-        network, data.inputs, data.targets, duration=6.0, save_at=times, solver=nd.Adaptive(rtol=1e-9, atol=1e-9)
+        network, data.inputs, data.targets, duration=6.0, save_at=times, solver=nd.Adaptive(rtol=1e-8, atol=1e-8)
     )
     for name, reference in zip(["t1", "t2"], expected, strict=True):
         np.testing.assert_allclose(found[name], reference, rtol=1e-4, atol=1e-4)
@@ -305,7 +305,7 @@ def test_the_circuit_relaxes_as_the_equations_say(rule: Any, gamma: float) -> No
     expected = scipy_trajectory(rhs, layers.values[1:], times)
     network = tp.weak_feedback(data.module, rule=rule, gamma=gamma)
     found = nd.simulate(
-        network, data.inputs, data.targets, duration=5.0, save_at=times, solver=nd.Adaptive(rtol=1e-9, atol=1e-9)
+        network, data.inputs, data.targets, duration=5.0, save_at=times, solver=nd.Adaptive(rtol=1e-8, atol=1e-8)
     )
     for name, reference in zip(["y1", "y2", "y3"], expected, strict=True):
         np.testing.assert_allclose(found[name], reference, rtol=1e-4, atol=1e-4)

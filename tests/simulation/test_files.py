@@ -7,8 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from neurodyn.errors import FileError, MissingFileError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.simulation import encoding, stores
 from neurodyn.simulation.partial import Lock, Partial, replacing
+from tests import processes
 from tests.files import assert_same, names, run
 from tests.problems import decay, mlp, wilson_cowan
 
@@ -725,7 +724,7 @@ nd.simulate(network, None, duration=1.0, solver=nd.Euler(0.01), until=until, sto
 
 
 def test_a_run_that_was_killed_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run.zarr")], check=False)
+    killed = processes.run("-c", KILLED, tmp_path / "run.zarr")
     assert killed.returncode == -signal.SIGKILL
     assert len(names(tmp_path)) == 2  # the store and its lock
     decay().simulate(1.0, store=tmp_path / "run.zarr")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import dask
 import distributed
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def series(scale, kind):
 
 @pytest.mark.parametrize("scheduler", [None, "threads", "processes"])
 def test_every_point_is_the_function_there(scheduler):
-    swept = nd.sweep(point, {"a": [1, 2, 5], "b": range(4)}, scheduler=scheduler)
+    with dask.config.set(num_workers=1):  # a process takes seconds to start
+        swept = nd.sweep(point, {"a": [1, 2, 5], "b": range(4)}, scheduler=scheduler)
     assert dict(swept.sizes) == {"a": 3, "b": 4}
     for a in (1, 2, 5):
         for b in range(4):

@@ -96,8 +96,11 @@ def test_bfloat16_becomes_float32_exactly() -> None:
 # Streaming
 
 
-@pytest.mark.parametrize(("held", "chunk"), [(1, 1000), (5000, 2000), (10**9, 1000)])
-@pytest.mark.parametrize("save_at", ["steps", 5, [0.1, 0.5]], ids=str)
+@pytest.mark.parametrize(
+    ("save_at", "held", "chunk"),
+    [("steps", 5000, 2000), (5, 5000, 2000), ([0.1, 0.5], 5000, 2000), ("steps", 1, 1000), ("steps", 10**9, 1000)],
+    ids=str,
+)
 @pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Adaptive("bosh3")], ids=repr)
 def test_a_streamed_run_is_that_in_memory(
     solver, save_at, held: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

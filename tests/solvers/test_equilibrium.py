@@ -80,7 +80,7 @@ MULTISTABLE: dict[str, Callable[[], nd.Network]] = {
 
 @pytest.mark.parametrize("name", MULTISTABLE)
 def test_every_sample_ends_where_its_trajectory_does(name: str) -> None:
-    network, samples = MULTISTABLE[name](), 12
+    network, samples = MULTISTABLE[name](), 6
     inputs = {
         each: 1.0 + 0.5 * tensor(samples, *(network[each].shape or ()), seed=i + 5)
         for i, each in enumerate(network.inputs)

@@ -19,10 +19,13 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("gamma_sweep")
+    small = {"GAMMAS": (0.1, 1.0, 10.0), "TIMES": ("l", "0", "2", "64"), "SAMPLES": 2, "LEARNED_EPOCHS": 2}
+    small |= {"STEPS": 200, "AROUND": 41, "ASIDE": (2, 2), "FLOW_TIME": 2.0, "LAG_SAMPLES": 2, "LAG_TIME": 5.0}
+    small["PRECISE"] = nd.Adaptive("dopri5", rtol=1e-8, atol=1e-10)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"SAMPLES": 4, "LAG_SAMPLES": 2, "LEARNED_EPOCHS": 2, "LAG_TIME": 5.0, "STEPS": 150}.items():
+        for name, value in small.items():
             patch.setattr(study, name, value)
-        arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "60", "--seeds", "1", "2"]
+        arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "40", "--seeds", "1"]
         study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 

@@ -17,8 +17,13 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("spike_detection")
-    arguments = ["--layers", "2", "4", "--samples", "6", "--steps", "12", "--seeds", "0", "1", "--out", str(out)]
-    study.main(tyro.cli(study.Options, args=arguments))
+    windows = (1, 2, 4, 16)
+    small = {"WINDOWS": windows, "PUBLISHED": study.PUBLISHED[: len(windows)], "EPOCHS": 2, "PREDICTION_STEPS": 20}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in small.items():
+            patch.setattr(study, name, value)
+        arguments = ["--layers", "2", "4", "--samples", "6", "--steps", "12", "--seeds", "0", "--out", str(out)]
+        study.main(tyro.cli(study.Options, args=arguments))
     return out
 
 

@@ -188,7 +188,7 @@ def test_threads_share_a_network() -> None:
             if not nd.equilibrium(network, *batch(seed)).equals(expected[seed]):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

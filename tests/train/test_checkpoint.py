@@ -7,8 +7,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from neurodyn.errors import FileError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.train.checkpoint import Checkpoint
+from tests.processes import run
 from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters
 
 EPOCHS, BATCHES = 3, 3
@@ -146,7 +145,7 @@ class Slow(Dataset):
 def train(name, data):
     network = RULES[rule](0)
     history = nd.train.fit(
-        network, data, classes(9, 1), epochs=24, batch_size=8, record=["iterations"],
+        network, data, classes(9, 1), epochs=12, batch_size=8, record=["iterations"],
         checkpoint=folder / name, checkpoint_minutes=0.0,
     )
     torch.save([p.detach() for p in parameters(network)], folder / f"{name}.pt")
@@ -171,13 +170,7 @@ print(json.dumps(killed))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, "AR simplified", str(tmp_path), "12"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("-c", KILLED, "AR simplified", tmp_path, "12")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) >= 10
     killed, whole = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("killed", "whole"))

@@ -1,8 +1,5 @@
 """Two processes train as one does, on the same global batches."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import xarray as xr
 
 import neurodyn as nd
 from neurodyn.train.parallel import Processes
+from tests.processes import run
 from tests.training import RULES, Learning, classes, parameters
 
 SAMPLES = 21
@@ -79,18 +77,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, folder],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "GLOO_SOCKET_IFNAME": "lo",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = run(*launch, script, folder, GLOO_SOCKET_IFNAME="lo")
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -557,7 +557,7 @@ def test_runs_in_threads_draw_random_numbers_of_their_own() -> None:
         found[seed] = fit(together[seed], seed=seed, epochs=6, callbacks=[lambda history: nd.mlp([3, 2]) is None])
 
     before = torch.get_rng_state(), random.getstate()
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
