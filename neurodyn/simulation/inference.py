@@ -21,7 +21,7 @@ from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, t
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.bound import Inputs, check_network
-from neurodyn.system.system import State, System
+from neurodyn.system.system import State, System, bound
 
 Act = Callable[[Plasticity, State, Tensor], None]
 """What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""
@@ -69,15 +69,15 @@ def infer(
             "which nd.equilibrium returns"
         )
     names = recorded_names(network, record, inputs=True)
-    system = System(network, inputs, targets)
-    whole = _Whole(system, inference, names)
-    first = _first_steps(system, inference)
-    pending = {
-        i: range(step, (inference.steps if isinstance(network.plasticity[i].when, OnSpike) else step) + 1)
-        for i, step in first.items()
-    }
-    _run(system, inference, pending, whole.act, system.schedule(inference.steps).whole(), whole)
-    return whole.dataset()
+    with bound(network, inputs, targets) as system:
+        whole = _Whole(system, inference, names)
+        first = _first_steps(system, inference)
+        pending = {
+            i: range(step, (inference.steps if isinstance(network.plasticity[i].when, OnSpike) else step) + 1)
+            for i, step in first.items()
+        }
+        _run(system, inference, pending, whole.act, system.schedule(inference.steps).whole(), whole)
+        return whole.dataset()
 
 
 def run_inference(system: System, inference: Inference, act: Act) -> None:

@@ -35,7 +35,7 @@ from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.bound import Inputs
 from neurodyn.system.stacking import together
-from neurodyn.system.system import System
+from neurodyn.system.system import bound
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
 
@@ -138,36 +138,36 @@ def simulate(
     if store is not None and not isinstance(store, (str, os.PathLike)):
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     flag("progress", progress)
-    system = System(network, inputs, targets, initial=initial)
-    names = recorded_names(network, record)
-    system.look_at(names)
-    reason = "as given"
-    if solver is None:
-        refuse_to_set_aside(network, "simulate without solver=")
-        choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
-        solver, reason = choice.solver, choice.reason
-    times = _save_times(save_at, duration, solver)
-    solver.check(system)
-    steps = solver.steps_in(duration)
-    expected = len(times) if times is not None else None if steps is None else steps + 1
-    if until is not None:
-        expected = None  # it may end long before
-    recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
-    bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
-    try:
-        with bar:
-            report = solver.integrate(
-                system,
-                system.initial_state(),
-                duration,
-                recorder,
-                until=until if until is None or isinstance(until, steady) else Watched(until),
-                progress=_WithinTotal(bar) if progress else None,
-            )
-        return recorder.finish(run_attributes(system, replace(report, reason=reason)))
-    except BaseException:
-        recorder.discard()
-        raise
+    with bound(network, inputs, targets, initial=initial) as system:
+        names = recorded_names(network, record)
+        system.look_at(names)
+        reason = "as given"
+        if solver is None:
+            refuse_to_set_aside(network, "simulate without solver=")
+            choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
+            solver, reason = choice.solver, choice.reason
+        times = _save_times(save_at, duration, solver)
+        solver.check(system)
+        steps = solver.steps_in(duration)
+        expected = len(times) if times is not None else None if steps is None else steps + 1
+        if until is not None:
+            expected = None  # it may end long before
+        recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
+        bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
+        try:
+            with bar:
+                report = solver.integrate(
+                    system,
+                    system.initial_state(),
+                    duration,
+                    recorder,
+                    until=until if until is None or isinstance(until, steady) else Watched(until),
+                    progress=_WithinTotal(bar) if progress else None,
+                )
+            return recorder.finish(run_attributes(system, replace(report, reason=reason)))
+        except BaseException:
+            recorder.discard()
+            raise
 
 
 @torch.no_grad()
@@ -228,16 +228,16 @@ def equilibrium(
             )
         return _apart(found, network)
     max_duration = positive("max_duration", max_duration)
-    system = System(network, inputs, targets, initial=initial)
-    names = recorded_names(network, record)
-    states = row_bytes(system, [p.name for p in system.free])
-    refuse_too_large(
-        "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
-    )
-    system.look_at(names)
-    state, report = to_equilibrium(system, steady(tolerance), max_duration)
-    values = {name: to_numpy(system.read(name, state)).copy() for name in names}
-    return dataset(system, values, attributes=run_attributes(system, report))
+    with bound(network, inputs, targets, initial=initial) as system:
+        names = recorded_names(network, record)
+        states = row_bytes(system, [p.name for p in system.free])
+        refuse_too_large(
+            "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
+        )
+        system.look_at(names)
+        state, report = to_equilibrium(system, steady(tolerance), max_duration)
+        values = {name: to_numpy(system.read(name, state)).copy() for name in names}
+        return dataset(system, values, attributes=run_attributes(system, report))
 
 
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:

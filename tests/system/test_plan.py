@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
@@ -166,13 +167,30 @@ def test_gradients_are_copies(declare) -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, kept, strict=True))
 
 
-@pytest.mark.parametrize("name", ["ar", "gait", "weak feedback"])
-def test_an_equilibrium_is_a_copy(name: str) -> None:
-    network = NETWORKS[name](module_of())
-    found = nd.equilibrium(network, *batch(0))
+RUNS: dict[str, Callable[[nd.Network, Tensor, Tensor], xr.Dataset]] = {
+    "equilibrium": nd.equilibrium,
+    "simulate": lambda network, x, t: nd.simulate(network, x, t, duration=1.0, solver=nd.Heun(0.5)),
+    "infer": nd.infer,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [*((name, "equilibrium") for name in ("ar", "gait", "weak feedback")), *((name, "simulate") for name in NETWORKS)]
+    + [(name, "infer") for name in ("il", "z-il", "fa-z-il")],
+)
+def test_a_run_follows_the_plan_of_earlier_ones_and_is_a_copy(name: str, run: str) -> None:
+    module, declare = module_of(), NETWORKS[name]
+    network = declare(module)
+    found = RUNS[run](network, *batch(0))
     expected = found.copy(deep=True)
-    nd.equilibrium(network, *batch(1))
+    with bound(network, *batch(2)) as system:
+        plan = system.plan
+    other = RUNS[run](network, *batch(1))
+    with bound(network, *batch(2)) as system:
+        assert system.plan is plan
     assert found.identical(expected)
+    xr.testing.assert_equal(other, RUNS[run](declare(module), *batch(1)))
 
 
 def test_threads_share_a_network() -> None:
