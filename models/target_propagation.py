@@ -33,9 +33,10 @@ from neurodyn import (
 )
 from neurodyn.checks import number, one_of, whole
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.activations import NAMED
 from neurodyn.layers.inverses import check_invertible
 from neurodyn.layers.losses import Loss, squared_error
-from neurodyn.layers.modules import ACTIVATIONS, FirstUnits, Weights, check_sizes, empty_linear, initialize
+from neurodyn.layers.modules import FirstUnits, Weights, check_sizes, empty_linear, initialize
 
 
 def network(
@@ -287,7 +288,7 @@ def tower(
     for before, units in pairwise(sizes):
         if units < before:
             layers.append(FirstUnits(units))
-        layers += [empty_linear(units, units, device, dtype), ACTIVATIONS[activation]()]
+        layers += [empty_linear(units, units, device, dtype), NAMED[activation]()]
     if outputs is not None and outputs < sizes[-1]:
         layers.append(FirstUnits(outputs))
     module = nn.Sequential(*layers)

@@ -9,104 +9,22 @@ form in which nothing cancels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import inf
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.activations import ACTIVATIONS, Inverse, Scale, beside
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.points import ACTIVATIONS, computes, is_plain
+from neurodyn.layers.points import computes, is_plain
 from neurodyn.layers.stacked import Stacked, by_member, member_of
 
 _WORST_ERROR = 0.01
 """The relative error of a known solution above which a matrix is too badly conditioned: two correct digits."""
-
-
-Scale = float | Tensor
-"""s > 0 of scaled deviations: one for all samples, or one for each, shape (sample,)."""
-
-
-@dataclass(frozen=True)
-class Differences:
-    """The difference quotients of an invertible activation f, for any v and any scale s > 0.
-
-    Parameters
-    ----------
-    forward
-        `forward(layer, x, y, v, s)` returns [f(x) − f(x − s v)] / s, given y = f(x).
-    inverse
-        `inverse(layer, y, v, s)` returns [f⁻¹(y) − f⁻¹(y − s v)] / s.
-    """
-
-    forward: Callable[[Any, Tensor, Tensor, Tensor, Scale], Tensor]
-    inverse: Callable[[Any, Tensor, Tensor, Scale], Tensor]
-
-
-def _scaled(function: Callable[[Tensor], Tensor], u: Tensor, scale: Scale) -> Tensor:
-    """Return function(s u) / s of a function with function(u) = u + O(u²), also where s u underflows."""
-    small = u * scale
-    return torch.where(small.abs() < torch.finfo(u.dtype).tiny ** 0.5, u, function(small) / scale)
-
-
-def _bent(x: Tensor, v: Tensor, scale: Scale, above: float, below: float) -> Tensor:
-    """Return [f(x) − f(x − s v)] / s of f(x) = above · x for x > 0 and below · x elsewhere.
-
-    The path of length v, in units of s, is split at the kink, and each part takes its slope.
-    """
-    tiny = torch.finfo(x.dtype).tiny
-    kink = x / (scale.clamp_min(tiny) if isinstance(scale, Tensor) else max(scale, tiny))
-    positive = torch.minimum(v - kink.clamp(max=0.0), kink.clamp(min=0.0))
-    return torch.add(above * positive, v - positive, alpha=below)
-
-
-def _tanh_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
-    # tanh a − tanh b = tanh(a − b) (1 − tanh a tanh b)
-    return _scaled(torch.tanh, v, scale) * (1.0 - y * torch.tanh(x - scale * v))
-
-
-def _tanh_inverse(layer: nn.Module, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
-    # artanh a − artanh b = artanh((a − b) / (1 − a b))
-    return _scaled(torch.atanh, v / (1.0 - y * (y - scale * v)), scale)
-
-
-def _sigmoid_forward(layer: nn.Module, x: Tensor, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
-    # sigmoid x = (1 + tanh(x/2)) / 2
-    return 0.25 * _scaled(torch.tanh, v, 0.5 * scale) * (1.0 - (2.0 * y - 1.0) * torch.tanh(0.5 * (x - scale * v)))
-
-
-def _sigmoid_inverse(layer: nn.Module, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
-    # logit a − logit b = log(1 + (a − b) / (b (1 − a)))
-    return _scaled(torch.log1p, v / ((y - scale * v) * (1.0 - y)), scale)
-
-
-def _softplus_forward(layer: nn.Softplus, x: Tensor, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
-    # log((1 + eᵃ) / (1 + eᵇ)) = log(1 + sigmoid(b) (eᵃ⁻ᵇ − 1))
-    rise = _scaled(torch.expm1, layer.beta * v, scale)
-    return _scaled(torch.log1p, torch.sigmoid(layer.beta * (x - scale * v)) * rise, scale) / layer.beta
-
-
-def _softplus_inverse(layer: nn.Softplus, y: Tensor, v: Tensor, scale: Scale) -> Tensor:
-    # f⁻¹(a) = a + log(1 − e⁻ᵃ), and (1 − e⁻ᵃ) / (1 − e⁻ᵇ) = 1 ± e^(−min(a, b)) (1 − e^(−|a − b|)) / (1 − e⁻ᵇ)
-    a, b, difference = layer.beta * y, layer.beta * (y - scale * v), layer.beta * v
-    rise = _scaled(lambda u: -torch.expm1(-u), difference.abs(), scale).copysign(difference)
-    ratio = torch.exp(-torch.minimum(a, b)) * rise / -torch.expm1(-b)
-    return v + _scaled(torch.log1p, ratio, scale) / layer.beta
-
-
-DIFFERENCES: dict[type[nn.Module], Differences] = {
-    nn.Identity: Differences(lambda f, x, y, v, s: v, lambda f, y, v, s: v),
-    nn.LeakyReLU: Differences(
-        lambda f, x, y, v, s: _bent(x, v, s, 1.0, f.negative_slope),
-        lambda f, y, v, s: _bent(y, v, s, 1.0, 1.0 / f.negative_slope),
-    ),
-    nn.Tanh: Differences(_tanh_forward, _tanh_inverse),
-    nn.Sigmoid: Differences(_sigmoid_forward, _sigmoid_inverse),
-    nn.Softplus: Differences(_softplus_forward, _softplus_inverse),
-}
 
 
 def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
@@ -146,7 +64,7 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
             raise InvalidValueError(
                 f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}"
             )
-        elif type(layer) not in (FirstUnits, nn.Flatten, *DIFFERENCES) or not computes(layer, type(layer)):
+        elif not (type(layer) in (FirstUnits, nn.Flatten) or _inverse_of(layer)) or not computes(layer, type(layer)):
             raise InvalidValueError(
                 f"stage {stage} has no inverse: {name} is not invertible; use square Linear layers with LeakyReLU, "
                 "Tanh, Sigmoid, Softplus or no activation"
@@ -161,6 +79,11 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
 def needs_forward(layers: Sequence[nn.Module]) -> bool:
     """Tell whether the layers' inverse depends on what they read in the forward pass."""
     return any(isinstance(layer, (FirstUnits, nn.Flatten)) for layer in layers)
+
+
+def _inverse_of(layer: nn.Module) -> Inverse | None:
+    activation = ACTIVATIONS.get(type(layer))
+    return None if activation is None else activation.inverse
 
 
 class LayerInverse(ABC):
@@ -201,29 +124,28 @@ class _ActivationInverse(LayerInverse):
 
     def __init__(self, layer: nn.Module, stage: str) -> None:
         super().__init__(layer, stage)
-        inverse = ACTIVATIONS[type(layer)].inverse
+        inverse = _inverse_of(layer)
         assert inverse is not None, "check_invertible comes first"
         self._inverse = inverse
-        self._low, self._high = ACTIVATIONS[type(layer)].range
-        self._differences = DIFFERENCES[type(layer)]
 
     def value(self, y: Tensor, x: Tensor | None) -> Tensor:
         self._check_range(y)
-        return self._inverse(self.layer, y)
+        return self._inverse.value(self.layer, y)
 
     def difference(self, v: Tensor, scale: Scale, x: Tensor, y: Tensor) -> Tensor:
-        scale = _beside(v, scale)
+        scale = beside(v, scale)
         self._check_range(y, y - scale * v)
-        return self._differences.inverse(self.layer, y, v, scale)
+        return self._inverse.difference(self.layer, y, v, scale)
 
     def _check_range(self, *values: Tensor) -> None:
-        if self._low == -float("inf") and self._high == float("inf"):
+        low, high = self._inverse.range
+        if (low, high) == (-inf, inf):
             return
         for y in values:
-            if not bool(((y > self._low) & (y < self._high)).all()):
+            if not bool(((y > low) & (y < high)).all()):
                 raise InvalidValueError(
                     f"stage {self.stage} cannot be inverted here: {type(self.layer).__name__} takes values in "
-                    f"({self._low:g}, {self._high:g}), and the activity or target given spans "
+                    f"({low:g}, {high:g}), and the activity or target given spans "
                     f"[{y.min():.4g}, {y.max():.4g}]; nothing was clipped: bring the targets inside, e.g. 0.1 and 0.9 "
                     "for 0 and 1, or closer to the forward pass"
                 )
@@ -342,13 +264,10 @@ def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at:
         elif isinstance(layer, (FirstUnits, nn.Flatten)):
             v = layer(v)
         else:
-            v = DIFFERENCES[type(layer)].forward(layer, x, y, v, _beside(v, scale))
+            inverse = _inverse_of(layer)
+            assert inverse is not None, "check_invertible comes first"
+            v = inverse.forward_difference(layer, x, y, v, beside(v, scale))
     return v
-
-
-def _beside(v: Tensor, scale: Scale) -> Scale:
-    """Lay scales, one a sample, out so that they multiply v."""
-    return scale.view(-1, *[1] * (v.ndim - 1)) if isinstance(scale, Tensor) else scale
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Literal
@@ -13,17 +12,8 @@ from torch import Tensor, nn
 
 from neurodyn.checks import listed, usable_device, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.activations import NAMED
 from neurodyn.randomness import seeded
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": partial(nn.LeakyReLU, 0.1),
-    "softplus": nn.Softplus,
-    "linear": nn.Identity,
-}
-"""By name; the slope 0.1 of the leaky ReLU is that of GAIT-prop."""
 
 Weights = Literal["scaled", "default", "xavier", "orthogonal"]
 _WEIGHTS = ("scaled", "default", "xavier", "orthogonal")
@@ -104,7 +94,7 @@ def mlp(
     sizes = check_sizes("mlp", sizes, activation)
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        layers += [empty_linear(before, after, device, dtype), ACTIVATIONS[activation]()]
+        layers += [empty_linear(before, after, device, dtype), NAMED[activation]()]
     module = nn.Sequential(*layers[:-1])
     initialize(module, weights, seed=seed)
     return module
@@ -135,8 +125,8 @@ def check_sizes(what: str, sizes: Sequence[int], activation: str) -> list[int]:
     counts = listed(f"sizes of {what}", sizes)
     if len(counts) < 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < 1 for n in counts):
         raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {list(counts)}")
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise InvalidValueError(f"activation of {what}: one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+    if not isinstance(activation, str) or activation not in NAMED:
+        raise InvalidValueError(f"activation of {what}: one of {', '.join(NAMED)}, not {activation!r}")
     return [int(n) for n in counts]
 
 

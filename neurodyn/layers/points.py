@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,85 +15,31 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules import activation as torch_activations
 
 from neurodyn.errors import InvalidTypeError
-from neurodyn.layers.kernels import add_linear, linear, tanh
+from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.kernels import add_linear, linear
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.origin import METHODS
 from neurodyn.layers.stacked import Stacked, by_member
-
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An elementwise nonlinearity f with its derivative and, where it has one, its inverse.
-
-    Parameters
-    ----------
-    value
-        `value(layer, x, out)` returns f(x), written to `out` unless that is None.
-    feedback
-        `feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x).
-    inverse
-        `inverse(layer, y)` returns f⁻¹(y); None when f has no inverse.
-    range
-        The open interval (low, high) of values that f takes.
-    """
-
-    value: Callable[[Any, Tensor, Tensor | None], Tensor]
-    feedback: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
-    inverse: Callable[[Any, Tensor], Tensor] | None = None
-    range: tuple[float, float] = (-float("inf"), float("inf"))
-
-
-ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.Identity: Activation(
-        lambda f, x, out: x,
-        lambda f, x, y, v: v,
-        lambda f, y: y,
-    ),
-    nn.Tanh: Activation(
-        lambda f, x, out: tanh(x, out),
-        lambda f, x, y, v: aten.tanh_backward(v, y),
-        lambda f, y: torch.atanh(y),
-        (-1.0, 1.0),
-    ),
-    nn.Sigmoid: Activation(
-        lambda f, x, out: torch.sigmoid(x, out=out),
-        lambda f, x, y, v: aten.sigmoid_backward(v, y),
-        lambda f, y: torch.logit(y),
-        (0.0, 1.0),
-    ),
-    nn.ReLU: Activation(
-        lambda f, x, out: torch.clamp_min(x, 0.0, out=out),
-        lambda f, x, y, v: aten.threshold_backward(v, x, 0.0),
-    ),
-    nn.LeakyReLU: Activation(
-        lambda f, x, out: functional.leaky_relu(x, f.negative_slope),
-        lambda f, x, y, v: aten.leaky_relu_backward(v, x, f.negative_slope, False),
-        lambda f, y: functional.leaky_relu(y, 1.0 / f.negative_slope),
-    ),
-    nn.Softplus: Activation(
-        lambda f, x, out: functional.softplus(x, f.beta, f.threshold),
-        lambda f, x, y, v: aten.softplus_backward(v, x, f.beta, f.threshold),
-        lambda f, y: torch.where(y * f.beta > f.threshold, y, torch.log(torch.expm1(f.beta * y)) / f.beta),
-        (0.0, float("inf")),
-    ),
-}
 
 _NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
 _TORCH_ACTIVATIONS = tuple(
     getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
 )
-_KINKED = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Threshold),
-    *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink),
+_MAXIMA: tuple[type[nn.Module], ...] = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
-_POOLS = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+_MEANS: tuple[type[nn.Module], ...] = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
 )
-_SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_POOLS, nn.Flatten, nn.Unflatten, FirstUnits} - {nn.PReLU}
+_KINKED = (
+    *(kind for kind, activation in ACTIVATIONS.items() if activation.kinked),
+    *(nn.ReLU6, nn.PReLU, nn.RReLU, nn.Threshold),
+    *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink),
+    *_MAXIMA,
+)
+_SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_MAXIMA, *_MEANS, nn.Flatten, nn.Unflatten, FirstUnits} - {
+    nn.PReLU
+}
 _AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
 
 

@@ -18,11 +18,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from neurodyn.checks import flag, listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.origin import Origin, check_backward_hooks
 from neurodyn.layers.points import (
-    ACTIVATIONS,
     LayerPoint,
     computes,
     is_activation,

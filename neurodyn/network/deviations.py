@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidValueError
-from neurodyn.layers.inverses import Scale, check_invertible, forward_difference
+from neurodyn.layers.activations import Scale
+from neurodyn.layers.inverses import check_invertible, forward_difference
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import Stage, StagePoint
 from neurodyn.network.maps import Activity, Inverse, OfStage, OperatingPoints, Term

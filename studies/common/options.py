@@ -14,7 +14,7 @@ from tqdm import tqdm
 import neurodyn as nd
 from neurodyn.checks import needed, positive, usable_device, whole
 from neurodyn.errors import InvalidValueError
-from neurodyn.layers.modules import ACTIVATIONS
+from neurodyn.layers.activations import NAMED
 
 tyro = needed("tyro", extra="studies")
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     ActivationName = str
 else:
     DatasetName = tyro.extras.literal_type_from_choices(nd.data.DATASETS)
-    ActivationName = tyro.extras.literal_type_from_choices(ACTIVATIONS)
+    ActivationName = tyro.extras.literal_type_from_choices(NAMED)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import neurodyn as nd
-from neurodyn.layers.modules import ACTIVATIONS, initialize
+from neurodyn.layers.activations import NAMED
+from neurodyn.layers.modules import initialize
 from tests.problems import tensor
 
 WEIGHTS = ("scaled", "default", "xavier", "orthogonal")
@@ -19,12 +20,12 @@ def linears(module: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in module if isinstance(layer, nn.Linear)]
 
 
-@given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=5), activation=st.sampled_from(list(ACTIVATIONS)))
+@given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=5), activation=st.sampled_from(list(NAMED)))
 @settings(max_examples=30, deadline=None)
 def test_an_mlp_alternates_layers_and_activations(sizes: list[int], activation: str) -> None:
     module = nd.mlp(sizes, activation=activation)
     assert [(layer.in_features, layer.out_features) for layer in linears(module)] == list(pairwise(sizes))
-    assert [type(layer) for layer in list(module)[1::2]] == [type(ACTIVATIONS[activation]())] * (len(sizes) - 2)
+    assert [type(layer) for layer in list(module)[1::2]] == [type(NAMED[activation]())] * (len(sizes) - 2)
     assert len(module) == 2 * len(sizes) - 3
 
 

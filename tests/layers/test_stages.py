@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
-from neurodyn.layers.points import ACTIVATIONS, AutogradPoint, layer_point
+from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.points import AutogradPoint, layer_point
 from neurodyn.layers.stages import take_apart
 from tests.problems import tensor
 
