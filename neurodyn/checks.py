@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from numbers import Integral, Real
@@ -131,12 +131,14 @@ def listed(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
     Raises
     ------
     TypeError
-        If it is text, or nothing that one can go through.
+        If it is text, a mapping, a tensor, an empty array, or nothing that one can go through.
     """
+    if isinstance(values, (Mapping, torch.Tensor)) or getattr(values, "shape", None) == (0,):
+        raise InvalidTypeError(f"{what} must be a list, not a {type(values).__name__}")
     if not isinstance(values, (str, bytes)):
         try:
             return tuple(values)
-        except TypeError:  # an array or a tensor without axes is an Iterable, too
+        except TypeError:  # an array without axes is an Iterable, too
             pass
     raise InvalidTypeError(f"{what} must be a list, not {values!r}")
 
@@ -167,13 +169,15 @@ def users(what: str) -> Iterator[None]:
 
 
 def check_dense(what: str, tensor: torch.Tensor) -> None:
-    """Refuse a tensor that is sparse, or of another layout that most layers cannot read.
+    """Refuse a tensor that is sparse, or of another layout that most layers cannot read, or has no data.
 
     Raises
     ------
     TypeError
         If it is one.
     """
+    if tensor.is_meta:
+        raise InvalidTypeError(f"{what} must be a tensor with data, not one on the meta device")
     if tensor.layout != torch.strided:
         raise InvalidTypeError(f"{what} must be a dense tensor, not one of layout {tensor.layout}; call .to_dense()")
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from neurodyn.checks import flag, positive
+from neurodyn.checks import check_dense, flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.inference import refuse_to_set_aside
@@ -293,8 +293,14 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
             raise InvalidValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
         refuse_too_large(f"save_at: {save_at:,} times alone", 8 * int(save_at), "take fewer")
         return np.linspace(0.0, duration, int(save_at))
+    if isinstance(save_at, Tensor):
+        check_dense("save_at", save_at)
+        save_at = to_numpy(save_at)
     try:
-        times = np.asarray(save_at.detach().cpu() if isinstance(save_at, Tensor) else save_at, dtype=np.float64)
+        times = np.asarray(save_at)
+        if times.ndim and times.dtype.kind in "bcmMSUV":
+            raise TypeError(f"{times.dtype} is no type of times")
+        times = times.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidValueError(f"save_at is a number of points, an array of times, or 'steps': {error}") from error
     if times.ndim == 0:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
-from neurodyn.checks import whole
+from neurodyn.checks import check_dense, whole
 from neurodyn.data.datasets import Samples
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.randomness import seeded
@@ -79,6 +79,7 @@ class Pairs:
 
     def _refuse_not_finite(self, parts: Sequence[Tensor]) -> None:
         for part, what in zip(parts, ("inputs", "targets"), strict=False):
+            check_dense(f"{self.name}: {what}", part)
             if part.is_floating_point() and not (bool(part.sum().isfinite()) or bool(part.isfinite().all())):
                 bad = int((~part.isfinite()).flatten(1).any(1).nonzero()[0])
                 raise InvalidValueError(f"{self.name}: {what} of sample {bad} are NaN or infinite; all must be finite")

@@ -18,7 +18,7 @@ _SAVE_AT = OBJECT(
         "torch.tensor([0.5, 1.0])",
         "[0.5]",
     ],
-    either=["[1]", "range(3)", "10**30", "10**400"],
+    either=["[1]", "range(3)", "10**30", "10**400", "xr.DataArray([1.0])"],
     wrong=["[1.0, 0.5]", "[0.5, 0.5]", "[-0.5, 0.5]", "[0.5, 99.0]", "[[0.5],]", "[True]", "0.1"],
     untried=["10**30", "10**400"],
 )
@@ -95,6 +95,7 @@ RUNNING = (
                 "[1]",
                 "range(3)",
                 "torch.tensor([0.5])",
+                "xr.DataArray([1.0])",
             ],
         ),
         store=(PATH | NOTHING)(

@@ -86,6 +86,7 @@ _FIT = {
     "metrics": OBJECT(
         "None",
         right=["None", "{}", '{"one": lambda network: 1.0}', '{"two": lambda network: np.zeros(2)}'],
+        either=["xr.Dataset()"],
         wrong=['{"train_loss": lambda network: 1.0}', '{"x": lambda: 0}', '{"x": lambda network: "y"}', "{3: len}"],
     ),
 }
