@@ -137,13 +137,17 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         stream.close()
 
 
-def process_state() -> tuple[bytes, ...]:
-    """Return the state of the process's generators, of the CPU, as no stream of one's own has it: to be compared."""
+def process_state() -> tuple[bytes, bytes]:
+    """Return the state of PyTorch's and NumPy's generators that this thread draws from, to be compared.
+
+    Python's is left out, as libraries draw from it in threads of their own.
+    """
     with _LOCK:
-        current = RandomStream._current
-        drawn, numpy, python = (RandomStream._read_cpu() if current is None else current._outside)[:3]
-    own = (drawn, _numpy_as_tensor(numpy), _python_as_tensor(python))
-    return tuple(state.numpy().tobytes() for state in own)
+        current = (
+            None if RandomStream._within else RandomStream._current
+        )  # within one, it is what this thread draws from
+        drawn, numpy = (RandomStream._read_cpu() if current is None else current._outside)[:2]
+    return drawn.numpy().tobytes(), _numpy_as_tensor(numpy).numpy().tobytes()
 
 
 def _numpy_as_tensor(state: Any) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import random
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,8 @@ from neurodyn.simulation.side_by_side import POINTS, Attributes, as_dataset, ref
 
 Point = Callable[..., xr.Dataset | Mapping[str, Any] | Network]
 """A function of the parameters by name, that returns a dataset, numbers and arrays by name, or a declaration."""
-Seed = Callable[[Where], None]
-"""What seeds the generators of random numbers by a point."""
+Seed = Callable[[int], None]
+"""What seeds the generators of random numbers."""
 AtOnce = Callable[[list[Network]], xr.Dataset] | bool | None
 """A function that runs networks together; True if that of a point takes many of them at once."""
 
@@ -122,9 +124,9 @@ class Work:
         results: list[xr.Dataset | None] = []
         errors: list[str] = []
         like = "at the first point of the sweep"
-        for where in self.grid.points(block):
+        for where, own in zip(self.grid.points(block), self.grid.seeds(block), strict=True):
             try:
-                seed(where)
+                seed(own)
                 with users("point"):
                     result = as_dataset(self.point(**where), list(where))
                 if form is not None:
@@ -151,7 +153,7 @@ class Work:
     def _together(self, block: Block, form: xr.Dataset | None, seed: Seed) -> Part:
         points = list(self.grid.points(block))
         errors = [""] * block.points
-        run = self._of_columns(block) if self.at_once is True else self._of_networks(points, errors, seed)
+        run = self._of_columns(block) if self.at_once is True else self._of_networks(block, points, errors, seed)
         places = np.array([place for place, error in enumerate(errors) if not error], int)
         pieces: list[tuple[NDArray[np.intp], xr.Dataset]] = []
         like = "at the first point of the sweep"
@@ -198,31 +200,53 @@ class Work:
         return run
 
     def _of_networks(
-        self, points: Sequence[Where], errors: list[str], seed: Seed
+        self, block: Block, points: Sequence[Where], errors: list[str], seed: Seed
     ) -> Callable[[NDArray[np.intp]], object]:
+        networks = self._declared(block, points, errors, seed)
+
+        def run(places: NDArray[np.intp]) -> object:
+            seed(0)  # what is drawn for all is the same in each block
+            assert callable(self.at_once)
+            with users("at_once"):
+                return self.at_once([networks[place] for place in places.tolist()])
+
+        return run
+
+    def _declared(self, block: Block, points: Sequence[Where], errors: list[str], seed: Seed) -> dict[int, Network]:
+        """Return the networks of a block's points by their places.
+
+        To seed the generators takes as long as a small declaration, and few draw: one that does is made again.
+        """
+        before = process_state(), random.getstate()
+        with suppress(_Failed):
+            networks = self._declared_by(points, errors, repeat(None))
+            if (process_state(), random.getstate()) == before:
+                return networks
+        errors[:] = [""] * len(errors)
+        seeds = repeat(None) if seed is not seed_by else self.grid.seeds(block)
+        return self._declared_by(points, errors, seeds)
+
+    def _declared_by(
+        self, points: Sequence[Where], errors: list[str], seeds: Iterable[int | None]
+    ) -> dict[int, Network]:
         networks: dict[int, Network] = {}
-        for place, where in enumerate(points):
-            seed(where)
+        for place, (where, own) in enumerate(zip(points, seeds, strict=False)):
+            if own is not None:
+                seed_by(own)
             try:
-                with users("point"):
-                    network = self.point(**where)
+                network = self.point(**where)
                 if not isinstance(network, Network):
                     raise InvalidTypeError(
                         f"sweep: with at_once the function returns a Network, and returned a {type(network).__name__}"
                     )
                 networks[place] = network
             except Exception as error:
+                with suppress(type(error)), users("point"):
+                    raise
                 if not self.records:
                     raise _Failed(text(where), error) from error
                 errors[place] = _told(error)
-
-        def run(places: NDArray[np.intp]) -> object:
-            seed({})  # what is drawn for all is the same in each block
-            assert callable(self.at_once)
-            with users("at_once"):
-                return self.at_once([networks[place] for place in places.tolist()])
-
-        return run
+        return networks
 
     def _apart(self, run: object, count: int) -> xr.Dataset:
         """Return a run of several networks with these first."""

@@ -113,6 +113,15 @@ class Grid:
         for combination in product(*(self.values[name][places] for name, places in block.region.items())):
             yield dict(zip(self.values, combination, strict=True))
 
+    def seeds(self, block: Block) -> Iterator[int]:
+        """Iterate over seeds of a block's points, each of which depends on its point alone."""
+        for parts in product(*(self._bytes[name][places] for name, places in block.region.items())):
+            yield int.from_bytes(hashlib.sha256(b"".join(parts)).digest()[:8], "little") >> 1
+
+    @cached_property
+    def _bytes(self) -> dict[str, list[bytes]]:
+        return {name: [_own_bytes(name, value) for value in values] for name, values in self.values.items()}
+
     def columns(self, block: Block) -> dict[str, Any]:
         """Return the values of each parameter at the points of a block: tensors, shape (network,), or lists of text."""
         own = [np.asarray(self.values[name])[places] for name, places in block.region.items()]
@@ -147,10 +156,8 @@ def own_numbers() -> Iterator[None]:
         yield
 
 
-def seed_by(where: Where) -> None:
-    """Seed the generators of PyTorch, NumPy and Python by a point, so that its numbers depend on that alone."""
-    digest = hashlib.sha256(repr([(name, _plain(value)) for name, value in where.items()]).encode()).digest()
-    seed = int.from_bytes(digest[:8], "little") >> 1
+def seed_by(seed: int) -> None:
+    """Seed the generators of PyTorch, NumPy and Python."""
     torch.default_generator.manual_seed(seed)
     for generator in torch.cuda.default_generators:  # none before the first use
         generator.manual_seed(seed)
@@ -158,8 +165,9 @@ def seed_by(where: Where) -> None:
     random.seed(seed)
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _own_bytes(name: str, value: Any) -> bytes:
+    plain = value.item() if isinstance(value, np.generic) else value
+    return hashlib.sha256(repr((name, plain)).encode()).digest()
 
 
 def _values(name: str, given: Iterable[Any]) -> list[Any]:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _BLOCKS = 256
 """How many blocks a sweep is cut into, unless one says otherwise, where it has as many points."""
-_AT_ONCE = 1000
-"""How many networks run at once at least, where there are as many, as what runs them together takes its time, too."""
+_AT_ONCE = 1_000, 10_000
+"""How many networks run at once, at least and at most: to begin takes its time, and each takes memory."""
 
 
 def sweep(
@@ -76,7 +76,7 @@ def sweep(
         is refused. Its numbers are floats, NaN where nothing has been computed; a variable `computed` tells where.
     block
         How many points a block has at most: one task, and one chunk of the store. By default, a 256th of all; with
-        `at_once`, 1,000 at least, and all of them without `store` and `scheduler`.
+        `at_once`, a hundredth, 1,000 at least and 10,000 at most, and all of them without `store` and `scheduler`.
     on_error
         Whether an error at a point is raised, after the blocks that run have been kept; or recorded, as text in a
         variable `error`, where NaN is the result, and the sweep goes on.
@@ -127,11 +127,11 @@ def sweep(
     if runs.threads and RandomStream.in_use():
         raise InvalidValueError("scheduler: within a point of another sweep there are no threads; leave it out")
     points = Grid(grid)
-    if block is None:
+    if block is None and at_once is None:
         block = -(-points.size // _BLOCKS)
-        if at_once is not None:
-            block = points.size if path is None and runs.here else max(block, _AT_ONCE)
-    work = Work(point, at_once, Grid(grid if path is None else points.values, block), on_error == "record")
+    elif block is None and not (path is None and runs.here):
+        block = min(max(points.size // 100, _AT_ONCE[0]), _AT_ONCE[1])
+    work = Work(point, at_once, Grid(points.values, block), on_error == "record")
     bar = tqdm(total=points.size, unit="point", disable=None if progress else True)
     with bar:
         if path is None:
@@ -182,9 +182,9 @@ class _Task:
     def _open(self) -> SweepStore | None:
         if self.store is None:
             return None
-        from neurodyn.simulation.sweep_store import SweepStore
+        from neurodyn.simulation.sweep_store import opened
 
-        return SweepStore(self.store, self.work.grid)
+        return opened(self.store, self.work.grid)
 
 
 def _in_memory(work: Work, runs: Scheduler[Any], bar: tqdm) -> xr.Dataset:
@@ -294,11 +294,11 @@ def _fingerprint(work: Work) -> dict[str, str | None]:
     """Return what the results depend on, as digests by what they are of."""
     parts: dict[str, str | None] = {
         "the grid": digest(work.grid.coordinates()),
+        "at_once": str(work.at_once),
         "block": str(work.grid.chunks),
         "on_error": str(work.records),
         **of_function("point", work.point),
         "the version of neurodyn, PyTorch, NumPy or Python": f"{versions_of_all()}, {versions()['neurodyn_version']}",
-        "at_once": str(work.at_once),
     }
     return {**parts, **of_function("at_once", work.at_once)} if callable(work.at_once) else parts
 

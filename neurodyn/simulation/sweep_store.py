@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from neurodyn.simulation.encoding import CHUNK_BYTES
 from neurodyn.simulation.files import storable
 from neurodyn.simulation.grid import Block, Grid
 from neurodyn.simulation.partial import Lock, replacing, sync, system_errors
-from neurodyn.simulation.side_by_side import COMPUTED, ERROR, fact_name, spread
+from neurodyn.simulation.side_by_side import COMPUTED, ERROR, Attributes, alike, fact_name, spread
 from neurodyn.simulation.stores import consolidate, read_store, to_zarr
 from neurodyn.simulation.trajectory import versions
 
@@ -85,7 +85,12 @@ class SweepStore:
         """
         assert part.data is not None
         attributes = next(each for each in part.attributes if each is not None)
-        constant = {name: value for name, value in attributes.items() if name in versions()}
+        # What many at once say of themselves in text is the same in all blocks, or the values would depend on these.
+        constant = {
+            name: value
+            for name, value in attributes.items()
+            if name in versions() or not (alone or name in _OF_ALL or isinstance(value, (int, float)))
+        }
         facts = {
             name: fact_name(name, part.data, grid.values)
             for name in attributes
@@ -112,7 +117,7 @@ class SweepStore:
         if part.errors is not None:
             add(ERROR, (), (), _TEXT, long_name="what went wrong at this point")
         add(COMPUTED, (), (), np.dtype(bool), long_name="whether this point has been computed")
-        about = {"facts": facts, "fingerprint": dict(fingerprint)}
+        about = {"facts": facts, "constant": list(constant), "fingerprint": dict(fingerprint)}
         described = {name: xr.Variable((), 0.0, variable.attrs) for name, variable in variables.items()}
         template = xr.Dataset(
             described, {**part.data.coords, **grid.coordinates()}, {**constant, _ABOUT: json.dumps(about)}
@@ -203,24 +208,50 @@ class SweepStore:
 
     def _facts(self, part: Part) -> dict[str, NDArray[Any]]:
         facts: dict[str, str] = self._about["facts"]
-        constant = (*versions(), *_OF_ALL)
-        runs = {id(each): each for each in part.attributes if each is not None}
-        for each in runs.values():
-            if unknown := [name for name in each if name not in facts and name not in constant]:
-                raise InvalidValueError(
-                    f"sweep: a result has an attribute {unknown[0]!r}, which those of the first block had not; make it "
-                    "a variable, or give it to all"
-                )
+        constant = {name: self.form.attrs.get(name) for name in self._about["constant"]}
+        runs: list[Attributes] = []
+        points: list[int] = []
+        for each in part.attributes:  # those that ran at once have theirs in common
+            if not (runs and runs[-1] is each):
+                runs.append(each)
+                points.append(0)
+            points[-1] += 1
+        for run in runs:
+            if run is not None:
+                self._refuse_facts(run, constant)
         return {
-            called: _array_of(name, [None if each is None else each.get(name) for each in part.attributes])
+            called: np.repeat(_array_of(name, [None if run is None else run.get(name) for run in runs]), points)
             for name, called in facts.items()
         }
+
+    def _refuse_facts(self, run: Mapping[Any, Any], constant: Mapping[str, Any]) -> None:
+        for name, value in constant.items():
+            if not alike(run.get(name), value):
+                raise InvalidValueError(
+                    f"sweep: {name!r} is {run.get(name)!r} in this block, and {value!r} in the first: results would "
+                    "depend on what runs together; say what is to be done, such as solver="
+                )
+        if unknown := [name for name in run if name not in {*self._about["facts"], *constant, *_OF_ALL}]:
+            raise InvalidValueError(
+                f"sweep: a result has an attribute {unknown[0]!r}, which those of the first block had not; make it a "
+                "variable, or give it to all"
+            )
 
     def dataset(self) -> xr.Dataset:
         """Return what there is, read chunk by chunk as it is used."""
         data = self._open()
         del data.attrs[_ABOUT]
         return data
+
+
+def opened(path: Path, grid: Grid) -> SweepStore:
+    """Return the sweep in a store, which a process opens once, and not for every block."""
+    return _opened(path, grid, (path / "zarr.json").stat().st_mtime_ns)
+
+
+@lru_cache(1)
+def _opened(path: Path, grid: Grid, changed: int) -> SweepStore:
+    return SweepStore(path, grid)
 
 
 @contextmanager

@@ -170,9 +170,15 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
 def _with_numbers_of(network: Network, stacked: Network, couplings: Sequence[Coupling]) -> Network:
     """Return a stacked network with the numbers of one of its networks: its structure is that network's."""
     populations = zip(stacked.populations, network.populations, strict=True)
-    own = stacked.with_dynamics(
-        [replace(population, tau=its.tau, leak=its.leak) for population, its in populations],
-        [replace(coupling, gain=its.gain) for coupling, its in zip(couplings, network.couplings, strict=True)],
+    own = stacked.with_numbers(
+        [
+            one if (one.tau, one.leak) == (its.tau, its.leak) else replace(one, tau=its.tau, leak=its.leak)
+            for one, its in populations
+        ],
+        [
+            one if one.gain == its.gain else replace(one, gain=its.gain)
+            for one, its in zip(couplings, network.couplings, strict=True)
+        ],
     )
     own.plasticity = tuple(
         replace(rule, gain=its.gain) for rule, its in zip(own.plasticity, network.plasticity, strict=False)

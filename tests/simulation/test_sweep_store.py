@@ -1,7 +1,6 @@
 """Sweeps in a store: written in blocks, interrupted, shared between jobs, and gone on with."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ def series(scale: float, kind: str) -> xr.Dataset:
     return xr.Dataset({"x": ("time", values, {"units": "1", "tau": scale}), "n": 3}, {"time": time}, attributes)
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 5, 7, 100])
+@pytest.mark.parametrize("block", [2, 5, 7, 100])
 def test_a_store_holds_what_memory_would(tmp_path: Path, block: int) -> None:
     swept = nd.sweep(series, GRID, store=tmp_path / "s.zarr", block=block)
     expected = nd.sweep(series, GRID)
@@ -38,8 +37,9 @@ def test_a_store_holds_what_memory_would(tmp_path: Path, block: int) -> None:
         assert swept[name].dims == variable.dims
     assert bool(swept.computed.all())
     assert swept.x.attrs == {"units": "1"}  # and no τ, which differs
+    assert swept.chunks["scale"][0] == min(block, 5)
+    assert swept.chunks["kind"][0] == (2 if block > 9 else 1)
     xr.testing.assert_identical(xr.open_zarr(tmp_path / "s.zarr", chunks=None).x.load(), swept.x.load())
-    assert dict(zip(swept.x.dims, map(len, swept.x.chunks or ()), strict=True))["scale"] == -(-5 // min(block, 5))
 
 
 class Broken(Exception):
@@ -90,7 +90,7 @@ def test_errors_are_recorded_in_the_store(tmp_path: Path) -> None:
         ({"block": 2}, "block"),
         ({"on_error": "record"}, "on_error"),
         ({"point": lambda a: {"x": a + 1}}, "point"),
-        ({"point": lambda a, c=torch.ones(2): {"x": a}}, "point"),
+        ({"point": lambda a, c=2.0: {"x": a}}, "point"),
         ({"at_once": True}, "at_once"),
     ],
 )
@@ -139,37 +139,33 @@ def test_a_share_that_another_run_holds_is_refused(tmp_path: Path, other: tuple[
 
 
 KILLED = """
-import sys, time
+import time
 import neurodyn as nd
 
 def point(a, b):
-    time.sleep(0.01)
+    time.sleep(pause)
     return {"x": a * 1000 + b, "y": ("u", [a, b])}
 
-nd.sweep(point, {"a": range(6), "b": range(10)}, store=sys.argv[1], block=2, share=(int(sys.argv[2]), 2))
+def run(store):
+    return nd.sweep(point, {"a": range(4), "b": range(6)}, store=store, block=3)
 """
 
 
-def test_killed_runs_go_on(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(KILLED)
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(f"{KILLED}\nimport sys\npause = 0.05\nrun(sys.argv[1])")
     store = tmp_path / "s.zarr"
-
-    def start(share: int) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen([sys.executable, str(script), str(store), str(share)], env=environment)
-
-    running = [start(0), start(1)]
-    while not (store.exists() and len(list((store / "computed" / "c").glob("*/*"))) > 3):
-        assert all(each.poll() is None for each in running)
-    running[random.randrange(2)].send_signal(signal.SIGKILL)
-    codes = [each.wait() for each in running]
-    assert -signal.SIGKILL in codes
-    assert not bool(xr.open_zarr(store).computed.all())
-    assert start(codes.index(-signal.SIGKILL)).wait() == 0
-    swept = xr.open_zarr(store)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(store)], env=environment) as running:
+        while len(list((store / "computed" / "c").glob("*/*"))) < 2:
+            assert running.poll() is None
+        running.send_signal(signal.SIGKILL)
+    before = xr.open_zarr(store).computed.load()
+    assert not bool(before.all())
+    names: dict[str, Any] = {"pause": 0.05}
+    exec(KILLED, names)  # the same functions in another process are the same sweep
+    swept = names["run"](store)
     assert bool(swept.computed.all())
-    np.testing.assert_array_equal(swept.x, 1000 * np.arange(6)[:, None] + np.arange(10))
+    np.testing.assert_array_equal(swept.x, 1000 * np.arange(4)[:, None] + np.arange(6))
 
 
 def test_an_executor_takes_the_blocks(tmp_path: Path) -> None:
