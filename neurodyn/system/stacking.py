@@ -27,6 +27,7 @@ from neurodyn.network.drives import Data, Drive, ForwardValue, Input, LossGradie
 from neurodyn.network.maps import Activity, Map, OperatingPoints, Term, Wrapping
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Plasticity, Population
+from neurodyn.randomness import process_state
 from neurodyn.system.bound import Inputs
 from neurodyn.system.system import System
 
@@ -284,9 +285,9 @@ def refusing_random(what: str) -> Iterator[None]:
     ValueError
         If they have.
     """
-    before = torch.get_rng_state()
+    before = process_state()
     yield
-    if not torch.equal(before, torch.get_rng_state()):
+    if process_state() != before:
         raise InvalidValueError(
             f"{what}: a part of the networks draws random numbers, which those that are stacked would share; run or "
             "train each by itself"

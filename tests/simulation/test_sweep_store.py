@@ -16,6 +16,7 @@ import xarray as xr
 
 import neurodyn as nd
 from neurodyn.simulation.partial import Lock
+from neurodyn.simulation.stores import to_zarr
 from tests.processes import ROOT
 
 GRID: dict[str, list[Any]] = {"kind": ["up", "down"], "scale": [0.5, 1.0, 2.0, 3.0, 5.0]}
@@ -190,17 +191,15 @@ def test_a_cluster_whose_worker_is_killed_completes(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from neurodyn.simulation import sweep_store
-
-    write, writes = sweep_store.to_zarr, []
+    writes: list[Any] = []
 
     def full(*arguments: Any, **settings: Any) -> None:
         writes.append(settings)
         if len(writes) == 4:
             raise OSError(28, "No space left on device")
-        write(*arguments, **settings)
+        to_zarr(*arguments, **settings)
 
-    monkeypatch.setattr(sweep_store, "to_zarr", full)
+    monkeypatch.setattr("neurodyn.simulation.sweep_store.to_zarr", full)
     with pytest.raises(OSError, match="the blocks that are done are kept: make room, and run it again"):
         nd.sweep(series, GRID, store=tmp_path / "s.zarr")
     assert int(xr.open_zarr(tmp_path / "s.zarr").computed.sum()) == 2
