@@ -111,7 +111,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = str(error).split(". ")[0]
+        told = str(error).partition("] ")[2].partition(". ")[0] or str(error)
         raise LostWorkerError(
             f"another process of this training has ended, or is out of reach ({told}); launch it again, with as many "
             "processes or others, to go on from the checkpoint, if there is one"

@@ -1,6 +1,7 @@
 """Sweeps in a store: written in blocks, interrupted, shared between jobs, and gone on with."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,21 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     swept = names["run"](store)
     assert bool(swept.computed.all())
     np.testing.assert_array_equal(swept.x, 1000 * np.arange(4)[:, None] + np.arange(6))
+
+
+def test_the_documented_job_array_makes_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "scale.md").read_text()
+    (script,) = re.findall(r"```python\n(# sweep.py\n.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
+    names: dict[str, Any] = {}
+    for job in ("1", "0", "2"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", job)
+        exec(script, names)
+    swept = xr.open_zarr("sweep.zarr")
+    assert bool(swept.computed.all())
+    networks = [names["point"](0.5, 1.4)]
+    np.testing.assert_allclose(swept.x.isel(excitation=0, inhibition=9), names["run"](networks).x[0], rtol=1e-6)
 
 
 def test_an_executor_takes_the_blocks(tmp_path: Path) -> None:
