@@ -154,6 +154,8 @@ class Run:
             raise checkpoint.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
+        if not state["random"]:
+            raise checkpoint.foreign("it has no state of random numbers")
         if self.processes.rank < len(state["random"]):  # else there were fewer, and this one begins with its own
             self.random.load(state["random"][self.processes.rank])
         with torch.no_grad():
