@@ -102,6 +102,34 @@ def common_structure(structures: Sequence[Structure]) -> Structure:
     )
 
 
+def structure_in_common(networks: Sequence[Network], clamped: Collection[str]) -> Structure:
+    """Return what is known of several networks that differ in numbers alone.
+
+    It is the common structure of each one's, of which all but the first are read only as far as numbers decide.
+    """
+    first, *others = networks
+    known = read_structure(first, clamped)
+    seen = {_numbers(first, clamped)}
+    structures = [known]
+    for other in others:
+        numbers = _numbers(other, clamped)
+        if numbers not in seen:
+            seen.add(numbers)
+            structures.append(read_structure(other, clamped))
+        elif known.gradient_flow and not _gradient_flow(other, clamped):
+            known = structures[0] = replace(known, gradient_flow=False)
+    return common_structure(structures)
+
+
+def _numbers(network: Network, clamped: Collection[str]) -> tuple[object, ...]:
+    """Return what the numbers of a declaration decide of its structure, whether it is a gradient flow aside."""
+    free = [p for p in network.populations if p.name not in clamped]
+    rates = frozenset(p.leak / p.tau for p in free if p.tau > 0)
+    leaks = {p.name: p.leak for p in free}
+    strong = (abs(c.gain) > _WEAK * leaks[c.target] for c in network.couplings if c.target in leaks)
+    return rates, 0 in leaks.values(), tuple(strong)
+
+
 def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
     import networkx as nx
 
