@@ -22,11 +22,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
-from common.learning_curves import draw, plus_minus
+from common.learning_curves import draw, plus_minus, zoom
 from common.options import ActivationName, DatasetName, check_root, load, parse
 from common.options import Options as StudyOptions
 from common.report import table, write
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import nn
@@ -304,14 +303,6 @@ def figure(found: xr.Dataset) -> Figure:
     drawing.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     drawing.suptitle(f"Means of {found.sizes['seed']} seeds, and bands of their standard errors", x=0.01, ha="left")
     return drawing
-
-
-def zoom(ax: Axes, values: xr.DataArray) -> None:
-    """Show the range in which the curves end, and not the first epochs, which would flatten it."""
-    means = values.mean("seed")
-    lowest = float(means.isel(epoch=means.sizes["epoch"] // 3).min())
-    if np.isfinite(lowest):
-        ax.set_ylim(max(0.0, lowest - 2.0), float(means.max()) + 0.5)
 
 
 def summary(found: xr.Dataset) -> str:

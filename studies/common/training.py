@@ -17,6 +17,8 @@ from neurodyn.layers.losses import squared_error
 LARGEST_WEIGHT = 1e6
 """A run with a larger weight has diverged."""
 
+ACCURACIES = {"train_accuracy": "training accuracy", "test_accuracy": "test accuracy"}
+
 Learning = nd.Network | nn.Module
 Declare = Callable[[int], Learning]
 """A function of a seed, that returns what learns."""
@@ -49,8 +51,9 @@ def fit(
     Returns
     -------
     xarray.Dataset
-        `test_accuracy` in per cent and the metrics, over `seed` and `epoch`, the start included; NaN from the epoch in
-        which a run diverged: a value ceased to be finite, or a weight exceeded `LARGEST_WEIGHT`.
+        `train_accuracy` and `test_accuracy` in per cent and the metrics, over `seed` and `epoch`, the start included,
+        where there is no training accuracy; NaN from the epoch in which a run diverged: a value ceased to be finite, or
+        a weight exceeded `LARGEST_WEIGHT`.
     list
         The networks, as they ended.
     """
@@ -75,11 +78,11 @@ def fit(
             raise
         history = error.history
     # What a history says of one network, such as its declaration, does not hold for those that stand beside it.
-    history = history[["test_accuracy", *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
+    history = history[[*ACCURACIES, *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
     sound = (history.largest_weight <= LARGEST_WEIGHT).astype(int).cumprod("epoch")
     history = history.where(sound).drop_vars("largest_weight")
-    history["test_accuracy"] = 100 * history.test_accuracy
-    history["test_accuracy"].attrs = {"units": "percent", "long_name": "test accuracy"}
+    for name in ACCURACIES:
+        history[name] = (100 * history[name]).assign_attrs(units="percent", long_name=ACCURACIES[name])
     history["epoch"].attrs = {"units": "1", "long_name": "epoch"}
     return history, networks
 
