@@ -48,7 +48,7 @@ InitialWeights = Literal["xavier", "orthogonal"]
 GAMMAS = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 GAMMA = 1e-3
 """The paper's."""
-WEAK = 0.5
+WEAK = 0.1
 """The largest γ whose equilibrium is compared with the targets: the paper's argument is for weak feedback."""
 SHOWN = (1e-6, 1e-3, 1e-2, 0.1)
 """Of which relaxation is drawn."""
@@ -76,7 +76,7 @@ AXES: Mapping[str, tuple[str, tuple[float, ...]]] = {
 """What is varied beside γ, from orthogonal weights, a slope of 0.1 and the layers of the options."""
 PHASES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """The γ of the diagrams."""
-OF_EACH = 2
+OF_EACH = 1
 """How many of a seed's samples the diagrams take."""
 
 
@@ -306,11 +306,10 @@ def compare(
                 found["remaining"][place] = remaining.T
 
 
-def build(weights: Tensor, inputs: Tensor, targets: Tensor, slope: float | Tensor, *, gait: bool) -> WeakCircuits:
+def build(weights: Tensor, inputs: Tensor, targets: Tensor, slope: float, *, gait: bool) -> WeakCircuits:
     """Return circuits of networks, shape (network, L, n, n), each with its share of the samples."""
     rows = weights.repeat_interleave(len(inputs) // len(weights), 0)
-    slopes = torch.as_tensor(slope).to(inputs).expand(len(rows))
-    return WeakCircuits.of(rows, inputs, targets, slopes, gait=gait)
+    return WeakCircuits.of(rows, inputs, targets, inputs.new_full((len(rows),), slope), gait=gait)
 
 
 def phases(options: Options) -> xr.Dataset:
@@ -388,7 +387,7 @@ def picture(found: xr.Dataset) -> Figure:
     draw_gammas(axes["b"], found)
     weak = found.sel(gamma=found.gamma <= WEAK)
     distance = weak.distance.max("layer").median("seed")
-    time = found.relaxation_time.median("seed", skipna=False)
+    time = found.relaxation_time.median("seed")
     abscissa = found.abscissa.median(["seed", "sample"])
     share = shares(found.abscissa, ["seed", "sample"])
     for (weights, rule), colour in COLOURS.items():
@@ -463,7 +462,7 @@ def draw_phases(diagrams: xr.Dataset) -> Figure:
                 ]
             image = ax.imshow(median, **look)
             for (y, x), value in np.ndenumerate(median.values):
-                dark = abs(value) > 0.6
+                dark = abs(value) > 0.35
                 ax.text(x, y, text[y][x], ha="center", va="center", fontsize=7, color="white" if dark else "black")
             ax.set_xticks(range(len(PHASES)), [f"{gamma:g}" for gamma in PHASES])
             ax.set_yticks(range(len(values)), [f"{value:g}" for value in values])
@@ -482,7 +481,7 @@ def draw_phases(diagrams: xr.Dataset) -> Figure:
 
 def summary(found: xr.Dataset, diagrams: xr.Dataset) -> str:
     """Return the tables that are printed."""
-    number = "{:.2g}".format
+    number = "{:.3g}".format
     gammas = [gamma for gamma in GAMMAS if gamma in (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)]
     weak = [gamma for gamma in gammas if gamma <= WEAK]
     over = ["seed", "sample"]

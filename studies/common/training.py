@@ -33,7 +33,7 @@ def fit(
     metrics: Mapping[str, Callable[[Any], Any]] | None = None,
     **how: Any,
 ) -> tuple[xr.Dataset, list[Learning]]:
-    """Train a network of each seed, all at once, or if one of them diverges each by itself.
+    """Train a network of each seed, all at once, and while one of them diverges in halves.
 
     Parameters
     ----------
@@ -72,11 +72,14 @@ def fit(
         )
     except (nd.DivergenceError, nd.train.DivergedError) as error:
         if len(seeds) > 1:
-            alone = [fit(declare, options, [seed], data=data, metrics=metrics, **how) for seed in seeds]
-            return xr.concat([each for each, _ in alone], "seed"), [network for _, (network,) in alone]
+            halves = (seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :])
+            parts = [fit(declare, options, half, data=data, metrics=metrics, **how) for half in halves]
+            return xr.concat([part for part, _ in parts], "seed"), [each for _, networks in parts for each in networks]
         if not isinstance(error, nd.train.DivergedError):
             raise
         history = error.history
+    for name in set(ACCURACIES) - set(history):  # no epoch was completed
+        history[name] = xr.full_like(history.largest_weight, torch.nan)
     # What a history says of one network, such as its declaration, does not hold for those that stand beside it.
     history = history[[*ACCURACIES, *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
     sound = (history.largest_weight <= LARGEST_WEIGHT).astype(int).cumprod("epoch")

@@ -17,8 +17,8 @@ def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("gait_training")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "STRENGTHS", (0.0, 0.1))
-        arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "4", "--seeds", "1"]
+        patch.setattr(study, "STRENGTHS", (0.0,))
+        arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "3", "--seeds", "1"]
         study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 

@@ -19,11 +19,12 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("weak_feedback")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "GAMMAS", (1e-6, 1e-3, 1e-2, 0.1, 0.5))
+        patch.setattr(study, "RELAXED", 1)
         patch.setattr(study, "DURATION", 15.0)
         patch.setattr(study, "TIMES", np.linspace(0.0, 15.0, 31))
         patch.setattr(study, "LATER", (15.0,))
         patch.setattr(study, "AXES", {name: (label, values[:2]) for name, (label, values) in study.AXES.items()})
-        patch.setattr(study, "PHASES", (0.1, 0.5))
+        patch.setattr(study, "PHASES", (0.1,))
         arguments = ["--width", "4", "--layers", "3", "--samples", "2", "--seeds", "0", "--out", str(out)]
         study.main(tyro.cli(study.Options, args=arguments))
     return out
