@@ -4,8 +4,8 @@
 (b) The same by Euler's method with steps from 0.01 to 2.05: a step of 1 is exact after as many iterations as there are
 layers, and a step above 2 diverges. (c) What each solver pays for its precision. A second figure: the papers' own 100
 iterations of 0.1 are not converged. (a) How far each layer's update then is from backprop's, (b) by which factors of
-the closed form: after n iterations of h, what is left of layer l is Σ_k C(n, k) (1 − h)^{n−k} h^k Nᵏ e(0), k < L − l + 1,
-whose start e(0) is as large as the activity and does not shrink with the gradients as learning proceeds.
+the closed form: after n iterations of h, what is left is Σ_k C(n, k) (1 − h)^{n−k} hᵏ Nᵏ e(0), whose start e(0) is as
+large as the activity and does not shrink with the gradients as learning proceeds.
 
 After figure 1 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain" (2020).
@@ -281,19 +281,19 @@ def papers_table(papers: xr.Dataset) -> str:
     small = float(papers.gradient.sel(weights="learned") / papers.gradient.sel(weights="first"))
     depth = papers.sizes["layer"]
     left = ", ".join(f"{factors(order)[COUNTS.index(PAPERS_ITERATIONS)]:.1g}" for order in range(depth - 1))
-    to = (
-        f"{enough[0]} iterations, duration={enough[0] * PAPERS_STEP:g},"
-        if enough
-        else f"more than {COUNTS[-1]} of them"
+    to = f"{enough[0]} of them, duration={enough[0] * PAPERS_STEP:g}," if enough else f"more than {COUNTS[-1]}"
+    before, after = (f"{float(first.sel(weights=weights)):.2g}°" for weights in ("first", "learned"))
+    return "\n".join(
+        [
+            f"The papers' {PAPERS_ITERATIONS} steps of {PAPERS_STEP:g}: angle (°) between the update and backprop's",
+            table(["iterations", *map(str, COUNTS)], rows),
+            f"After {PAPERS_ITERATIONS}, the first layer's update is {before} off backprop's, and with weights that have",
+            f"learned, whose gradients are {small:.2g} times as large, {after}: the factors of the closed form are {left} for k = 0, 1, …",
+            f"What to do: take {to} for {NEAR:g}°; or steps of 1, nd.Euler(1.0), exact after {depth - 1} of them; or",
+            "leave duration out, so that nd.backward takes the equilibrium itself, at the cost of one sweep.",
+            "",
+        ]
     )
-    return f"""\
-The papers' {PAPERS_ITERATIONS} iterations of {PAPERS_STEP:g}: angle (°) between the update and backprop's, by the number of iterations
-{table(["", *map(str, COUNTS)], rows)}
-After {PAPERS_ITERATIONS}, the first layer's update is {float(first.sel(weights="first")):.2g}° off backprop's, and with weights that have learned, whose gradients are
-{small:.2g} times as large, {float(first.sel(weights="learned")):.2g}°: the factors of the closed form are {left} for k = 0, 1, …
-What to do: take {to} for {NEAR:g}°; or steps of 1, nd.Euler(1.0), exact after {depth - 1} of them; or
-leave duration out, so that nd.backward takes the equilibrium itself, at the cost of one sweep.
-"""
 
 
 def draw_relaxation(ax: Axes, trajectory: xr.Dataset) -> None:
@@ -348,6 +348,7 @@ def summary(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) ->
     """Return the tables that are printed."""
     about = sweep.attrs
     seeds, layers = trajectory.sizes["seed"], sweep.sizes["layer"]
+    over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
     distance = trajectory.distance.mean("seed").sel(time=[0, DURATION / 2, DURATION], method="nearest")
     iterates = sweep.distance.max("layer").sel(iteration=[0, layers - 1, layers, ITERATIONS])
     growing = iterates.step[iterates.isel(iteration=-1) > iterates.isel(iteration=0)].values
@@ -357,7 +358,7 @@ def summary(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) ->
     return f"""\
 Activation relaxation on {about["dataset"]}, layers {about["layers"]}, {about["activation"]}, float64
 
-Mean squared distance to the backprop gradients, {"one seed" if seeds == 1 else f"mean of {seeds} seeds"}, at three times:
+Mean squared distance to the backprop gradients, {over}, at three times:
 {distance.to_pandas().to_string(float_format=number)}
 
 The same for Euler's method, farthest layer, first seed, after some iterations:
