@@ -60,6 +60,7 @@ def test_the_scan_without_regularizer_repeats_the_comparison(results):
 def test_backprop_with_a_regularizer_takes_the_step_of_backprop_and_of_the_regularizer():
     rule = study.RULES["BP, regularized"]
     network = rule.declare([12, 12, 12], 5, seed=0, start="xavier")
+    assert isinstance(network, nd.Network)
     inputs, targets = torch.randn(3, 12, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     nd.backward(network, inputs, targets)
     module = study.modules(network)

@@ -80,8 +80,8 @@ def test_the_study_s_own_algebra_is_that_of_the_declared_circuit(rule):
 def test_an_equilibrium_that_takes_long_is_stable_all_the_same():
     options = study.Options(width=4, layers=4, samples=2, seeds=(0, 1))
     cases = [study.Case.draw(options, "orthogonal", seed) for seed in options.seeds]
-    parts = [torch.cat([getattr(case, part) for case in cases]) for part in ("inputs", "targets")]
-    circuits = study.build(torch.stack([case.weights for case in cases]), *parts, study.SLOPE, gait=True)
+    inputs, targets = (torch.cat([getattr(case, part) for case in cases]) for part in ("inputs", "targets"))
+    circuits = study.build(torch.stack([case.weights for case in cases]), inputs, targets, study.SLOPE, gait=True)
     found, growth = study.continued(circuits, (0.1, 0.3, 0.5))
     assert float(growth.max()) < 0
     rate, _ = circuits.field(found[-1], 0.5)
