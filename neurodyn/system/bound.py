@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +58,11 @@ class Given:
 
 
 def checked(
-    network: Network, inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor] | None = None
+    network: Network,
+    inputs: Inputs,
+    targets: Tensor | None,
+    initial: Mapping[str, Tensor] | None = None,
+    weights: Sequence[Tensor] | None = None,
 ) -> Given:
     """Check what a network is to be bound to.
 
@@ -66,6 +70,8 @@ def checked(
     ----------
     network, inputs, targets, initial
         As for `System`.
+    weights
+        What `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are checked, too.
 
     Raises
     ------
@@ -75,8 +81,10 @@ def checked(
     check_network(network)
     if initial is not None and not isinstance(initial, Mapping):
         raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
-    for stage in network.stages:
-        stage.check()
+    if weights is None:
+        for stage in network.stages:
+            stage.check()
+        weights = weights_of(network)
     for origin in network.origins:
         origin.check()
     starts = dict(initial or {})
@@ -92,7 +100,7 @@ def checked(
             )
         tensors[f"initial value of population {name}"] = tensor
     check_targets(network, targets)
-    dtype, device = common_kind(network, tensors)
+    dtype, device = _common_kind(network, weights, tensors)
     check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
@@ -260,7 +268,15 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
         )
 
 
-def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
+def weights_of(network: Network) -> list[Tensor]:
+    """Return the weights of all stages, and all feedback weights, without a graph."""
+    weights = [p.detach() for stage in network.stages for p in stage.parameters]
+    return weights + [p.detach() for _, p in network.feedback_parameters()]
+
+
+def _common_kind(
+    network: Network, weights: Sequence[Tensor], given: Mapping[str, Tensor]
+) -> tuple[torch.dtype, torch.device]:
     """Return the dtype and the device that weights and data share.
 
     Raises
@@ -274,17 +290,15 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
         if not isinstance(tensor, Tensor):
             raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
         check_dense(what, tensor)
-    weights = [p.detach() for stage in network.stages for p in stage.parameters]
-    feedback = [(name, p.detach()) for name, p in network.feedback_parameters()]
-    tensors = [*weights, *(p for _, p in feedback), *given.values()]
+    tensors = [*weights, *given.values()]
     if not tensors:
         return torch.get_default_dtype(), torch.empty(0).device
     dtype, device = tensors[0].dtype, tensors[0].device
     alike = dtype.is_floating_point and all(each.dtype == dtype and each.device == device for each in tensors)
     if not (alike and sums_are_finite(tensors)):
-        stages = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
-        names = [*stages, *(f"the feedback weights of stage {name}" for name, _ in feedback), *given]
-        _refuse_mixed_or_bad(network.name, list(zip(names, tensors, strict=True)))
+        names = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
+        names += [f"the feedback weights of stage {name}" for name, _ in network.feedback_parameters()]
+        _refuse_mixed_or_bad(network.name, list(zip([*names, *given], tensors, strict=True)))
     return dtype, device
 
 

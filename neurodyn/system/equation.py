@@ -31,6 +31,8 @@ class Entry:
         self.gain = self.coupling.gain
         self.silenced_by = self.coupling.source if self.coupling.map.homogeneous else None
         """The population whose silence makes the term 0."""
+        self.reads = self.coupling.map.reads(self.coupling.source, self.coupling.target)
+        """The populations whose activity the term depends on."""
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
@@ -63,6 +65,10 @@ class Equation:
     held: list[Entry]
     moving: list[Entry]
 
+    def __post_init__(self) -> None:
+        # Its own activity must last until all of the sum has read it.
+        self._recurrent = any(self.name in entry.reads for entry in self.moving)
+
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
         for entry in (*self.held, *self.moving):
@@ -83,10 +89,13 @@ class Equation:
             out.mul_(self.scale)
 
     def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: float) -> None:
-        """Write into `out` where x balances its leak: x = Σ gain · map / leak."""
-        self._sum(activity, out, self.constant, 0.0, ())
+        """Write into `out`, which may be x itself, where x balances its leak: x = Σ gain · map / leak."""
+        total = torch.empty_like(out) if self._recurrent else out
+        self._sum(activity, total, self.constant, 0.0, ())
         if leak != 1.0:
-            out.mul_(1.0 / leak)
+            total.mul_(1.0 / leak)
+        if total is not out:
+            out.copy_(total)
 
     def couple(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str]) -> None:
         """Write scale · Σ gain · map into `out`, of the moving entries that are not `silent`."""

@@ -180,9 +180,8 @@ class Plan:
         held: list[Entry] = []
         moving: list[Entry] = []
         for coupling in network.into(population.name):
-            reads = coupling.map.reads(coupling.source, coupling.target)
             entry = Entry(coupling, coupling.map.bind(self.points, coupling.source, coupling.target))
-            (held if all(name in self.batch.clamped for name in reads) else moving).append(entry)
+            (held if all(name in self.batch.clamped for name in entry.reads) else moving).append(entry)
         constant = None
         if held:
             shape = (self.samples, *self.shapes[population.name])
