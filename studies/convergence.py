@@ -287,9 +287,9 @@ def papers_table(papers: xr.Dataset) -> str:
         [
             f"The papers' {PAPERS_ITERATIONS} steps of {PAPERS_STEP:g}: angle (°) between the update and backprop's",
             table(["iterations", *map(str, COUNTS)], rows),
-            f"After {PAPERS_ITERATIONS}, the first layer's update is {before} off backprop's; with weights that have learned,",
-            f"whose gradients are {small:.2g} times as large, it is {after}. The closed form's factors are then",
-            f"{left} for k = 0, 1, …",
+            f"After {PAPERS_ITERATIONS}, the first layer's update is {before} off backprop's; with weights that have",
+            f"learned, whose gradients are {small:.2g} times as large, it is {after}. The closed form leaves",
+            f"the factors {left} for k = 0, 1, …",
             f"What to do: take {to} for {NEAR:g}°; or steps of 1, nd.Euler(1.0), exact after {depth - 1} of them; or",
             "leave duration out, so that nd.backward takes the equilibrium itself, at the cost of one sweep.",
             "",
