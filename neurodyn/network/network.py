@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.layers.stages import Stage, sources
-from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, without_noise
+from neurodyn.network.drives import Constant, Drive, ForwardValue, Input, LossGradient, without_noise
 from neurodyn.network.equations import network_equations, network_text, size_text
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Regularizer
@@ -137,6 +137,18 @@ class Network:
         """Each drive that reads the targets, with its population's name before it."""
         drives = [(p.name, drive) for p in self.populations for drive in (p.clamp, p.initial)]
         return tuple((name, drive) for name, drive in drives if isinstance(drive, Drive) and drive.reads_targets)
+
+    @cached_property
+    def tensors(self) -> tuple[tuple[str, Tensor], ...]:
+        """The tensors of the declaration that are no weights, each with its description before it."""
+        found: list[tuple[str, object]] = []
+        for population in self.populations:
+            name = f"population {population.name}"
+            for what in ("clamp", "initial"):
+                drive = getattr(population, what)
+                value = drive.constant if isinstance(drive, Constant) else drive
+                found.append((f"{what} of {name}", value))
+        return tuple((what, value) for what, value in found if isinstance(value, Tensor))
 
     @property
     def members(self) -> int:

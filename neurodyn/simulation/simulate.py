@@ -33,7 +33,7 @@ from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.stacking import together
 from neurodyn.system.system import bound
 
@@ -44,7 +44,7 @@ SaveAt = int | Literal["steps"] | ArrayLike | None
 def simulate(
     network: Network | Sequence[Network],
     inputs: Inputs,
-    targets: Tensor | None = None,
+    targets: Targets = None,
     *,
     duration: float,
     solver: Solver | None = None,
@@ -65,9 +65,12 @@ def simulate(
         tolerance allows as each would alone.
     inputs
         Shape (sample, units) or (sample, channel, row, column); a mapping by population where several are clamped to
-        inputs; None where none is.
+        inputs; None where none is. What varies in time is a `Signal`; an `xarray.DataArray` with a dimension `time`,
+        such as a variable of a run, interpolated linearly, and of dimensions `sample` and the population's own, if it
+        has them; or a smooth function of the time that returns a number, or a tensor of shape (unit,) or
+        (sample, unit). Stacked networks share it, unless a DataArray has a dimension `network`.
     targets
-        Shape (sample, units), where the network needs or allows them.
+        Likewise, shape (sample, units), where the network needs or allows them.
     duration
         How long, in units of time.
     solver
@@ -141,6 +144,7 @@ def simulate(
     with bound(network, inputs, targets, initial=initial) as system:
         names = recorded_names(network, record)
         system.look_at(names)
+        system.check_span(duration)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
@@ -150,6 +154,8 @@ def simulate(
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
+        if times is None and expected is not None:
+            expected += len(system.jumps(duration))
         if until is not None:
             expected = None  # it may end long before
         recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
@@ -174,7 +180,7 @@ def simulate(
 def equilibrium(
     network: Network | Sequence[Network],
     inputs: Inputs,
-    targets: Tensor | None = None,
+    targets: Targets = None,
     *,
     record: Iterable[str] | None = None,
     initial: Mapping[str, Tensor] | None = None,
@@ -228,7 +234,7 @@ def equilibrium(
             )
         return _apart(found, network)
     max_duration = positive("max_duration", max_duration)
-    with bound(network, inputs, targets, initial=initial) as system:
+    with bound(network, inputs, targets, initial=initial, still="an equilibrium") as system:
         names = recorded_names(network, record)
         states = row_bytes(system, [p.name for p in system.free])
         refuse_too_large(

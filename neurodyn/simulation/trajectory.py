@@ -123,9 +123,10 @@ class TrajectoryRecorder:
     ) -> None:
         self.times, self._solver = times, solver
         self._system = system
-        self._names = [name for name in names if name not in system.clamped]
+        held = [name for name in names if name in system.clamped and name not in system.driven]
+        self._names = [name for name in names if name not in held]
         # Copied, because a clamp may be the caller's own tensor.
-        self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
+        self._held = {name: to_numpy(system.clamped[name]).copy() for name in held}
         self._order = list(names)
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
         sizes = [row_bytes(system, [name]) for name in names]
@@ -163,7 +164,7 @@ class TrajectoryRecorder:
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
         if not (settled or self._dynamic_alone):
-            self._system.settle(state)
+            self._system.settle(state, time)
         if len(self._moments) == self._capacity:
             self._make_room()
         for name in self._names:

@@ -19,7 +19,7 @@ from neurodyn.layers.stages import ForwardPass, Source, Stage, StagePoint, sourc
 from neurodyn.network.drives import Data, Drive
 from neurodyn.network.maps import Feedback, Forward, Map
 from neurodyn.network.parts import Coupling
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, inputs_by_name
 from neurodyn.system.system import System
 
 Blocks = dict[str, Tensor]
@@ -39,11 +39,9 @@ class Differentiable:
 
     def __init__(self, system: System, inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor]) -> None:
         self._system, network = system, system.network
-        by_name = (
-            inputs if isinstance(inputs, Mapping) else {name: inputs for name in network.inputs if inputs is not None}
-        )
+        by_name = {name: x for name, x in inputs_by_name(network, inputs).items() if isinstance(x, Tensor)}
         forward = _Pass(network.forward, by_name[network.inputs[0]]) if network.forward else None
-        data = Data(dict(by_name), targets, forward, network.loss)
+        data = Data(by_name, targets, forward, network.loss)
         self._points = {} if forward is None else forward.points
         self._zeros = {p.name: self._filled(p.name, 0.0) for p in network.populations}
         self._clamped = {name: self._value(name, network[name].clamp, data) for name in system.clamped}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Entry:
         self.gain = self.coupling.gain
         self.silenced_by = self.coupling.source if self.coupling.map.homogeneous else None
         """The population whose silence makes the term 0."""
+        self.reads = self.coupling.map.reads(self.coupling.source, self.coupling.target)
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
@@ -54,6 +55,9 @@ class Equation:
         What the entries that are `held` contribute, shape (sample, …); None if there is none.
     held, moving
         The couplings from held populations alone, and the others.
+    driven
+        Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
+        too, and worked out anew by `drive`.
     """
 
     name: str
@@ -62,10 +66,15 @@ class Equation:
     constant: Tensor | None
     held: list[Entry]
     moving: list[Entry]
+    driven: list[Entry] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._base = torch.empty_like(self.constant) if self.driven and self.constant is not None else None
+        """What the held populations contribute to the constant, where driven ones do, too."""
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
-        for entry in (*self.held, *self.moving):
+        for entry in (*self.held, *self.driven, *self.moving):
             entry.renew(points)
 
     def hold(self, clamped: Mapping[str, Tensor]) -> None:
@@ -75,6 +84,18 @@ class Equation:
             self.constant.zero_()
             for entry in self.held:
                 entry.term.add(activity, self.constant, entry.gain)
+            if self._base is not None:
+                self._base.copy_(self.constant)
+                self.drive(clamped)
+
+    def drive(self, clamped: Mapping[str, Tensor]) -> None:
+        """Work out the constant anew, as populations that drive it have moved."""
+        assert self.constant is not None, "a driven equation has one"
+        assert self._base is not None
+        activity = {**clamped, self.name: self.constant}
+        self.constant.copy_(self._base)
+        for entry in self.driven:
+            entry.term.add(activity, self.constant, entry.gain)
 
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         """Write the right side into `out`, without what comes from the populations that are `silent`."""

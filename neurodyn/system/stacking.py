@@ -23,11 +23,12 @@ from neurodyn.layers.losses import Loss, per_sample, squared_error
 from neurodyn.layers.points import acts_sample_by_sample
 from neurodyn.layers.stacked import Stacked, StackedTensors, of_samples
 from neurodyn.layers.stages import Stage
-from neurodyn.network.drives import Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
+from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.network.maps import Activity, Map, OperatingPoints, Term, Wrapping
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Plasticity, Population
-from neurodyn.system.bound import Inputs
+from neurodyn.network.signals import member_of_signal
+from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
 
 
@@ -98,7 +99,7 @@ def stack_networks(networks: Sequence[Network], tensors: StackedTensors, *, infe
     replaced: dict[int, Any] = {}
     for population in networks[0].populations:
         for drive in (population.clamp, population.initial):
-            if isinstance(drive, Drive) and type(drive) not in (Input, Target, ForwardValue, LossGradient):
+            if isinstance(drive, Drive) and type(drive) not in (Input, Target, Constant, ForwardValue, LossGradient):
                 replaced[id(drive)] = _EachOnes(drive, len(networks))
     for weights in zip(*(network.feedback_parameters() for network in networks), strict=True):
         replaced[id(weights[0][1])] = tensors.stack([tensor for _, tensor in weights])
@@ -289,8 +290,8 @@ def refusing_random(what: str) -> Iterator[None]:
 
 @contextmanager
 def together(
-    networks: Sequence[Network], inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor] | None
-) -> Iterator[tuple[Network, Inputs, Tensor | None, dict[str, Tensor]]]:
+    networks: Sequence[Network], inputs: Inputs, targets: Targets, initial: Mapping[str, Tensor] | None
+) -> Iterator[tuple[Network, Inputs, Targets, dict[str, Tensor]]]:
     """Stack networks that may differ in weights, gains, leaks and time constants, with the same data for each.
 
     Parameters
@@ -318,7 +319,10 @@ def together(
     if len(networks) == 1:
         yield networks[0], inputs, targets, dict(initial or {})
         return
-    alone = System(networks[0], inputs, targets, initial=initial)  # which refuses data that do not fit
+    given = inputs_by_name(networks[0], inputs)
+    first = {name: member_of_signal(each, 0) for name, each in given.items()}
+    # which refuses data that do not fit
+    alone = System(networks[0], first, member_of_signal(targets, 0), initial=initial)
     tensors = StackedTensors()
     for place, network in enumerate(networks, start=1):
         try:
@@ -338,8 +342,8 @@ def together(
         with refusing_random("network"):
             yield (
                 stacked,
-                {name: repeated(tensor) for name, tensor in alone.data.inputs.items()},
-                None if targets is None else repeated(targets),
+                {name: repeated(each) if isinstance(each, Tensor) else each for name, each in given.items()},
+                repeated(targets) if isinstance(targets, Tensor) else targets,
                 {name: repeated(starts[name]) for name in initial or ()},
             )
     finally:

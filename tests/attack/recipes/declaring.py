@@ -70,6 +70,32 @@ DECLARING = (
     Recipe("nd.LossGradient"),
     Recipe("nd.Data", inputs=ANY("{}"), targets=ANY("None"), forward=ANY("None"), loss=ANY("len")),
     Recipe("nd.ForwardValue", stage=OWN_STAGE),
+    Recipe(
+        "nd.Constant",
+        value=REAL(
+            "1.0",
+            right=[
+                "torch.zeros(4, 3)",
+                "torch.zeros(5, 7)",
+                "torch.zeros(4, 3, 1, 2)",
+                "torch.zeros(4, 3, dtype=torch.float64)",
+            ],
+        ),
+    ),
+    Recipe(
+        "nd.Signal",
+        times=OBJECT(
+            "[0.0, 1.0]",
+            right=["(1, 2)", "np.array([0.5, 1.0])", "torch.tensor([0.5, 1.0])"],
+            wrong=["[1.0, 0.0]", "[0.0, 0.0]", '[0.0, float("nan")]', "[0.0, 1.0, 2.0]", "[[0.0, 1.0]]"],
+        ),
+        values=OBJECT(
+            "[0.0, 1.0]",
+            right=["(1, 2)", "np.array([0.5, 1.0])", "torch.zeros(2, 3)", "[[0.0, 1.0], [1.0, 0.0]]"],
+            wrong=["[0.0]", '[0.0, float("inf")]', '["x", "y"]', "torch.zeros(2, dtype=torch.int64)"],
+        ),
+        interpolation=CHOICE('"linear"', right=['"previous"', '"cubic"'], wrong=['"nearest"', '"Linear"']),
+    ),
     Recipe("nd.Noisy", drive=OBJECT("nd.Target()", right=["nd.Input()"]), sigma=POSITIVE("0.1")),
     # stages and maps
     Recipe(
