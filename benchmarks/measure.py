@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neurodyn.layers.kernels import kernels_in_use
+
 Peer = tuple[str, Callable[[], object], float]
 """Another package's way: its name, what it does, and its error."""
 
@@ -104,6 +106,11 @@ def machine() -> dict[str, str | int]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "blas": next(
+            (line.strip(" -") for line in torch.__config__.show().splitlines() if "Math Kernel" in line), "other"
+        ),
+        "kernels": kernels_in_use(),
     }
 
 

@@ -80,22 +80,26 @@ class Inference:
 
     def __init__(self, module: nn.Sequential, x: Tensor, t: Tensor) -> None:
         self.layers, self.x, self.t = weights(module), x, t
+        w, b = self.layers[0]
+        self.first = torch.addmm(b, x, w.T)
+        """W₁ x₀ + b₁, which does not change."""
         self.evaluations = 0
 
     def start(self) -> tuple[Tensor, ...]:
         """Return the forward pass's pre-activations of the hidden layers."""
         values: list[Tensor] = []
-        for number, (w, b) in enumerate(self.layers[:-1]):
-            values.append((torch.tanh(values[-1]) if number else self.x) @ w.T + b)
+        for w, b in self.layers[:-1]:
+            values.append(torch.addmm(b, torch.tanh(values[-1]), w.T) if values else self.first)
         return tuple(values)
 
     def __call__(self, time: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return dx/dt."""
         self.evaluations += 1
-        active = [self.x, *(torch.tanh(v) for v in values)]
-        errors = [v - (a @ w.T + b) for v, a, (w, b) in zip([*values, self.t], active, self.layers, strict=True)]
+        active = [torch.tanh(v) for v in values]
+        predicted = [self.first, *(torch.addmm(b, a, w.T) for a, (w, b) in zip(active, self.layers[1:], strict=True))]
+        errors = [v - p for v, p in zip([*values, self.t], predicted, strict=True)]
         return tuple(
-            -errors[i] + (1 - active[i + 1] ** 2) * (errors[i + 1] @ self.layers[i + 1][0]) for i in range(len(values))
+            -errors[i] + (1 - active[i] ** 2) * (errors[i + 1] @ self.layers[i + 1][0]) for i in range(len(values))
         )
 
     def euler(self, step: float, steps: int) -> tuple[Tensor, ...]:

@@ -33,6 +33,8 @@ class Options:
 
     device: str = "cpu"
     """Where to run: "cpu" or "cuda"."""
+    kernels: str = "tuned"
+    """What computes on a CPU: "torch", "onednn", "numpy", "onednn, numpy", or "tuned" for what `nd.tune` recommends."""
     seconds: float = 6.0
     """About how long each line is repeated."""
     out: Path = Path("results/benchmarks")
@@ -41,6 +43,7 @@ class Options:
 
 def main(options: Options) -> xr.Dataset:
     """Measure every line, print the table, and save datasets and figures."""
+    _choose_kernels(options.kernels)
     lines: list[Line] = [
         *cases.learning(options.device),
         *cases.trajectories(options.device),
@@ -64,6 +67,21 @@ def main(options: Options) -> xr.Dataset:
     print(_text(rows))
     print(f"\nDatasets and figures are in {options.out}.")
     return table
+
+
+def _choose_kernels(wanted: str) -> None:
+    """Set the kernels, and print the machine, and each operation's time beside that of the fastest library."""
+    tuned = nd.tune()
+    chosen = tuned.attrs["kernels"] if wanted == "tuned" else wanted
+    nd.kernels(chosen)
+    for name, value in machine().items():
+        print(f"{name:<12} {value}")
+    print(f"\n{'operation':<26} {'setting':>12}  setting / best candidate")
+    for operation, seconds in tuned.seconds.groupby("operation", squeeze=False):
+        times = seconds.squeeze("operation").to_series().dropna()
+        taken = next((name for name in times.index if name in chosen and name != "torch"), "torch")
+        print(f"{operation:<26} {taken:>12}  {times[taken] / times.min():.2f}")
+    print()
 
 
 Row = tuple[str, str, float, float, float, float, float]

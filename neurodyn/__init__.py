@@ -8,9 +8,11 @@ from neurodyn import analysis, data, train
 from neurodyn.errors import DivergenceError, NeurodynError
 from neurodyn.layers.capture import capture
 from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.kernels import kernels
 from neurodyn.layers.losses import Loss
 from neurodyn.layers.modules import FirstUnits, mlp
 from neurodyn.layers.stages import Stage, cut
+from neurodyn.layers.tuning import tune
 from neurodyn.learning.backward import backward
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
@@ -94,6 +96,7 @@ __all__ = [
     "data",
     "equilibrium",
     "infer",
+    "kernels",
     "load",
     "mlp",
     "save",
@@ -101,4 +104,5 @@ __all__ = [
     "steady",
     "sweep",
     "train",
+    "tune",
 ]

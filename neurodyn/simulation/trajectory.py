@@ -17,6 +17,7 @@ from torch import Tensor
 
 from neurodyn.checks import listed, needed
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
@@ -324,9 +325,13 @@ def run_attributes(system: System, report: Report) -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str]:
+    """Return the versions and the kernels that a run depends on, as attributes of its dataset."""
+    return {**_versions(), "kernels": kernels_in_use()}
+
+
 @cache
-def versions() -> Mapping[str, str]:
-    """Return the versions that a run depends on, as attributes of its dataset."""
+def _versions() -> Mapping[str, str]:
     return {"neurodyn_version": version("neurodyn"), "torch_version": str(torch.__version__)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -22,8 +21,10 @@ from neurodyn.errors import (
     MissingFileError,
     NeurodynError,
 )
+from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.learning.backward import Lesson
 from neurodyn.randomness import RandomStream, seeded
+from neurodyn.simulation.trajectory import versions
 from neurodyn.train.batches import Pairs, shuffled
 from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
@@ -84,6 +85,7 @@ class Run:
             "test samples": 0 if test is None else len(test),
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
             "processes": processes.size,
+            "kernels": kernels_in_use(),
         }
         if metrics.functions:
             self.description["metrics"] = ", ".join(metrics.functions)
@@ -367,8 +369,7 @@ class Run:
             "device": str(self.device),
             "dtype": str(self.learner.parameters[0].dtype),
             "processes": self.processes.size,
-            "neurodyn_version": version("neurodyn"),
-            "torch_version": str(torch.__version__),
+            **versions(),
         }
         if self.test is not None:
             attributes |= {"test": self.test.name, "test_samples": len(self.test)}

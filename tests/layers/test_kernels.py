@@ -1,15 +1,34 @@
-"""Products by oneDNN against those of PyTorch's own library."""
+"""Each library's products, tanh and norms against double precision, and how one chooses among the libraries."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import neurodyn as nd
 from neurodyn.layers import kernels
+from neurodyn.models import activation_relaxation as ar
+from tests.processes import run
 
+
+@pytest.fixture(autouse=True)
+def _plain_afterwards():
+    yield
+    nd.kernels()
+
+
+@pytest.fixture(params=["torch", *kernels.LIBRARIES])
+def _library(request: pytest.FixtureRequest) -> None:
+    nd.kernels(request.param)
+
+
+ONEDNN = pytest.mark.skipif("onednn" not in kernels.LIBRARIES, reason="this PyTorch is without it")
+BY_EACH = pytest.mark.usefixtures("_library")
 SHAPES = [(64, 300, 300), (7, 600, 500), (300, 64, 784), (1, 2000, 1100), (2, 3, 4)]
 
 
@@ -40,6 +59,7 @@ def spread(matrix: Tensor) -> Tensor:
 LAYOUTS = [torch.clone, transposed, first_columns, spread]
 
 
+@BY_EACH
 @pytest.mark.parametrize(
     ("sizes", "of_x", "of_weight"),
     # Every pair of layouts for one size, and every layout for all.
@@ -58,6 +78,7 @@ def test_layouts_and_sizes_give_the_product(sizes, of_x, of_weight):
     assert (out - (1.0 - 2.0 * (expected - bias))).abs().max() <= 4 * rounding
 
 
+@BY_EACH
 @pytest.mark.parametrize("expanded", ["x", "weight"])
 def test_a_matrix_of_one_repeated_row(expanded):
     x, weight, _ = matrices(64, 300, 300)
@@ -66,18 +87,22 @@ def test_a_matrix_of_one_repeated_row(expanded):
     assert (found - x.double() @ weight.double().t()).abs().max() <= 1e-4
 
 
+@ONEDNN
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's own switch warns
 def test_switched_off_it_is_pytorchs_own_product():
+    nd.kernels("onednn")
     x, weight, bias = matrices(64, 300, 300)
     with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(kernels.linear(x, weight, bias), torch.addmm(bias, x, weight.t()))
 
 
+@BY_EACH
 def test_double_precision_keeps_its_digits():
     x, weight, bias = (value.double() for value in matrices(64, 300, 300))
     torch.testing.assert_close(kernels.linear(x, weight, bias), torch.addmm(bias, x, weight.t()), rtol=0, atol=1e-11)
 
 
+@BY_EACH
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_it_is_the_same_product():
     x, weight, bias = matrices(64, 300, 300)
@@ -85,6 +110,7 @@ def test_compiled_it_is_the_same_product():
     torch.testing.assert_close(compiled(x, weight, bias), kernels.linear(x, weight, bias), rtol=0, atol=1e-4)
 
 
+@BY_EACH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_tanh(dtype, layout):
@@ -99,6 +125,7 @@ def test_tanh(dtype, layout):
     assert kernels.tanh(torch.tensor([torch.nan], dtype=dtype)).isnan().all()
 
 
+@BY_EACH
 def test_tanh_has_no_graph():
     x = torch.ones(3, requires_grad=True)
     found = kernels.tanh(x)
@@ -106,12 +133,14 @@ def test_tanh_has_no_graph():
     torch.testing.assert_close(found, torch.tanh(x.detach()))
 
 
+@BY_EACH
 def test_compiled_tanh_is_pytorchs():
     compiled = torch.compile(kernels.tanh, backend="aot_eager", fullgraph=True)
     x = torch.linspace(-2, 2, 50)
     torch.testing.assert_close(compiled(x), torch.tanh(x))
 
 
+@BY_EACH
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_scaled_norm(dtype):
     generator = torch.Generator().manual_seed(0)
@@ -123,6 +152,7 @@ def test_scaled_norm(dtype):
     assert finite
 
 
+@BY_EACH
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
 @pytest.mark.parametrize("where", ["x", "y", "also"])
@@ -145,3 +175,60 @@ def test_pieces_are_the_whole(size):
     for part in parts:
         part += 1
     assert torch.equal(flat, torch.arange(float(size)) + 1)
+
+
+def test_plain_pytorch_is_the_default_and_each_run_tells_what_it_took() -> None:
+    network, x, t = ar.network(nd.mlp([3, 4, 2])), torch.rand(5, 3), torch.rand(5, 2)
+    assert nd.simulate(network, x, t, duration=1.0).attrs["kernels"] == "torch"
+    nd.kernels("numpy")
+    assert nd.simulate(network, x, t, duration=1.0).attrs["kernels"] == "numpy"
+    assert nd.train.fit(network, (x, t), epochs=1).attrs["kernels"] == "numpy"
+    nd.kernels()
+    assert nd.equilibrium(network, x, t).attrs["kernels"] == "torch"
+
+
+@ONEDNN
+def test_what_is_chosen_computes() -> None:
+    x, weight, _ = matrices(64, 300, 300)
+    by_torch = kernels.linear(x, weight)
+    assert torch.equal(by_torch, torch.nn.functional.linear(x, weight))
+    nd.kernels("onednn, numpy")
+    assert torch.equal(kernels.linear(x, weight), kernels.by_onednn(x, weight, None))
+    assert torch.equal(kernels.tanh(x), torch.from_numpy(np.tanh(x.numpy())))
+
+
+@pytest.mark.parametrize(
+    ("libraries", "error"),
+    [(name, ValueError) for name in ("cublas", "numpy, mkl", "numpy, torch", "numpy,")]
+    + [(3, TypeError), (None, TypeError)],
+)
+def test_an_unknown_library_is_refused_and_changes_nothing(libraries, error) -> None:
+    nd.kernels("numpy")
+    with pytest.raises(error, match=r"kernels: (.* is no library, or not beside others; |libraries are named)"):
+        nd.kernels(libraries)
+    assert kernels.kernels_in_use() == "numpy"
+
+
+def test_a_pytorch_without_the_operator_refuses_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "LIBRARIES", ("numpy",))
+    with pytest.raises(ValueError, match="'onednn' is not part of this build of PyTorch; there are 'torch' alone"):
+        nd.kernels("onednn")
+
+
+def test_the_environment_names_libraries_for_a_process() -> None:
+    code = "from neurodyn.layers.kernels import kernels_in_use; print(kernels_in_use())"
+    assert run("-c", code, NEURODYN_KERNELS="numpy").stdout == "numpy\n"
+    assert "NEURODYN_KERNELS: kernels: 'mkl' is no library" in run("-c", code, NEURODYN_KERNELS="numpy, mkl").stderr
+
+
+def test_a_checkpoint_is_gone_on_with_by_the_same_libraries(tmp_path: Path) -> None:
+    def fit(epochs: int) -> None:
+        network = ar.network(nd.mlp([3, 4, 2]))
+        nd.train.fit(network, (torch.rand(5, 3), torch.rand(5, 2)), epochs=epochs, checkpoint=tmp_path / "run")
+
+    torch.manual_seed(0)
+    fit(1)
+    torch.manual_seed(0)
+    nd.kernels("numpy")
+    with pytest.raises(ValueError, match="its kernels was 'torch', and now is 'numpy'"):
+        fit(2)

@@ -16,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 from torchdiffeq._impl.odeint import SOLVERS as TORCHDIFFEQ
 
 import neurodyn as nd
-from neurodyn.layers import kernels
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers import tableaux
@@ -746,9 +745,8 @@ class Waits(TorchFunctionMode):
 
 
 @pytest.fixture
-def waits(monkeypatch) -> Callable[[nd.Solver, float], tuple[int, int]]:
-    """How often a run waits where NumPy cannot be used, and how many steps it takes."""
-    monkeypatch.setattr(kernels, "_numpy_suits", lambda x: False)
+def waits() -> Callable[[nd.Solver, float], tuple[int, int]]:
+    """How often a run waits, and how many steps it takes."""
 
     def count(solver: nd.Solver, duration: float) -> tuple[int, int]:
         module = nd.mlp([6, 5, 4, 3], seed=0)

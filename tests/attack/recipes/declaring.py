@@ -59,6 +59,11 @@ DECLARING = (
     ),
     Recipe("nd.Exact", euler_step=(POSITIVE | NOTHING)("None")),
     Recipe("nd.TorchDiffEq", method=CHOICE('"bosh3"', right=['"dopri5"', '"euler"'], wrong=['"rk5"']), **_TOLERANCES),
+    Recipe(
+        "nd.kernels",
+        libraries=CHOICE('"torch"', right=['"numpy"'], either=['"onednn"'], wrong=['"mkl"', '"numpy, torch"']),
+    ),
+    Recipe("nd.tune"),
     Recipe("nd.steady", tolerance=(POSITIVE | NOTHING)("1e-3")),
     # timing
     Recipe("nd.Inference", step=POSITIVE("0.1"), steps=COUNT("3"), by_default=FLAG("False")),
@@ -185,7 +190,7 @@ DECLARING = (
         ),
         couplings=OBJECT(
             '[nd.Coupling("s", "a")]',
-            right=["[]", "()", "{}"],
+            right=["[]", "()"],
             either=_EMPTY,
             wrong=[
                 '[nd.Coupling("s", "b")]',
