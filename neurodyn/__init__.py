@@ -16,7 +16,7 @@ from neurodyn.layers.tuning import tune
 from neurodyn.learning.backward import backward
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
-from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated
+from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated, Pointwise
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
@@ -78,6 +78,7 @@ __all__ = [
     "Orthogonality",
     "Pair",
     "Plasticity",
+    "Pointwise",
     "Population",
     "Regularizer",
     "Signal",

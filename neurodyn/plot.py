@@ -27,7 +27,7 @@ from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
-from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
+from neurodyn.view.diagram import RADIUS, Points, links, place, points_of, route
 
 BLACK = "#000000"
 ORANGE = "#E69F00"
@@ -151,8 +151,8 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     aside = max(0.0, box.width / unit - width) / 2
     ax.set(xlim=(left - aside, right + aside), ylim=(bottom - below / unit, top), aspect="equal")
     nodes = {p.name: _draw_population(ax, p, places[p.name], unit) for p in network.populations}
-    for coupling, curve in zip(network.couplings, curves, strict=True):
-        _draw_coupling(ax, coupling, curve, colours[type(coupling.map).__name__], nodes, unit)
+    for (source, coupling), curve in zip(links(network), curves, strict=True):
+        _draw_coupling(ax, source, coupling, curve, colours[type(coupling.map).__name__], nodes, unit)
     ax.legend(
         legend.values(),
         legend.keys(),
@@ -239,7 +239,7 @@ def _draw_label(ax: Axes, text: str, centre: Points, height: float) -> None:
 
 
 def _draw_coupling(
-    ax: Axes, coupling: Coupling, curve: Points, colour: str, nodes: dict[str, Patch], unit: float
+    ax: Axes, source: str, coupling: Coupling, curve: Points, colour: str, nodes: dict[str, Patch], unit: float
 ) -> None:
     look: dict[str, Any] = {
         "arrowstyle": "-[,widthB=0.4,lengthB=0" if coupling.gain < 0 else "-|>,head_length=0.5,head_width=0.25",
@@ -248,15 +248,15 @@ def _draw_coupling(
         "color": colour,
         "capstyle": "butt",
         "joinstyle": "miter",
-        "gid": f"coupling {coupling}",
+        "gid": f"coupling {source} → {coupling.target}",
     }
-    if coupling.source == coupling.target:
+    if source == coupling.target:
         arrow = FancyArrowPatch(path=Outline(curve, [Outline.MOVETO, *3 * [Outline.CURVE4]]), **look)
     else:
         start, control, end = curve
         across = np.array([end[1] - start[1], start[0] - end[0]])
         bend = (control - (start + end) / 2) @ across / (across @ across)
         look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": f"arc3,rad={bend}"}
-        ends = nodes[coupling.source], nodes[coupling.target]
+        ends = nodes[source], nodes[coupling.target]
         arrow = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
     ax.add_artist(arrow)

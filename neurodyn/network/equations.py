@@ -32,7 +32,7 @@ def _text(network: Network) -> str:
     ]
     text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
     text += ["", f"couplings ({len(network.couplings)})"]
-    text += [f"  {c!s:<14} {c.gain:+g} · {c.map.describe(c.source, c.target)}" for c in network.couplings]
+    text += [f"  {c!s:<14} {c.gain:+g} · {c.text}" for c in network.couplings]
     text += ["", "equations", *(f"  {equation(p, network.into(p.name))}" for p in network.populations)]
     if network.plasticity:
         text += [
@@ -67,7 +67,7 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
     right = "" if population.tau == 0 or population.leak == 0 else f"−{_number(population.leak)}{x}"
     for coupling in couplings:
         sign = "−" if coupling.gain < 0 else "+"
-        term = _number(abs(coupling.gain)) + coupling.map.describe(coupling.source, x)
+        term = _number(abs(coupling.gain)) + coupling.text
         right += f" {sign} {term}" if right else (f"−{term}" if sign == "−" else term)
     if population.tau == 0:
         left, right = x, (right or "0") if population.leak == 1 else f"({right or '0'}) / {population.leak:g}"

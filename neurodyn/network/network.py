@@ -17,6 +17,7 @@ from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.layers.stages import Stage, sources
 from neurodyn.network.drives import Constant, Drive, ForwardValue, Input, LossGradient, without_noise
 from neurodyn.network.equations import network_equations, network_text, size_text
+from neurodyn.network.maps import Feedback, Forward, Wrapping
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference
@@ -243,21 +244,49 @@ class Network:
         return by_name
 
     def _check_coupling(self, coupling: Coupling) -> None:
-        source, target = (self._known(end, f"coupling {coupling}") for end in (coupling.source, coupling.target))
+        *sources, target = (self._known(end, f"coupling {coupling}") for end in (*coupling.sources, coupling.target))
         if target.clamp is not None and not target.clamp.optional:
             raise InvalidValueError(
                 f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
                 "remove the coupling or the clamp"
             )
-        if isinstance(source.clamp, Input) and source.clamp.integer:
-            raise InvalidValueError(
-                f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone reads; "
-                "remove the coupling, or declare Input() without integer"
-            )
+        for source in sources:
+            if isinstance(source.clamp, Input) and source.clamp.integer:
+                raise InvalidValueError(
+                    f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone "
+                    "reads; remove the coupling, or declare Input() without integer"
+                )
         for stage in coupling.map.frozen_stages:
             self._check_in_forward(stage, f"coupling {coupling}")
-        if source.shape is not None and target.shape is not None:
-            check_coupling_shapes(coupling, source.shape, target.shape)
+        self._check_point(coupling)
+        shapes = {p.name: p.shape for p in (*sources, target) if p.shape is not None}
+        if all(p.name in shapes for p in (*sources, target)):
+            check_coupling_shapes(coupling, shapes)
+
+    def _check_point(self, coupling: Coupling) -> None:
+        """Refuse a live Jacobian whose place nothing tells."""
+        map_ = coupling.map
+        while isinstance(map_, Wrapping):
+            map_ = map_.map
+        if not isinstance(map_, Feedback) or map_.frozen:
+            return
+        stage, target = map_.stage, self._known(coupling.target, f"coupling {coupling}")
+        if map_.at is not None:
+            at = self._known(map_.at, f"coupling {coupling}: at")
+            if None not in (at.shape, target.shape) and at.shape != target.shape:
+                raise InvalidValueError(
+                    f"coupling {coupling}: J is taken at population {at.name}, which has {size_text(at)} units, and "
+                    f"population {target.name}, which Jᵀ leads to, has {size_text(target)}"
+                )
+            return
+        forward = [c for c in self.couplings if isinstance(c.map, Forward) and c.map.stage is stage]
+        places = dict.fromkeys([*(c.source for c in forward), *(r.pre for r in self.plasticity if r.stage is stage)])
+        if target.name not in places and not stage.affine:
+            found = f"; {' or '.join(f'at={name!r}' for name in places)} is where the network uses it" if places else ""
+            raise InvalidValueError(
+                f"coupling {coupling}: the Jacobian of stage {stage.name} ({stage.label}) is live, and population "
+                f"{target.name} is not what the stage reads; say where it is taken with Feedback(stage, at=…){found}"
+            )
 
     def _check_in_forward(self, stage: Stage, where: str) -> None:
         if stage not in self.forward:
@@ -313,8 +342,8 @@ class Network:
 
     def _dependence(self, read: str, reader: str) -> str:
         """Name the first coupling by which the equation of one population reads another."""
-        coupling = next(c for c in self.into(reader) if read in c.map.reads(c.source, c.target))
-        return f"{coupling} ({coupling.gain:+g} · {coupling.map.describe(coupling.source, coupling.target)})"
+        coupling = next(c for c in self.into(reader) if read in c.reads)
+        return f"{coupling} ({coupling.gain:+g} · {coupling.text})"
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
@@ -323,27 +352,28 @@ class Network:
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(names)
         for coupling in self.couplings:
-            for read in coupling.map.reads(coupling.source, coupling.target):
+            for read in coupling.reads:
                 if read in graph and coupling.target in graph:
                     graph.add_edge(read, coupling.target)
         return graph
 
 
-def check_coupling_shapes(coupling: Coupling, source: tuple[int, ...], target: tuple[int, ...]) -> None:
-    """Refuse a coupling whose map does not lead from the source's shape to the target's.
+def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a coupling whose map does not lead from the sources' shapes to the target's.
 
     Raises
     ------
     ValueError
         If it does not.
     """
+    each, target = tuple(shapes[name] for name in coupling.sources), shapes[coupling.target]
     try:
-        given = coupling.map.output_shape(source, target)
+        given = coupling.map.output_shape(each if len(each) > 1 else each[0], target)
     except ValueError as error:
         raise InvalidValueError(f"coupling {coupling}: {error}") from error
     if given != target:
         raise InvalidValueError(
-            f"coupling {coupling}: {coupling.map.describe(coupling.source, coupling.target)} has "
+            f"coupling {coupling}: {coupling.text} has "
             f"{' × '.join(map(str, given))} units, and population {coupling.target} has {' × '.join(map(str, target))}"
         )
 

@@ -14,7 +14,7 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.stages import Stage
 from neurodyn.network.drives import Drive
-from neurodyn.network.maps import Activity, Identity, Map
+from neurodyn.network.maps import Activity, Identity, Map, takes_several
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, OnSpike, When
 
@@ -114,37 +114,67 @@ class Coupling:
 
     Parameters
     ----------
-    source, target
-        The names of the two populations.
+    source
+        The name of the population that it comes from, or a tuple of several names, where the map takes several.
+    target
+        The name of the population that it leads to.
     map
         What the target receives of the source's activity.
     gain
         The factor.
     """
 
-    source: str
+    source: str | tuple[str, ...]
     target: str
     map: Map = field(default_factory=Identity)
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        for end in (self.source, self.target):
+        if isinstance(self.source, (tuple, list)):
+            sources = tuple(self.source)
+            if not sources:
+                raise InvalidValueError(f"coupling {sources} → {self.target}: at least one source")
+            object.__setattr__(self, "source", sources[0] if len(sources) == 1 else sources)
+        for end in (*self.sources, self.target):
             if not isinstance(end, str):
                 raise InvalidTypeError(
                     f"coupling {self}: source and target are names of populations, not {type(end).__name__}"
                 )
+        if len(set(self.sources)) < len(self.sources):
+            raise InvalidValueError(f"coupling {self}: a source stands twice; name each once")
         if not isinstance(self.map, Map):
             raise InvalidTypeError(
                 f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not "
                 f"{type(self.map).__name__}{_map_meant(self.map)}"
             )
+        if len(self.sources) > 1 and not takes_several(self.map):
+            raise InvalidValueError(
+                f"coupling {self}: {type(self.map).__name__} takes one source; several are for nd.Pointwise(function), "
+                "or a map of one's own"
+            )
+        self.map.describe(self.source, self.target)  # refuses a text that does not fit
         gain = number(f"coupling {self}: its gain", self.gain)
         if gain == 0:
             raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
         object.__setattr__(self, "gain", gain)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the populations that it comes from."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the populations whose live activity it depends on."""
+        return self.map.reads(self.source, self.target)
+
+    @property
+    def text(self) -> str:
+        """What enters the target, but for the gain, as it stands in an equation."""
+        return self.map.describe(self.source, self.target)
+
     def __str__(self) -> str:
-        return f"{self.source} → {self.target}"
+        return f"{', '.join(map(str, self.sources))} → {self.target}"
 
 
 @dataclass(frozen=True)

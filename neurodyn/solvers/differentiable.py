@@ -78,7 +78,7 @@ class Differentiable:
             divisor = network[name].leak if name in instantaneous else network[name].tau
             terms = []
             for coupling in network.into(name):
-                if coupling.source in passed:
+                if any(source in passed for source in coupling.sources):
                     term = self._through(coupling, passed)
                     if not coupling.map.homogeneous:
                         term = term - self._through(coupling, self._zeros)
@@ -99,7 +99,9 @@ class Differentiable:
         return driven
 
     def _through(self, coupling: Coupling, activity: Mapping[str, Tensor]) -> Tensor:
-        map_, source = coupling.map, activity[coupling.source]
+        map_ = coupling.map
+        sources = [activity.get(source, self._zeros[source]) for source in coupling.sources]
+        source = sources[0]
         if isinstance(map_, Feedback):
             point = self._points[map_.stage] if map_.frozen else _Point(map_.stage, self._zeros[coupling.target])
             return point.pull_back(map_, source)
@@ -107,7 +109,7 @@ class Differentiable:
             return map_.stage.apply(source)
         if type(map_).apply is Map.apply:
             raise InvalidValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
-        return map_.apply(source)
+        return map_.apply(*sources)
 
 
 def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.float64], step: float | None) -> Blocks:

@@ -34,7 +34,7 @@ def refused_signals(system: System) -> str | None:
         if not course.piecewise_constant:
             bending.add(name)
     for coupling in network.couplings:
-        reads = coupling.map.reads(coupling.source, coupling.target)
+        reads = coupling.reads
         if bending.intersection(reads) and not coupling.map.linear and coupling.target not in system.clamped:
             return (
                 f"coupling {coupling} is not linear in its signal, which is linear in time, and leaves no closed form; "

@@ -89,7 +89,10 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
         """Add up the gains of each symbol that enters a population, but for 0; None if something is not known."""
         gains: dict[Symbol, float] = {}
         for coupling in network.into(population.name):
-            symbol = _through(coupling, holds[coupling.source], before)
+            symbols = {holds[source] for source in coupling.sources}
+            # Of several sources, all that are not 0 leave unknown what enters.
+            held = next(iter(symbols)) if len(coupling.sources) == 1 or symbols == {"zero"} else None
+            symbol = _through(coupling, held, before)
             if symbol is None:
                 return None
             if symbol != "zero":
@@ -172,7 +175,7 @@ class Schedule:
         free = [p for p in network.populations if p.name not in clamped]
         self._dynamic = [p.name for p in free if p.tau > 0]
         self._instantaneous = [n for n in network.instantaneous_order if n not in clamped]
-        self._reads = {p.name: {r for c in network.into(p.name) for r in c.map.reads(c.source, c.target)} for p in free}
+        self._reads = {p.name: {r for c in network.into(p.name) for r in c.reads} for p in free}
         self._silent, self._moves = self._spread(begins)
         self._plans: dict[tuple[tuple[int, range], ...], tuple[Step, ...]] = {}
 

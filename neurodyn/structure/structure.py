@@ -111,13 +111,13 @@ def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[
     strong.add_nodes_from(graph)
     for coupling in couplings:
         if abs(coupling.gain) > _WEAK * network[coupling.target].leak:
-            reads = coupling.map.reads(coupling.source, coupling.target)
+            reads = coupling.reads
             strong.add_edges_from((read, coupling.target) for read in reads if read in graph)
     return tuple(nx.topological_sort(strong)) if nx.is_directed_acyclic_graph(strong) else None
 
 
 def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:
-    reads = coupling.map.reads(coupling.source, coupling.target)
+    reads = coupling.reads
     return coupling.map.linear or all(name in clamped for name in reads)
 
 
@@ -130,6 +130,8 @@ def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
     """
     instantaneous = {p.name for p in network.populations if p.tau == 0} - set(clamped)
     couplings = [c for c in network.couplings if c.target not in clamped]
+    if any(len(c.sources) > 1 and not set(c.sources) <= set(clamped) for c in couplings):
+        return False
     upward = [c for c in couplings if c.target in instantaneous and c.source not in clamped]
     downward = [c for c in couplings if c.target not in instantaneous and c.source in instantaneous]
     lateral = [c for c in couplings if c.target not in instantaneous and c.source not in {*instantaneous, *clamped}]

@@ -29,9 +29,10 @@ class Entry:
 
     def __post_init__(self) -> None:
         self.gain = self.coupling.gain
-        self.silenced_by = self.coupling.source if self.coupling.map.homogeneous else None
+        single = self.coupling.map.homogeneous and len(self.coupling.sources) == 1
+        self.silenced_by = self.coupling.sources[0] if single else None
         """The population whose silence makes the term 0."""
-        self.reads = self.coupling.map.reads(self.coupling.source, self.coupling.target)
+        self.reads = self.coupling.reads
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""

@@ -192,7 +192,7 @@ class Plan:
         moving: list[Entry] = []
         driven: list[Entry] = []
         for coupling in network.into(population.name):
-            reads = coupling.map.reads(coupling.source, coupling.target)
+            reads = coupling.reads
             entry = Entry(coupling, coupling.map.bind(self.points, coupling.source, coupling.target))
             if not all(name in self.batch.clamped for name in reads):
                 moving.append(entry)
@@ -270,8 +270,8 @@ def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> No
     if not unsized:
         return  # what has sizes was checked as it was declared
     for coupling in network.couplings:
-        if not unsized.isdisjoint((coupling.source, coupling.target)):
-            check_coupling_shapes(coupling, shapes[coupling.source], shapes[coupling.target])
+        if not unsized.isdisjoint((*coupling.sources, coupling.target)):
+            check_coupling_shapes(coupling, shapes)
     for rule in network.plasticity:
         if not unsized.isdisjoint((rule.pre, rule.post)):
             check_plasticity_shapes(rule, shapes[rule.pre], shapes[rule.post])
@@ -310,6 +310,6 @@ def _shape_of_source(
     network: Network, population: Population, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...]:
     for coupling in network.into(population.name):
-        if isinstance(coupling.map, Identity) and coupling.source in shapes:
-            return shapes[coupling.source]
+        if isinstance(coupling.map, Identity) and coupling.sources[0] in shapes:
+            return shapes[coupling.sources[0]]
     raise InvalidValueError(f"population {population.name}: its size is unknown; declare it with size=")

@@ -128,12 +128,33 @@ DECLARING = (
     Recipe(
         "nd.Feedback",
         stage=_STAGE_OR_MODULE,
-        point=CHOICE('"live"', right=['"frozen"'], wrong=['"dead"']),
+        point=(CHOICE | NOTHING)('"live"', right=['"frozen"'], wrong=['"dead"']),
         weights=(OBJECT | NOTHING)("None", wrong=["fb()", "fb", "nd.FeedbackWeights"]),
         derivative=FLAG("True"),
         argument=COUNT(
             "0", either=["False", "np.bool_(True)"], wrong=["1", "2", "np.int64(2)", "np.uint8(2)", "10**30"]
         ),
+        at=(TEXT | NOTHING)("None", right=['"a"']),
+    ),
+    Recipe(
+        "nd.Pointwise",
+        function=OBJECT(
+            "torch.mul",
+            right=["torch.tanh", "lambda u, x: u * x"],
+            either=[
+                "len",
+                "print",
+                "int",
+                "lambda: 0",
+                "lambda *_: None",
+                "nd.Euler",
+                "nd.Input",
+                "nd.Network",
+                "nd.steady",
+            ],
+            wrong=["nn.Tanh", "nn.Tanh()", "stage()"],
+        ),
+        text=(TEXT | NOTHING)("None", right=['"{} · {}"']),
     ),
     Recipe("nd.FeedbackWeights", stage=OWN_STAGE, seed=SEED, learned=FLAG("True"), sigma=POSITIVE("0.05")),
     Recipe(
@@ -156,7 +177,7 @@ DECLARING = (
     ),
     Recipe(
         "nd.Coupling",
-        source=IDENTIFIER('"a"', either=['"a b"', '""']),
+        source=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['("a", "c")', "(1, 2)", '("a", "a")']),
         target=IDENTIFIER('"b"', either=['"a b"', '""']),
         map=OBJECT("nd.Identity()", right=["nd.Identity()", "Doubled()"], wrong=["Doubled", "nn.Tanh"]),
         gain=REAL("1.0", wrong=["0", "0.0"]),
