@@ -13,7 +13,7 @@ from torch import Tensor
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import per_sample
-from neurodyn.layers.stages import Source, sources
+from neurodyn.layers.stages import Stage, evaluated, sources
 from neurodyn.network.drives import ForwardValue
 from neurodyn.network.network import Network
 from neurodyn.network.timing import SpikeDetector
@@ -54,11 +54,13 @@ def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
         )
     with torch.no_grad():
         system = System(network, inputs, targets)
-    values: dict[Source, Tensor] = {"input": inputs.detach()}
+
+    def apply(stage: Stage, *x: Tensor) -> Tensor:
+        value = stage.apply(*x)
+        return value if value.requires_grad else value.requires_grad_()
+
     with torch.enable_grad():
-        for stage, read in sources(network.forward).items():
-            value = stage.apply(*(values[source] for source in read))
-            values[stage] = value if value.requires_grad else value.requires_grad_()
+        values = evaluated(sources(network.forward), inputs.detach(), apply)
         loss = per_sample(network.loss, values[network.forward[-1]], targets).sum()
         gradients = torch.autograd.grad(loss, [values[stage] for stage in network.forward], materialize_grads=True)
     by_stage = dict(zip(network.forward, gradients, strict=True))

@@ -20,7 +20,7 @@ from torch.fx.node import map_aggregate, map_arg
 from neurodyn.checks import check_dense
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.origin import Origin
-from neurodyn.layers.stages import ForwardPass, Source, Stage, sources
+from neurodyn.layers.stages import ForwardPass, Source, Stage, evaluated, sources
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -481,10 +481,7 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
                         "its own",
                         "call .eval() on the module if it is batch normalisation, or use LayerNorm or GroupNorm",
                     )
-    values: dict[Source, Tensor] = {"input": example}
-    for stage, read in sources(operations).items():
-        values[stage] = stage.apply(*(values[source] for source in read))
-    found, expected = values[operations[-1]], module(example.clone())
+    found, expected = evaluated(sources(operations), example)[operations[-1]], module(example.clone())
     tolerance = torch.finfo(found.dtype).eps ** 0.5
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
         _refuse(module, "its captured graph gives another output than it", "write its forward with plainer functions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
@@ -466,6 +466,26 @@ def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
     return reads
 
 
+def evaluated(
+    reads: Mapping[Stage, tuple[Source, ...]], inputs: Tensor, apply: Callable[..., Tensor] = Stage.apply
+) -> dict[Source, Tensor]:
+    """Return what the stages of a forward pass give, one after the other, and the inputs by "input".
+
+    Parameters
+    ----------
+    reads
+        What each stage reads, as `sources` returns it.
+    inputs
+        Shape (sample, …).
+    apply
+        `apply(stage, *values)` returns g(values); by default with the graph that `torch.autograd` makes of it.
+    """
+    values: dict[Source, Tensor] = {"input": inputs}
+    for stage, read in reads.items():
+        values[stage] = apply(stage, *[values[source] for source in read])
+    return values
+
+
 class ForwardPass:
     """The forward pass x̄_0 = s, x̄_l = g_l(x̄_{l−1}) through the stages, kept for its operating points.
 
@@ -490,11 +510,10 @@ class ForwardPass:
 
     def move_to(self, inputs: Tensor) -> None:
         """Run the pass from other inputs, in the same operating points."""
-        self.output = _plain(inputs)
-        values: dict[Source, Tensor] = {"input": self.output}
-        for stage, read in self._reads.items():
-            value = self.points[stage].checked_at(*(values[source] for source in read))
-            values[stage] = self.output = _plain(value)
+        *_, self.output = evaluated(self._reads, _plain(inputs), self._value).values()
+
+    def _value(self, stage: Stage, *x: Tensor) -> Tensor:
+        return _plain(self.points[stage].checked_at(*x))
 
     def forget(self) -> None:
         """Let go of the inputs, and of what was made of them."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
 from neurodyn.errors import InvalidValueError
-from neurodyn.layers.stages import ForwardPass, Source, Stage, StagePoint, sources
+from neurodyn.layers.stages import ForwardPass, Stage, StagePoint, evaluated, sources
 from neurodyn.network.drives import Data, Drive
 from neurodyn.network.maps import Feedback, Forward, Map
 from neurodyn.network.parts import Coupling
@@ -208,8 +208,9 @@ class _Pass(ForwardPass):
     points: dict[Stage, _Point]  # type: ignore[assignment]
 
     def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
-        values: dict[Source, Tensor] = {"input": inputs}
         self.points = {}
-        for stage, read in sources(stages).items():
-            self.points[stage] = _Point(stage, *(values[source] for source in read))
-            values[stage] = self.output = self.points[stage].value
+        *_, self.output = evaluated(sources(stages), inputs, self._value).values()
+
+    def _value(self, stage: Stage, *x: Tensor) -> Tensor:
+        self.points[stage] = _Point(stage, *x)
+        return self.points[stage].value

@@ -86,7 +86,7 @@ def swept(system: System) -> State:
     DivergenceError
         If it is not finite.
     """
-    state = system.initial_state()
+    state = system.new_state()  # which the sweep fills, wherever the network starts
     system.sweep(state)
     _refuse_overflow(system, state)
     return state

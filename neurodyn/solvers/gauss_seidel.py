@@ -45,20 +45,23 @@ def gauss_seidel(system: System, state: State, most: int = 200) -> tuple[int, bo
         Whether they arrived.
     """
     number = torch.finfo(system.dtype)
-    before, best, last, ratio, waited = state.flat.clone(), float("inf"), float("inf"), 1.0, 0
+    before, best, last, waited = state.flat.clone(), float("inf"), 0.0, 0
+    ratios: list[float] = []
     for count in range(1, most + 1):
         system.sweep(state, _order(system))
         changes = [
-            (now - old).abs().max() / now.abs().max().clamp_min(number.tiny)
+            (now - old).abs().max() / torch.maximum(now.abs().max(), old.abs().max()).clamp_min(number.tiny)
             for (_, now), (_, old) in zip(system.blocks(state.flat), system.blocks(before), strict=True)
         ]
         change = float(torch.stack(changes).max())
         waited = 0 if change < 0.9 * best else waited + 1
         # What two sweeps multiplied a change by, the next ones will: together they change no more than the rest.
-        ratio, slowest = (change / last if last else 0.0), max(ratio, change / last if last else 0.0)
+        ratios = ratios[-1:] + ([change / last] if last else [])
+        slowest = max(ratios) if len(ratios) == 2 else 1.0
         rest = change * slowest / (1.0 - slowest) if slowest < 1.0 else float("inf")
+        small = change <= number.eps**0.5
         # Where an ill-conditioned map passes rounding errors on, changes cease to shrink before they are that small.
-        if min(change, rest) <= _ROUNDING * number.eps or (waited == _PATIENCE and change <= number.eps**0.5):
+        if change <= _ROUNDING * number.eps or (small and (rest <= _ROUNDING * number.eps or waited == _PATIENCE)):
             return count, True
         if waited == _PATIENCE or change != change:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,7 @@ def checked(
     inputs: Inputs,
     targets: Targets,
     initial: Mapping[str, Tensor] | None = None,
+    weights: Sequence[Tensor] | None = None,
     *,
     still: str | None = None,
 ) -> Given:
@@ -112,6 +113,8 @@ def checked(
     ----------
     network, inputs, targets, initial
         As for `System`.
+    weights
+        What `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are checked, too.
     still
         What takes no data that vary in time, e.g. "an equilibrium"; None for what does.
 
@@ -123,8 +126,10 @@ def checked(
     check_network(network)
     if initial is not None and not isinstance(initial, Mapping):
         raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
-    for stage in network.stages:
-        stage.check()
+    if weights is None:
+        for stage in network.stages:
+            stage.check()
+        weights = weights_of(network)
     for origin in network.origins:
         origin.check()
     starts = dict(initial or {})
@@ -145,7 +150,7 @@ def checked(
             )
         tensors[f"initial value of population {name}"] = tensor
     check_targets(network, given=targets is not None)
-    dtype, device = common_kind(network, tensors)
+    dtype, device = _common_kind(network, weights, tensors)
     check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
@@ -404,7 +409,16 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
         )
 
 
-def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
+def weights_of(network: Network) -> list[Tensor]:
+    """Return the weights of all stages, all feedback weights, and the tensors of the declaration, without a graph."""
+    weights = [p.detach() for stage in network.stages for p in stage.parameters]
+    weights += [p.detach() for _, p in network.feedback_parameters()]
+    return weights + [tensor for _, tensor in network.tensors]
+
+
+def _common_kind(
+    network: Network, weights: Sequence[Tensor], given: Mapping[str, Tensor]
+) -> tuple[torch.dtype, torch.device]:
     """Return the dtype and the device that weights and data share.
 
     Raises
@@ -418,19 +432,16 @@ def common_kind(network: Network, given: Mapping[str, Tensor]) -> tuple[torch.dt
         if not isinstance(tensor, Tensor):
             raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
         check_dense(what, tensor)
-    weights = [p.detach() for stage in network.stages for p in stage.parameters]
-    feedback = [(name, p.detach()) for name, p in network.feedback_parameters()]
-    declared = network.tensors
-    tensors = [*weights, *(p for _, p in feedback), *(tensor for _, tensor in declared), *given.values()]
+    tensors = [*weights, *given.values()]
     if not tensors:
         return torch.get_default_dtype(), torch.empty(0).device
     dtype, device = tensors[0].dtype, tensors[0].device
     alike = dtype.is_floating_point and all(each.dtype == dtype and each.device == device for each in tensors)
     if not (alike and sums_are_finite(tensors)):
-        stages = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
-        feedbacks = [f"the feedback weights of stage {name}" for name, _ in feedback]
-        names = [*stages, *feedbacks, *(name for name, _ in declared), *given]
-        _refuse_mixed_or_bad(network.name, list(zip(names, tensors, strict=True)))
+        names = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
+        names += [f"the feedback weights of stage {name}" for name, _ in network.feedback_parameters()]
+        names += [name for name, _ in network.tensors]
+        _refuse_mixed_or_bad(network.name, list(zip([*names, *given], tensors, strict=True)))
     return dtype, device
 
 

@@ -33,6 +33,7 @@ class Entry:
         self.silenced_by = self.coupling.sources[0] if single else None
         """The population whose silence makes the term 0."""
         self.reads = self.coupling.reads
+        """The populations whose activity the term depends on."""
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
@@ -72,6 +73,8 @@ class Equation:
     def __post_init__(self) -> None:
         self._base = torch.empty_like(self.constant) if self.driven and self.constant is not None else None
         """What the held populations contribute to the constant, where driven ones do, too."""
+        # Its own activity must last until all of the sum has read it.
+        self._recurrent = any(self.name in entry.reads for entry in self.moving)
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
@@ -105,10 +108,13 @@ class Equation:
             out.mul_(self.scale)
 
     def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: float) -> None:
-        """Write into `out` where x balances its leak: x = Σ gain · map / leak."""
-        self._sum(activity, out, self.constant, 0.0, ())
+        """Write into `out`, which may be x itself, where x balances its leak: x = Σ gain · map / leak."""
+        total = torch.empty_like(out) if self._recurrent else out
+        self._sum(activity, total, self.constant, 0.0, ())
         if leak != 1.0:
-            out.mul_(1.0 / leak)
+            total.mul_(1.0 / leak)
+        if total is not out:
+            out.copy_(total)
 
     def couple(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str]) -> None:
         """Write scale · Σ gain · map into `out`, of the moving entries that are not `silent`."""

@@ -192,11 +192,10 @@ class Plan:
         moving: list[Entry] = []
         driven: list[Entry] = []
         for coupling in network.into(population.name):
-            reads = coupling.reads
             entry = Entry(coupling, coupling.map.bind(self.points, coupling.source, coupling.target))
-            if not all(name in self.batch.clamped for name in reads):
+            if not all(name in self.batch.clamped for name in entry.reads):
                 moving.append(entry)
-            elif any(name in self.batch.driven for name in reads):
+            elif any(name in self.batch.driven for name in entry.reads):
                 driven.append(entry)
             else:
                 held.append(entry)

@@ -21,7 +21,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.signals import Course, breaks_of, jumps_of
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
-from neurodyn.system.bound import Given, Inputs, Targets, checked, sums_are_finite
+from neurodyn.system.bound import Given, Inputs, Targets, check_network, checked, sums_are_finite, weights_of
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan, marks
@@ -394,11 +394,14 @@ class _Idle:
     ----------
     marks
         What tells whether the layers are as they were when the plans were made.
+    weights
+        Those of the layers and of the feedback. They keep the memory that `marks` names by its place.
     plans
         By the shapes of their data, those last used at the end.
     """
 
     marks: tuple[object, ...]
+    weights: list[Tensor]
     plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
 
     def take(self, shapes: tuple[object, ...]) -> Plan | None:
@@ -449,11 +452,14 @@ def bound(
     TypeError, ValueError
         As for `System`.
     """
-    given = checked(network, inputs, targets, initial, still=still)
-    now, shapes = marks(network), given.shapes
-    idle = _IDLE.get(network)
+    check_network(network)
+    now, idle = marks(network), _IDLE.get(network)
     if idle is None or idle.marks != now:
-        idle = _IDLE[network] = _Idle(now)
+        given = checked(network, inputs, targets, initial, still=still)
+        idle = _IDLE[network] = _Idle(now, weights_of(network))
+    else:
+        given = checked(network, inputs, targets, initial, idle.weights, still=still)
+    shapes = given.shapes
     plan = idle.take(shapes)
     if plan is None or not plan.bind(network, given):
         plan = Plan(network, given)

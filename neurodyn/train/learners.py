@@ -13,7 +13,7 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
 from neurodyn.layers.stacked import Stacked, StackedTensors, member_of
-from neurodyn.layers.stages import ForwardPass, Source, distinct_names, sources
+from neurodyn.layers.stages import ForwardPass, distinct_names, evaluated, sources
 from neurodyn.learning.backward import Lesson, learn
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
@@ -213,10 +213,8 @@ class NetworkLearner(Learner):
         return {name: parameters for name, parameters in by_layer.items() if parameters}
 
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
-        values: dict[Source, Tensor] = {"input": inputs}
         with torch.enable_grad():
-            for stage, read in sources(self.network.forward).items():
-                values[stage] = stage.apply(*(values[source] for source in read))
+            values = evaluated(sources(self.network.forward), inputs)
             loss = self.losses(values[self.network.forward[-1]], targets).mean(1).sum()
             onto = [parameter for parameters in self.layers.values() for parameter in parameters]
             return list(torch.autograd.grad(loss, onto, materialize_grads=True))

@@ -347,7 +347,7 @@ def _tolerance(attributes: Mapping[str, Any], wanted: Array) -> float:
     largest = float(np.abs(wanted).max())
     if isinstance(solver, nd.Exact):
         return 1e-6 * max(1.0, largest)
-    steps = min(30, attributes["accepted_steps"])
+    steps = min(60, attributes["accepted_steps"])
     return steps * math.sqrt(wanted.shape[1]) * (solver.rtol * largest + solver.atol)
 
 

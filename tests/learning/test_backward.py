@@ -1,7 +1,5 @@
 """Learning: what `backward` leaves in `.grad`, against `torch.autograd` and what `loss.backward()` does."""
 
-# mypy: disable-error-code="assignment, func-returns-value, operator"
-
 import copy
 from collections.abc import Callable
 
@@ -121,7 +119,7 @@ def test_shared_weights_gather_both_gradients() -> None:
     layer = nn.Linear(6, 6, dtype=torch.float64)
     module = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(6, 3, dtype=torch.float64))
     tied = nn.Linear(3, 3, dtype=torch.float64)
-    tied.bias = module[4].bias
+    tied.register_parameter("bias", module[4].get_parameter("bias"))
     module.append(nn.Tanh()).append(tied)
     example = Example(module, tensor(4, 6), tensor(4, 3))
     for mine, reference in zip(learned(example), example.gradients(), strict=True):
@@ -320,10 +318,16 @@ def test_hooks_of_a_parameter_see_the_gradient_of_the_whole_batch_once(settings)
     nd.backward(network, example.inputs, example.targets)
     assert weight.grad is not None
     plain, seen = weight.grad.clone(), []
-    first = weight.register_hook(lambda gradient: seen.append(gradient) or gradient.clamp(-1e-3, 1e-3))
+
+    def clamp(gradient: Tensor) -> Tensor:
+        seen.append(gradient)
+        return gradient.clamp(-1e-3, 1e-3)
 
     def halve(parameter: Tensor) -> None:
+        assert parameter.grad is not None
         parameter.grad /= 2
+
+    first = weight.register_hook(clamp)
 
     second = weight.register_post_accumulate_grad_hook(halve)
     nd.backward(network, example.inputs, example.targets)  # adds to what is there, and then halves

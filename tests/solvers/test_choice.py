@@ -1,8 +1,7 @@
 """The choice of solver: one accuracy whatever the structure, and what is no solver is refused by name."""
 
-# mypy: disable-error-code="arg-type, operator"
-
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ def problem(name: str) -> Callable[[], Bound]:
     return bound
 
 
-def predictive(activation: str, scale: float = 1.0, **options: float) -> Callable[[], Bound]:
+def predictive(activation: str, scale: float = 1.0, **options: Any) -> Callable[[], Bound]:
     def bound() -> Bound:
         example = mlp(activation)
         network = pc.network(example.module, steps="equilibrium", **options)
@@ -89,7 +88,7 @@ def reference(bound: Bound, times: Array) -> dict[str, Array]:
 def test_the_error_is_a_thousandth_of_the_scale_whatever_the_structure(name: str, steps: bool) -> None:
     bound = CASES[name]()
     network, inputs, targets, initial = bound
-    until = {"until": nd.steady(1e-300)} if steps else {}
+    until: dict[str, Any] = {"until": nd.steady(1e-300)} if steps else {}
     run = nd.simulate(network, inputs, targets, duration=10.0, initial=initial, save_at=21, **until)
     exact = reference(bound, run.time.values)
     scale = max(float(np.abs(value).max()) for value in exact.values())
@@ -148,7 +147,7 @@ def test_learning_relaxes_as_simulation_does() -> None:
         (0.1, r"solver must be a solver such as Euler\(0\.1\), not float"),
     ],
 )
-def test_what_is_no_solver_is_refused_by_name(solver: object, message: str) -> None:
+def test_what_is_no_solver_is_refused_by_name(solver: Any, message: str) -> None:
     example = mlp()
     network = pc.network(example.module, steps="equilibrium")
     for run in (nd.simulate, nd.backward):

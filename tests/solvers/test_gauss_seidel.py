@@ -121,3 +121,35 @@ def test_sweeps_that_do_not_shrink_give_way_to_relaxation() -> None:
     found = nd.equilibrium(network, torch.ones(2, 1, dtype=torch.float64), tolerance=1e-10)
     assert found.attrs["solver"] != "Gauss–Seidel sweeps"
     np.testing.assert_allclose(found.a, 1 / 3, rtol=1e-8)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+@pytest.mark.parametrize("own", ["identity", "linear", "live"])
+def test_a_population_that_reads_itself(own: str, order: tuple[int, ...]) -> None:
+    """Whatever stands before in its sum, the coupling from itself reads the activity before the sweep."""
+    generator = torch.Generator().manual_seed(3)
+    layer = nn.Linear(4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(0.3 * torch.randn(4, 4, generator=generator))
+    stage = nd.Stage([layer, nn.Tanh()])
+    maps = {"identity": nd.Identity(), "linear": nd.Feedback(layer, "live"), "live": nd.Feedback(stage, "live")}
+    into = [nd.Coupling("s", "x"), nd.Coupling("y", "x", gain=-0.4), nd.Coupling("x", "x", maps[own], gain=0.5)]
+    network = nd.Network(
+        "recurrent",
+        [nd.Population("s", 4, clamp=nd.Input()), nd.Population("x", 4), nd.Population("y", 4)],
+        [*(into[place] for place in order), nd.Coupling("x", "y", gain=0.2)],
+    )
+    s = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    found = nd.equilibrium(network, s)
+    x, y = (torch.from_numpy(found[name].values) for name in ("x", "y"))
+
+    def back(v: torch.Tensor) -> torch.Tensor:
+        weight = layer.weight.detach()
+        if own == "identity":
+            return v
+        slope = 1.0 if own == "linear" else 1.0 - torch.tanh(layer(v).detach()) ** 2
+        return (slope * v) @ weight
+
+    assert found.attrs["converged"] == 1
+    torch.testing.assert_close(y, 0.2 * x, rtol=0, atol=1e-7)
+    torch.testing.assert_close(x, s - 0.4 * y + 0.5 * back(x), rtol=0, atol=1e-7)

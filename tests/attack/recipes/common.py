@@ -48,6 +48,7 @@ NO_TARGETS = NOTHING("None", wrong=["x()", "t()"])
 INITIAL = OBJECT(
     "None",
     right=["None", "{}", '{"a": x()}', '{"a": torch.zeros(3)}'],
+    either=["xr.Dataset()"],
     wrong=[
         '{"a": x(5)}',
         '{"a": torch.zeros(7)}',

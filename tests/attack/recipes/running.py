@@ -84,7 +84,7 @@ RUNNING = (
         "nd.simulate",
         network=OBJECT("loop()", either=["net()", "[loop(), loop()]"], wrong=["loop"]),
         inputs=INPUTS,
-        duration=POSITIVE("1.0", untried=["1e300"], wrong=["10**30"]),
+        duration=POSITIVE("1.0", untried=["1e300"], either=["10**30"]),  # until= may end it
         solver=OBJECT("nd.Euler(0.1)", right=[*SOLVERS[:4]], wrong=["nd.TorchDiffEq()", "nd.Exact()"], either=["None"]),
         save_at=OBJECT(
             '"steps"',
@@ -368,6 +368,7 @@ RUNNING = (
                 'lambda time, activity, velocity: velocity["a"]',
             ],
             either=[
+                "None",
                 "lambda *_: None",
                 "print",
                 "int",
