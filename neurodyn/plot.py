@@ -27,6 +27,7 @@ from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
+from neurodyn.network.vectors import largest_of
 from neurodyn.view.diagram import RADIUS, Points, links, place, points_of, route
 
 BLACK = "#000000"
@@ -175,7 +176,7 @@ def _colours(network: Network) -> dict[str, str]:
 def _legend_entries(network: Network, colours: dict[str, str]) -> dict[str, Artist]:
     """Name the maps, the signs and the roles that occur, and no others."""
     entries: dict[str, Artist] = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in colours.items()}
-    if any(c.gain < 0 for c in network.couplings):
+    if any(largest_of(c.gain) < 0 for c in network.couplings):
         entries["negative gain"] = Line2D([], [], color=GREY, marker=r"$\dashv$", markersize=11, linestyle="")
     for role in ("dynamic", "instantaneous", "clamped"):
         entries |= [(role, _node(p, np.zeros(2))) for p in network.populations if p.role == role][:1]
@@ -205,7 +206,7 @@ def _node(population: Population, centre: Points) -> Patch:
     else:
         node = _circle(centre, RADIUS)
         node.set_facecolor("white")
-        node.set_linestyle((0, (2, 1)) if population.tau == 0 else "-")
+        node.set_linestyle((0, (2, 1)) if population.instantaneous else "-")
     node.set_edgecolor("black")
     return node
 
@@ -242,7 +243,9 @@ def _draw_coupling(
     ax: Axes, source: str, coupling: Coupling, curve: Points, colour: str, nodes: dict[str, Patch], unit: float
 ) -> None:
     look: dict[str, Any] = {
-        "arrowstyle": "-[,widthB=0.4,lengthB=0" if coupling.gain < 0 else "-|>,head_length=0.5,head_width=0.25",
+        "arrowstyle": "-[,widthB=0.4,lengthB=0"
+        if largest_of(coupling.gain) < 0
+        else "-|>,head_length=0.5,head_width=0.25",
         "mutation_scale": 12 * unit,
         "linewidth": 1.4 * unit,
         "color": colour,

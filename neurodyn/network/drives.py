@@ -223,7 +223,7 @@ class LossGradient(Drive):
         return "∂ℒ/∂x̄ at the output"
 
 
-def without_noise(drive: Drive | float | None) -> Drive | float | None:
+def without_noise(drive: Drive | Vector | None) -> Drive | Vector | None:
     """Return the drive that `Noisy` ones add their noise to; any other as it is."""
     while isinstance(drive, Noisy):
         drive = drive.drive

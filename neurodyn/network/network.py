@@ -21,6 +21,7 @@ from neurodyn.network.maps import Feedback, Forward, Wrapping
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference
+from neurodyn.network.vectors import Vector, text_of
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -57,7 +58,7 @@ class Network:
 
     stacked: tuple[Network, ...] = ()
     """Of several networks stacked in this one, the declaration with the numbers of each."""
-    paces: Mapping[str, tuple[float, ...]] = {}
+    paces: Mapping[str, tuple[Vector, ...]] = {}
     """How many times as fast as declared a population is in each of the stacked networks, where that differs."""
 
     def __init__(
@@ -145,10 +146,11 @@ class Network:
         found: list[tuple[str, object]] = []
         for population in self.populations:
             name = f"population {population.name}"
-            for what in ("clamp", "initial"):
+            for what in ("clamp", "initial", "tau", "leak"):
                 drive = getattr(population, what)
                 value = drive.constant if isinstance(drive, Constant) else drive
                 found.append((f"{what} of {name}", value))
+        found += [(f"gain of coupling {coupling}", coupling.gain) for coupling in self.couplings]
         return tuple((what, value) for what, value in found if isinstance(value, Tensor))
 
     @property
@@ -259,6 +261,11 @@ class Network:
         for stage in coupling.map.frozen_stages:
             self._check_in_forward(stage, f"coupling {coupling}")
         self._check_point(coupling)
+        if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) != target.shape:
+            raise InvalidValueError(
+                f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, one for each unit of its "
+                f"target, and population {target.name} has {size_text(target)} units"
+            )
         shapes = {p.name: p.shape for p in (*sources, target) if p.shape is not None}
         if all(p.name in shapes for p in (*sources, target)):
             check_coupling_shapes(coupling, shapes)
@@ -306,7 +313,7 @@ class Network:
         if isinstance(rule.when, AtStep) and rule.when.step > self.inference.steps:
             raise InvalidValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
 
-    def _check_drive(self, population: Population, drive: float | Drive | None) -> None:
+    def _check_drive(self, population: Population, drive: Vector | Drive | None) -> None:
         if isinstance(drive, Input) and population.name not in self.inputs:
             raise InvalidValueError(
                 f"population {population.name}: inputs are given to populations that are clamped to them; declare "
@@ -328,7 +335,7 @@ class Network:
     def _order_instantaneous(self) -> tuple[str, ...]:
         import networkx as nx  # here, because it takes long to import
 
-        graph = self.graph(p.name for p in self.populations if p.tau == 0)
+        graph = self.graph(p.name for p in self.populations if p.instantaneous)
         try:
             cycle = nx.find_cycle(graph)
         except nx.NetworkXNoCycle:
@@ -343,7 +350,7 @@ class Network:
     def _dependence(self, read: str, reader: str) -> str:
         """Name the first coupling by which the equation of one population reads another."""
         coupling = next(c for c in self.into(reader) if read in c.reads)
-        return f"{coupling} ({coupling.gain:+g} · {coupling.text})"
+        return f"{coupling} ({text_of(coupling.gain, '+g')} · {coupling.text})"
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""

@@ -19,7 +19,7 @@ class ByValue:
         if type(self) is not type(other):
             return NotImplemented
         own, its = vars(self), vars(other)
-        return own.keys() == its.keys() and all(_same(value, its[name]) for name, value in own.items())
+        return own.keys() == its.keys() and all(same(value, its[name]) for name, value in own.items())
 
     def __hash__(self) -> int:
         return hash((type(self), *(_hashable(value) for value in vars(self).values())))
@@ -45,6 +45,33 @@ def vector(what: str, value: Vector) -> Vector:
     return value.detach()
 
 
+def uniform(value: Vector) -> Vector:
+    """Return a tensor whose numbers are all the same as that number."""
+    if isinstance(value, Tensor) and bool((value == value.flatten()[0]).all()):
+        return float(value.flatten()[0])
+    return value
+
+
+def is_number(value: object, wanted: float) -> bool:
+    """Tell whether a value is a certain number, for all units."""
+    return not isinstance(value, Tensor) and value == wanted
+
+
+def least_of(value: Vector) -> float:
+    """Return the smallest of a tensor's numbers, or the number."""
+    return float(value.min()) if isinstance(value, Tensor) else value
+
+
+def largest_of(value: Vector) -> float:
+    """Return the largest of a tensor's numbers, or the number."""
+    return float(value.max()) if isinstance(value, Tensor) else value
+
+
+def magnitude(value: Vector) -> Vector:
+    """Return the absolute value."""
+    return value.abs() if isinstance(value, Tensor) else abs(value)
+
+
 def text_of(value: Vector, digits: str = "g") -> str:
     """Return a number, or the range of a tensor's, as text."""
     if not isinstance(value, Tensor):
@@ -53,7 +80,10 @@ def text_of(value: Vector, digits: str = "g") -> str:
     return format(low, digits) if low == high else f"[{low:{digits}} … {high:{digits}}]"
 
 
-def _same(one: object, other: object) -> bool:
+def same(one: object, other: object) -> bool:
+    """Tell whether two values are equal, tensors number by number."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
         return alike and torch.equal(one, other)

@@ -19,6 +19,7 @@ from neurodyn.checks import listed, needed
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
+from neurodyn.network.vectors import text_of
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.solvers.base import Report, Solver
@@ -282,9 +283,10 @@ def dataset(
         population, shape = system.network[name], system.shape(name)
         units = unit_coordinates(name, shape)
         coordinates.update(units)
-        role = "clamped" if name in system.clamped else "instantaneous" if population.tau == 0 else "dynamic"
+        role = "clamped" if name in system.clamped else "instantaneous" if population.instantaneous else "dynamic"
         described = {"units": "1", "long_name": f"activity of population {name}", "role": role}
-        own = {"tau": population.tau, "leak": population.leak}
+        numbers = {"tau": population.tau, "leak": population.leak}
+        own = {what: text_of(value) if isinstance(value, Tensor) else value for what, value in numbers.items()}
         variables[name] = ((*leading, *units), value, {**described, **own, **integrated})
     return xr.Dataset(variables, coordinates, attributes)
 

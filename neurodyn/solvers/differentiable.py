@@ -19,6 +19,7 @@ from neurodyn.layers.stages import ForwardPass, Stage, StagePoint, evaluated, so
 from neurodyn.network.drives import Data, Drive
 from neurodyn.network.maps import Feedback, Forward, Map
 from neurodyn.network.parts import Coupling
+from neurodyn.network.vectors import uniform
 from neurodyn.system.bound import Inputs, inputs_by_name
 from neurodyn.system.system import System
 
@@ -132,7 +133,15 @@ def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.f
         The Euler step h; None for the flow.
     """
     network = system.network
-    rates = {name: network[name].leak / network[name].tau for name in system.dynamic}
+    rates: dict[str, float] = {}
+    for name in system.dynamic:
+        rate = uniform(network[name].leak / network[name].tau)
+        if isinstance(rate, Tensor):
+            raise InvalidValueError(
+                f"population {name}: its units have rates leak/tau of their own, for which there is no differentiable "
+                "closed form"
+            )
+        rates[name] = rate
     drive = traced.drive()
     parts: dict[str, dict[tuple[float, ...], Tensor]] = {name: {} for name in system.dynamic}
     activity: Blocks = {}

@@ -144,7 +144,7 @@ def checked(
         if signal.course.typed:
             tensors[f"{signal.what}, values"] = signal.course.values
     for name, tensor in starts.items():
-        if network[name].tau == 0:
+        if network[name].instantaneous:
             raise InvalidValueError(
                 f"initial value of population {name}: it is instantaneous, and equals its input; leave it out"
             )

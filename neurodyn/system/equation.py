@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from neurodyn.network.maps import OperatingPoints, Term
+from neurodyn.network.maps import Activity, OperatingPoints, Term
 from neurodyn.network.parts import Coupling
+from neurodyn.network.vectors import Vector
 
 
 @dataclass
@@ -28,7 +29,9 @@ class Entry:
     term: Term
 
     def __post_init__(self) -> None:
-        self.gain = self.coupling.gain
+        gain = self.coupling.gain
+        self.gain = 1.0 if isinstance(gain, Tensor) else gain
+        self.term = self._scaled(self.term)
         single = self.coupling.map.homogeneous and len(self.coupling.sources) == 1
         self.silenced_by = self.coupling.sources[0] if single else None
         """The population whose silence makes the term 0."""
@@ -38,7 +41,27 @@ class Entry:
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
         if not self.term.renew():
-            self.term = self.coupling.map.bind(points, self.coupling.source, self.coupling.target)
+            self.term = self._scaled(self.coupling.map.bind(points, self.coupling.source, self.coupling.target))
+
+    def _scaled(self, term: Term) -> Term:
+        return _Scaled(term, self.coupling.gain) if isinstance(self.coupling.gain, Tensor) else term
+
+
+class _Scaled(Term):
+    """Another term, times a gain for each unit of the target."""
+
+    def __init__(self, term: Term, gains: Tensor) -> None:
+        self._term, self._gains = term, gains
+        self._value: Tensor | None = None
+
+    def renew(self) -> bool:
+        return self._term.renew()
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        if self._value is None or self._value.shape != out.shape:
+            self._value = torch.empty_like(out)
+        self._term.assign(activity, self._value, gain)
+        out.addcmul_(self._gains, self._value)
 
 
 @dataclass
@@ -107,11 +130,13 @@ class Equation:
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
-    def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: float) -> None:
+    def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: Vector) -> None:
         """Write into `out`, which may be x itself, where x balances its leak: x = Σ gain · map / leak."""
         total = torch.empty_like(out) if self._recurrent else out
         self._sum(activity, total, self.constant, 0.0, ())
-        if leak != 1.0:
+        if isinstance(leak, Tensor):
+            total.div_(leak)
+        elif leak != 1.0:
             total.mul_(1.0 / leak)
         if total is not out:
             out.copy_(total)
@@ -144,3 +169,23 @@ class Equation:
             out.zero_()
         for entry in entries:
             entry.term.add(activity, out, entry.gain)
+
+
+@dataclass
+class EquationOfLeaks(Equation):
+    """An equation in which every unit has a leak of its own.
+
+    Parameters
+    ----------
+    leaks
+        The leaks, one for each unit.
+    """
+
+    leaks: Tensor | None = None
+
+    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
+        assert self.leaks is not None, "Plan makes one of leaks alone"
+        self._sum(activity, out, self.constant, 0.0, silent)
+        out.addcmul_(activity[self.name], self.leaks, value=-1.0)
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
+            out.mul_(self.scale)

@@ -20,7 +20,7 @@ from neurodyn.network.parts import Population
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive
 from neurodyn.system.driven import Driven, Placed
-from neurodyn.system.equation import Entry, Equation
+from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
 from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
 
 
@@ -80,7 +80,7 @@ class Plan:
         self.dynamic, self._held, self._driven = tuple(batch.starts), tuple(batch.clamped), tuple(batch.driven)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
         for population in self.free:
-            if population.tau == 0:
+            if population.instantaneous:
                 self.shapes[population.name] = population.shape or _shape_of_source(network, population, self.shapes)
         _check_shapes(network, self.shapes)
         self.structure = structure_of(network, frozenset(batch.clamped))
@@ -176,7 +176,7 @@ class Plan:
                 raise InvalidValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
         starts: dict[str, Tensor] = {}
         for population in network.populations:
-            if population.tau > 0 and population.name not in clamped:
+            if not population.instantaneous and population.name not in clamped:
                 starts[population.name] = _start(network, population, data, given, clamped | starts)
         return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed)
 
@@ -203,9 +203,11 @@ class Plan:
         if held or driven:
             shape = (self.samples, *self.shapes[population.name])
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
-        if population.tau == 0:
+        if population.instantaneous:
             return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving, driven)
         scale = self.pace(network, population.name) / population.tau
+        if isinstance(population.leak, Tensor):
+            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, population.leak)
         return Equation(population.name, scale, population.leak, constant, held, moving, driven)
 
     def pace(self, network: Network, name: str) -> float | Tensor:
@@ -302,6 +304,8 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
         return driven.detach()
     if shape is None:
         shape = _shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
+    if isinstance(population.initial, Tensor):
+        return population.initial.expand(given.samples, *shape)
     return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
 
 

@@ -28,6 +28,7 @@ from neurodyn.network.maps import Activity, Map, OperatingPoints, Term, Wrapping
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Plasticity, Population
 from neurodyn.network.signals import member_of_signal
+from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
 
@@ -73,8 +74,9 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
 
 def _compare_populations(beside: Comparison, one: Population, other: Population) -> None:
     beside.equal(f"the shape of population {one.name}", one.shape, other.shape)
-    beside.equal(f"whether population {one.name} is instantaneous", one.tau == 0, other.tau == 0)
-    beside.equal(f"whether population {one.name} has a leak", one.leak > 0, other.leak > 0)
+    beside.equal(f"whether population {one.name} is instantaneous", one.instantaneous, other.instantaneous)
+    leaky = [torch.as_tensor(each.leak).gt(0).expand(each.shape or ()).tolist() for each in (one, other)]
+    beside.equal(f"whether population {one.name} has a leak", *leaky)
     for what in ("clamp", "initial"):
         drive = getattr(one, what)
         beside.compare(f"{what} of population {one.name}", drive, getattr(other, what))
@@ -144,15 +146,15 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
     a step γ₀ at γ/γ₀ times the pace.
     """
     steps = [network.inference.step if inferring and network.inference else 1.0 for network in networks]
-    paces: dict[str, tuple[float, ...]] = {}
-    shares: dict[str, list[float]] = {}
+    paces: dict[str, tuple[Vector, ...]] = {}
+    shares: dict[str, list[Vector]] = {}
     for population in stacked.populations:
         members = [network[population.name] for network in networks]
-        shares[population.name] = [population.leak / member.leak if member.leak else 1.0 for member in members]
-        if population.tau > 0:
+        shares[population.name] = [_ratio(population.leak, member.leak) for member in members]
+        if not population.instantaneous:
             each = zip(members, shares[population.name], steps, strict=True)
             pace = tuple(population.tau / (m.tau * share) * (step / steps[0]) for m, share, step in each)
-            if set(pace) != {1.0}:
+            if not all(is_number(uniform(each), 1.0) for each in pace):
                 paces[population.name] = pace
     couplings: list[Coupling] = []
     graded: list[Coupling] = []
@@ -160,12 +162,22 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
         theirs = [network.couplings[place] for network in networks]
         couplings.append(replace(coupling, map=_stacked_map(coupling.map, [each.map for each in theirs])))
         gains = tuple(each.gain * share for each, share in zip(theirs, shares[coupling.target], strict=True))
-        own = {"gain": gains[0]} if len(set(gains)) == 1 else {"gain": 1.0, "map": _Graded(couplings[-1].map, gains)}
-        graded.append(replace(couplings[-1], **own))
+        if all(same(gain, gains[0]) for gain in gains):
+            graded.append(replace(couplings[-1], gain=gains[0]))
+        else:
+            graded.append(replace(couplings[-1], gain=1.0, map=_Graded(couplings[-1].map, gains)))
     whole = stacked.with_dynamics(stacked.populations, graded)
     whole.paces = paces
     whole.stacked = tuple(_with_numbers_of(network, stacked, couplings) for network in networks)
     return whole
+
+
+def _ratio(leak: Vector, other: Vector) -> Vector:
+    """Return by how much a leak is larger than another one; 1 where that is 0."""
+    if isinstance(leak, Tensor) or isinstance(other, Tensor):
+        other = torch.as_tensor(other)
+        return torch.where(other == 0, 1.0, leak / other)
+    return leak / other if other else 1.0
 
 
 def _with_numbers_of(network: Network, stacked: Network, couplings: Sequence[Coupling]) -> Network:
@@ -197,20 +209,20 @@ def _stacked_map(first: Map, maps: Sequence[Map]) -> Map:
 class _Graded(Wrapping):
     """Another map, times a gain for each network."""
 
-    gains: tuple[float, ...]
+    gains: tuple[Vector, ...]
 
     def adjoint_to(self, other: Map) -> bool:
-        return isinstance(other, _Graded) and self.gains == other.gains and self.map.adjoint_to(other.map)
+        return isinstance(other, _Graded) and same(self.gains, other.gains) and self.map.adjoint_to(other.map)
 
     def describe(self, source: str, target: str) -> str:
-        return f"[{', '.join(f'{gain:g}' for gain in self.gains)}] ⊙ {self.map.describe(source, target)}"
+        return f"[{', '.join(map(text_of, self.gains))}] ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _GradedTerm(self.map.bind(points, source, target), self.gains)
 
 
 class _GradedTerm(Term):
-    def __init__(self, term: Term, gains: Sequence[float]) -> None:
+    def __init__(self, term: Term, gains: Sequence[Vector]) -> None:
         self._term, self._gains = term, gains
         self._buffers: tuple[Tensor, Tensor] | None = None
 

@@ -366,7 +366,7 @@ class System:
         self.points.expire()
         for name in order:
             leak = self.network[name].leak
-            if leak == 0.0:
+            if self.network[name].leakless:
                 raise InvalidValueError(
                     f"population {name} has no leak and does not depend on itself, so it has no equilibrium; give it a "
                     "leak > 0"

@@ -170,9 +170,17 @@ DECLARING = (
         "nd.Population",
         name=IDENTIFIER('"a"', wrong=['"time"', '"sample"', '"a-b"', '"1a"'], either=['"network"', '"seed"']),
         size=(NATURAL | NOTHING)("3", right=["(1, 2)"], wrong=["(1, -2)", "(1, 2.5)", "(1, True)"]),
-        tau=REAL("1.0", right=["0", "0.0"], wrong=["-1", "-0.5", "np.int64(-1)"]),
-        leak=REAL("1.0", right=["0", "0.0"], wrong=["-1", "-0.5", "np.int64(-1)"]),
-        initial=REAL("0.0", right=["nd.ForwardValue(stage())", "nd.Noisy(nd.Input(), 0.1)"], either=["nd.Input()"]),
+        tau=REAL(
+            "1.0",
+            right=["0", "0.0", "torch.ones(3)", "torch.tensor([1.0, 2.0, 3.0])"],
+            wrong=["-1", "-0.5", "np.int64(-1)"],
+        ),
+        leak=REAL("1.0", right=["0", "0.0", "torch.ones(3)"], wrong=["-1", "-0.5", "np.int64(-1)"]),
+        initial=REAL(
+            "0.0",
+            right=["torch.ones(3)", "nd.ForwardValue(stage())", "nd.Noisy(nd.Input(), 0.1)"],
+            either=["nd.Input()"],
+        ),
         clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)"]),
     ),
     Recipe(
@@ -180,7 +188,12 @@ DECLARING = (
         source=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['("a", "c")', "(1, 2)", '("a", "a")']),
         target=IDENTIFIER('"b"', either=['"a b"', '""']),
         map=OBJECT("nd.Identity()", right=["nd.Identity()", "Doubled()"], wrong=["Doubled", "nn.Tanh"]),
-        gain=REAL("1.0", wrong=["0", "0.0"]),
+        gain=REAL(
+            "1.0",
+            right=["torch.ones(3)"],
+            either=["torch.zeros(4, 3, dtype=torch.float64)"],
+            wrong=["0", "0.0", "torch.zeros(3)"],
+        ),
     ),
     Recipe(
         "nd.Plasticity",
