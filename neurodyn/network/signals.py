@@ -264,13 +264,13 @@ def _values(given: ArrayLike | Tensor) -> Tensor:
     return given.detach()
 
 
-def breaks_of(courses: Sequence[Course], end: float) -> NDArray[np.float64]:
+def breaks_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
     """Return when any of some signals jumps or bends, likewise."""
     breaks = np.unique(np.concatenate([np.empty(0), *(course.breaks for course in courses)]))
-    return breaks[(breaks > 0) & (breaks < end)]
+    return breaks[(breaks > begins) & (breaks < ends)]
 
 
-def jumps_of(courses: Sequence[Course], end: float) -> NDArray[np.float64]:
-    """Return when any of some signals jumps, after 0 and before the end, increasing."""
+def jumps_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
+    """Return when any of some signals jumps, within a run, increasing."""
     jumps = np.unique(np.concatenate([np.empty(0), *(course.jumps for course in courses)]))
-    return jumps[(jumps > 0) & (jumps < end)]
+    return jumps[(jumps > begins) & (jumps < ends)]

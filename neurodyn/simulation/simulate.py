@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.bound import Inputs, Targets
+from neurodyn.system.continued import Starts
 from neurodyn.system.stacking import together
 from neurodyn.system.system import bound
 
@@ -51,7 +52,7 @@ def simulate(
     save_at: SaveAt = None,
     record: Iterable[str] | None = None,
     store: str | os.PathLike[str] | None = None,
-    initial: Mapping[str, Tensor] | None = None,
+    initial: Starts | None = None,
     until: Until | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -86,7 +87,9 @@ def simulate(
     store
         A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
     initial
-        Where populations start instead of where the declaration says, by name.
+        Where populations start instead of where the declaration says, by name; or one moment of a run, such as
+        `run.isel(time=-1)`, to go on from there: the times of this run follow, those of `save_at` too, and signals are
+        read at them.
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
@@ -150,7 +153,7 @@ def simulate(
             refuse_to_set_aside(network, "simulate without solver=")
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
-        times = _save_times(save_at, duration, solver)
+        times = _save_times(save_at, duration, solver, system.origin)
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
@@ -167,7 +170,7 @@ def simulate(
                     system.initial_state(),
                     duration,
                     recorder,
-                    until=until if until is None or isinstance(until, steady) else Watched(until),
+                    until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
                     progress=_WithinTotal(bar) if progress else None,
                 )
             return recorder.finish(run_attributes(system, replace(report, reason=reason)))
@@ -183,7 +186,7 @@ def equilibrium(
     targets: Targets = None,
     *,
     record: Iterable[str] | None = None,
-    initial: Mapping[str, Tensor] | None = None,
+    initial: Starts | None = None,
     tolerance: float | None = None,
     max_duration: float = 1000.0,
 ) -> xr.Dataset:
@@ -287,7 +290,8 @@ class _WithinTotal:
         self._bar.update(min(n, self._bar.total - self._bar.n))
 
 
-def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.float64] | None:
+def _save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
+    """Return the times to save at, counted from the start of the run; None for every step."""
     if save_at is None:
         save_at = 101 if solver.steps_in(duration) is None else "steps"
     if isinstance(save_at, str):
@@ -320,9 +324,11 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
         )
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise InvalidValueError("save_at: the times must be finite and increase")
-    if times[0] < 0 or times[-1] > duration * (1 + 1e-6):
-        raise InvalidValueError(
-            f"save_at: the times must lie within the run [0, {duration:g}], and span [{times[0]:g}, {times[-1]:g}]"
-        )
     # A time computed as n · h, or in single precision, may exceed the end by rounding.
-    return np.unique(np.minimum(times, duration))
+    rounding = 1e-6 * duration
+    if times[0] < begins - (rounding if begins else 0) or times[-1] > begins + duration + rounding:
+        raise InvalidValueError(
+            f"save_at: the times must lie within the run [{begins:g}, {begins + duration:g}], and span [{times[0]:g}, "
+            f"{times[-1]:g}]"
+        )
+    return np.unique(np.clip(times - begins, 0.0, duration))

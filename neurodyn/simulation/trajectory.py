@@ -171,7 +171,7 @@ class TrajectoryRecorder:
             self._make_room()
         for name in self._names:
             self._buffers[name][len(self._moments)].copy_(self._system.read(name, state))
-        self._moments.append(time)
+        self._moments.append(self._system.origin + time)
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
@@ -192,7 +192,7 @@ class TrajectoryRecorder:
                         torch.mm(weights[saved : saved + count], rows[:, place], out=out)
                     else:  # NumPy lacks bfloat16
                         out.copy_(weights[saved : saved + count] @ rows[:, place])
-            self._moments.extend(times[saved : saved + count].tolist())
+            self._moments.extend((self._system.origin + times[saved : saved + count]).tolist())
             saved += count
 
     def _make_room(self) -> None:

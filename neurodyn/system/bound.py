@@ -28,6 +28,7 @@ from neurodyn.network.drives import (
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Population
 from neurodyn.network.signals import Signal, as_course
+from neurodyn.system.continued import Starts, starts_of
 from neurodyn.system.driven import Placed, placed
 
 Series = Tensor | Signal | xr.DataArray | Callable[[float], Any]
@@ -53,6 +54,8 @@ class Given:
         Those of weights and data.
     samples
         How many.
+    origin
+        The time at which the run starts.
     signals
         The inputs that are signals, by population; `inputs` has their values at time 0.
     target_signal
@@ -69,6 +72,7 @@ class Given:
     dtype: torch.dtype
     device: torch.device
     samples: int
+    origin: float = 0.0
     signals: dict[str, Placed] = field(default_factory=dict)
     target_signal: Placed | None = None
     noise: dict[str, Tensor] = field(default_factory=dict)
@@ -102,7 +106,7 @@ def checked(
     network: Network,
     inputs: Inputs,
     targets: Targets,
-    initial: Mapping[str, Tensor] | None = None,
+    initial: Starts | None = None,
     weights: Sequence[Tensor] | None = None,
     *,
     still: str | None = None,
@@ -124,18 +128,17 @@ def checked(
         As for `System`.
     """
     check_network(network)
-    if initial is not None and not isinstance(initial, Mapping):
-        raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
     if weights is None:
         for stage in network.stages:
             stage.check()
         weights = weights_of(network)
     for origin in network.origins:
         origin.check()
-    starts = dict(initial or {})
     by_name, signals = _told_apart(network, inputs_by_name(network, inputs))
     target_signal = None if targets is None or isinstance(targets, Tensor) else _target_signal(network, targets)
     still_targets: Tensor | None = None if target_signal is not None else targets  # type: ignore[assignment]
+    like = next((each for each in (*weights, *by_name.values()) if isinstance(each, Tensor)), None)
+    starts, begins = starts_of(network, initial, like, with_targets=targets is not None)
     indices = {name for name in by_name if of_integers(network[name].clamp)}
     tensors = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
     if still_targets is not None:
@@ -171,7 +174,7 @@ def checked(
             if name in signals:
                 noise[name] = noisy - by_name[name]
             by_name[name] = noisy
-    given = Given(by_name, still_targets, starts, dtype, device, samples, signals, target_signal, noise)
+    given = Given(by_name, still_targets, starts, dtype, device, samples, begins, signals, target_signal, noise)
     if signals or target_signal is not None:
         _check_signals(network, given, still)
     return given

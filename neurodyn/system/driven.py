@@ -77,7 +77,7 @@ def placed(what: str, course: Course, shape: tuple[int, ...] | None, members: in
     )
 
 
-def check_span(what: str, course: Course, duration: float) -> None:
+def check_span(what: str, course: Course, begins: float, ends: float) -> None:
     """Refuse a run that leaves the span of a signal.
 
     Raises
@@ -86,10 +86,11 @@ def check_span(what: str, course: Course, duration: float) -> None:
         If it does.
     """
     start, end = course.span
-    if start > 1e-9 * duration or end < duration * (1 - 1e-6):
+    rounding = 1e-6 * (ends - begins)
+    if start > begins + rounding or end < ends - rounding:
         raise InvalidValueError(
-            f"{what}: the signal is given from {start:g} to {end:g}, and the run goes from 0 to {duration:g}; give it "
-            "for all of that"
+            f"{what}: the signal is given from {start:g} to {end:g}, and the run goes from {begins:g} to {ends:g}; "
+            "give it for all of that"
         )
 
 

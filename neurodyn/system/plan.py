@@ -42,6 +42,8 @@ class Batch:
         What the clamped populations that vary in time are given.
     signals
         All signals, constant ones too.
+    origin
+        The time at which the run starts.
     """
 
     data: Data
@@ -50,6 +52,7 @@ class Batch:
     overridden: frozenset[str]
     driven: dict[str, Driven]
     signals: tuple[Placed, ...]
+    origin: float
 
 
 class Plan:
@@ -178,7 +181,7 @@ class Plan:
         for population in network.populations:
             if not population.instantaneous and population.name not in clamped:
                 starts[population.name] = _start(network, population, data, given, clamped | starts)
-        return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed)
+        return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
 
     def _take_from_forward(self, network: Network) -> None:
         self.points.forget()

@@ -8,13 +8,14 @@ maps, where they differ, become tensors with one number a network, laid out alon
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
@@ -30,6 +31,7 @@ from neurodyn.network.parts import Coupling, Plasticity, Population
 from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
+from neurodyn.system.continued import Starts
 from neurodyn.system.system import System
 
 
@@ -302,8 +304,8 @@ def refusing_random(what: str) -> Iterator[None]:
 
 @contextmanager
 def together(
-    networks: Sequence[Network], inputs: Inputs, targets: Targets, initial: Mapping[str, Tensor] | None
-) -> Iterator[tuple[Network, Inputs, Targets, dict[str, Tensor]]]:
+    networks: Sequence[Network], inputs: Inputs, targets: Targets, initial: Starts | None
+) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
     """Stack networks that may differ in weights, gains, leaks and time constants, with the same data for each.
 
     Parameters
@@ -329,12 +331,13 @@ def together(
         if not isinstance(network, Network):
             raise InvalidTypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
     if len(networks) == 1:
-        yield networks[0], inputs, targets, dict(initial or {})
+        yield networks[0], inputs, targets, initial
         return
     given = inputs_by_name(networks[0], inputs)
     first = {name: member_of_signal(each, 0) for name, each in given.items()}
     # which refuses data that do not fit
-    alone = System(networks[0], first, member_of_signal(targets, 0), initial=initial)
+    of_first = initial.isel(network=0) if isinstance(initial, xr.Dataset) and "network" in initial.dims else initial
+    alone = System(networks[0], first, member_of_signal(targets, 0), initial=of_first)
     tensors = StackedTensors()
     for place, network in enumerate(networks, start=1):
         try:
@@ -349,14 +352,14 @@ def together(
     def repeated(tensor: Tensor) -> Tensor:
         return tensor.repeat(len(networks), *[1] * (tensor.ndim - 1))
 
-    starts = alone.initial_state().activity if initial else {}
+    own = None if isinstance(initial, xr.Dataset) or not initial else alone.initial_state().activity
     try:
         with refusing_random("network"):
             yield (
                 stacked,
                 {name: repeated(each) if isinstance(each, Tensor) else each for name, each in given.items()},
                 repeated(targets) if isinstance(targets, Tensor) else targets,
-                {name: repeated(starts[name]) for name in initial or ()},
+                initial if own is None else {str(name): repeated(own[str(name)]) for name in initial or ()},
             )
     finally:
         tensors.write_back()

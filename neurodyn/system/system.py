@@ -22,6 +22,7 @@ from neurodyn.network.signals import Course, breaks_of, jumps_of
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
 from neurodyn.system.bound import Given, Inputs, Targets, check_network, checked, sums_are_finite, weights_of
+from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan, marks
@@ -72,6 +73,7 @@ class System:
         Shape (sample, …), where the network needs or allows them.
     initial
         Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample.
+        Or a moment of a run, `run.isel(time=-1)`, to go on from: times are then counted from there on.
 
     Raises
     ------
@@ -87,7 +89,7 @@ class System:
         inputs: Inputs = None,
         targets: Targets = None,
         *,
-        initial: Mapping[str, Tensor] | None = None,
+        initial: Starts | None = None,
     ) -> None:
         self._follow(network, Plan(network, checked(network, inputs, targets, initial)))
 
@@ -98,7 +100,7 @@ class System:
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
-        self._driven = plan.batch.driven
+        self._driven, self.origin = plan.batch.driven, plan.batch.origin
         self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
         self._within: dict[str, Driven] | None = None
         """What moves within a step, where a solver says when each begins; None where none has."""
@@ -183,7 +185,7 @@ class System:
             If it does; the message names the signal.
         """
         for signal in self.plan.batch.signals:
-            check_span(signal.what, signal.course, duration)
+            check_span(signal.what, signal.course, self.origin, self.origin + duration)
 
     @property
     def driven(self) -> Collection[str]:
@@ -202,7 +204,7 @@ class System:
 
     def jumps(self, end: float) -> NDArray[np.float64]:
         """Return when signals jump between 0 and the end of a run, increasing."""
-        return jumps_of(self.signals, end)
+        return jumps_of(self.signals, self.origin, self.origin + end) - self.origin
 
     def enter(self, time: float) -> None:
         """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
@@ -215,7 +217,7 @@ class System:
 
     def breaks(self, end: float) -> NDArray[np.float64]:
         """Return when signals jump or bend between 0 and the end of a run, increasing."""
-        return breaks_of(self.signals, end)
+        return breaks_of(self.signals, self.origin, self.origin + end) - self.origin
 
     def repeated(self, moments: Sequence[tuple[float, float]]) -> System:
         """Return the system with its samples repeated once a moment, at which what varies stands still.
@@ -267,7 +269,7 @@ class System:
         found = {name: torch.empty((len(times), *self.clamped[name].shape)).to(self.clamped[name]) for name in moving}
         for name, each in moving.items():
             for place, time in enumerate(times):
-                each.move(time)
+                each.move(self.origin + time)
                 found[name][place] = self.clamped[name]
         return found
 
@@ -282,7 +284,7 @@ class System:
         """Bring populations to what they are given at a time, and what they contribute with them."""
         if driven:
             for each in driven.values():
-                each.move(time)
+                each.move(self.origin + time)
             self.renew(driven)
 
     def renew(self, names: Collection[str]) -> None:
@@ -428,7 +430,7 @@ def bound(
     inputs: Inputs,
     targets: Targets = None,
     *,
-    initial: Mapping[str, Tensor] | None = None,
+    initial: Starts | None = None,
     still: str | None = None,
 ) -> Iterator[System]:
     """Bind a network to data for a while, by a plan that earlier batches of the same shapes have left, if there is one.
