@@ -80,7 +80,8 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
     else:
         left = f"{_number(population.tau)}d{x}/dt"
     clamped = f"        ({x} = {population.clamp} when given)" if population.clamp is not None else ""
-    return f"{left} = {right or '0'}{clamped}"
+    noise = f"        ({text_of(population.noise)} dW added to d{x})" if population.noisy else ""
+    return f"{left} = {right or '0'}{clamped}{noise}"
 
 
 def plasticity_text(rule: Plasticity) -> str:

@@ -146,7 +146,7 @@ class Network:
         found: list[tuple[str, object]] = []
         for population in self.populations:
             name = f"population {population.name}"
-            for what in ("clamp", "initial", "tau", "leak"):
+            for what in ("clamp", "initial", "tau", "leak", "noise"):
                 drive = getattr(population, what)
                 value = drive.constant if isinstance(drive, Constant) else drive
                 found.append((f"{what} of {name}", value))

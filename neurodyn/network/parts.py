@@ -46,7 +46,7 @@ def _check_name(what: str, name: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Population(ByValue):
-    """A population of units, which obeys τ dx/dt = −leak · x + Σ gain · map(source).
+    """A population of units, which obeys τ dx/dt = −leak · x + Σ gain · map(source), plus noise.
 
     It is *dynamic*; or *instantaneous* with τ = 0, where it equals Σ gain · map(source) / leak at every moment; or
     *clamped* to a drive.
@@ -66,11 +66,18 @@ class Population(ByValue):
     clamp
         The drive that holds it, e.g. `Input()`. A drive that is absent (`Target(optional=True)` in a run without
         targets) leaves the population free.
+    noise
+        σ ≥ 0, a number or a tensor of its shape: σ dW is added to dx, with W of a Wiener process for each unit.
 
     Raises
     ------
-    ValueError
-        If the name, the size, τ or the leak is not as above.
+    TypeError, ValueError
+        If the name, the size, τ, the leak, the start or the noise is not as above.
+
+    Notes
+    -----
+    Activity is a rate, or a membrane potential without spikes: a threshold with a reset, as of integrate-and-fire
+    neurons, is beyond what is declared here.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Population(ByValue):
     leak: Vector = 1.0
     initial: Vector | Drive = 0.0
     clamp: Drive | None = None
+    noise: Vector = 0.0
 
     def __post_init__(self) -> None:
         _check_name("population", self.name)
@@ -94,7 +102,7 @@ class Population(ByValue):
         if self.size is not None:
             shape = tuple(int(n or 0) for n in sizes)
             object.__setattr__(self, "size", shape if isinstance(self.size, tuple) else shape[0])
-        for what in ("tau", "leak", "initial"):
+        for what in ("tau", "leak", "initial", "noise"):
             value = getattr(self, what)
             if not isinstance(value, Drive):
                 object.__setattr__(self, what, self._numbers(what, value))
@@ -104,6 +112,11 @@ class Population(ByValue):
             )
         if self.instantaneous and self.leakless:
             raise InvalidValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
+        if self.noisy and (self.instantaneous or (self.clamp is not None and not self.clamp.optional)):
+            raise InvalidValueError(
+                f"population {self.name}: it is {self.role}, and noise enters the change dx of a dynamic population; "
+                "leave noise out"
+            )
         if self.instantaneous and not is_number(self.initial, 0.0):
             raise InvalidValueError(
                 f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
@@ -131,6 +144,11 @@ class Population(ByValue):
     def instantaneous(self) -> bool:
         """Whether τ = 0."""
         return is_number(self.tau, 0.0)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a unit has noise."""
+        return largest_of(self.noise) > 0
 
     @property
     def leakless(self) -> bool:

@@ -96,8 +96,8 @@ class Signal:
         """When it jumps."""
         if self.interpolation != "previous":
             return np.empty(0)
-        changed = (self.values[1:] != self.values[:-1]).flatten(1).any(1)
-        jumps: NDArray[np.float64] = self.times[1:][changed.cpu().numpy()]
+        changed = (self.values[1:] != self.values[:-1]).cpu().numpy()
+        jumps: NDArray[np.float64] = self.times[1:][changed.any(tuple(range(1, changed.ndim)))]
         return jumps
 
     @property

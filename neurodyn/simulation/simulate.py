@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from neurodyn.checks import check_dense, flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
+from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import (
@@ -35,8 +37,9 @@ from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
+from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
-from neurodyn.system.system import bound
+from neurodyn.system.system import System, bound
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
 
@@ -55,6 +58,7 @@ def simulate(
     initial: Starts | None = None,
     until: Until | None = None,
     progress: bool = False,
+    seed: Seed = None,
 ) -> xr.Dataset:
     """Integrate a network in time and return its trajectory.
 
@@ -96,6 +100,12 @@ def simulate(
         always recorded.
     progress
         Whether to show a bar, on a terminal.
+    seed
+        Of the noise: an integer ≥ 0, so that sample k draws from the seed and k; or one for each sample. Stacked
+        networks share the paths, unless it has the shape (network, sample). `Noisy` drives draw from it, too. By
+        default PyTorch's global random state gives one; the attribute `seed` says which. A path is a function of the
+        absolute time: neither the batch, nor save points, nor where a run was interrupted changes it, and half the
+        step refines it.
 
     Returns
     -------
@@ -134,6 +144,7 @@ def simulate(
                 initial=starts,
                 until=until,
                 progress=progress,
+                seed=seed,
             )
         return _apart(run, network)
     duration = positive("duration", duration)
@@ -144,10 +155,13 @@ def simulate(
     if store is not None and not isinstance(store, (str, os.PathLike)):
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     flag("progress", progress)
-    with bound(network, inputs, targets, initial=initial) as system:
+    with ExitStack() as stack:
+        with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
+            system = stack.enter_context(bound(network, inputs, targets, initial=initial))
         names = recorded_names(network, record)
         system.look_at(names)
         system.check_span(duration)
+        seed = _take_seed(system, seed, solver)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
@@ -173,7 +187,8 @@ def simulate(
                     until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
                     progress=_WithinTotal(bar) if progress else None,
                 )
-            return recorder.finish(run_attributes(system, replace(report, reason=reason)))
+            attributes = run_attributes(system, replace(report, reason=reason))
+            return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
         except BaseException:
             recorder.discard()
             raise
@@ -247,6 +262,23 @@ def equilibrium(
         state, report = to_equilibrium(system, steady(tolerance), max_duration)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
+
+
+def _take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
+    """Give a system that has noise its seed, and return it; refuse solvers that do not integrate noise."""
+    if seed is not None:
+        system.seed(seed)
+    if not system.noisy:
+        return seed
+    if solver is None or not solver.takes_noise:
+        why = "under which no step can be chosen for you" if solver is None else f"which {solver!r} does not integrate"
+        raise InvalidValueError(
+            f"solver: population {system.noisy[0]} has noise, {why}; give nd.Euler(step) or nd.Heun(step)"
+        )
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+        system.seed(seed)
+    return seed
 
 
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:

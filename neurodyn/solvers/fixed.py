@@ -112,8 +112,11 @@ class FixedStep(Solver):
         tolerance = 1e-9 * self.step
         time = earlier = 0.0
         taken, since = 0, [0.0]
+        noise = _Noise(system, self.step)
         compiled = self.compile
         if compiled:
+            if noise.paths is not None:
+                raise InvalidValueError("compile: noise is drawn between the steps; leave compile out")
             self._check_compilable(recorder.times, duration, until)
         system.enter(time)
         while True:
@@ -122,6 +125,10 @@ class FixedStep(Solver):
                 h = time - earlier
                 between = system.new_state()
                 for moment in inside:
+                    if noise.paths is not None:
+                        noise.between(start, state.flat, earlier, moment, (moment - earlier) / h, between.flat)
+                        recorder.record(moment, between)
+                        continue
                     hermite(
                         start,
                         start_slope,
@@ -163,7 +170,7 @@ class FixedStep(Solver):
             if inside:
                 start.copy_(state.flat)
                 start_slope.copy_(slopes[0].flat)
-            self._advance(system, state, slopes, work, then - time, time)
+            self._advance(system, state, slopes, work, then - time, time, noise.gained(time, then))
             taken += 1
             since.append(then)
             if progress is not None:
@@ -187,14 +194,27 @@ class FixedStep(Solver):
             why = f"at most {steps} steps lie between what is saved; save fewer, or leave compile out"
         raise InvalidValueError(f"compile: it joins {_STEPS_COMPILED} steps into one function, and {why}")
 
-    def _advance(self, system: System, state: State, slopes: list[State], work: State, h: float, time: Time) -> None:
-        """Take one step from `state` at a time, whose slope stands in slopes[0]."""
+    def _advance(
+        self,
+        system: System,
+        state: State,
+        slopes: list[State],
+        work: State,
+        h: float,
+        time: Time,
+        noise: Tensor | None = None,
+    ) -> None:
+        """Take one step from `state` at a time, whose slope stands in slopes[0], with the noise σ ΔW."""
         nodes = self.tableau.nodes
         for row, node, slope in zip(self.tableau.a[1:], nodes[1:], slopes[1:], strict=True):
             earlier = zip(row, slopes[: len(row)], strict=True)
             work.combine(state, [(h * weight, its) for weight, its in earlier])
+            if noise is not None:
+                work.flat.add_(noise)
             system.field(work, slope, time if isinstance(time, str) or time is None else time + node * h)
         state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
+        if noise is not None:
+            state.flat.add_(noise)
 
     def _advance_compiled(self, system: System, state: State, slopes: list[State], work: State, time: float) -> bool:
         """Take several steps at once from `state`, whose slope stands in slopes[0]; False where that is impossible."""
@@ -221,6 +241,7 @@ class FixedStep(Solver):
             return
         again, work = system.new_state(rewind.clone()), system.new_state()
         slopes = [system.new_state() for _ in self.tableau.b]
+        noise = _Noise(system, self.step)
         for time, then in pairwise([*times, times[-1]]):
             system.enter(time)
             system.field(again, slopes[0], time)
@@ -235,7 +256,29 @@ class FixedStep(Solver):
                 raise DivergenceError(
                     f"population {bad} became non-finite at time {time:g}, with {self!r}; {hint}", time, bad
                 )
-            self._advance(system, again, slopes, work, then - time, time)
+            self._advance(system, again, slopes, work, then - time, time, noise.gained(time, then))
+
+
+class _Noise:
+    """What the noise adds in the steps of a run, whose times count from its start."""
+
+    def __init__(self, system: System, step: float) -> None:
+        self.paths, self._origin = system.paths(step), system.origin
+        self._last: Tensor | None = None
+
+    def gained(self, start: float, end: float) -> Tensor | None:
+        """Return σ ΔW of a step; None where there is no noise."""
+        if self.paths is None or end <= start:
+            return None
+        self._last = self.paths.gained(self._origin + start, self._origin + end)
+        return self._last
+
+    def between(self, x: Tensor, y: Tensor, time: float, moment: float, theta: float, out: Tensor) -> None:
+        """Write the state at a moment within the last step, from x to y, into `out`."""
+        assert self.paths is not None
+        assert self._last is not None
+        torch.lerp(x, y - self._last, theta, out=out)
+        out.add_(self.paths.gained(self._origin + time, self._origin + moment))
 
 
 class _Steps:
@@ -318,15 +361,23 @@ def _compiled_steps(network: Network) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Euler(FixedStep):
-    """The explicit Euler method, order 1: x ← x + h F(x)."""
+    """The explicit Euler method, order 1: x ← x + h F(x).
 
+    With noise, the Euler–Maruyama method: x ← x + h F(x) + σ ΔW, of strong order 1, as the noise is additive.
+    """
+
+    takes_noise = True
     tableau: Tableau = field(default=EULER, init=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Heun(FixedStep):
-    """Heun's method, order 2: x ← x + h/2 (F(x) + F(x + h F(x)))."""
+    """Heun's method, order 2: x ← x + h/2 (F(x) + F(x + h F(x))).
 
+    With noise, x ← x + h/2 (F(x) + F(x + h F(x) + σ ΔW)) + σ ΔW, of strong order 1, and of order 2 in the drift.
+    """
+
+    takes_noise = True
     tableau: Tableau = field(default=HEUN, init=False, repr=False)
 
 

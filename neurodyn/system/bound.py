@@ -177,6 +177,13 @@ def checked(
     given = Given(by_name, still_targets, starts, dtype, device, samples, begins, signals, target_signal, noise)
     if signals or target_signal is not None:
         _check_signals(network, given, still)
+    if still is not None:
+        for population in network.populations:
+            if population.noisy:
+                raise InvalidValueError(
+                    f"population {population.name} has noise, and {still} takes none; declare it without, or simulate "
+                    "the network"
+                )
     return given
 
 

@@ -24,6 +24,7 @@ from neurodyn.structure.causality import Schedule
 from neurodyn.system.bound import Given, Inputs, Targets, check_network, checked, sums_are_finite, weights_of
 from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven, check_span
+from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan, marks
 
@@ -100,6 +101,7 @@ class System:
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
+        self._seeds: NDArray[np.uint64] | None = None
         self._driven, self.origin = plan.batch.driven, plan.batch.origin
         self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
         self._within: dict[str, Driven] | None = None
@@ -175,6 +177,38 @@ class System:
         self.points.expire()
         for equation in self._instantaneous_equations:
             equation.evaluate(state.activity, state.activity[equation.name])
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """The free populations that have noise."""
+        return tuple(population.name for population in self.free if population.noisy)
+
+    def seed(self, seed: Seed) -> None:
+        """Take the seed of the noise, for all runs to come.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is not one for the run, for each sample, or for each of each network.
+        """
+        members = self.network.members
+        self._seeds = seeds_of(seed, members, self.samples // members)
+
+    def paths(self, step: float) -> BrownianPaths | None:
+        """Return the paths of the noise for steps of a size; None where there is no noise.
+
+        Raises
+        ------
+        ValueError
+            If there is noise, and no seed.
+        """
+        if not self.noisy:
+            return None
+        if self._seeds is None:
+            raise InvalidValueError(f"population {self.noisy[0]} has noise, and the system no seed; call system.seed")
+        places = {name: (place, self.shapes[name]) for name, place in self.places()}
+        sigmas = {name: self.network[name].noise for name in self.noisy}
+        return BrownianPaths(sigmas, places, self._seeds, step, self.new_state().flat)
 
     def check_span(self, duration: float) -> None:
         """Refuse a run that leaves the span of a signal.

@@ -27,7 +27,9 @@ def test_values_between_the_times_given(kind):
 
 def test_a_signal_jumps_where_its_value_changes():
     np.testing.assert_array_equal(nd.Signal(TIMES, VALUES, "previous").jumps, [0.5, 3.0])
-    assert not len(nd.Signal(TIMES, VALUES, "linear").jumps)
+    np.testing.assert_array_equal(nd.Signal(TIMES, VALUES[:, 0], "previous").jumps, [0.5, 3.0])
+    for still in (nd.Signal(TIMES, VALUES, "linear"), nd.Signal([0.0], [1.0], "previous")):
+        assert not len(still.jumps)
 
 
 @pytest.mark.parametrize(

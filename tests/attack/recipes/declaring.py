@@ -181,7 +181,8 @@ DECLARING = (
             right=["torch.ones(3)", "nd.ForwardValue(stage())", "nd.Noisy(nd.Input(), 0.1)"],
             either=["nd.Input()"],
         ),
-        clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)"]),
+        clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)", "nd.Constant(1.0)"]),
+        noise=REAL("0.0", right=["0", "0.5", "torch.ones(3)"], wrong=["-1", "-0.5", "np.int64(-1)"]),
     ),
     Recipe(
         "nd.Coupling",
