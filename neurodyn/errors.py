@@ -44,6 +44,10 @@ class InsufficientMemoryError(NeurodynError, MemoryError):
     """What memory cannot hold."""
 
 
+class LostWorkerError(NeurodynError, RuntimeError):
+    """A process of an executor that has been killed, or cannot run what it is given."""
+
+
 class DivergenceError(InvalidValueError):
     """A run became non-finite, or its step had to shrink to nothing.
 

@@ -53,6 +53,16 @@ class RandomStream:
             self._own.append(torch.Generator(self._device).manual_seed(seed).get_state())
         self._outside: list[Any] = []
 
+    @classmethod
+    def in_use(cls) -> bool:
+        """Tell whether this thread draws from a stream, so that other threads that would have to wait."""
+        free = _LOCK.acquire(blocking=False)
+        try:
+            return free and bool(cls._within)
+        finally:
+            if free:
+                _LOCK.release()
+
     def __enter__(self) -> RandomStream:
         _LOCK.acquire()
         self._take()
@@ -100,8 +110,12 @@ class RandomStream:
         self._write(self._outside)
         RandomStream._current = None
 
+    @staticmethod
+    def _read_cpu() -> list[Any]:
+        return [torch.get_rng_state(), _NUMPY.get_state(), random.getstate()]
+
     def _read(self) -> list[Any]:
-        states: list[Any] = [torch.get_rng_state(), _NUMPY.get_state(), random.getstate()]
+        states = self._read_cpu()
         return states if self._device is None else [*states, torch.cuda.get_rng_state(self._device)]
 
     def _write(self, states: Sequence[Any]) -> None:
@@ -121,6 +135,19 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
             yield
     finally:
         stream.close()
+
+
+def process_state() -> tuple[bytes, bytes]:
+    """Return the state of PyTorch's and NumPy's generators that this thread draws from, to be compared.
+
+    Python's is left out, as libraries draw from it in threads of their own.
+    """
+    with _LOCK:
+        current = (
+            None if RandomStream._within else RandomStream._current
+        )  # within one, it is what this thread draws from
+        drawn, numpy = (RandomStream._read_cpu() if current is None else current._outside)[:2]
+    return drawn.numpy().tobytes(), _numpy_as_tensor(numpy).numpy().tobytes()
 
 
 def _numpy_as_tensor(state: Any) -> Tensor:

@@ -198,6 +198,15 @@ class Network:
             observables=self.observables.values(),
         )
 
+    def with_numbers(self, populations: Iterable[Population], couplings: Iterable[Coupling]) -> Network:
+        """Return the same network with populations and couplings that differ in numbers alone, which need no check."""
+        network = copy.copy(self)
+        for name in ("populations", "inputs", "target_drives", "_into"):
+            vars(network).pop(name, None)
+        network._populations = {population.name: population for population in populations}
+        network.couplings = tuple(couplings)
+        return network
+
     def equations(self) -> str:
         """Return the equations as text, one line a population."""
         return network_equations(self)
@@ -217,6 +226,12 @@ class Network:
         from neurodyn.plot import plot_network
 
         return plot_network(self, ax)
+
+    def _repr_html_(self) -> str:
+        """Show the diagram and the equations in a notebook."""
+        from neurodyn.plot import network_html
+
+        return network_html(self)
 
     def __repr__(self) -> str:
         return f"<Network {self.name!r}: {len(self.populations)} populations, {len(self.couplings)} couplings>"
@@ -333,9 +348,12 @@ class Network:
             )
 
     def _order_instantaneous(self) -> tuple[str, ...]:
+        instantaneous = [p.name for p in self.populations if p.instantaneous]
+        if not instantaneous:
+            return ()
         import networkx as nx  # here, because it takes long to import
 
-        graph = self.graph(p.name for p in self.populations if p.instantaneous)
+        graph = self.graph(instantaneous)
         try:
             cycle = nx.find_cycle(graph)
         except nx.NetworkXNoCycle:

@@ -67,27 +67,39 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     path, kind = _format(path)
     if not isinstance(data, xr.Dataset):
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")
-    _check_names(data)
-    storable = data.drop_encoding()
-    storable.attrs = _storable("", data.attrs)
-    for name, variable in storable.variables.items():
-        _check_values(name, variable)
-        variable.attrs = _storable(f" of variable {name!r}", variable.attrs)
+    to_write = storable(data)
     _refuse_loss(path, kind)
     try:
         with replacing(path) as partial:
             if kind == "netcdf":
-                write_netcdf(storable, partial)
+                write_netcdf(to_write, partial)
             else:
                 from neurodyn.simulation.stores import write_store  # imports zarr, as few runs need
 
-                write_store(storable, partial)
+                write_store(to_write, partial)
     except NeurodynError:
         raise
     except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         # What a format does not have, such as a MultiIndex.
         raise InvalidValueError(f"cannot write this dataset to {path}: {error}") from error
     return path
+
+
+def storable(data: xr.Dataset) -> xr.Dataset:
+    """Return a dataset with Python's numbers and lists for NumPy's among its attributes, if a file can give it back.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it cannot.
+    """
+    _check_names(data)
+    own = data.drop_encoding()
+    own.attrs = _storable("", data.attrs)
+    for name, variable in own.variables.items():
+        _check_values(name, variable)
+        variable.attrs = _storable(f" of variable {name!r}", variable.attrs)
+    return own
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:

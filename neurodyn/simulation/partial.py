@@ -140,7 +140,7 @@ class Partial:
 
     def commit(self) -> None:
         """Give what was written its own name, in one stroke; what had that name is gone."""
-        _sync(self.path)
+        sync(self.path)
         aside = self._named("replaced", self._mark)
         while True:
             try:
@@ -216,7 +216,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk hold a file, or all files of a folder."""
     if not path.is_dir():
         _sync_one(path)

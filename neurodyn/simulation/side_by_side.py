@@ -1,8 +1,8 @@
-"""Results of many runs side by side: one dataset with the parameters of a grid as its first dimensions."""
+"""Results of the points of a grid side by side: the points as the first dimension, and what happened at each."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,54 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.simulation.grid import Where, text
 
-Where = Mapping[str, Any]
-"""A point of a grid: the values of its parameters."""
-
-
-def side_by_side(results: Sequence[xr.Dataset], points: Sequence[Where], values: dict[str, NDArray[Any]]) -> xr.Dataset:
-    """Put the results of all points of a grid into one dataset.
-
-    What the dataset's attributes say is kept where it is the same at every point, and becomes a variable over the grid
-    where it differs: `converged`, say, or `residual`. An attribute of a variable that differs is left out.
-
-    Parameters
-    ----------
-    results
-        One a point, the last parameter running fastest.
-    points
-        Likewise.
-    values
-        The values of each parameter, as its coordinate.
-
-    Raises
-    ------
-    ValueError
-        If variables, dimensions, coordinates or units differ between points; the message names what, and where.
-    """
-    first = results[0]
-    for result, where in zip(results[1:], points[1:], strict=True):
-        _refuse_other(first, result, where, points[0])
-    facts = _facts(results, points, taken=[*first.variables, *first.dims, *values])
-    together = [result.drop_attrs(deep=False) for result in results]
-    for name, given in reversed(values.items()):
-        index = xr.DataArray(given, dims=name, name=name)
-        rows = [together[i : i + len(given)] for i in range(0, len(together), len(given))]
-        together = [
-            xr.concat(row, index, coords="minimal", compat="override", join="exact", combine_attrs="drop_conflicts")
-            for row in rows
-        ]
-    sizes = [len(given) for given in values.values()]
-    constant = {name: fact[0] for name, fact in facts.items() if _all_alike(fact)}
-    varying = {
-        name: (tuple(values), _array(name, fact, points).reshape(sizes))
-        for name, fact in facts.items()
-        if name not in constant
-    }
-    return together[0].assign(varying).assign_attrs(constant)
+COMPUTED, ERROR = "computed", "error"
+"""The variables that a sweep adds."""
+POINTS = "network"
+"""The dimension along which results stand side by side; no population, parameter or dimension of a run has its name."""
 
 
-def as_dataset(result: object, where: Where) -> xr.Dataset:
+Attributes = Mapping[Any, Any] | None
+"""What a result says of itself; None where there is none."""
+
+
+def as_dataset(result: object, parameters: Sequence[str]) -> xr.Dataset:
     """Return what a function of a point returned as a dataset.
 
     Raises
@@ -73,7 +38,7 @@ def as_dataset(result: object, where: Where) -> xr.Dataset:
             f"sweep: the function returns a dataset or a mapping, and returned a {type(result).__name__}"
         )
     data = result if isinstance(result, xr.Dataset) else xr.Dataset({k: _variable(k, v) for k, v in result.items()})
-    taken = [str(name) for name in where if name in data.variables or name in data.dims]
+    taken = [str(name) for name in parameters if name in data.variables or name in data.dims]
     if taken:
         raise InvalidValueError(
             f"sweep: the result already has {taken[0]!r}, which is a parameter of the grid; rename one"
@@ -107,46 +72,130 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _refuse_other(first: xr.Dataset, other: xr.Dataset, where: Where, start: Where) -> None:
-    """Refuse a result whose variables, dimensions, coordinates or units are others than those of the first one."""
-    at, beside = f"sweep: at {_text(where)}", f"at {_text(start)}"
+def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -> None:
+    """Refuse a result whose variables, dimensions, coordinates or units are others than those of the first one.
+
+    Parameters
+    ----------
+    first, other
+        The results.
+    where, start
+        Where the other one and the first one come from, as text such as "at a = 1".
+
+    Raises
+    ------
+    ValueError
+        If they are; the message names what, and where.
+    """
+    at = f"sweep: {where}"
     for what, own, others in (
         ("variable", first.data_vars, other.data_vars),
         ("coordinate", first.coords, other.coords),
     ):
         for name in [*own, *others]:
             if (name in own) != (name in others):
-                here, there = (at, beside) if name in others else (f"sweep: {beside}", f"at {_text(where)}")
+                here, there = (at, start) if name in others else (f"sweep: {start}", where)
                 raise InvalidValueError(f"{here} there is a {what} {name!r}, and {there} there is none")
     for name, variable in first.variables.items():
         same = other.variables[name]
         if same.dims != variable.dims:
-            raise InvalidValueError(f"{at}, {name!r} has the dimensions {same.dims}, and {beside} {variable.dims}")
+            raise InvalidValueError(f"{at}, {name!r} has the dimensions {same.dims}, and {start} {variable.dims}")
         if same.shape != variable.shape:
             raise InvalidValueError(
-                f"{at}, {name!r} has the sizes {dict(same.sizes)}, and {beside} {dict(variable.sizes)}"
+                f"{at}, {name!r} has the sizes {dict(same.sizes)}, and {start} {dict(variable.sizes)}"
             )
-        if (same.dtype.kind in "OSU") != (variable.dtype.kind in "OSU"):
-            raise InvalidValueError(f"{at}, {name!r} is {same.dtype}, and {beside} {variable.dtype}")
-        if name in first.coords and not _alike(variable.to_numpy(), same.to_numpy()):
+        if _is_text(same.dtype) != _is_text(variable.dtype):
+            raise InvalidValueError(f"{at}, {name!r} is {same.dtype}, and {start} {variable.dtype}")
+        if name in first.coords and not alike(variable.to_numpy(), same.to_numpy()):
             raise InvalidValueError(
-                f"{at}, the coordinate {name!r} is another one than {beside}; give all results the same, e.g. by "
+                f"{at}, the coordinate {name!r} is another one than {start}; give all results the same, e.g. by "
                 "save_at="
             )
         units = variable.attrs.get("units"), same.attrs.get("units")
         if units[0] != units[1]:
-            raise InvalidValueError(f"{at}, {name!r} is in units of {units[1]!r}, and {beside} of {units[0]!r}")
+            raise InvalidValueError(f"{at}, {name!r} is in units of {units[1]!r}, and {start} of {units[0]!r}")
 
 
-def _facts(results: Sequence[xr.Dataset], points: Sequence[Where], taken: Sequence[Hashable]) -> dict[str, list[Any]]:
-    """Return what the attributes of the datasets say at each point, None where one says nothing, by their names.
+def side_by_side(results: Sequence[xr.Dataset | None], *, records: bool) -> xr.Dataset:
+    """Put results, of which `refuse_other` has refused none, side by side along `network`.
 
-    One whose name something else has, such as a parameter of the grid, and that differs, is called `<name>_of_run`.
+    Parameters
+    ----------
+    results
+        One a point, None where there is none.
+    records
+        Whether some may be missing; then they are as `spread` says.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without the results' attributes; a variable keeps those on which all agree.
     """
-    names = dict.fromkeys(str(name) for result in results for name in result.attrs)
-    facts = {name: [result.attrs.get(name) for result in results] for name in names}
-    clashing = [name for name, fact in facts.items() if name in taken and not _all_alike(fact)]
-    return {f"{name}_of_run" if name in clashing else name: fact for name, fact in facts.items()}
+    present = [result for result in results if result is not None]
+    first = present[0]
+    there = np.array([result is not None for result in results])
+    variables: dict[Hashable, Any] = {}
+    for name, variable in first.data_vars.items():
+        theirs = [result[name].variable for result in present]
+        values = np.stack([each.to_numpy() for each in theirs])
+        attributes = agreed([each.attrs for each in theirs])
+        variables[name] = ((POINTS, *variable.dims), spread(values, there) if records else values, attributes)
+    return xr.Dataset(variables, first.coords)
+
+
+def agreed(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """Return the attributes that are the same everywhere."""
+    return {
+        key: value
+        for key, value in attributes[0].items()
+        if all(key in each and alike(each[key], value) for each in attributes)
+    }
+
+
+def spread(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return values at those of several points where there are some; elsewhere NaN, or no text.
+
+    Integers and booleans become floats, whether any is missing or not.
+
+    Raises
+    ------
+    ValueError
+        If an integer is so large that a float does not hold it.
+    """
+    if _is_text(values.dtype):
+        whole = np.full((len(there), *values.shape[1:]), "", object)
+    else:
+        kind = values.dtype if values.dtype.kind in "fc" else np.dtype(np.float64)
+        if values.dtype.kind in "iu" and np.any(np.abs(values.astype(np.float64)) > 2**53):
+            raise InvalidValueError("sweep: integers beyond 2**53 are not told from NaN's floats; return them as text")
+        whole = np.full((len(there), *values.shape[1:]), np.nan, kind)
+    whole[there] = values
+    return whole
+
+
+def with_facts(together: xr.Dataset, attributes: Sequence[Attributes], points: Sequence[Where]) -> xr.Dataset:
+    """Give results side by side what their attributes say: as attributes where all say the same, or else as variables.
+
+    One that differs, and whose name something else has, such as a parameter of the grid, is called `<name>_of_run`.
+    """
+    runs = [each for each in attributes if each is not None]
+    names = dict.fromkeys(str(name) for each in {id(each): each for each in runs}.values() for name in each)
+    constant: dict[str, Any] = {}
+    varying: dict[str, tuple[str, NDArray[Any]]] = {}
+    for name in names:
+        said = [each.get(name) for each in runs]
+        if all(alike(said[0], each) for each in said[1:]):
+            constant[name] = said[0]
+        else:
+            fact = [None if each is None else each.get(name) for each in attributes]
+            varying[fact_name(name, together, points[0])] = (POINTS, _array(name, fact, points))
+    return together.assign(varying).assign_attrs(constant)
+
+
+def fact_name(name: str, together: xr.Dataset, parameters: Iterable[str]) -> str:
+    """Return what to call the variable of what an attribute says."""
+    taken = name in together.variables or name in together.dims or name in parameters
+    return f"{name}_of_run" if taken else name
 
 
 def _array(name: str, fact: list[Any], points: Sequence[Where]) -> NDArray[Any]:
@@ -158,22 +207,20 @@ def _array(name: str, fact: list[Any], points: Sequence[Where]) -> NDArray[Any]:
     for each, where in zip(fact, points, strict=True):
         if each is not None and (not isinstance(each, kinds) or isinstance(each, np.str_)):
             raise InvalidTypeError(
-                f"sweep: the attribute {name!r} differs from point to point, and at {_text(where)} it is a "
+                f"sweep: the attribute {name!r} differs from point to point, and at {text(where)} it is a "
                 f"{type(each).__name__}; give all points a number, or all a text"
             )
     return np.asarray([np.nan if each is None else each for each in fact])
 
 
-def _all_alike(fact: Sequence[Any]) -> bool:
-    return all(_alike(fact[0], each) for each in fact[1:])
-
-
-def _alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any) -> bool:
     """Tell whether two values are equal, NaN and NaN too."""
+    if one is other:
+        return True
     if (one is None) != (other is None):
         return False
     a, b = np.asarray(one), np.asarray(other)
-    if a.shape != b.shape or (a.dtype.kind in "OSU") != (b.dtype.kind in "OSU"):
+    if a.shape != b.shape or _is_text(a.dtype) != _is_text(b.dtype):
         return False
     same = a == b
     if a.dtype.kind in "fc" and b.dtype.kind in "fc":
@@ -181,5 +228,5 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(np.all(same))
 
 
-def _text(where: Where) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in where.items())
+def _is_text(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "OSTU"

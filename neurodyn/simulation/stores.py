@@ -55,11 +55,12 @@ def write_store(data: xr.Dataset, folder: Path) -> None:
         for name, variable in data.variables.items()
         if variable.chunks is not None
     }
-    _to_zarr(data.assign(aligned), folder, mode="w", encoding=encoding)
+    to_zarr(data.assign(aligned), folder, mode="w", encoding=encoding)
     _seal(folder, data.variables, {})
 
 
-def _to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
+def to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
+    """Write a dataset, or a part of one, to a store of Zarr format 3."""
     with warnings.catch_warnings():
         # Text of fixed length, which format 3 has no word for yet; what was written is read back as it was.
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
@@ -122,12 +123,12 @@ class ZarrStream:
 
     def _append(self, part: xr.Dataset) -> None:
         if self._variables:
-            _to_zarr(part, self._partial.path, mode="a-", append_dim="time")
+            to_zarr(part, self._partial.path, mode="a-", append_dim="time")
         else:
             self._variables = list(part.variables)
             encoding = _encoding(part)
             encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
-            _to_zarr(part, self._partial.path, mode="w", encoding=encoding)
+            to_zarr(part, self._partial.path, mode="w", encoding=encoding)
         # What labels a dimension is still added to; what holds activity is whole, and the system still has it at hand.
         for key, file in _files(self._partial.path):
             if key.split("/")[0] in part.data_vars and file.name != _METADATA and key not in self._complete:
@@ -152,14 +153,21 @@ def _seal(
     root = _metadata_of(folder)
     root["attributes"] |= attributes or {}
     files = {key: known.get(key) or _fingerprint(file) for key, file in _files(folder)}
-    root["consolidated_metadata"] = {
-        "kind": "inline",
-        "must_understand": False,
-        "metadata": {str(name): _metadata_of(folder / str(name)) for name in variables},
-        "neurodyn": {"files": files},
-    }
+    root["consolidated_metadata"] = {**_consolidated(folder, variables), "neurodyn": {"files": files}}
     root["consolidated_metadata"]["neurodyn"]["sha256"] = _digest(root)
     (folder / _METADATA).write_text(json.dumps(root))
+
+
+def consolidate(folder: Path, variables: Iterable[Hashable]) -> None:
+    """Consolidate the metadata of a store whose values are still to come, the variables in their order."""
+    root = _metadata_of(folder)
+    root["consolidated_metadata"] = _consolidated(folder, variables)
+    (folder / _METADATA).write_text(json.dumps(root))
+
+
+def _consolidated(folder: Path, variables: Iterable[Hashable]) -> dict[str, Any]:
+    metadata = {str(name): _metadata_of(folder / str(name)) for name in variables}
+    return {"kind": "inline", "must_understand": False, "metadata": metadata}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

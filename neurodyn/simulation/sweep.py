@@ -2,195 +2,315 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 from tqdm import tqdm
 
-from neurodyn.checks import flag, needed, users
+from neurodyn.checks import file_path, flag, needed, one_of, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.network import Network
-from neurodyn.simulation.side_by_side import as_dataset, side_by_side
+from neurodyn.randomness import RandomStream
+from neurodyn.simulation.blocks import AtOnce, Failure, Part, Point, Work
+from neurodyn.simulation.executors import Scheduler, shares_process
+from neurodyn.simulation.fingerprint import digest, of_function, versions_of_all
+from neurodyn.simulation.grid import Grid, text
+from neurodyn.simulation.side_by_side import COMPUTED, ERROR, POINTS, agreed, refuse_other, spread, with_facts
+from neurodyn.simulation.trajectory import versions
 
-Point = Callable[..., xr.Dataset | Mapping[str, Any] | Network]
-"""A function of the parameters by name, that returns a dataset, numbers and arrays by name, or a declaration."""
+if TYPE_CHECKING:
+    from neurodyn.simulation.sweep_store import SweepStore
 
-_SCHEDULERS = ("synchronous", "threads", "processes", "distributed")
+_BLOCKS = 256
+"""How many blocks a sweep is cut into, unless one says otherwise, where it has as many points."""
+_AT_ONCE = 1_000, 10_000
+"""How many networks run at once, at least and at most: to begin takes its time, and each takes memory."""
 
 
 def sweep(
     point: Point,
     grid: Mapping[str, Iterable[Any]],
     *,
-    at_once: Callable[[list[Network]], xr.Dataset] | None = None,
-    scheduler: str | None = None,
+    at_once: AtOnce = None,
+    scheduler: Any = None,
     progress: bool = False,
+    store: str | os.PathLike[str] | None = None,
+    block: int | None = None,
+    on_error: Literal["raise", "record"] = "raise",
+    share: tuple[int, int] | None = None,
 ) -> xr.Dataset:
     """Call a function at every point of a grid, and put the results side by side.
+
+    With `store`, the results go to disk block by block, and no process holds more than one block: what is interrupted,
+    however that happens, goes on from the blocks that are done as the same call is made again.
 
     Parameters
     ----------
     point
         A function of the grid's parameters, by name. It returns an `xarray.Dataset`, or a mapping of names to numbers,
         or to pairs (dimensions, array); of the same variables, dimensions and coordinates at every point. With
-        `at_once`, it returns the network of that point.
+        `at_once`, it returns the network of that point. Random numbers that it draws from the generators of PyTorch,
+        NumPy and Python depend on the point alone; where threads would share these, drawing is refused.
     grid
         The values of each parameter: numbers, text or booleans, all of one kind and each once.
     at_once
-        A function that runs the networks of all points together, and returns a dataset with a dimension `network`, such
-        as `lambda networks: nd.simulate(networks, inputs, targets, duration=10.0)`.
+        A function that runs the networks of a block together, and returns a dataset with a dimension `network`, such
+        as `lambda networks: nd.simulate(networks, inputs, targets, duration=10.0)`. Or True: then `point` takes a
+        block's values, each parameter's as a tensor of shape (network,), text as a list, and returns as much with a
+        dimension `network`; a tensor of that shape alone will do.
     scheduler
-        Dask's: None or "synchronous" one after the other, "threads", "processes", or that of a running
-        `dask.distributed` cluster, "distributed".
+        What runs the blocks: None or "synchronous" one after the other; "threads" or "processes" on this machine, as
+        many as Dask's configuration says (`num_workers`) or there are processors; "distributed", the running
+        `dask.distributed` cluster, or the `Client` of one; or an executor with a method `submit`, as those of
+        `concurrent.futures` have.
     progress
         Whether to show a bar, on a terminal.
+    store
+        A Zarr store (`….zarr`) for the results. Where it holds the same sweep, by a fingerprint of the grid, the
+        functions with what they read, and the versions, what is missing is added; where it holds anything else, that
+        is refused. Its numbers are floats, NaN where nothing has been computed; a variable `computed` tells where.
+    block
+        How many points a block has at most: one task, and one chunk of the store. By default, a 256th of all; with
+        `at_once`, a hundredth, 1,000 at least and 10,000 at most, and all of them without `store` and `scheduler`.
+    on_error
+        Whether an error at a point is raised, after the blocks that run have been kept; or recorded, as text in a
+        variable `error`, where NaN is the result, and the sweep goes on.
+    share
+        (i, n) for the i-th of n jobs, counted from 0, which divide the blocks among themselves; they write one store.
 
     Returns
     -------
     xarray.Dataset
         With the parameters as the first dimensions, in the order of the grid, and their values as coordinates. What a
         result's attributes say (`solver`, `converged`, `residual`, …) stays an attribute where it is the same at every
-        point, and is a variable over the grid where it differs, called `<name>_of_run` where the name is taken.
+        point, and is a variable over the grid where it differs, called `<name>_of_run` where the name is taken. With
+        `store`, it is the store's, read as it is used, in which all that a result says is over the grid, and variables
+        keep `units` and `long_name`.
 
     Raises
     ------
     ValueError
         If the grid is empty; a parameter has no values, one twice, NaN, or values of several kinds; a parameter's name
         is a dimension of a result; variables, dimensions, coordinates or units differ between points; the scheduler is
-        unknown; or `at_once` returns a dataset without the networks' dimension, or comes with a scheduler or progress.
+        unknown; `at_once` returns a dataset without the networks' dimension; or the store is that of another sweep.
     TypeError
         If a value of a parameter is neither number nor text nor boolean, `point` returns neither a dataset nor a
         mapping, or with `at_once` no network, or `at_once` no dataset.
+    FileExistsError
+        If the store is something else, or another run writes the same share of it.
+    OSError
+        If the store cannot be written; the blocks that are done are kept.
+    MemoryError
+        If memory cannot hold a block.
+    RuntimeError
+        If processes that run blocks are killed again and again.
+    Exception
+        What `point` raises, with a note that says at which point.
     """
-    values = _grid(grid)
     for what, function in (("point", point), ("at_once", at_once)):
-        if not callable(function) and not (function is None and what == "at_once"):
+        if not callable(function) and not (what == "at_once" and (function is None or function is True)):
             raise InvalidTypeError(f"{what}: a function, not a {type(function).__name__}")
     flag("progress", progress)
-    points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
-    if at_once is not None:
-        if scheduler is not None or progress:
-            raise InvalidValueError(
-                "sweep: with at_once there is one run, without a scheduler or progress; leave them out"
-            )
-        results = _together(point, at_once, points)
-    else:
-        results = _one_by_one(point, points, scheduler, progress)
-    return side_by_side(results, points, {name: np.asarray(given) for name, given in values.items()})
+    one_of("on_error", on_error, ("raise", "record"))
+    if block is not None:
+        block = whole("block", block, least=1)
+    path = None if store is None else _store_path(store)
+    part = (0, 1) if share is None else _share(share)
+    if share is not None and path is None:
+        raise InvalidValueError("share: jobs that share a sweep write one store; give store=")
+    runs: Scheduler[Any] = Scheduler(scheduler)
+    if runs.threads and RandomStream.in_use():
+        raise InvalidValueError("scheduler: within a point of another sweep there are no threads; leave it out")
+    points = Grid(grid)
+    if block is None and at_once is None:
+        block = -(-points.size // _BLOCKS)
+    elif block is None and not (path is None and runs.here):
+        block = min(max(points.size // 100, _AT_ONCE[0]), _AT_ONCE[1])
+    work = Work(point, at_once, Grid(points.values, block), on_error == "record")
+    bar = tqdm(total=points.size, unit="point", disable=None if progress else True)
+    with bar:
+        if path is None:
+            return _in_memory(work, runs, bar)
+        return _stored(work, runs, bar, path, part)
 
 
-def _grid(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
-    """Return the values of each parameter.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there are none, or they would not make a coordinate in which each is found again.
-    """
-    if not isinstance(grid, Mapping):
-        raise InvalidTypeError(f"grid: a mapping of parameters to their values, not a {type(grid).__name__}")
-    if not grid:
-        raise InvalidValueError("grid: name at least one parameter and its values")
-    return {name: _values(name, given) for name, given in grid.items()}
+def _store_path(store: str | os.PathLike[str]) -> Path:
+    path = Path(os.path.abspath(file_path("store", store)))
+    if path.suffix != ".zarr" or "\0" in str(path):
+        raise InvalidValueError(f"store must end in .zarr, not {path.name!r}")
+    needed("zarr", extra="zarr")
+    needed("dask.array", extra="zarr")
+    return path
 
 
-def _values(name: str, given: Iterable[Any]) -> list[Any]:
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"grid: the name of a parameter is text, not {name!r}")
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise InvalidTypeError(f"grid: parameter {name!r} has several values; give a list of them, not {given!r}")
-    if isinstance(given, (Tensor, xr.DataArray)):
-        given = given.tolist() if isinstance(given, Tensor) else given.to_numpy()
-    values = list(given)
-    if not values:
-        raise InvalidValueError(f"grid: parameter {name!r} has no values")
-    kinds = {_kind(name, value) for value in values}
-    if len(kinds) > 1:
-        raise InvalidValueError(
-            f"grid: parameter {name!r} has values of several kinds, {' and '.join(sorted(kinds))}, which one "
-            "coordinate does not keep apart; give all as one kind"
-        )
-    coordinate = np.asarray(values)
-    if coordinate.dtype.kind not in "biufU":
-        raise InvalidValueError(f"grid: parameter {name!r} has integers that 64 bits do not hold; give others")
-    if len(np.unique(coordinate)) < len(values):
-        raise InvalidValueError(f"grid: parameter {name!r} has a value twice; give each once")
-    return values
+def _share(share: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(share, (tuple, list)) or len(share) != 2:
+        raise InvalidTypeError(f"share is a pair (i, n), the i-th of n jobs, not {share!r}")
+    i, n = whole("share: i", share[0], least=0), whole("share: n", share[1], least=1)
+    if i >= n:
+        raise InvalidValueError(f"share: of {n} jobs, the last one is ({n - 1}, {n}), not {share!r}")
+    return i, n
 
 
-def _kind(name: str, value: object) -> str:
-    if isinstance(value, (bool, np.bool_)):
-        return "booleans"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, Real):
-        if math.isnan(value):
-            raise InvalidValueError(
-                f"grid: parameter {name!r} has NaN among its values, which no coordinate finds again; leave it out"
-            )
-        return "numbers"
-    raise InvalidTypeError(
-        f"grid: parameter {name!r} has {value!r} among its values; they are numbers, text or booleans, of which a "
-        "function of your own may make anything else"
+@dataclass(frozen=True)
+class _Task:
+    """What a worker does with the number of a block."""
+
+    work: Work
+    shared: bool
+    store: Path | None = None
+
+    def __call__(self, number: int) -> tuple[int, Part | Failure | None]:
+        """Return what came of a block; None where that is in the store."""
+        block, store = self.work.grid.block(number), self._open()
+        shared = self.shared or shares_process()
+        part = self.work.do(block, shared=shared, form=None if store is None else store.form)
+        if store is None or isinstance(part, Failure):
+            return number, part
+        try:
+            store.write(block, part)
+        except Exception as error:
+            where = next(self.work.grid.points(block))
+            return number, Failure(f"the block from {text(where)} on", error)
+        return number, None
+
+    def _open(self) -> SweepStore | None:
+        if self.store is None:
+            return None
+        from neurodyn.simulation.sweep_store import opened
+
+        return opened(self.store, self.work.grid)
+
+
+def _in_memory(work: Work, runs: Scheduler[Any], bar: tqdm) -> xr.Dataset:
+    parts: dict[int, Part] = {}
+    with closing(runs.map(_Task(work, runs.threads), range(work.grid.blocks))) as done:
+        for number, part in done:
+            if isinstance(part, Failure):
+                raise part.raised()
+            parts[number] = part
+            bar.update(work.grid.block(number).points)
+    return _over_grid(work, [parts[number] for number in range(work.grid.blocks)])
+
+
+def _over_grid(work: Work, parts: Sequence[Part]) -> xr.Dataset:
+    """Return what came of all blocks as one dataset."""
+    grid = work.grid
+    first = next((number for number, part in enumerate(parts) if part.data is not None), None)
+    if first is None:
+        raise _all_failed(work, parts[0])
+    form = parts[first].data
+    assert form is not None
+    datas: list[xr.Dataset] = []
+    for number, part in enumerate(parts):
+        if part.data is not None:
+            one, its = (each.isel({POINTS: 0}, drop=True) for each in (form, part.data))
+            refuse_other(one, its, _beginning(work, number), _beginning(work, first))
+        datas.append(_nothing_like(form, grid.block(number).points) if part.data is None else part.data)
+    order = grid.order()
+    variables: dict[Any, Any] = {}
+    for name, variable in form.data_vars.items():
+        values = np.concatenate([data[name].to_numpy() for data in datas])[order]
+        variables[name] = (variable.dims, values, agreed([data[name].attrs for data in datas]))
+    if work.records:
+        _refuse_taken(form, ERROR)
+        told = np.array([error for part in parts for error in part.errors or ()])
+        variables[ERROR] = (POINTS, told[order], {"long_name": "what went wrong at this point"})
+    attributes = [each for part in parts for each in part.attributes]
+    points = [where for number in range(grid.blocks) for where in grid.points(grid.block(number))]
+    flat = with_facts(
+        xr.Dataset(variables, form.coords), [attributes[place] for place in order], [points[place] for place in order]
     )
+    sizes = tuple(grid.sizes.values())
+    over = {
+        name: ((*grid.sizes, *each.dims[1:]), each.to_numpy().reshape(*sizes, *each.shape[1:]), each.attrs)
+        for name, each in flat.data_vars.items()
+    }
+    return xr.Dataset(over, {**grid.coordinates(), **form.coords}, flat.attrs)
 
 
-def _one_by_one(point: Point, points: list[dict[str, Any]], scheduler: str | None, progress: bool) -> list[xr.Dataset]:
-    if scheduler is not None and not (isinstance(scheduler, str) and scheduler in _SCHEDULERS):
-        raise InvalidValueError(
-            f"scheduler: there is no {scheduler!r}; there are None, {', '.join(map(repr, _SCHEDULERS))}"
-        )
-    bar = tqdm(total=len(points), unit="point", disable=None if progress else True)
-    if scheduler is None:
-        results = []
-        with bar:
-            for where in points:
-                results.append(_alone(point, where))
-                bar.update()
-        return results
-    base, delayed = needed("dask.base", extra="sweep"), needed("dask.delayed", extra="sweep").delayed
-    callback = needed("dask.callbacks", extra="sweep").Callback
-    if scheduler == "distributed":
-        needed("distributed", extra="sweep")
-    try:
-        run = base.get_scheduler(scheduler=scheduler)
-    except RuntimeError as error:
-        raise InvalidValueError(
-            "scheduler: 'distributed' needs a running cluster: make a dask.distributed.Client first"
-        ) from error
-    tasks = [delayed(_alone, pure=False)(point, where) for where in points]
-    with bar, callback(posttask=lambda *_: bar.update()):
-        return list(base.compute(*tasks, scheduler=run))
+def _nothing_like(form: xr.Dataset, points: int) -> xr.Dataset:
+    """Return a block all of whose points failed."""
+    nothing = {
+        name: (variable.dims, spread(variable.to_numpy()[:0], np.zeros(points, bool)), variable.attrs)
+        for name, variable in form.data_vars.items()
+    }
+    return xr.Dataset(nothing, form.coords)
 
 
-def _together(
-    point: Point, at_once: Callable[[list[Network]], xr.Dataset], points: list[dict[str, Any]]
-) -> list[xr.Dataset]:
-    networks = []
-    for where in points:
-        network = point(**where)
-        if not isinstance(network, Network):
-            raise InvalidTypeError(
-                f"sweep: with at_once the function returns a Network, and returned a {type(network).__name__}"
-            )
-        networks.append(network)
-    with users("at_once"):
-        run = at_once(networks)
-    if not isinstance(run, xr.Dataset):
-        raise InvalidTypeError(f"sweep: at_once returns a dataset, and returned a {type(run).__name__}")
-    if run.sizes.get("network") != len(points):
-        raise InvalidValueError(
-            f"sweep: at_once returns a dataset with a dimension 'network' of the {len(points)} points; its sizes are "
-            f"{dict(run.sizes)}"
-        )
-    return [as_dataset(run.isel(network=place, drop=True), where) for place, where in enumerate(points)]
+def _stored(work: Work, runs: Scheduler[Any], bar: tqdm, path: Path, share: tuple[int, int]) -> xr.Dataset:
+    from neurodyn.simulation.sweep_store import SweepStore, creating, sharing
+
+    fingerprint = _fingerprint(work)
+    with sharing(path, share):
+        if not path.exists():
+            with creating(path):
+                if not path.exists():
+                    _create(work, runs, path, fingerprint)
+        store = SweepStore(path, work.grid)
+        store.refuse_other(fingerprint)
+        own = range(share[0], work.grid.blocks, share[1])
+        missing = [number for number in store.missing if number in own]
+        bar.reset(sum(work.grid.block(number).points for number in missing))
+        with closing(runs.map(_Task(work, runs.threads, path), missing)) as done:
+            for number, part in done:
+                if isinstance(part, Failure):
+                    raise part.raised(f"; the blocks that are done are kept in {path}")
+                bar.update(work.grid.block(number).points)
+    return store.dataset()
 
 
-def _alone(point: Point, where: dict[str, Any]) -> xr.Dataset:
-    return as_dataset(point(**where), where)
+def _create(work: Work, runs: Scheduler[Any], path: Path, fingerprint: dict[str, str | None]) -> None:
+    """Make the store, with the first block at whose points something came out."""
+    from neurodyn.simulation.sweep_store import SweepStore
+
+    first: Part | None = None
+    with closing(runs.map(_Task(work, runs.threads), range(1 if not work.records else work.grid.blocks))) as done:
+        for number, part in done:
+            if isinstance(part, Failure):
+                raise part.raised()
+            if part.data is not None:
+                break
+            first = part if number == 0 else first
+        else:
+            assert first is not None
+            raise _all_failed(work, first)
+    if runs.here:  # what the points themselves change, such as a count of calls, is not what they depend on
+        now = _fingerprint(work)
+        fingerprint |= {what: None for what in fingerprint if now[what] != fingerprint[what]}
+    if work.records:
+        _refuse_taken(part.data, ERROR)
+    _refuse_taken(part.data, COMPUTED)
+    SweepStore.create(path, work.grid, part, fingerprint, alone=work.at_once is None)
+    SweepStore(path, work.grid).write(work.grid.block(number), part)
+
+
+def _fingerprint(work: Work) -> dict[str, str | None]:
+    """Return what the results depend on, as digests by what they are of."""
+    parts: dict[str, str | None] = {
+        "the grid": digest(work.grid.coordinates()),
+        "at_once": str(work.at_once),
+        "block": str(work.grid.chunks),
+        "on_error": str(work.records),
+        **of_function("point", work.point),
+        "the version of neurodyn, PyTorch, NumPy or Python": f"{versions_of_all()}, {versions()['neurodyn_version']}",
+    }
+    return {**parts, **of_function("at_once", work.at_once)} if callable(work.at_once) else parts
+
+
+def _refuse_taken(data: xr.Dataset, name: str) -> None:
+    if name in data.variables or name in data.dims:
+        raise InvalidValueError(f"sweep: the result has a variable {name!r}, which the sweep adds; rename it")
+
+
+def _beginning(work: Work, number: int) -> str:
+    return f"at {text(next(work.grid.points(work.grid.block(number))))}"
+
+
+def _all_failed(work: Work, part: Part) -> InvalidValueError:
+    return InvalidValueError(f"sweep: every point failed; {_beginning(work, 0)}: {(part.errors or [''])[0]}")

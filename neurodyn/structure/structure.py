@@ -106,6 +106,36 @@ def common_structure(structures: Sequence[Structure]) -> Structure:
     )
 
 
+def structure_in_common(networks: Sequence[Network], clamped: Collection[str]) -> Structure:
+    """Return what is known of several networks that differ in numbers alone.
+
+    It is the common structure of each one's, of which all but the first are read only as far as numbers decide.
+    """
+    first, *others = networks
+    known = read_structure(first, clamped)
+    seen = {_numbers(first, clamped)}
+    structures = [known]
+    for other in others:
+        numbers = _numbers(other, clamped)
+        if numbers not in seen:
+            seen.add(numbers)
+            structures.append(read_structure(other, clamped))
+        elif known.gradient_flow and not _gradient_flow(other, clamped):
+            known = structures[0] = replace(known, gradient_flow=False)
+    return common_structure(structures)
+
+
+def _numbers(network: Network, clamped: Collection[str]) -> tuple[object, ...]:
+    """Return what the numbers of a declaration decide of its structure, whether it is a gradient flow aside."""
+    free = [p for p in network.populations if p.name not in clamped]
+    rates = [p.leak / p.tau for p in free if not p.instantaneous]
+    leaks = {p.name: p.leak for p in free}
+    couplings = [c for c in network.couplings if c.target in leaks]
+    strong = (largest_of(magnitude(c.gain)) > _WEAK * least_of(leaks[c.target]) for c in couplings)
+    spans = frozenset((least_of(rate), largest_of(rate)) for rate in rates)
+    return spans, any(p.leakless for p in free), tuple(strong)
+
+
 def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
     import networkx as nx
 

@@ -30,6 +30,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Plasticity, Population
 from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
+from neurodyn.randomness import process_state
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
 from neurodyn.system.system import System
@@ -186,9 +187,15 @@ def _ratio(leak: Vector, other: Vector) -> Vector:
 def _with_numbers_of(network: Network, stacked: Network, couplings: Sequence[Coupling]) -> Network:
     """Return a stacked network with the numbers of one of its networks: its structure is that network's."""
     populations = zip(stacked.populations, network.populations, strict=True)
-    own = stacked.with_dynamics(
-        [replace(population, tau=its.tau, leak=its.leak) for population, its in populations],
-        [replace(coupling, gain=its.gain) for coupling, its in zip(couplings, network.couplings, strict=True)],
+    own = stacked.with_numbers(
+        [
+            one if (one.tau, one.leak) == (its.tau, its.leak) else replace(one, tau=its.tau, leak=its.leak)
+            for one, its in populations
+        ],
+        [
+            one if one.gain == its.gain else replace(one, gain=its.gain)
+            for one, its in zip(couplings, network.couplings, strict=True)
+        ],
     )
     own.plasticity = tuple(
         replace(rule, gain=its.gain) for rule, its in zip(own.plasticity, network.plasticity, strict=False)
@@ -294,9 +301,9 @@ def refusing_random(what: str) -> Iterator[None]:
     ValueError
         If they have.
     """
-    before = torch.get_rng_state()
+    before = process_state()
     yield
-    if not torch.equal(before, torch.get_rng_state()):
+    if process_state() != before:
         raise InvalidValueError(
             f"{what}: a part of the networks draws random numbers, which those that are stacked would share; run or "
             "train each by itself"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 import torch
 from torch import Tensor, distributed
 
 from neurodyn.checks import usable_device
+from neurodyn.errors import LostWorkerError
 
 
 @contextmanager
@@ -27,6 +28,11 @@ def launched(device: torch.device | str = "cpu") -> Iterator[torch.device]:
     torch.device
         That of this process.
 
+    Raises
+    ------
+    RuntimeError
+        If another process ends before the training does: in the first process; the others exit with status 1.
+
     Examples
     --------
     >>> with nd.train.launched("cuda") as device:
@@ -39,12 +45,18 @@ def launched(device: torch.device | str = "cpu") -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    # Its functions keep, as default arguments, the group that there is as it is imported, and an optimizer imports it.
+    # A group that is kept, with its threads, until the interpreter ends may abort the process then.
+    import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+    except LostWorkerError:
+        if distributed.get_rank() > 0:  # one message is enough
+            raise SystemExit(1) from None
+        raise
     finally:
         distributed.destroy_process_group()
-        gc.collect()  # without it, a process on one core is now and then aborted as it exits
 
 
 class Processes:
@@ -62,8 +74,9 @@ class Processes:
     def agree(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the tensors of the first."""
         if self.size > 1:
-            for tensor in tensors:
-                distributed.broadcast(tensor, 0)
+            with _told():
+                for tensor in tensors:
+                    distributed.broadcast(tensor, 0)
 
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors of one dtype and device by their sums over the processes, in one message."""
@@ -71,7 +84,8 @@ class Processes:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        distributed.all_reduce(flat)
+        with _told():
+            distributed.all_reduce(flat)
         for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
@@ -80,5 +94,25 @@ class Processes:
         if self.size == 1:
             return [tensor]
         gathered = [torch.empty_like(tensor) for _ in range(self.size)]
-        distributed.all_gather(gathered, tensor)
+        with _told():
+            distributed.all_gather(gathered, tensor)
         return gathered
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say of an exchange that fails what that means.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails, as another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error).partition("] ")[2].partition(". ")[0] or str(error)
+        raise LostWorkerError(
+            f"another process of this training has ended, or is out of reach ({told}); launch it again, with as many "
+            "processes or others, to go on from the checkpoint, if there is one"
+        ) from None

@@ -84,7 +84,6 @@ class Run:
             "training samples": len(train),
             "test samples": 0 if test is None else len(test),
             "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
-            "processes": processes.size,
             "kernels": kernels_in_use(),
         }
         if metrics.functions:
@@ -155,7 +154,10 @@ class Run:
             raise checkpoint.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
-        self.random.load(state["random"][self.processes.rank])
+        if not state["random"]:
+            raise checkpoint.foreign("it has no state of random numbers")
+        if self.processes.rank < len(state["random"]):  # else there were fewer, and this one begins with its own
+            self.random.load(state["random"][self.processes.rank])
         with torch.no_grad():
             for name, tensor in self.learner.tensors.items():
                 tensor.copy_(state["tensors"][name])

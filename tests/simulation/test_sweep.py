@@ -219,6 +219,97 @@ def test_bad_runs_at_once(function, at_once, error, message):
         nd.sweep(function, {"a": [1, 2], "b": [0]}, at_once=at_once)
 
 
-def test_a_run_at_once_has_no_scheduler():
-    with pytest.raises(ValueError, match="without a scheduler or progress"):
-        nd.sweep(declare, {"gain": [1.0], "seed": [0]}, at_once=lambda networks: xr.Dataset(), scheduler="threads")
+def test_blocks_of_networks_that_run_at_once_are_put_in_the_order_of_the_grid() -> None:
+    grid: dict[str, list[Any]] = {"gain": [0.5, 1.0, 2.0], "seed": [0, 3, 4]}
+    x, t = tensor(4, 6), tensor(4, 3, seed=1)
+
+    def run(networks):
+        return nd.simulate(networks, x, t, duration=2.0, solver=nd.Euler(0.1), save_at=3, record=["x1"])
+
+    whole = nd.sweep(declare, grid, at_once=run)
+    xr.testing.assert_allclose(nd.sweep(declare, grid, at_once=run, block=2).x1, whole.x1, rtol=1e-12)
+    xr.testing.assert_allclose(nd.sweep(declare, grid, at_once=run, scheduler="threads", block=4).x1, whole.x1)
+
+
+def columns(a: torch.Tensor, kind: list[str]) -> dict[str, Any]:
+    if bool((a == 3.0).any()):
+        raise ArithmeticError("three")
+    return {"y": a * a, "z": (("network", "u"), torch.stack([a, -a], 1)), "length": torch.tensor([*map(len, kind)])}
+
+
+def test_a_function_takes_a_block_as_tensors() -> None:
+    grid: dict[str, Any] = {"kind": ["one", "four"], "a": [1.0, 2.0, 4.0]}
+    swept = nd.sweep(columns, grid, at_once=True, block=2)
+    np.testing.assert_array_equal(swept.y, [[1, 4, 16]] * 2)
+    np.testing.assert_array_equal(swept.z.sel(kind="four", u=1, drop=True), [-1, -2, -4])
+    np.testing.assert_array_equal(swept.length.sel(kind="four"), [4, 4, 4])
+
+
+def test_what_fails_among_many_at_once_is_found_and_named() -> None:
+    grid: dict[str, Any] = {"kind": ["one"], "a": [*map(float, range(1, 8))]}
+    with pytest.raises(ArithmeticError, match="three") as raised:
+        nd.sweep(columns, grid, at_once=True)
+    assert "a = 3.0" in " ".join(raised.value.__notes__)
+    swept = nd.sweep(columns, grid, at_once=True, on_error="record")
+    assert swept.error.sel(kind="one").values.tolist() == ["", "", "ArithmeticError: three", "", "", "", ""]
+    np.testing.assert_array_equal(swept.y.sel(kind="one"), [1, 4, np.nan, 16, 25, 36, 49])
+
+
+def inverse(a: int) -> dict[str, Any]:
+    return {"x": 1 / a, "kind": "odd" if a % 2 else "even", "count": a}
+
+
+@pytest.mark.parametrize("scheduler", [None, "threads"])
+def test_errors_are_recorded_with_their_points(scheduler: str | None) -> None:
+    swept = nd.sweep(inverse, {"a": [2, 0, 1]}, on_error="record", scheduler=scheduler)
+    assert swept.error.values.tolist() == ["", "ZeroDivisionError: division by zero", ""]
+    np.testing.assert_array_equal(swept.x, [0.5, np.nan, 1.0])
+    np.testing.assert_array_equal(swept["count"], [2, np.nan, 1])
+    assert swept.kind.values.tolist() == ["even", "", "odd"]
+
+
+def test_an_error_is_raised_with_its_point() -> None:
+    with pytest.raises(ZeroDivisionError, match="division") as raised:
+        nd.sweep(inverse, {"a": [2, 0, 1]})
+    assert raised.value.__notes__[-1] == "sweep: at a = 0"
+    with pytest.raises(ValueError, match="every point failed; at a = 0: ZeroDivisionError"):
+        nd.sweep(inverse, {"a": [0]}, on_error="record")
+
+
+def drawn(a: int) -> dict[str, float]:
+    import random
+
+    return {"torch": float(torch.rand(())), "numpy": float(np.random.rand()), "python": random.random()}  # noqa: NPY002
+
+
+def test_random_numbers_are_a_points_own() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    whole, apart = nd.sweep(drawn, {"a": range(6)}), nd.sweep(drawn, {"a": [5, 4]}, block=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    xr.testing.assert_identical(apart, whole.sel(a=[5, 4]))
+    assert len(np.unique(whole.to_array())) == 18
+
+
+def test_random_numbers_that_points_would_share_are_refused() -> None:
+    with pytest.raises(ValueError, match="draws random numbers"):
+        nd.sweep(drawn, {"a": [1, 2]}, scheduler="threads")
+    with pytest.raises(ValueError, match="draws random numbers"):
+        nd.sweep(lambda a: {"x": torch.rand_like(a)}, {"a": [1.0, 2.0]}, at_once=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"share": (0, 2)}, ValueError, "give store="),
+        ({"share": (2, 2), "store": "s.zarr"}, ValueError, r"the last one is \(1, 2\)"),
+        ({"share": 1, "store": "s.zarr"}, TypeError, "share is a pair"),
+        ({"block": 0}, ValueError, "block must be an integer ≥ 1"),
+        ({"on_error": "skip"}, ValueError, "on_error is 'raise' or 'record'"),
+        ({"store": "sweep.nc"}, ValueError, "must end in .zarr"),
+        ({"grid": {"a": (i for i in range(3))}}, TypeError, "a generator, which gives its values only once"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        nd.sweep(inverse, **({"grid": {"a": [1, 2]}} | settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attack.kinds import CHOICE, COUNT, FLAG, FUNCTION, NOTHING, OBJECT, PATH, POSITIVE, TENSOR
+from tests.attack.kinds import CHOICE, COUNT, FLAG, FUNCTION, NATURAL, NOTHING, OBJECT, PATH, POSITIVE, TENSOR
 from tests.attack.recipes.common import INITIAL, INPUTS, NO_TARGETS, SOLVERS, Recipe
 
 _NETWORK = OBJECT("net()", right=["net()", "[net(), net()]"], wrong=["[net(), loop()]", "[net(), 1]", "module()"])
@@ -45,6 +45,8 @@ _NEVER = (
     "nn.Tanh",
 )
 """Functions of the pool that give nothing that a run could use."""
+_NO_STORES = ('"x"', '"nonsense"', '"a b"', 'Path("x")', '""', 'b"x"')
+"""Paths of the pool that are no Zarr stores."""
 
 RUNNING = (
     # running
@@ -101,15 +103,7 @@ RUNNING = (
         ),
         store=(PATH | NOTHING)(
             'fresh("zarr")',
-            wrong=[
-                '"own.nc"',
-                '"x"',
-                '"nonsense"',
-                '"a b"',
-                'Path("x")',
-                '""',
-                'b"x"',
-            ],
+            wrong=['"own.nc"', *_NO_STORES],
         ),
         until=OBJECT(
             "nd.steady(1e-3)",
@@ -220,9 +214,28 @@ RUNNING = (
                 '{"a": [1, 1.0]}',
             ],
         ),
-        at_once=NOTHING("None", either=["..."]),
-        scheduler=(CHOICE | NOTHING)("None", right=['"synchronous"', '"threads"'], untried=['"processes"']),
+        at_once=NOTHING("None", right=["True"], either=["..."]),
+        scheduler=(CHOICE | NOTHING)(
+            "None",
+            right=['"synchronous"', '"threads"'],
+            untried=['"processes"'],
+        ),
         progress=FLAG("False"),
+        store=(PATH | NOTHING)(
+            "None", right=['fresh("zarr")'], wrong=['fresh("nc")', 'saved("other.zarr")', *_NO_STORES]
+        ),
+        block=(NATURAL | NOTHING)("None"),
+        on_error=CHOICE('"raise"', right=['"record"'], wrong=['"ignore"']),
+        share=NOTHING("None", wrong=["(0, 1)", "(0, 0)"]),
+    ),
+    Recipe(
+        "nd.sweep",
+        point=FUNCTION("squares"),
+        grid=OBJECT('{"a": [1, 2]}'),
+        store=PATH('fresh("zarr")', wrong=_NO_STORES),
+        share=(OBJECT | NOTHING)(
+            "(0, 2)", right=["(1, 2)", "(np.int64(0), 1)", "[0, 1]"], wrong=["(2, 2)", "(-1, 2)", "(0, 0)"]
+        ),
     ),
     Recipe(
         "nd.sweep",
@@ -269,8 +282,8 @@ RUNNING = (
                 "nd.steady",
             ],
         ),
-        scheduler=NOTHING("None", wrong=['"threads"', '"synchronous"']),
-        progress=FLAG("False", wrong=["True"], either=["1", "np.bool_(True)", "np.int64(2)"]),
+        scheduler=(CHOICE | NOTHING)("None", right=['"threads"', '"synchronous"']),
+        progress=FLAG("False"),
     ),
     # what a user writes
     Recipe(
