@@ -189,11 +189,11 @@ def _with_numbers_of(network: Network, stacked: Network, couplings: Sequence[Cou
     populations = zip(stacked.populations, network.populations, strict=True)
     own = stacked.with_numbers(
         [
-            one if (one.tau, one.leak) == (its.tau, its.leak) else replace(one, tau=its.tau, leak=its.leak)
+            one if same((one.tau, one.leak), (its.tau, its.leak)) else replace(one, tau=its.tau, leak=its.leak)
             for one, its in populations
         ],
         [
-            one if one.gain == its.gain else replace(one, gain=its.gain)
+            one if same(one.gain, its.gain) else replace(one, gain=its.gain)
             for one, its in zip(couplings, network.couplings, strict=True)
         ],
     )
