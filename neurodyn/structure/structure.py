@@ -128,12 +128,14 @@ def structure_in_common(networks: Sequence[Network], clamped: Collection[str]) -
 def _numbers(network: Network, clamped: Collection[str]) -> tuple[object, ...]:
     """Return what the numbers of a declaration decide of its structure, whether it is a gradient flow aside."""
     free = [p for p in network.populations if p.name not in clamped]
-    rates = [p.leak / p.tau for p in free if not p.instantaneous]
-    leaks = {p.name: p.leak for p in free}
-    couplings = [c for c in network.couplings if c.target in leaks]
-    strong = (largest_of(magnitude(c.gain)) > _WEAK * least_of(leaks[c.target]) for c in couplings)
-    spans = frozenset((least_of(rate), largest_of(rate)) for rate in rates)
-    return spans, any(p.leakless for p in free), tuple(strong)
+    rates = frozenset(_hashable(p.leak / p.tau) for p in free if not p.instantaneous)
+    leaks = {p.name: least_of(p.leak) for p in free}
+    strong = (largest_of(magnitude(c.gain)) > _WEAK * leaks[c.target] for c in network.couplings if c.target in leaks)
+    return rates, any(p.leakless for p in free), tuple(strong)
+
+
+def _hashable(value: Vector) -> object:
+    return tuple(value.flatten().tolist()) if isinstance(value, Tensor) else value
 
 
 def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
