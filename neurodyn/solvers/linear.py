@@ -17,18 +17,20 @@ class LinearPart:
     ----------
     system
         A linear system.
+    offset
+        What the maps make of a state of 0, shape (n,), where that is known already.
     """
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System, offset: Tensor | None = None) -> None:
+        self.system = system
         self._reads = system.structure.reads
         self._free = frozenset(p.name for p in system.free)
         self._rates = {p.name: p.leak / p.tau * system.pace(p.name) for p in system.free if not p.instantaneous}
-        self._offset: Tensor | None = None
-        if system.has_offsets:
-            zero, offset = system.new_state(torch.zeros_like(system.new_state().flat)), system.new_state()
-            system.couple(zero, offset)
-            self._offset = offset.flat
+        self.offset = offset
+        if system.has_offsets and offset is None:
+            zero, made = system.new_state(torch.zeros_like(system.new_state().flat)), system.new_state()
+            system.couple(zero, made)
+            self.offset = made.flat
 
     def apply(self, state: State, out: State, moving: Collection[str] | None = None) -> None:
         """Write N x into `out`.
@@ -42,21 +44,26 @@ class LinearPart:
         moving
             The dynamic populations of x that may not be 0; all if None.
         """
+        targets = set(self.system.dynamic) if moving is None else self.readers(moving)
+        if moving is not None:
+            out.flat.zero_()
         silent = self._free - self._active(moving) if moving is not None else frozenset()
-        if self._offset is not None:
-            silent = silent.difference(self._system.instantaneous)  # which pass offsets on
-        self._system.couple(state, out, silent)
-        if self._offset is not None:
-            out.flat.sub_(self._offset)
+        if self.offset is not None:
+            silent = silent.difference(self.system.instantaneous)  # which pass offsets on
+        self.system.couple(state, out, silent, targets)
+        if self.offset is not None:
+            for name, place in self.system.places():
+                if name in targets:
+                    out.flat[place].sub_(self.offset[place])
 
     def readers(self, moving: Collection[str]) -> set[str]:
         """Return which dynamic populations N carries the populations called `moving` to."""
         active = self._active(moving)
-        return {name for name in self._system.dynamic if active & self._reads[name]}
+        return {name for name in self.system.dynamic if active & self._reads[name]}
 
     def _active(self, moving: Collection[str]) -> set[str]:
         active = set(moving)
-        for name in self._system.instantaneous:
+        for name in self.system.instantaneous:
             if active & self._reads[name]:
                 active.add(name)
         return active

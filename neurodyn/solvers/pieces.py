@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -113,21 +113,25 @@ def _nilpotent(
     assert rate is not None, "along_signals comes here only with a common rate"
     powers = _Powers(system)
     rows: Tensor | None = None
-    for starts, drives in _blocks(system, powers, ends):
-        if rows is None:  # after the drives, which settle the scales
-            rows = powers.of(system, state)
-        for (start, end), drive in zip(starts, drives, strict=True):
+    for pieces, still, drives in _blocks(system, powers, ends):
+        if rows is None:  # after the drive, which settles the scales
+            rows = powers.of(LinearPart(system), state)
+        for (start, end), drive in zip(pieces, drives, strict=True):
             system.enter(start)
-            rows = torch.cat([rows, drive])
+            drive[: len(still)] += still
             inside = _within(moments, start, end, float(ends[-1]))
             if len(inside):
-                weights = powers.weights(inside - start, rate)[:, 0]
-                recorder.combine(inside, torch.as_tensor(weights, dtype=rows.dtype, device=rows.device), rows)
-            onwards = powers.weights(np.array([end - start]), rate)[0]
-            rows = torch.as_tensor(onwards, dtype=rows.dtype, device=rows.device) @ rows
+                weights = _tensor(powers.weights(inside - start, rate)[:, 0], rows)
+                recorder.combine(inside, weights, torch.cat([rows, drive]))
+            onwards = _tensor(powers.weights(np.array([end - start]), rate)[0], rows)
+            rows = torch.addmm(onwards[:, len(rows) :] @ drive, onwards[:, : len(rows)], rows)
     assert rows is not None, "there is a piece"
     state.flat.copy_(rows[0])
     return powers.products
+
+
+def _tensor(table: NDArray[np.float64], like: Tensor) -> Tensor:
+    return torch.as_tensor(table, dtype=like.dtype, device=like.device)
 
 
 class _Powers:
@@ -145,24 +149,34 @@ class _Powers:
         """The logarithm of the scale of each power."""
         self.products = 0
 
-    def of(self, system: System, power: State) -> Tensor:
-        """Return the powers of N times a state, shape (power, n)."""
-        linear, moving, rows = LinearPart(system), set(system.dynamic), [power.flat.clone()]
+    def of(self, linear: LinearPart, power: State, moving: Collection[str] | None = None) -> Tensor:
+        """Return the powers of N times a state, shape (power, n).
+
+        Parameters
+        ----------
+        linear
+            N, of the system or of a `repeated` one.
+        power
+            The state.
+        moving
+            The populations of it that may not be 0; all if None.
+        """
+        system, rows = linear.system, [power.flat]
+        reached = set(system.dynamic if moving is None else moving)
         known = bool(self._logs)
         if not known:
             self._logs.append(0.0)
-        while True:
-            reached, moving = moving, linear.readers(moving)
-            if not moving:
-                return torch.stack(rows)
-            after = system.new_state(torch.zeros_like(power.flat))
+        while readers := linear.readers(reached):
+            after = system.new_state()
             linear.apply(power, after, reached)
             self.products += 1
             if not known:
                 self._logs.append(self._logs[-1] + math.log(_size(after.flat)))
             after.flat.div_(math.exp(self._logs[len(rows)] - self._logs[len(rows) - 1]))
             rows.append(after.flat)
-            power = after
+            power, reached = after, readers
+        rows += [torch.zeros_like(power.flat)] * (len(self._logs) - len(rows))
+        return torch.stack(rows)
 
     def weights(self, times: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
         """Return what the powers of x, of b and of r weigh in those of x(t), shape (time, power, 3 · power or 2 ·)."""
@@ -197,25 +211,45 @@ def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[N
 
 def _blocks(
     system: System, powers: _Powers, ends: NDArray[np.float64]
-) -> Iterator[tuple[list[tuple[float, float]], Tensor]]:
-    """Yield some pieces at a time, and of each the powers of b, and of r if there is one, shape (piece, row, n)."""
+) -> Iterator[tuple[list[tuple[float, float]], Tensor, Tensor]]:
+    """Yield some pieces at a time, the powers of the drive that they share, and what is added to them in each piece.
+
+    The first have the shape (power, n); the others (piece, row, n), those of r after those of b.
+    """
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
+    entered = system.driven_alone()
+    linear, shared = LinearPart(system), system.new_state()
+    system.enter(0.0)
+    system.field(system.new_state(torch.zeros_like(shared.flat)), shared, 0.0)
+    still, reference = powers.of(linear, shared), None
     for first in range(0, len(pieces), most):
         some = pieces[first : first + most]
         at_starts = [(start, start) for start, _ in some]
         at_ends = [(start, end) for start, end in some] if system.moves_within_steps else []
         moments = [*at_starts, *at_ends]
         repeated = system.repeated(moments)
-        zero, drive = repeated.new_state(torch.zeros(repeated.size).to(system.instant)), repeated.new_state()
-        repeated.field(zero, drive)
+        drive = repeated.new_state()
+        if entered is None:
+            repeated.field(repeated.new_state(torch.zeros_like(drive.flat)), drive)
+        else:  # no product of what is 0
+            repeated.constants(entered, drive)
+        apart = system.taken_apart(drive.flat[None], len(moments))
+        reference = apart[:1].clone() if reference is None else reference
+        apart -= reference
+        system.put_together(apart[:, 0], drive)
         powers.products += 1
-        apart = system.taken_apart(powers.of(repeated, drive), len(moments))
+        offset = None
+        if linear.offset is not None:
+            offset = repeated.new_state()
+            system.put_together(linear.offset.expand(len(moments), -1), offset)
+        of_all = LinearPart(repeated, None if offset is None else offset.flat)
+        apart = system.taken_apart(powers.of(of_all, drive, entered), len(moments))
         if at_ends:
             spans = torch.tensor([end - start for start, end in some]).to(apart)
             at_start, at_end = torch.chunk(apart, 2)
             apart = torch.cat([at_start, (at_end - at_start) / spans[:, None, None]], dim=1)
-        yield some, apart
+        yield some, still, apart
 
 
 def _size(flat: Tensor) -> float:

@@ -94,7 +94,7 @@ class Plan:
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
-        if has_own_parts(network):
+        if has_own_parts(network) and not given.held:
             self._look_at_couplings(network)
         else:
             self._hold()

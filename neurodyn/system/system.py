@@ -288,6 +288,19 @@ class System:
         system._follow(self.network, Plan(self.network, given))
         return system
 
+    def driven_alone(self) -> Sequence[str] | None:
+        """Return the dynamic populations that signals enter; None where they pass through instantaneous ones."""
+        names = [name for name, equation in self._equations.items() if equation.driven]
+        return names if set(names) <= set(self.dynamic) else None
+
+    def constants(self, names: Collection[str], out: State) -> None:
+        """Write what held populations contribute to dx/dt of some populations into `out`, and 0 elsewhere."""
+        out.flat.zero_()
+        for name in names:
+            equation = self._equations[name]
+            assert equation.constant is not None, "a population that signals enter has one"
+            torch.mul(equation.constant, equation.scale, out=out.activity[name])
+
     def taken_apart(self, rows: Tensor, count: int) -> Tensor:
         """Return flat states of a `repeated` system, shape (row, n), moment by moment, shape (moment, row, n)."""
         members, parts = self.network.members, []
@@ -296,6 +309,13 @@ class System:
             own = block.reshape(len(rows), members, count, -1)
             parts.append(own.permute(2, 0, 1, 3).reshape(count, len(rows), -1))
         return torch.cat(parts, dim=2)
+
+    def put_together(self, states: Tensor, out: State) -> None:
+        """Write flat states moment by moment, shape (moment, n), into a state of a `repeated` system."""
+        members, count = self.network.members, len(states)
+        for name, place in self.places():
+            own = states[:, place].view(count, members, -1).transpose(0, 1)
+            out.activity[name].view(members, count, -1).copy_(own)
 
     def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
         """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
@@ -332,13 +352,16 @@ class System:
         """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
         self._equations[name].evaluate(state.activity, out, silent)
 
-    def couple(self, state: State, out: State, silent: Collection[str] = ()) -> None:
+    def couple(
+        self, state: State, out: State, silent: Collection[str] = (), targets: Collection[str] | None = None
+    ) -> None:
         """Write what the couplings alone make of `state` into `out`, without leaks, constants and what is `silent`.
 
-        The instantaneous populations pass it on likewise.
+        The instantaneous populations pass it on likewise. Dynamic ones beside the `targets` are left out, if these are
+        given.
         """
         self.points.expire()
-        for name in (*self.instantaneous, *self.dynamic):
+        for name in (*self.instantaneous, *(self.dynamic if targets is None else targets)):
             block = (state if name in self._instant else out).activity[name]
             self._equations[name].couple(state.activity, block, silent)
 

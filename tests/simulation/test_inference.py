@@ -68,7 +68,7 @@ def networks(draw) -> nd.Network:
         couplings += [nd.Coupling(x, e, gain=gain), nd.Coupling(below, e, nd.Forward(stage), gain=-gain)]
         couplings.append(nd.Coupling(e, x, gain=draw(GAINS)))
         if number > 1:
-            couplings.append(nd.Coupling(e, below, nd.Feedback(stage, "live"), gain=draw(GAINS)))
+            couplings.append(nd.Coupling(e, below, nd.Feedback(stage, at=below), gain=draw(GAINS)))
         below = x
     populations.append(nd.Population("z", UNITS, tau=draw(st.sampled_from([0.0, 1.0]))))
     kept = [coupling for coupling in couplings if draw(st.sampled_from([True, True, True, False]))]

@@ -433,7 +433,9 @@ def test_a_module_is_no_network() -> None:
 
 
 def test_a_start_is_given_by_name() -> None:
-    with pytest.raises(TypeError, match=r"initial must be a mapping {population: tensor}, not Tensor"):
+    with pytest.raises(
+        TypeError, match=r"initial must be a mapping {population: tensor}, or one moment .*, not Tensor"
+    ):
         relaxation(initial=tensor(6, 9))
 
 
