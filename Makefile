@@ -9,7 +9,7 @@ OLDEST = .venv-oldest
 COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
 	tests/train tests/models tests/test_analysis.py
 
-.PHONY: convergence test test-portable test-oldest attack lint bench peers clean
+.PHONY: convergence test test-portable test-oldest attack lint docs bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
@@ -49,6 +49,14 @@ lint: $(INSTALLED)
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/mypy neurodyn .venv/mypy/neurodyn/models $(wildcard studies tests benchmarks)
 
+# Its pages of code run as it is built; only those that have changed, the next time. It needs no network to be read.
+docs: $(INSTALLED)
+	@echo "Installing what builds the site; the first time, this takes a minute ..."
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	@echo "Building the site ..."
+	@OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "It is in docs/_build/html/index.html."
+
 bench: $(INSTALLED)
 	@echo "Running the benchmarks ..."
 	@$(BIN)/python benchmarks/run.py
@@ -61,7 +69,7 @@ peers:
 
 clean:
 	@echo "Removing the environment, caches and build products; results/ stays ..."
-	@rm -rf .venv $(OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv $(OLDEST) build dist docs/_build docs/reference/generated *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import math
 import os
 import uuid
@@ -162,6 +164,27 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
         handler_map={kind: HandlerPatch(patch_func=_small_node) for kind in (Circle, FancyBboxPatch)},
     )
     return ax
+
+
+def network_html(network: Network) -> str:
+    """Return a network as HTML, as a notebook shows it: its diagram, as an SVG picture, and its equations.
+
+    Parameters
+    ----------
+    network
+        The declaration. What it is called is escaped.
+    """
+    picture = io.StringIO()
+    with plt.ioff():
+        figure = plot_network(network).get_figure(root=True)
+    assert figure is not None, "axes stand in a figure"
+    try:
+        figure.savefig(picture, format="svg", bbox_inches="tight")
+    finally:
+        plt.close(figure)
+    svg = picture.getvalue()
+    equations = html.escape(f"{network!r}\n\n{network.equations()}")
+    return f"<div>{svg[svg.index('<svg') :]}<pre>{equations}</pre></div>"
 
 
 def _colours(network: Network) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 (a) A multilayer perceptron's activities relax, and their distance to the gradients falls as the closed form says.
 (b) The same by Euler's method with steps from 0.01 to 2.05: a step of 1 is exact after as many iterations as there are
-layers, and a step above 2 diverges. (c) What each solver pays for its precision.
+layers, and a step above 2 diverges. (c) What each solver pays for its precision. A second figure: the papers' own 100
+iterations of 0.1 are not converged. (a) How far each layer's update then is from backprop's, (b) by which factors of
+the closed form: after n iterations of h, what is left is Σ_k C(n, k) (1 − h)^{n−k} hᵏ Nᵏ e(0), whose start e(0) is as
+large as the activity and does not shrink with the gradients as learning proceeds.
 
 After figure 1 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain" (2020).
@@ -20,10 +23,13 @@ import numpy as np
 import torch
 import xarray as xr
 from common.options import ActivationName, DataOptions, parse
-from common.report import write
+from common.report import table, write
+from common.training import angle, loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from numpy.typing import NDArray
+from scipy.stats import binom
+from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn import plot
@@ -40,6 +46,12 @@ PRECISION_AT = 10.0
 """The time at which the solvers' errors are measured."""
 DEMANDED = 1e-6
 """The error for which the table tells the cost."""
+PAPERS_STEP, PAPERS_ITERATIONS = 0.1, 100
+COUNTS = (25, 50, 75, 100, 125, 150, 200, 250, 300)
+"""How many of the papers' steps are taken."""
+LEARNED_EPOCHS = 5
+NEAR = 0.1
+"""The angle in degrees within which an update counts as backprop's."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +174,37 @@ def measure(case: Case, solver: nd.Solver, truth: xr.Dataset) -> xr.Dataset:
     )
 
 
+def papers_setting(options: Options, learned: bool) -> xr.Dataset:
+    """Return the angle of each layer's update to backprop's after so many of the papers' steps.
+
+    The output is clamped, and the rest starts at the forward pass, as in the authors' code.
+    """
+    case = Case.draw(options, options.seeds[0])
+    module = nn.Sequential(*(layer for stage in case.network.forward for layer in stage.layers))
+    if learned:
+        train, _ = options.load()
+        nd.train.fit(module, train, epochs=LEARNED_EPOCHS, seed=options.seeds[0], progress=False)
+    network = ar.network(module)
+    weights = [stage.parameters[0] for stage in network.forward]
+    exact = torch.autograd.grad(loss(module, case.inputs, case.targets), weights)
+    angles = []
+    for count in COUNTS:
+        module.zero_grad()
+        duration = count * PAPERS_STEP
+        nd.backward(network, case.inputs, case.targets, duration=duration, solver=nd.Exact(euler_step=PAPERS_STEP))
+        angles.append([angle(w.grad, one) for w, one in zip(weights, exact, strict=True) if w.grad is not None])
+    names = [stage.name for stage in network.forward]
+    found = xr.DataArray(angles, {"iterations": list(COUNTS), "layer": names}, ("iterations", "layer"))
+    size = float(torch.stack([part.norm() for part in exact]).norm())
+    return xr.Dataset({"angle": found.assign_attrs(units="degree"), "gradient": size})
+
+
+def factors(order: int) -> NDArray[np.float64]:
+    """Return C(n, k) (1 − h)^{n−k} hᵏ for each n of `COUNTS`: the probability of k hits in n draws."""
+    found: NDArray[np.float64] = binom.pmf(order, np.array(COUNTS), PAPERS_STEP)
+    return found
+
+
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
     print(options.setting(PAPER), flush=True)
@@ -181,14 +224,17 @@ def main(options: Options) -> None:
         truth = case.simulate(PRECISION_AT, nd.Exact(), save_at=[PRECISION_AT]).isel(time=-1)
         names = xr.Variable("solver", [name for name, _ in runs])
         precision = xr.concat([done(measure(case, solver, truth)) for _, solver in runs], names)
+        weights = xr.Variable("weights", ["first", "learned"])
+        papers = xr.concat([papers_setting(options, learned) for learned in (False, True)], weights)
 
     sizes = [case.inputs.shape[1], *options.layers, case.targets.shape[1]]
     about = {"dataset": options.dataset, "layers": "-".join(map(str, sizes)), "activation": options.activation}
     results = {"trajectory": trajectory, "sweep": sweep, "work_precision": precision}
     results = {name: data.assign_attrs(about) for name, data in results.items()}
     with plot.style():
-        files = write(options.out, {"convergence": draw(*results.values())}, results, about)
-    print(summary(*results.values()), files, sep="\n")
+        figures = {"convergence": draw(*results.values()), "convergence_papers": draw_papers(papers)}
+        files = write(options.out, figures, results | {"papers": papers}, about)
+    print(summary(*results.values()), papers_table(papers), files, sep="\n")
 
 
 def draw(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) -> Figure:
@@ -200,6 +246,57 @@ def draw(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) -> Fi
     return figure
 
 
+def draw_papers(papers: xr.Dataset) -> Figure:
+    """Return the figure of the papers' own setting."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    colours = plt.colormaps["viridis"](np.linspace(0, 0.85, papers.sizes["layer"] - 1))
+    for layer, colour in zip(papers.layer.values[:-1], colours, strict=True):
+        for weights, style in (("first", "-o"), ("learned", "--s")):
+            at = papers.angle.sel(layer=layer, weights=weights)
+            left.plot(papers.iterations, at, style, markersize=3, color=colour, label=f"W{layer}, {weights} weights")
+    left.set(yscale="log", ylim=(1e-4, 180), ylabel="angle to backprop's update (°)")
+    left.set_title(f"(a) Updates after n steps of {PAPERS_STEP:g}")
+    for order in range(papers.sizes["layer"] - 1):
+        right.plot(COUNTS, factors(order), "-o", markersize=3, label=f"k = {order}")
+    right.set(yscale="log", ylim=(1e-10, 1), ylabel="C(n, k) (1 − h)ⁿ⁻ᵏ hᵏ (1)")
+    right.set_title(f"(b) What is left of the start, h = {PAPERS_STEP:g}")
+    for ax in (left, right):
+        ax.axvline(PAPERS_ITERATIONS, color=plot.GREY, linewidth=0.8, linestyle="--")
+        ax.set_xlabel("iterations n (dashed: the papers')")
+        ax.legend(fontsize=7)
+    return figure
+
+
+def papers_table(papers: xr.Dataset) -> str:
+    """Return the table of the papers' own setting, and what a user should do."""
+    rows = []
+    for weights in papers.weights.values:
+        at = papers.sel(weights=weights)
+        for layer in papers.layer.values[:-1]:
+            angles = at.angle.sel(layer=layer)
+            rows.append([f"W{layer}, {weights} weights", *(f"{float(each):.2g}" for each in angles)])
+    moving = papers.angle.isel(layer=slice(-1))
+    enough = [count for count in COUNTS if float(moving.sel(iterations=count).max()) <= NEAR]
+    first = papers.angle.sel(iterations=PAPERS_ITERATIONS, layer=papers.layer[0])
+    small = float(papers.gradient.sel(weights="learned") / papers.gradient.sel(weights="first"))
+    depth = papers.sizes["layer"]
+    left = ", ".join(f"{factors(order)[COUNTS.index(PAPERS_ITERATIONS)]:.1g}" for order in range(depth - 1))
+    to = f"{enough[0]} of them, duration={enough[0] * PAPERS_STEP:g}," if enough else f"more than {COUNTS[-1]}"
+    before, after = (f"{float(first.sel(weights=weights)):.2g}°" for weights in ("first", "learned"))
+    return "\n".join(
+        [
+            f"The papers' {PAPERS_ITERATIONS} steps of {PAPERS_STEP:g}: angle (°) between the update and backprop's",
+            table(["iterations", *map(str, COUNTS)], rows),
+            f"After {PAPERS_ITERATIONS}, the first layer's update is {before} off backprop's; with weights that have",
+            f"learned, whose gradients are {small:.2g} times as large, it is {after}. The closed form leaves",
+            f"the factors {left} for k = 0, 1, …",
+            f"What to do: take {to} for {NEAR:g}°; or steps of 1, nd.Euler(1.0), exact after {depth - 1} of them; or",
+            "leave duration out, so that nd.backward takes the equilibrium itself, at the cost of one sweep.",
+            "",
+        ]
+    )
+
+
 def draw_relaxation(ax: Axes, trajectory: xr.Dataset) -> None:
     for layer in trajectory.layer.values:
         distance = trajectory.distance.sel(layer=layer)
@@ -209,9 +306,8 @@ def draw_relaxation(ax: Axes, trajectory: xr.Dataset) -> None:
     ax.plot(trajectory.time, expected.transpose("time", ...), ":", color="black")
     ax.set(yscale="log", xlabel="time (τ)", ylabel="mean squared distance to backprop")
     seeds = trajectory.sizes["seed"]
-    ax.set_title(
-        f"(a) The activities relax to the gradients of backprop.\nMean and range of {seeds} seeds; dots: closed form"
-    )
+    drawn = f"mean and range of {seeds} seeds" if seeds > 1 else "one seed"
+    ax.set_title(f"(a) Relaxation; {drawn}; dots: closed form")
     ax.legend()
 
 
@@ -227,16 +323,8 @@ def draw_sweep(ax: Axes, sweep: xr.Dataset) -> None:
     ax.set(yscale="log", ylim=(1e-36, 1e12), xlabel="iteration", ylabel="mean squared distance, farthest layer")
     ticks = sorted({0, 1, layers, 100})
     ax.set_xticks(ticks, map(str, ticks))
-    ax.set_title(
-        f"(b) Euler's method is exact after {layers} iterations at h = 1,\n"
-        "and stable for h < 2: a step multiplies by (1 − h) + hN,\n"
-        f"for a leak (eigenvalues −1) and a coupling N with N{superscript(layers)} = 0"
-    )
+    ax.set_title(f"(b) Euler's method: exact after {layers} steps of 1")
     ax.legend(title="step h (τ)", loc="lower left")
-
-
-def superscript(number: int) -> str:
-    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def draw_precision(ax: Axes, precision: xr.Dataset) -> None:
@@ -253,7 +341,7 @@ def draw_precision(ax: Axes, precision: xr.Dataset) -> None:
         )
     ax.set(xscale="log", yscale="log")
     ax.set(xlabel="vector-field evaluations", ylabel=f"RMS error at t = {PRECISION_AT:g} τ, worst layer")
-    ax.set_title("(c) What precision costs: solvers at several steps or tolerances, against the closed form")
+    ax.set_title("(c) What precision costs")
     ax.legend(loc="lower left")
 
 
@@ -261,6 +349,7 @@ def summary(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) ->
     """Return the tables that are printed."""
     about = sweep.attrs
     seeds, layers = trajectory.sizes["seed"], sweep.sizes["layer"]
+    over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
     distance = trajectory.distance.mean("seed").sel(time=[0, DURATION / 2, DURATION], method="nearest")
     iterates = sweep.distance.max("layer").sel(iteration=[0, layers - 1, layers, ITERATIONS])
     growing = iterates.step[iterates.isel(iteration=-1) > iterates.isel(iteration=0)].values
@@ -270,7 +359,7 @@ def summary(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) ->
     return f"""\
 Activation relaxation on {about["dataset"]}, layers {about["layers"]}, {about["activation"]}, float64
 
-Mean squared distance to the backprop gradients, mean of {seeds} seeds, at three times:
+Mean squared distance to the backprop gradients, {over}, at three times:
 {distance.to_pandas().to_string(float_format=number)}
 
 The same for Euler's method, farthest layer, first seed, after some iterations:

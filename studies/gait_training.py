@@ -1,7 +1,10 @@
 """Training by backprop, TP and GAIT-prop: networks of fixed width, and towers that narrow, with auxiliary units.
 
-(1) Test accuracy over the epochs for 1 to 6 hidden layers as wide as the input, TP and GAIT-prop with and without the
-orthogonality regularizer. (2) The same in a tower. Weights start orthogonal, as leaky ReLU layers in float64.
+(1) Test accuracy over the epochs for 1 to 6 hidden layers as wide as the input, each rule with and without the
+orthogonality regularizer, backprop too, so that what the regularizer does is not taken for what GAIT-prop does; (2) the
+same of a linear network, and (3) of a tower. Weights start orthogonal, as leaky ReLU layers in float64. (4) Over the
+training, how far the weights are from orthogonal rows, and the update from backprop's. (5) A scan of the regularizer's
+λ, from orthogonal and from random (Xavier) weights, and in the tower.
 
 After figures 2 and 3 of N. Ahmad, M. A. J. van Gerven, L. Ambrogioni, "GAIT-prop: A biologically plausible learning
 rule derived from backpropagation of error" (2020).
@@ -10,7 +13,7 @@ rule derived from backpropagation of error" (2020).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,44 +23,56 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
-from common.learning_curves import draw, plus_minus
+from common.learning_curves import agreement, caption, draw, means_of, plus_minus, zoom
 from common.options import TrainingOptions, parse
 from common.report import table, write
-from common.training import fit
+from common.training import Learning, angle, fit, loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import nn
+from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import target_propagation as tp
 
 BATCH = 60
 """The paper's."""
 GAMMA = 1e-3
-TOWER = "tower"
+TOWER, LINEAR = "tower", "linear"
+STRENGTHS = (0.0, 1e-3, 1e-2, 1e-1, 1.0)
+"""λ of the scan."""
+PROBE = 256
+"""How many training samples the angle of the updates is measured on."""
+
+Name = Literal["bp", "tp", "gait"]
+Start = Literal["orthogonal", "xavier"]
 
 
 @dataclass(frozen=True)
 class Rule:
     """A rule of learning, Adam's learning rate, and λ of the regularizer; 0 is none."""
 
-    name: Literal["bp", "tp", "gait"]
+    name: Name
     rate: float
     strength: float = 0.0
 
-    def declare(self, sizes: Sequence[int], outputs: int, seed: int) -> nn.Module | nd.Network:
-        """Return a network with orthogonal weights; a plain module for backprop."""
-        module = tp.tower(sizes, outputs=outputs, weights="orthogonal", seed=seed, dtype=torch.float64)
-        if self.name == "bp":
-            return module
-        network = tp.network(module, rule=self.name, gamma=GAMMA)
-        return network.regularized(nd.Orthogonality(self.strength)) if self.strength else network
+    def declare(
+        self, sizes: Sequence[int], outputs: int, seed: int, activation: str = "leaky_relu", start: Start = "orthogonal"
+    ) -> Learning:
+        """Return what learns; backprop with a regularizer is activation relaxation, whose gradient is the same."""
+        how: dict[str, Any] = {"activation": activation, "weights": start, "seed": seed, "dtype": torch.float64}
+        module = tp.tower(sizes, outputs=outputs, **how)
+        if not self.strength:
+            return module if self.name == "bp" else tp.network(module, rule=self.name, gamma=GAMMA)
+        network = ar.network(module) if self.name == "bp" else tp.network(module, rule=self.name, gamma=GAMMA)
+        return network.regularized(nd.Orthogonality(self.strength))
 
 
 RULES: Mapping[str, Rule] = {
     "BP": Rule("bp", 1e-3),
+    "BP, regularized": Rule("bp", 1e-3, 0.1),
     "GAIT-prop": Rule("gait", 1e-3),
     "GAIT-prop, regularized": Rule("gait", 1e-3, 0.1),
     "TP": Rule("tp", 1e-3),
@@ -67,6 +82,7 @@ RULES: Mapping[str, Rule] = {
 hundredth of its λ of TP, with which the few updates that there are do little but keep the weights orthogonal."""
 PAPERS: Mapping[str, Rule] = {
     "BP": Rule("bp", 1e-4),
+    "BP, regularized": Rule("bp", 1e-4, 0.1),
     "GAIT-prop": Rule("gait", 1e-4),
     "GAIT-prop, regularized": Rule("gait", 1e-4, 0.1),
     "TP": Rule("tp", 1e-5),
@@ -74,6 +90,7 @@ PAPERS: Mapping[str, Rule] = {
 }
 LOOKS: Mapping[str, dict[str, Any]] = {
     "BP": {"color": plot.GREY, "linewidth": 3, "alpha": 0.5},
+    "BP, regularized": {"color": plot.BLACK, "linestyle": "--", "linewidth": 1},
     "GAIT-prop": {"color": plot.SKY},
     "GAIT-prop, regularized": {"color": plot.BLUE, "linestyle": "--"},
     "TP": {"color": plot.ORANGE},
@@ -88,7 +105,8 @@ class Options(TrainingOptions):
     Parameters
     ----------
     hidden
-        The numbers of hidden layers of fixed width; the width is that of the input, 64 for digits.
+        The numbers of hidden layers of fixed width; the width is that of the input, 64 for digits. The middle one is
+        also trained as a linear network, and in the scan of λ.
     tower
         The units of the tower's layers after the input, none wider than the one before.
     """
@@ -111,55 +129,138 @@ PAPER = Options(
 def compare(options: Options) -> xr.Dataset:
     """Train every network by every rule, from the same weights and with the same batches.
 
-    The test accuracy, in per cent, is NaN if the run diverged.
+    Accuracies, in per cent, are NaN if the run diverged.
     """
-    rules, data = PAPERS if options.full else RULES, options.load()
-    inputs, outputs = map(len, data[0][0])
-    networks = {f"{hidden} hidden": (inputs,) * (hidden + 1) for hidden in options.hidden}
-    networks[TOWER] = options.tower
-    accuracy = []
-    for sizes, rule in options.progress(list(product(networks.values(), rules.values())), unit="rule"):
-        history, _ = fit(
-            partial(rule.declare, (inputs, *sizes), outputs),
-            options,
-            options.seeds,
-            data=data,
-            batch_size=BATCH,
-            learning_rate=rule.rate,
-        )
-        trained = history.test_accuracy.isel(epoch=slice(1, None))
-        accuracy.append(trained.where(trained.isel(epoch=-1).notnull()))
-    dims: dict[str, Any] = {
-        "network": list(networks),
-        "rule": list(rules),
-        "seed": list(options.seeds),
-        "epoch": np.arange(1, options.epochs + 1),
-    }
-    shape = [len(values) for values in dims.values()]
-    found = xr.Dataset({"test_accuracy": (tuple(dims), np.reshape(accuracy, shape))}, dims)
-    found["test_accuracy"].attrs = {"units": "percent", "long_name": "test accuracy"}
-    found["epoch"].attrs = {"units": "1", "long_name": "epoch"}
-    layers = ("-".join(map(str, (inputs, *sizes))) for sizes in networks.values())
+    rules = PAPERS if options.full else RULES
+    networks = {f"{hidden} hidden": (wide(options, hidden), "leaky_relu") for hidden in options.hidden}
+    networks[LINEAR] = (wide(options, middle(options)), "linear")
+    networks[TOWER] = (options.tower, "leaky_relu")
+    runs = []
+    for (sizes, activation), rule in options.progress(list(product(networks.values(), rules.values())), unit="rule"):
+        runs.append(train(options, rule, sizes, activation, "orthogonal"))
+    found = grid(runs, {"network": list(networks), "rule": list(rules)})
+    inputs = len(options.load()[0][0][0])
+    layers = ["-".join(map(str, (inputs, *sizes))) for sizes, _ in networks.values()]
     settings = {
         "rate": ([rule.rate for rule in rules.values()], "learning rate of Adam"),
         "strength": ([rule.strength for rule in rules.values()], "λ of the orthogonality regularizer; 0: none"),
     }
-    found = found.assign_coords(layers=("network", list(layers)))
+    found = found.assign_coords(layers=("network", layers))
     return found.assign_coords(
         {name: ("rule", values, {"units": "1", "long_name": what}) for name, (values, what) in settings.items()}
     )
 
 
+def scan(options: Options) -> xr.Dataset:
+    """Train by backprop and GAIT-prop with each λ, from orthogonal and random weights, and in the tower."""
+    rules = PAPERS if options.full else RULES
+    deep = f"{middle(options)} hidden"
+    starts: dict[str, tuple[tuple[int, ...], Start]] = {
+        f"{deep}, orthogonal start": (wide(options, middle(options)), "orthogonal"),
+        f"{deep}, random start": (wide(options, middle(options)), "xavier"),
+        f"{TOWER}, orthogonal start": (options.tower, "orthogonal"),
+    }
+    names = {name: rules[name] for name in ("BP", "GAIT-prop")}
+    runs = []
+    for (sizes, start), rule, strength in options.progress(
+        list(product(starts.values(), names.values(), STRENGTHS)), unit="λ"
+    ):
+        runs.append(train(options, replace(rule, strength=strength), sizes, "leaky_relu", start))
+    return grid(runs, {"start": list(starts), "rule": list(names), "strength": list(STRENGTHS)})
+
+
+def wide(options: Options, hidden: int) -> tuple[int, ...]:
+    """Return the units of a network as wide as the input, after the input."""
+    return (len(options.load()[0][0][0]),) * (hidden + 1)
+
+
+def middle(options: Options) -> int:
+    """Return the number of hidden layers in the middle of those asked for."""
+    return options.hidden[len(options.hidden) // 2]
+
+
+def train(options: Options, rule: Rule, sizes: Sequence[int], activation: str, start: Start) -> xr.Dataset:
+    """Train a network of all seeds."""
+    data = options.load()
+    inputs, outputs = map(len, data[0][0])
+    probe = [part.to(options.device, torch.float64) for part in data[0][:PROBE]]
+    history, _ = fit(
+        partial(rule.declare, (inputs, *sizes), outputs, activation=activation, start=start),
+        options,
+        options.seeds,
+        data=data,
+        metrics={"orthogonality": orthogonality, "update_angle": partial(update_angle, rule.name, probe)},
+        batch_size=BATCH,
+        learning_rate=rule.rate,
+    )
+    return history.where(history.test_accuracy.isel(epoch=-1).notnull())
+
+
+def modules(learning: Learning) -> nn.Sequential:
+    """Return the layers of what learns."""
+    if isinstance(learning, nd.Network):
+        return nn.Sequential(*(layer for stage in learning.forward for layer in stage.layers))
+    assert isinstance(learning, nn.Sequential)
+    return learning
+
+
+def orthogonality(learning: Learning) -> float:
+    """Return ‖W Wᵀ − diag(W Wᵀ)‖ / ‖W Wᵀ‖, the mean of the layers."""
+    found = []
+    for weight in (part.detach() for part in modules(learning).parameters() if part.ndim == 2):
+        square = weight @ weight.T
+        found.append(float((square - square.diagonal().diag()).norm() / square.norm()))
+    return float(np.mean(found))
+
+
+def update_angle(name: Name, probe: Sequence[Tensor], learning: Learning) -> float:
+    """Return the angle between a rule's update and backprop's, both without regularizer, in degrees.
+
+    It is the mean of the layers, and NaN for backprop.
+    """
+    if name == "bp":
+        return np.nan
+    module, (inputs, targets) = modules(learning), probe
+    weights = [part for part in module.parameters() if part.ndim == 2]
+    exact = torch.autograd.grad(loss(module, inputs, targets), weights)
+    module.zero_grad()
+    nd.backward(tp.network(module, rule=name, gamma=GAMMA), inputs, targets)
+    angles = [angle(part.grad, one) for part, one in zip(weights, exact, strict=True) if part.grad is not None]
+    module.zero_grad()
+    return float(np.mean(angles))
+
+
+def grid(runs: Sequence[xr.Dataset], dims: Mapping[str, Sequence[Any]]) -> xr.Dataset:
+    """Put runs, the last dimension running fastest, into one dataset."""
+    labels = {**dims, "seed": runs[0].seed.values, "epoch": runs[0].epoch.values}
+    shape = [len(values) for values in labels.values()]
+    found = xr.Dataset(
+        {
+            name: (tuple(labels), np.reshape([run[name].transpose("seed", "epoch") for run in runs], shape), own.attrs)
+            for name, own in runs[0].data_vars.items()
+        },
+        {name: list(values) for name, values in labels.items()},
+    )
+    found["epoch"].attrs = runs[0].epoch.attrs
+    found["orthogonality"].attrs = {"units": "1", "long_name": "‖W Wᵀ − diag‖ / ‖W Wᵀ‖, mean of the layers"}
+    found["update_angle"].attrs = {
+        "units": "degree",
+        "long_name": "angle of the update to backprop's, mean of the layers",
+    }
+    return found
+
+
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print a summary."""
     print(options.setting(PAPER), flush=True)
-    found = compare(options)
+    found, scanned = compare(options), scan(options)
     about = {"dataset": options.dataset, "activation": "leaky_relu", "dtype": "float64"}
     about["training"] = f"{options.dataset}, {options.epochs} epochs of Adam in batches of {BATCH}, γ = {GAMMA:g}"
-    found = found.assign_attrs(about)
+    found, scanned = found.assign_attrs(about), scanned.assign_attrs(about)
     with plot.style():
-        files = write(options.out, {"gait_training": picture(found)}, {"gait_training": found}, about)
-    print(summary(found), files, sep="\n\n")
+        figures = {"gait_training": picture(found), "gait_training_regularizer": draw_regularizer(found, scanned)}
+        files = write(options.out, figures, {"gait_training": found, "scan": scanned}, about)
+    print(summary(found), scan_table(scanned), files, sep="\n\n")
 
 
 def picture(found: xr.Dataset) -> Figure:
@@ -169,24 +270,56 @@ def picture(found: xr.Dataset) -> Figure:
     rows = -(-panels // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.7 * columns, 3.1 * rows + 0.4), squeeze=False)
     axes = grid.ravel()
-    for ax, letter, network in zip(axes, "abcdefgh", found.network.values, strict=False):
+    shown = found.isel(epoch=slice(1, None))
+    for ax, letter, network in zip(axes, "abcdefghij", found.network.values, strict=False):
         for rule, look in LOOKS.items():
-            draw(ax, found.test_accuracy.sel(network=network, rule=rule), rule, **look)
+            draw(ax, shown.test_accuracy.sel(network=network, rule=rule), rule, **look)
         layers = str(found.layers.sel(network=network).item())
         title = f"tower {layers}" if network == TOWER else f"{network}, {layers.partition('-')[0]} units a layer"
-        ax.set(xlabel="epoch (1)", ylabel="test accuracy (%)", ylim=(0, 101), title=f"({letter}) {title}")
+        ax.set(xlabel="epoch (1)", ylabel="test accuracy (%)", title=f"({letter}) {title}")
+        zoom(ax, shown.test_accuracy.sel(network=network))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    draw_peaks(axes[panels - 1], found, "abcdefgh"[panels - 1])
+    draw_peaks(axes[panels - 1], found, "abcdefghij"[panels - 1])
     for ax in axes[panels:]:
         ax.set_axis_off()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LOOKS), fontsize=8)
-    figure.suptitle(
-        f"{found.attrs['training']}\nLines: mean of {found.sizes['seed']} seeds; bands and bars: its standard error",
-        x=0.01,
-        ha="left",
-        fontsize=9,
-        color=plot.GREY,
-    )
+    caption(figure, found)
+    return figure
+
+
+def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
+    """Return the figure of what the regularizer does: orthogonality and angles over the training, and the scan of λ."""
+    figure, (left, centre, right) = plt.subplots(1, 3, figsize=(12, 4.2))
+    rules = {"BP": ":", "BP, regularized": "-.", "GAIT-prop": "-", "GAIT-prop, regularized": "--"}
+    shown = {str(found.network.values[-3]): plot.GREEN, LINEAR: plot.ORANGE, TOWER: plot.BLUE}
+    for (network, colour), (rule, style) in product(shown.items(), rules.items()):
+        at = found.sel(network=network, rule=rule)
+        draw(left, at.orthogonality, f"{network}, {rule}", color=colour, linestyle=style)
+        if rule.startswith("GAIT"):
+            draw(centre, at.update_angle, f"{network}, {rule}", color=colour, linestyle=style)
+    left.set(yscale="log", ylim=(1e-4, None), xlabel="epoch (1)", ylabel="‖W Wᵀ − diag‖ / ‖W Wᵀ‖, mean (1)")
+    left.set_title("(a) Rows that cease to be orthogonal")
+    left.legend(fontsize=6, loc="lower right")
+    centre.set(xlabel="epoch (1)", ylabel="angle to backprop's update, mean (°)", title="(b) Updates of GAIT-prop")
+    centre.legend(fontsize=7)
+    places = range(scanned.sizes["strength"])
+    colours = dict(zip(scanned.start.values, (plot.GREEN, plot.VERMILION, plot.BLUE), strict=True))
+    for (start, colour), rule in product(colours.items(), scanned.rule.values):
+        values = scanned.test_accuracy.isel(epoch=-1).sel(start=start, rule=rule)
+        style = ":" if rule == "BP" else "-"
+        right.errorbar(
+            places,
+            values.mean("seed"),
+            values.std("seed") / np.sqrt(values.sizes["seed"]),
+            fmt=f"o{style}",
+            markersize=4,
+            color=colour,
+            label=f"{start}, {rule}",
+        )
+    right.set_xticks(places, [f"{strength:g}" for strength in scanned.strength.values])
+    right.set(xlabel="λ of the regularizer (1)", ylabel="test accuracy at the end (%)", title="(c) How much it takes")
+    right.legend(fontsize=7)
+    caption(figure, found)
     return figure
 
 
@@ -200,7 +333,7 @@ def draw_peaks(ax: Axes, found: xr.Dataset, letter: str) -> None:
         shift = 0.14 * (place - (len(LOOKS) - 1) / 2)
         ax.errorbar(at + shift, values.mean("seed"), error, fmt="o", markersize=4, color=look["color"], label=rule)
     ax.set_xticks(at, [str(name).replace(" hidden", "") for name in found.network.values])
-    ax.set(xlabel="hidden layers, or tower", ylabel="peak test accuracy (%)", ylim=(0, 101))
+    ax.set(xlabel="hidden layers, linear, or tower", ylabel="peak test accuracy (%)")
     ax.set_title(f"({letter}) Peak accuracy")
 
 
@@ -219,23 +352,111 @@ def summary(found: xr.Dataset) -> str:
                 *(plus_minus(peaks.sel(rule=rule, network=network)) for network in found.network.values),
             ]
         )
-    rule, rate = "GAIT-prop, regularized", found.test_accuracy.isel(epoch=-1)
-    less = float((rate.sel(rule="BP") - rate.sel(rule=rule)).max("network").mean("seed"))
-    diverged = int(rate.isnull().sum())
+    diverged = int(found.test_accuracy.isel(epoch=-1).isnull().sum())
     return "\n".join(
         [
             f"{found.attrs['training']}, float64, orthogonal weights at the start",
-            f"Peak test accuracy (%), mean ± standard error of {found.sizes['seed']} seeds; the tower is "
-            f"{found.layers.sel(network=TOWER).item()}",
+            f"Peak test accuracy (%), {means_of(found.sizes['seed'])}; the tower is "
+            f"{found.layers.sel(network=TOWER).item()}; {diverged} runs diverged",
             "",
             table(["", "rate", "λ", *map(str, found.network.values)], rows),
             "",
-            f"{rule}, is behind BP by at most {less:.1f} after the last epoch; {diverged} runs diverged.",
-            "The paper, on MNIST and 784 units a layer (figures 2 and 3, without numbers in the text): GAIT-prop is "
-            "indistinguishable from\nBP at every depth and in the tower; TP is less accurate in networks that are not "
-            "linear.",
+            f"After the last epoch, {means_of(found.sizes['seed'])}, differences of the same seeds",
+            differences(found),
+            "",
+            *verdicts(found),
         ]
     )
+
+
+def differences(found: xr.Dataset) -> str:
+    """Return the table of what the regularizer does, what GAIT-prop does, and what becomes of weights and updates."""
+    end = found.isel(epoch=-1)
+    accuracy = end.test_accuracy
+
+    def less(one: str, other: str) -> xr.DataArray:
+        return accuracy.sel(rule=one) - accuracy.sel(rule=other)
+
+    lines: dict[str, tuple[xr.DataArray, str]] = {
+        "the regularizer: BP, regularized, less BP": (less("BP, regularized", "BP"), "+"),
+        "GAIT-prop less BP": (less("GAIT-prop", "BP"), "+"),
+        "GAIT-prop less BP, both regularized": (less("GAIT-prop, regularized", "BP, regularized"), "+"),
+    }
+    for rule in ("BP", "BP, regularized", "GAIT-prop", "GAIT-prop, regularized"):
+        lines[f"training accuracy (%), {rule}"] = (end.train_accuracy.sel(rule=rule), "")
+    for rule in ("GAIT-prop", "GAIT-prop, regularized"):
+        lines[f"angle to backprop's update (°), {rule}"] = (end.update_angle.sel(rule=rule), "")
+    rows = [
+        [name, *(plus_minus(values.sel(network=network), sign) for network in found.network.values)]
+        for name, (values, sign) in lines.items()
+    ]
+    orthogonal = [
+        [f"‖W Wᵀ − diag‖ / ‖W Wᵀ‖, {rule}", *(f"{float(value):.2g}" for value in values.mean("seed"))]
+        for rule in ("BP", "BP, regularized", "GAIT-prop", "GAIT-prop, regularized")
+        for values in [end.orthogonality.sel(rule=rule).transpose("network", "seed")]
+    ]
+    return table(["", *map(str, found.network.values)], [*rows, *orthogonal])
+
+
+def verdicts(found: xr.Dataset) -> list[str]:
+    """Say beside the paper's claims what came out here."""
+    accuracy = found.test_accuracy.isel(epoch=-1)
+    claims = {
+        "GAIT-prop is indistinguishable from BP (figures 2 and 3), both regularized": (
+            "GAIT-prop, regularized",
+            "BP, regularized",
+            list(found.network.values),
+        ),
+        "… in a linear network without regularizer (figure 2C)": ("GAIT-prop", "BP", [LINEAR]),
+        "… GAIT-prop, regularized, beside BP without regularizer": (
+            "GAIT-prop, regularized",
+            "BP",
+            list(found.network.values),
+        ),
+        "… neither regularized": ("GAIT-prop", "BP", list(found.network.values)),
+    }
+    lines = []
+    for claim, (one, other, networks) in claims.items():
+        parts = [
+            f"{network} {agreement((accuracy.sel(rule=one) - accuracy.sel(rule=other)).sel(network=network))}"
+            for network in networks
+        ]
+        lines.append(f"{claim}: {'; '.join(parts)}.")
+    nonlinear = [name for name in found.network.values if name != LINEAR]
+    behind = (accuracy.sel(rule="BP") - accuracy.sel(rule="TP")).sel(network=nonlinear).mean("seed")
+    lines.append(
+        f"TP is less accurate than BP where networks are not linear (figure 2): by {float(behind.min()):.1f} to "
+        f"{float(behind.max()):.1f} points."
+    )
+    angles = found.update_angle.isel(epoch=-1).sel(rule="GAIT-prop").mean("seed")
+    gaps = (accuracy.sel(rule="GAIT-prop") - accuracy.sel(rule="BP")).mean("seed")
+    order = " ".join(
+        f"{network} {float(angles.sel(network=network)):.0f}° {float(gaps.sel(network=network)):+.1f};"
+        for network in found.network.values
+    )
+    lines.append(
+        "What goes with the difference between GAIT-prop and BP without regularizer: the rows of W cease to be "
+        f"orthogonal,\nand the update turns away from backprop's. Angle and difference: {order.rstrip(';')}."
+    )
+    return lines
+
+
+def scan_table(scanned: xr.Dataset) -> str:
+    """Return the table of the scan of λ, and the weakest regularizer that suffices."""
+    end = scanned.isel(epoch=-1)
+    rows, lines = [], []
+    for start in scanned.start.values:
+        best = end.test_accuracy.sel(start=start, rule="BP", strength=0.0)
+        for rule in scanned.rule.values:
+            at = end.sel(start=start, rule=rule)
+            rows.append([f"{start}, {rule}", *(plus_minus(at.test_accuracy.sel(strength=s)) for s in STRENGTHS)])
+        angles = end.update_angle.sel(start=start, rule="GAIT-prop")
+        rows.append([f"{start}, angle of GAIT-prop (°)", *(plus_minus(angles.sel(strength=s)) for s in STRENGTHS)])
+        gaps = end.test_accuracy.sel(start=start, rule="GAIT-prop") - best
+        enough = [f"{s:g}" for s in STRENGTHS if agreement(gaps.sel(strength=s)).startswith("agrees")]
+        lines.append(f"{start}: GAIT-prop equals BP without regularizer at λ = {', '.join(enough) or 'none of these'}.")
+    header = ["λ", *(f"{strength:g}" for strength in STRENGTHS)]
+    return "\n".join(["Test accuracy (%) after the last epoch, by λ", table(header, rows), "", *lines])
 
 
 if __name__ == "__main__":

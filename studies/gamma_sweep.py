@@ -2,7 +2,8 @@
 
 (1) Networks of 1 to 3 hidden layers learn by inference with each γ, the weights updated at each time t; their test
 error and their final weights are compared with those of the same network trained by backprop (figure 3 of Song et
-al., conditions C2 and C3). The time "l" is the paper's: W_l learns at step L − l, Z-IL with γ = 1.
+al., conditions C2 and C3). The time "l" is the paper's: W_l learns at step L − l, Z-IL with γ = 1. Beyond the paper:
+the divergence at t = l for γ close to 1, the factor γ^(L−l) on each layer's update, and which trainings diverge.
 (2) Inference itself, by Euler's method: energy against time for each γ, and the γ at which it ceases to settle,
 against the bound 2/λ_max of the energy's Hessian.
 (3) Inference in continuous time: Euler's iterates sample the gradient flow as γ → 0; error populations with a time
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 import xarray as xr
 from common import divergence
+from common.learning_curves import means_of, plus_minus, statistics
 from common.linearised import Linearisation, linearise
 from common.options import parse
 from common.report import table, write
@@ -57,6 +59,8 @@ LAG_SAMPLES = 6
 TAUS = torch.logspace(-2, 3, 31, dtype=torch.float64)
 LAGS = (0.0, 1.0, 10.0, 100.0)
 LAG_TIME = 100.0
+NEAR = (0.9, 0.97, 0.99, 0.997, 1.003, 1.01, 1.03, 1.1)
+"""The γ close to 1."""
 WEIGHTS = {"first": plot.BLUE, "learned": plot.VERMILION}
 FACTORS = (0.5, 0.8, 1.25, 2.0)
 """Of the critical τ_ε."""
@@ -70,12 +74,14 @@ PRECISE = nd.Adaptive("dopri5", rtol=1e-10, atol=1e-12)
 class Options(divergence.Options):
     """What to run; (2) and (3) take the first seed."""
 
-    epochs: int = 2
+    epochs: int = 20
+    samples: int | None = 300
+    rate: float = 0.5
     out: Path = Path("results/gamma_sweep")
 
 
-PAPER = Options(full=True, dataset="mnist", epochs=64, rate=0.001)
-"""About ten hours on two cores."""
+PAPER = Options(full=True, dataset="mnist", samples=None, epochs=64, rate=0.001)
+"""About a day on two cores."""
 
 
 def rule(time: str, gamma: float) -> dict[str, Any]:
@@ -101,20 +107,36 @@ def sweep(options: Options) -> xr.Dataset:
     return xr.concat(parts, xr.Variable("hidden", list(options.hidden)))
 
 
-def scaling(options: Options) -> float:
-    """Return the largest relative deviation of W_l's update at t = L − l from γ^(L−l) times backprop's."""
+def near(options: Options) -> xr.Dataset:
+    """Train every network at t = l with γ close to 1."""
+    parts = []
+    for hidden in options.progress(options.hidden, desc="near 1", unit="network"):
+        found, _ = divergence.diverge(options, hidden, [rule("l", gamma) for gamma in NEAR])
+        parts.append(found.assign_coords(gamma=("rule", list(NEAR))).swap_dims(rule="gamma"))
+    return xr.concat(parts, xr.Variable("hidden", list(options.hidden)))
+
+
+def scaling(options: Options) -> tuple[float, xr.DataArray]:
+    """Return the largest relative deviation of W_l's update at t = L − l from γ^(L−l) times backprop's, and factors.
+
+    Those are |ΔW_l| / |ΔW_l of backprop| of the deepest network, over `gamma` and `above`, L − l.
+    """
     worst = 0.0
+    factors: list[list[float]] = []
     for hidden in options.hidden:
+        factors = []
         problem = Problem.draw(options, hidden, learned=False)
         exact = torch.autograd.grad(loss(problem.module, problem.inputs, problem.targets), problem.weights)
         for gamma in GAMMAS:
             problem.module.zero_grad()
             nd.backward(pc.network(problem.module, **rule("l", gamma)), problem.inputs, problem.targets)
+            factors.append([])
             for above, (weight, expected) in enumerate(zip(problem.weights[::-1], exact[::-1], strict=True)):
                 assert weight.grad is not None
+                factors[-1].append(float(weight.grad.norm() / expected.norm()))
                 off = torch.linalg.vector_norm(weight.grad - gamma**above * expected)
                 worst = max(worst, float(off / torch.linalg.vector_norm(gamma**above * expected)))
-    return worst
+    return worst, xr.DataArray(factors, {"gamma": list(GAMMAS), "above": range(len(factors[0]))}, ("gamma", "above"))
 
 
 @dataclass(frozen=True)
@@ -286,7 +308,7 @@ def main(options: Options) -> None:
     """Run the study, write its results and its figures, and print its tables."""
     print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
-    training = sweep(options)
+    training, close = sweep(options), near(options)
     parts = [(learned, hidden) for learned in (False, True) for hidden in options.hidden]
     with options.progress(total=len(parts) + 4, desc="inference", unit="part") as bar:
 
@@ -302,17 +324,26 @@ def main(options: Options) -> None:
         continuous = done(flow(options))
         both = [done(lag(options, learned)) for learned in (False, True)]
         lags = xr.concat(both, xr.Variable("weights", list(WEIGHTS)))
-    deviation = scaling(options)
+    deviation, factors = scaling(options)
 
     about = {"dataset": options.dataset, "setting": f"{options}, logistic"}
     with plot.style():
         figures = {
             "gamma_sweep": draw_training(training),
+            "gamma_sweep_near_1": draw_near(close, factors, training),
             "gamma_sweep_inference": draw_inference(energy, steps),
             "gamma_sweep_continuous": draw_continuous(continuous, lags),
         }
     print(summary(training, deviation, steps, continuous, lags, about))
-    datasets = {"training": training, "energy": energy, "stability": steps, "flow": continuous, "lag": lags}
+    close["factor"] = factors.rename(gamma="gamma_of_factor")
+    datasets = {
+        "training": training,
+        "near_1": close,
+        "energy": energy,
+        "stability": steps,
+        "flow": continuous,
+        "lag": lags,
+    }
     print(write(options.out, figures, datasets, about))
 
 
@@ -327,9 +358,14 @@ def summary(
     lags: xr.Dataset,
     about: Mapping[str, str],
 ) -> str:
-    text = [f"{about['dataset']}: {about['setting']}"]
+    text = [f"{about['dataset']}: {about['setting']}; {means_of(training.sizes['seed'])}"]
     for hidden in training.hidden.to_numpy():
         part = training.sel(hidden=hidden)
+        first, last = (plus_minus(part.backprop_test_error.isel(epoch=epoch)) for epoch in (0, -1))
+        text += [
+            "",
+            f"{hidden} hidden: backprop's own test error (%) is {first} after the first epoch, {last} at the end",
+        ]
         head = [f"{hidden} hidden", *(f"γ = {gamma:g}" for gamma in GAMMAS)]
         for name, title in (
             ("test_error", "|test error − backprop's|, percentage points, mean over epochs"),
@@ -407,7 +443,9 @@ def cell(values: xr.DataArray, diverged: xr.DataArray, time: str, gamma: float) 
     number = int(diverged.sel(time=time, gamma=gamma).sum())
     if number:
         return f"✗ {number}/{diverged.sizes['seed']}"
-    return short(values.sel(time=time, gamma=gamma).mean().item())
+    found = values.sel(time=time, gamma=gamma)
+    _, error = statistics(found)
+    return short(found.mean().item()) + (f" ± {short(error.item())}" if error.notnull() else "")
 
 
 def findings(training: xr.Dataset, deviation: float) -> list[str]:
@@ -437,9 +475,11 @@ def draw_training(training: xr.Dataset) -> Figure:
         positive = values.where(values > 1e-6)
         norm = LogNorm(positive.min().item(), positive.max().item())
         for ax, hidden in zip(row, layers, strict=True):
-            draw_cells(ax, values.sel(hidden=hidden), training.diverged.sel(hidden=hidden), norm)
+            draw_cells(ax, training[name].sel(hidden=hidden), training.diverged.sel(hidden=hidden), norm)
             moved = short(training.backprop_moved.sel(hidden=hidden).mean().item())
-            ax.set_title(f"{hidden} hidden" + (f"; backprop itself moved {moved}" if name == "weights" else ""))
+            error = plus_minus(training.backprop_test_error.sel(hidden=hidden).isel(epoch=-1))
+            own = f"moved {moved}" if name == "weights" else f"ends at {error} %"
+            ax.set_title(f"{hidden} hidden; backprop itself {own}")
             ax.set(xlabel="integration step γ", ylabel="update at t" if ax is row[0] else "")
         image = plt.cm.ScalarMappable(norm, "cividis")
         bar = figure.colorbar(image, ax=list(row), label=title, pad=0.01)
@@ -450,7 +490,8 @@ def draw_training(training: xr.Dataset) -> Figure:
 
 
 def draw_cells(ax: Axes, values: xr.DataArray, diverged: xr.DataArray, norm: LogNorm) -> None:
-    shown = values.transpose("time", "gamma").to_numpy()
+    mean, errors = (each.transpose("time", "gamma").to_numpy() for each in statistics(values))
+    shown = np.where(diverged.any("seed").transpose("time", "gamma"), np.nan, mean)
     failed = diverged.sum("seed").transpose("time", "gamma").to_numpy()
     seeds = diverged.sizes["seed"]
     low, high = norm.vmin or 0.0, norm.vmax or 1.0
@@ -458,11 +499,44 @@ def draw_cells(ax: Axes, values: xr.DataArray, diverged: xr.DataArray, norm: Log
     for (row, column), value in np.ndenumerate(shown):
         number = failed[row, column]
         text = f"✗ {number}/{seeds}" if number else "0" if value < 1e-6 else short(value)
+        if not number and value >= 1e-6 and seeds > 1:
+            text += f"\n±{short(float(errors[row, column]))}"
         dark = not number and value < np.sqrt(low * high)
         ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
     ax.set_xticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
     ax.set_yticks(range(len(TIMES)), TIMES)
     ax.set_facecolor("#DDDDDD")
+
+
+def draw_near(close: xr.Dataset, factors: xr.DataArray, training: xr.Dataset) -> Figure:
+    """Draw the divergence close to γ = 1, the factor on each layer's update, and which trainings diverge."""
+    figure = plt.figure(figsize=(12, 4))
+    left, centre, right = figure.subplots(1, 3)
+    away = abs(close.gamma - 1)
+    for hidden, colour in zip(close.hidden.values, (plot.BLUE, plot.VERMILION, plot.GREEN), strict=False):
+        for side, style in ((close.gamma < 1, "o-"), (close.gamma > 1, "s--")):
+            mean, error = statistics(close.weights.sel(hidden=hidden).where(side, drop=True))
+            label = f"{hidden} hidden, γ {'<' if style == 'o-' else '>'} 1"
+            left.errorbar(away.where(side, drop=True), mean, error, fmt=style, ms=4, color=colour, label=label)
+    left.set(xscale="log", yscale="log", xlabel="|γ − 1| (1)", ylabel="final weights: Σ ‖θ − θ_BP‖")
+    left.set_title("(a) Close to γ = 1, t = l")
+    left.legend(fontsize=7)
+    for above in factors.above.values:
+        (line,) = centre.plot(factors.gamma, factors.sel(above=above), "o", markersize=4, label=f"L − l = {above}")
+        centre.plot(factors.gamma, factors.gamma ** float(above), ":", color=line.get_color())
+    centre.set(xscale="log", yscale="log", xlabel="integration step γ (τ)", ylabel="|ΔW_l| / |ΔW_l of backprop|")
+    centre.set_title("(b) Each layer's update; dotted: γ^(L−l)")
+    centre.legend(fontsize=8)
+    lost = (training.diverged.mean("seed") > 0).sum("hidden").transpose("time", "gamma")
+    right.imshow(lost, cmap="cividis_r", vmin=0, vmax=max(3, training.sizes["hidden"]), aspect="auto")
+    for (row, column), number in np.ndenumerate(lost.values):
+        at = training.diverged.sel(time=TIMES[row], gamma=GAMMAS[column]).any("seed")
+        deep = " ".join(str(hidden) for hidden in training.hidden.values[at.to_numpy()])
+        right.text(column, row, deep, ha="center", va="center", fontsize=7.5, color="white" if number > 2 else "black")
+    right.set_xticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
+    right.set_yticks(range(len(TIMES)), TIMES)
+    right.set(xlabel="integration step γ (τ)", ylabel="update at t", title="(c) Numbers of hidden layers that diverge")
+    return figure
 
 
 def draw_inference(energy: xr.Dataset, steps: xr.Dataset) -> Figure:

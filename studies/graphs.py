@@ -3,9 +3,9 @@
 Every differentiable value of the module's graph is a population, every edge a feedback coupling, and all relax in
 parallel to what `torch.autograd` gives. (a–c) How each node's relative distance to its gradient falls in time, by the
 node's depth, the longest path from it to the output. (d) How many iterations of Euler's method bring every node to
-within 10⁻³ of its gradient, by the depth of the graph, which is that of its deepest node: with a step of 1 at most as
-many as the depth, and with a smaller step h about as many as a chain of the same depth L of couplings by 1 takes, where
-what is left after n iterations is the probability that fewer than L of n draws hit, each with probability h.
+within 10⁻³ of its gradient, by the depth of the graph, which is that of its deepest node, and (e) in units of what is
+predicted from that depth L alone, for a chain of couplings by 1: after n iterations of a step h, what is left is the
+probability that fewer than L of n draws hit, each with probability h. With a step of 1, no graph takes more than L.
 
 After appendix A of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain" (2020), which derives it for directed acyclic graphs and names these
@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -40,10 +41,12 @@ import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 
-SAMPLES = 4
+SAMPLES = 16
 TOLERANCE = 1e-3
 STEPS = (0.1, 0.5, 1.0)
 SAVED = 201
+TRIED = 33
+"""How many numbers of iterations are looked at before their range is narrowed."""
 
 
 class ResidualBlock(nn.Module):
@@ -147,13 +150,13 @@ class Options(DataOptions):
     """
 
     out: Path = Path("results/graphs")
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0, 1, 2)
     sizes: tuple[int, ...] = (1, 2, 4, 8)
     blocks: int = 1
     steps: int = 4
 
 
-PAPER = Options(full=True, dataset="mnist", sizes=(1, 2, 4, 8, 16), seeds=(0, 1, 2))
+PAPER = Options(full=True, dataset="mnist", sizes=(1, 2, 4, 8, 16))
 """A larger setting; the paper gives none."""
 
 
@@ -242,7 +245,7 @@ def gradient_error(case: Case) -> float:
 def iterations(case: Case, step: float) -> int:
     """Return after how many iterations of Euler's method all nodes are and stay within the tolerance."""
     solver = nd.Exact(euler_step=step)  # the iterates of Euler's method, at once
-    iterates = np.unique(np.geomspace(1, 3 * ceil((case.depth + 10) / step), SAVED).round())
+    iterates = np.unique(np.geomspace(1, 3 * ceil((case.depth + 10) / step), TRIED).round())
     while True:
         distance = case.distance(iterates[-1] * step, solver, step * iterates).max("node").values
         if distance[-1] > TOLERANCE:
@@ -250,7 +253,12 @@ def iterations(case: Case, step: float) -> int:
         before, first = bracket(distance, np.append(iterates[0] - 1, iterates))
         if first - before == 1:
             return int(first)
-        iterates = np.arange(before + 1, first + 1)
+        iterates = np.unique(np.linspace(before + 1, first, TRIED).round())
+
+
+def predicted(depth: float, step: float) -> float:
+    """Return after how many iterations a chain of couplings by 1 is within the tolerance."""
+    return float(depth + nbinom.isf(TOLERANCE, depth, step))
 
 
 def bracket(distance: np.ndarray, moments: np.ndarray) -> np.ndarray:
@@ -274,18 +282,18 @@ def main(options: Options) -> None:
     shown = {"ResNet": options.blocks, "LSTM": options.steps, "transformer": options.blocks}
     cases = [(name, size) for name, own in shown.items() for size in sorted({own, *options.sizes})]
     relaxations: dict[str, xr.Dataset] = {}
-    rows: list[tuple[str, int, int, int, list[int]]] = []
+    rows: list[tuple[str, int, int, int, list[list[int]]]] = []
     for name, size in options.progress(cases, unit="network"):
         drawn = [Case(options, name, size, seed) for seed in options.seeds]
         if size == shown[name]:
             relaxations[name] = relax(drawn)
         if size in options.sizes:
-            counts = [max(iterations(case, step) for case in drawn) for step in STEPS]
+            counts = [[iterations(case, step) for case in drawn] for step in STEPS]
             rows.append((name, size, drawn[0].depth, len(drawn[0].depths), counts))
     scaling = xr.Dataset(
         {
             "iterations": (
-                ("run", "step"),
+                ("run", "step", "seed"),
                 [row[-1] for row in rows],
                 {"units": "1", "long_name": f"iterations until every node is within {TOLERANCE:g}"},
             ),
@@ -296,8 +304,11 @@ def main(options: Options) -> None:
             "architecture": ("run", [row[0] for row in rows]),
             "size": ("run", [row[1] for row in rows], {"units": "1", "long_name": "blocks or time steps"}),
             "step": ("step", list(STEPS), {"units": "tau", "long_name": "Euler step"}),
+            "seed": list(options.seeds),
         },
     )
+    scaling["predicted"] = (("run", "step"), [[predicted(row[2], step) for step in STEPS] for row in rows])
+    scaling["predicted"].attrs = {"units": "1", "long_name": "iterations that a chain of the same depth takes"}
     about = {"dataset": options.dataset, "seeds": " ".join(map(str, options.seeds))}
     with plot.style():
         picture = figure(relaxations, scaling)
@@ -307,15 +318,14 @@ def main(options: Options) -> None:
 
 
 def figure(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> Figure:
-    picture = plt.figure(figsize=(11, 7.5))
-    axes = picture.subplots(2, 2).flat
+    picture = plt.figure(figsize=(13, 7.5))
+    axes = list(picture.subplots(2, 3).flat)
     for letter, ax, found in zip("abc", axes, relaxations.values(), strict=False):
         draw_nodes(ax, found)
-        ax.set_title(
-            f"({letter}) {found.what}: {found.nodes} nodes, {found.edges} couplings, depth {int(found.depth.max())}\n"
-            f"A node finds its gradient after those above it; the dashes are at {TOLERANCE:g}."
-        )
+        ax.set_title(f"({letter}) {found.what}: {found.nodes} nodes, depth {int(found.depth.max())}")
     draw_scaling(axes[3], scaling)
+    draw_ratio(axes[4], scaling)
+    axes[5].set_axis_off()
     return picture
 
 
@@ -336,20 +346,33 @@ def draw_scaling(ax: Axes, scaling: xr.Dataset) -> None:
     markers = dict(zip(ARCHITECTURES, "os^", strict=True))
     depth = np.arange(int(0.9 * scaling.depth.min()), 1.1 * float(scaling.depth.max()))
     for step, colour in colours.items():
-        ax.plot(depth, depth + nbinom.isf(TOLERANCE, depth, step), ":", color=colour, linewidth=1)
+        ax.plot(depth, [predicted(each, step) for each in depth], ":", color=colour, linewidth=1)
         for name, marker in markers.items():
             runs = scaling.isel(run=scaling.architecture == name)
-            ax.plot(runs.depth, runs.iterations.sel(step=step), marker, color=colour, markersize=5)
+            counts = runs.iterations.sel(step=step)
+            spread = [counts.mean("seed") - counts.min("seed"), counts.max("seed") - counts.mean("seed")]
+            ax.errorbar(runs.depth, counts.mean("seed"), spread, fmt=marker, color=colour, markersize=5)
     handles = [Line2D([], [], linestyle="", marker=m, color=plot.GREY, label=n) for n, m in markers.items()]
     handles += [Line2D([], [], color=c, label=f"step {h:g} τ") for h, c in colours.items()]
     handles += [Line2D([], [], linestyle=":", color=plot.GREY, label="a chain")]
     ax.legend(handles=handles, loc="lower right", ncols=2)
     ax.set(xscale="log", yscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations (1)")
     ax.set_ylim(float(scaling.iterations.min()) / 6, None)  # which leaves room for the legend
-    ax.set_title(
-        f"(d) Iterations until every node is within {TOLERANCE:g} of its gradient\n"
-        "A step of 1 takes at most the depth, smaller ones what a chain does."
-    )
+    ax.set_title(f"(d) Until every node is within {TOLERANCE:g}")
+
+
+def draw_ratio(ax: Axes, scaling: xr.Dataset) -> None:
+    """Draw the measured iterations in units of those predicted from the depth, the mean and range of the seeds."""
+    ratio = scaling.iterations / scaling.predicted
+    for step, colour in zip(STEPS, (plot.BLUE, plot.ORANGE, plot.VERMILION), strict=True):
+        for name, marker in zip(ARCHITECTURES, "os^", strict=True):
+            at = ratio.isel(run=scaling.architecture == name).sel(step=step)
+            spread = [at.mean("seed") - at.min("seed"), at.max("seed") - at.mean("seed")]
+            depth = scaling.depth.isel(run=scaling.architecture == name)
+            ax.errorbar(depth, at.mean("seed"), spread, fmt=f"{marker}-", color=colour, markersize=5, linewidth=0.8)
+    ax.axhline(1.0, color=plot.GREY, linestyle=":", linewidth=1)
+    ax.set(xscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations, measured / predicted (1)")
+    ax.set_title("(e) Beside a chain of the same depth")
 
 
 def summary(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> str:
@@ -370,7 +393,7 @@ def summary(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> str:
     header = ["network", "nodes", "couplings", "depth", "parameters", ".grad error", "first node (τ)", "last node (τ)"]
     runs = [
         [f"{run.architecture.item()} {run['size'].item()}", f"{run.nodes.item()}", f"{run.depth.item()}"]
-        + [f"{count}" for count in run.iterations.values]
+        + [counted(run.iterations.sel(step=step), float(run.predicted.sel(step=step))) for step in run.step.values]
         for _, run in scaling.groupby("run", squeeze=False)
         for run in [run.squeeze("run")]
     ]
@@ -379,10 +402,30 @@ def summary(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> str:
             "Activation relaxation on computation graphs, float64. The error of .grad is relative to autograd's, over "
             f"all\nparameters; a node has arrived when its relative distance is and stays within {TOLERANCE:g}.",
             table(header, nodes),
-            f"Iterations of Euler's method until every node is within {TOLERANCE:g}:",
+            f"Iterations of Euler's method until every node is within {TOLERANCE:g}, range of {scaling.sizes['seed']} "
+            "seeds (predicted for a chain\nof the same depth):",
             table(["network, size", "nodes", "depth", *(f"step {step:g}" for step in scaling.step.values)], runs),
+            beside_a_chain(scaling),
         ]
     )
+
+
+def counted(iterations: xr.DataArray, chain: float) -> str:
+    """Return the range of the seeds, and what a chain takes."""
+    low, high = int(iterations.min()), int(iterations.max())
+    return f"{low}{f'–{high}' if high > low else ''} ({chain:.0f})"
+
+
+def beside_a_chain(scaling: xr.Dataset) -> str:
+    """Say how far the depth alone predicts the iterations."""
+    ratio = scaling.iterations / scaling.predicted
+    parts = [
+        f"{float(at.min()):.2f} to {float(at.max()):.2f} times ({name}, step {step:g})"
+        for step in scaling.step.values
+        for name in ARCHITECTURES
+        for at in [ratio.sel(step=step).isel(run=scaling.architecture == name)]
+    ]
+    return fill(f"Measured beside a chain of the same depth: {', '.join(parts)}.", 120)
 
 
 def arrival(found: xr.Dataset) -> np.ndarray:

@@ -1,10 +1,15 @@
 """The circuit with weak feedback: input and feedback present together, one activity per layer.
 
-For each γ: (1) relaxation from the forward pass; (2) the distance of the equilibrium from the targets of ITP and
-GAIT-prop, which falls with γ; (3) the time that relaxation takes, and the spectral abscissa, the largest real part of
-an eigenvalue, of the circuit linearised at the forward pass and at its equilibrium: where that is positive, the circuit
-is unstable. In a linear circuit with ITP's feedback, the loops of adjacent layers have the gain γ(1 − γ) whatever the
-weights, so that the abscissa of L layers is −1 + 2 √(γ(1 − γ)) cos(π/(L + 1)) < 0.
+For each γ, the equilibrium is found by Newton's method, from the forward pass and continued from the γ before, without
+a limit of time, and each sample is stable, unstable (an eigenvalue with a positive real part at every equilibrium that
+was found) or of an equilibrium not found. (1) Relaxation from the forward pass, until the circuit has settled or grows;
+(2) the distance of the equilibrium from the targets of ITP and GAIT-prop, which falls with γ; (3) the time that
+relaxation takes, and the spectral abscissa, the largest real part of an eigenvalue; (4) the same over γ and depth, the
+slope of the activation below 0, and the condition of the weights.
+
+In a linear circuit with ITP's feedback, the loops of adjacent layers have the gain γ(1 − γ) whatever the weights, so
+that the abscissa of L layers is −1 + 2 √(γ(1 − γ)) cos(π/(L + 1)) < 0. At γ = 1 no input enters, the circuit is target
+propagation, and its equilibrium are the targets; what is shown of their distance ends where feedback is not weak.
 
 After N. Ahmad, M. A. J. van Gerven, L. Ambrogioni, "GAIT-prop: A biologically plausible learning rule derived from
 backpropagation of error" (2020), §6 and its supplementary material.
@@ -12,7 +17,7 @@ backpropagation of error" (2020), §6 and its supplementary material.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,7 +30,9 @@ import xarray as xr
 from common.options import Options as StudyOptions
 from common.options import parse
 from common.report import table, write
+from common.weak_circuit import WeakCircuits
 from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -38,19 +45,39 @@ from neurodyn.models import target_propagation as tp
 Rule = Literal["itp", "gait"]
 InitialWeights = Literal["xavier", "orthogonal"]
 
-GAMMAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.5, 0.9, 1.0)
+GAMMAS = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 GAMMA = 1e-3
 """The paper's."""
+WEAK = 0.1
+"""The largest γ whose equilibrium is compared with the targets: the paper's argument is for weak feedback."""
 SHOWN = (1e-6, 1e-3, 1e-2, 0.1)
 """Of which relaxation is drawn."""
 DURATION = 30.0
 TIMES = np.linspace(0.0, DURATION, 121)
+LATER = (70.0,)
+"""Further pieces of time to wait for a circuit that has not settled."""
+RELAXED = 3
+"""How many of the seeds relax."""
+GROWN = 1e3
+"""A run ends where the deviation exceeds so many times that of the equilibrium."""
 SETTLED = 1e-3
 """A layer has relaxed when it has come this close to the equilibrium, relative to where that is."""
+SLOPE = 0.1
 RULES: dict[Rule, str] = {"itp": "ITP", "gait": "GAIT-prop"}
 WEIGHTS: dict[InitialWeights, str] = {"xavier": "random", "orthogonal": "orthogonal"}
 COLOURS = dict(zip(product(WEIGHTS, RULES), (plot.ORANGE, plot.VERMILION, plot.SKY, plot.BLUE), strict=True))
+CLASSES = ("stable", "unstable", "not found")
 PRECISE = nd.Adaptive("dopri5", rtol=1e-6, atol=1e-9)
+AXES: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "depth": ("layers L", (2, 3, 4, 6, 8)),
+    "slope": ("slope below 0", (0.05, 0.1, 0.3, 0.6, 1.0)),
+    "condition": ("condition of W", (1, 3, 10, 30, 100)),
+}
+"""What is varied beside γ, from orthogonal weights, a slope of 0.1 and the layers of the options."""
+PHASES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+"""The γ of the diagrams."""
+OF_EACH = 1
+"""How many of a seed's samples the diagrams take."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,7 @@ class Options(StudyOptions):
     """
 
     out: Path = Path("results/weak_feedback")
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = tuple(range(10))
     width: int = 8
     layers: int = 4
     samples: int = 4
@@ -79,8 +106,8 @@ class Options(StudyOptions):
             whole(name, getattr(self, name), least=2)
 
 
-PAPER = Options(full=True, width=64, seeds=tuple(range(10)))
-"""A larger setting, about half an hour; the paper gives none for the circuit."""
+PAPER = Options(full=True, width=32)
+"""A larger setting; the paper gives none for the circuit."""
 
 
 @dataclass(frozen=True)
@@ -93,72 +120,126 @@ class Case:
 
     @classmethod
     def draw(cls, options: Options, weights: InitialWeights, seed: int) -> Case:
-        n = options.width
-        generator = torch.Generator().manual_seed(seed)
-        inputs = torch.randn(options.samples, n, generator=generator, dtype=torch.float64)
-        classes = torch.randint(n, (options.samples,), generator=generator)
-        module = tp.tower([n] * (options.layers + 1), weights=weights, seed=seed, dtype=torch.float64)
-        targets = torch.eye(n, dtype=torch.float64)[classes]
-        return cls(module.to(options.device), inputs.to(options.device), targets.to(options.device))
+        inputs, targets = samples(options, seed)
+        sizes = [options.width] * (options.layers + 1)
+        module = tp.tower(sizes, weights=weights, seed=seed, dtype=torch.float64)
+        return cls(module.to(options.device), inputs, targets)
 
-    def rest(self, network: nd.Network, names: list[str]) -> NDArray[np.float64] | None:
-        """Return the equilibrium of some populations, shape (layer, sample, unit); None if none is found."""
-        try:
-            with warnings.catch_warnings():
-                # This study goes on purpose where there is nothing to converge to.
-                warnings.filterwarnings("ignore", message=".*has not reached its equilibrium")
-                found = nd.equilibrium(network, self.inputs, self.targets, record=names, max_duration=DURATION)
-        except nd.DivergenceError:
-            return None
-        return np.stack([found[name] for name in names]) if found.attrs["converged"] else None
+    @property
+    def weights(self) -> Tensor:
+        """W_l, shape (layer, unit, unit)."""
+        return torch.stack([part.detach() for part in self.module.parameters() if part.ndim == 2])
 
-    def relax(self, network: nd.Network, names: list[str]) -> NDArray[np.float64] | None:
-        """Return the relaxation of some populations, shape (layer, time, sample, unit); None if it diverges."""
-        try:
-            found = nd.simulate(
-                network, self.inputs, self.targets, duration=DURATION, save_at=TIMES, solver=PRECISE, record=names
-            )
-        except nd.DivergenceError:
-            return None
+    def targets_of(self, rule: Rule, gamma: float, names: Sequence[str]) -> NDArray[np.float64]:
+        """Return the rule's targets as scaled deviations, shape (layer, sample, unit)."""
+        found = nd.equilibrium(tp.network(self.module, rule=rule, gamma=gamma), self.inputs, self.targets, record=names)
         return np.stack([found[name] for name in names])
 
-    def abscissa(self, network: nd.Network, values: dict[str, Tensor]) -> NDArray[np.float64]:
-        """Return the spectral abscissa of the circuit linearised at some activity, shape (sample,)."""
-        system = nd.System(network, self.inputs, self.targets, initial=values)
-        blocks = [(place, system.shape(name)[0]) for name, place in system.places()]
-        jacobian = torch.linalg.eigvals(linearise(system, blocks)).real
-        return jacobian.amax(1).numpy(force=True)
+    def relax(self, rule: Rule, gamma: float, rest: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        """Relax from the forward pass, until every layer is within `SETTLED` of the equilibrium, grows, or time is up.
+
+        Parameters
+        ----------
+        rule, gamma
+            Of the circuit.
+        rest
+            Its equilibrium, shape (layer, sample, unit).
+
+        Returns
+        -------
+        array
+            The relative distance from the equilibrium at `TIMES`, shape (time, layer); NaN from where it grows.
+        float
+            The time at which it has settled; NaN if it has not.
+        """
+        network = tp.weak_feedback(self.module, rule=rule, gamma=gamma)
+        names = [f"d{stage.name}" for stage in network.forward]
+        carried = [p.name for p in network.populations if p.tau > 0 and p.clamp is None]
+        remaining = np.full((len(TIMES), len(names)), np.nan)
+        state: dict[str, Tensor] = {}
+        now, settled = 0.0, np.nan
+        half = len(TIMES) // 2
+        pieces = [TIMES[: half + 1], TIMES[half:] - TIMES[half], *(np.linspace(0.0, span, 121) for span in LATER)]
+        for number, times in enumerate(pieces):
+            try:
+                run = nd.simulate(
+                    network,
+                    self.inputs,
+                    self.targets,
+                    duration=float(times[-1]),
+                    save_at=times,
+                    solver=PRECISE,
+                    record=[*dict.fromkeys([*names, *carried])],
+                    initial=state,
+                )
+            except nd.DivergenceError:
+                break
+            path = np.stack([run[name] for name in names])
+            far = norm(np.moveaxis(path, 1, 0) - rest) / norm(rest)
+            if number < 2:
+                start = number * half
+                remaining[start : start + len(times)] = far
+            late = np.flatnonzero(far.max(1) > SETTLED)
+            if not len(late):
+                settled = now if np.isnan(settled) else settled
+            else:
+                settled = now + times[late[-1] + 1] if late[-1] + 1 < len(times) else np.nan
+            now += float(times[-1])
+            if far[-1].max() > GROWN or (number > 0 and not np.isnan(settled)):
+                break
+            state = {name: torch.tensor(run[name].to_numpy()[-1], device=self.inputs.device) for name in carried}
+        return remaining, settled
 
 
-def linearise(system: nd.System, blocks: list[tuple[slice, int]]) -> Tensor:
-    """Return the Jacobian of dx/dt at x(0) by central differences, shape (sample, n, n).
+def samples(options: Options, seed: int) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(options.samples, options.width, generator=generator, dtype=torch.float64)
+    classes = torch.randint(options.width, (options.samples,), generator=generator)
+    targets = torch.eye(options.width, dtype=torch.float64)[classes]
+    return inputs.to(options.device), targets.to(options.device)
 
-    The samples do not interact, so that a unit is displaced in all of them at once. Where a unit is, the field has a
-    slope on either side; the displacement is small enough to stay on one.
+
+def continued(circuits: WeakCircuits, gammas: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Find an equilibrium of every circuit at every γ, and its spectral abscissa.
+
+    Newton's method begins at the equilibrium of the γ before and at the forward pass; where that finds none that is
+    stable, the circuit is followed in time from there, and at last continued from the γ after. A stable equilibrium
+    comes before an unstable one.
+
+    Returns
+    -------
+    Tensor
+        The scaled deviation, shape (gamma, row, L n); NaN where none is found.
+    Tensor
+        The abscissa, shape (gamma, row).
     """
-    start = system.initial_state().flat.clone()
+    start = circuits.start()
+    found = torch.full((len(gammas), *start.shape), torch.nan).to(start)
+    growth = torch.full((len(gammas), len(start)), torch.nan).to(start)
 
-    def by_sample(flat: Tensor) -> Tensor:
-        return torch.cat([flat[place].view(system.samples, units) for place, units in blocks], 1)
+    def attempt(place: int, begin: Tensor, *, follow: bool) -> None:
+        wanted = ~(growth[place] < 0)
+        if bool(wanted.any()):
+            begin = torch.where(wanted[:, None], begin, torch.nan)
+            tried = circuits.equilibrium(begin, gammas[place], follow=follow)
+            new = circuits.abscissa(tried, gammas[place])
+            better = (new < 0) | (growth[place].isnan() & new.isfinite())
+            found[place] = torch.where(better[:, None], tried, found[place])
+            growth[place] = torch.where(better, new, growth[place])
 
-    def field(flat: Tensor) -> Tensor:
-        out = system.new_state()
-        system.field(system.new_state(flat), out)
-        return by_sample(out.flat)
-
-    columns = []
-    for place, units in blocks:
-        # Of each population's own size: the populations carry deviations of very different scales.
-        own = 1e-6 * max(float(start[place].abs().max()), 1.0)
-        for unit in range(units):
-            moved = torch.zeros_like(start)
-            moved[place].view(system.samples, units)[:, unit] = own
-            columns.append((field(start + moved) - field(start - moved)) / (2 * own))
-    return torch.stack(columns, 2)
+    for place in range(len(gammas)):
+        before = found[place - 1] if place else start
+        for begin in (before, start):
+            attempt(place, begin, follow=False)
+        attempt(place, torch.where(before.isfinite(), before, start), follow=True)
+    for place in reversed(range(len(gammas) - 1)):
+        attempt(place, found[place + 1], follow=False)
+    return found, growth
 
 
 def measure(options: Options) -> xr.Dataset:
-    """Relax every circuit at every γ, and compare its equilibrium with the targets."""
+    """Find every circuit's equilibrium at every γ, compare it with the targets, and relax to it."""
     dims: dict[str, list[Any]] = {
         "weights": list(WEIGHTS),
         "rule": list(RULES),
@@ -170,42 +251,31 @@ def measure(options: Options) -> xr.Dataset:
     }
     variables = {
         "distance": (("layer",), "distance of the equilibrium from the targets, relative to those", "1"),
-        "remaining": (("layer", "time"), "distance from the equilibrium, relative to that of the start", "1"),
+        "remaining": (("layer", "time"), "distance from the equilibrium, relative to where that is", "1"),
         "relaxation_time": ((), f"time until every layer is within {SETTLED:g} of the equilibrium", "tau"),
         "abscissa_at_start": (("sample",), "spectral abscissa at the forward pass", "1/tau"),
-        "abscissa": (("sample",), "spectral abscissa at the equilibrium", "1/tau"),
+        "abscissa": (("sample",), "spectral abscissa at the equilibrium; NaN where none is found", "1/tau"),
     }
     common = ("weights", "rule", "gamma", "seed")
     found = {
         name: np.full([len(dims[dim]) for dim in (*common, *own)], np.nan) for name, (own, _, _) in variables.items()
     }
-    tasks = list(product(WEIGHTS, RULES, GAMMAS, options.seeds))
-    for number, (weights, rule, gamma, seed) in enumerate(options.progress(tasks, unit="circuit")):
-        at = np.unravel_index(number, [len(dims[dim]) for dim in common])
-        case = Case.draw(options, weights, seed)
-        network = tp.weak_feedback(case.module, rule=rule, gamma=gamma)
-        names = [f"d{stage.name}" for stage in network.forward]
-        found["abscissa_at_start"][at] = start = case.abscissa(network, {})
-        if start.max() >= 0:  # unstable as soon as it starts
-            continue
-        rest = case.rest(network, names)
-        if rest is not None:
-            targets = case.rest(tp.network(case.module, rule=rule, gamma=gamma), names)
-            assert targets is not None, "the targets are solved by one sweep"
-            found["distance"][at] = norm(rest - targets) / norm(targets)
-            carried = [p.name for p in network.populations if p.tau > 0 and p.clamp is None]
-            states = case.rest(network, carried)
-            assert states is not None, "it was found before"
-            values = dict(zip(carried, torch.tensor(states, device=options.device), strict=True))
-            found["abscissa"][at] = case.abscissa(network, values)
-            path = case.relax(network, names)
-            if path is None:
-                continue
-            remaining = norm(np.moveaxis(path, 1, 0) - rest) / norm(rest)
-            found["remaining"][at] = remaining.T
-            late = np.flatnonzero(remaining.max(1) > SETTLED)
-            if late[-1] + 1 < len(TIMES):
-                found["relaxation_time"][at] = TIMES[late[-1] + 1]
+    shape = (len(options.seeds), options.samples)
+    with options.progress(total=len(WEIGHTS) * len(RULES) * len(options.seeds), unit="circuit") as bar:
+        for (w, weights), (r, rule) in product(enumerate(WEIGHTS), enumerate(RULES)):
+            cases = [Case.draw(options, weights, seed) for seed in options.seeds]
+            each = torch.stack([case.weights for case in cases])
+            inputs, targets = (torch.cat([getattr(case, part) for case in cases]) for part in ("inputs", "targets"))
+            circuits = build(each, inputs, targets, SLOPE, gait=rule == "gait")
+            rest, growth = continued(circuits, GAMMAS)
+            found["abscissa"][w, r] = growth.view(len(GAMMAS), *shape).numpy(force=True)
+            for g, gamma in enumerate(GAMMAS):
+                start = circuits.abscissa(circuits.start(), gamma)
+                found["abscissa_at_start"][w, r, g] = start.view(shape).numpy(force=True)
+            carried = -circuits.in_target_units(rest).view(len(GAMMAS), *shape, options.layers, -1).movedim(3, 1)
+            for s, case in enumerate(cases):
+                compare(found, (w, r), s, case, rule, carried[:, :, s].numpy(force=True))
+                bar.update()
     result = xr.Dataset({name: ((*common, *own), found[name]) for name, (own, _, _) in variables.items()}, dims)
     for name, (_, what, unit) in variables.items():
         result[name].attrs = {"units": unit, "long_name": what}
@@ -214,6 +284,70 @@ def measure(options: Options) -> xr.Dataset:
     result["expected"] = ("gamma", expected_abscissa(np.array(GAMMAS), options.layers))
     result["expected"].attrs = {"units": "1/tau", "long_name": "spectral abscissa of the linear circuit"}
     return result
+
+
+def compare(
+    found: Mapping[str, NDArray[np.float64]],
+    at: tuple[int, int],
+    seed: int,
+    case: Case,
+    rule: Rule,
+    rests: NDArray[np.float64],
+) -> None:
+    """Fill in what a network's equilibria, shape (gamma, layer, sample, unit), are beside targets and relaxation."""
+    names = [f"d{layer}" for layer in range(1, rests.shape[1] + 1)]
+    for g, (gamma, rest) in enumerate(zip(GAMMAS, rests, strict=True)):
+        place = (*at, g, seed)
+        if np.isfinite(rest).all():
+            targets = case.targets_of(rule, gamma, names)
+            found["distance"][place] = norm(rest - targets) / norm(targets)
+            if seed < RELAXED and (found["abscissa"][place] < 0).all():
+                remaining, found["relaxation_time"][place] = case.relax(rule, gamma, rest)
+                found["remaining"][place] = remaining.T
+
+
+def build(weights: Tensor, inputs: Tensor, targets: Tensor, slope: float, *, gait: bool) -> WeakCircuits:
+    """Return circuits of networks, shape (network, L, n, n), each with its share of the samples."""
+    rows = weights.repeat_interleave(len(inputs) // len(weights), 0)
+    return WeakCircuits.of(rows, inputs, targets, inputs.new_full((len(rows),), slope), gait=gait)
+
+
+def phases(options: Options) -> xr.Dataset:
+    """Return the share of each class, and the median abscissa, over γ and each of `AXES`."""
+    tasks = list(product(AXES.items(), RULES))
+    parts = {}
+    for (axis, (_, values)), rule in options.progress(tasks, unit="diagram"):
+        rows = [stability(options, axis, value, rule) for value in values]
+        growth = xr.DataArray(rows, {axis: list(values), "gamma": list(PHASES)}, (axis, "gamma", "row"))
+        parts[f"{axis}_{rule}"] = growth.assign_attrs(units="1/tau", long_name="spectral abscissa at the equilibrium")
+    found = xr.Dataset(parts)
+    for axis, (_, values) in AXES.items():
+        layers = np.array(values if axis == "depth" else [options.layers] * len(values))
+        found[f"{axis}_linear"] = ((axis, "gamma"), [expected_abscissa(np.array(PHASES), int(each)) for each in layers])
+    return found
+
+
+def stability(options: Options, axis: str, value: float, rule: Rule) -> NDArray[np.float64]:
+    """Return the abscissa at each of `PHASES` of circuits of all seeds and samples, shape (gamma, row)."""
+    layers = int(value) if axis == "depth" else options.layers
+    condition = value if axis == "condition" else 1.0
+    drawn = [[part[:OF_EACH] for part in samples(options, seed)] for seed in options.seeds]
+    inputs, targets = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    weights = torch.stack([conditioned(options.width, layers, condition, seed) for seed in options.seeds])
+    slope = value if axis == "slope" else SLOPE
+    circuits = build(weights.to(inputs), inputs, targets, slope, gait=rule == "gait")
+    growth: NDArray[np.float64] = continued(circuits, PHASES)[1].numpy(force=True)
+    return growth
+
+
+def conditioned(width: int, layers: int, condition: float, seed: int) -> Tensor:
+    """Draw weights U diag(s) Vᵀ with random orthogonal U and V, and s spaced evenly in the logarithm, of mean 0."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.linspace(-0.5, 0.5, width, dtype=torch.float64)
+    left, right = (
+        torch.linalg.qr(torch.randn(layers, width, width, generator=generator, dtype=torch.float64))[0] for _ in "UV"
+    )
+    return (left * condition**spread) @ right
 
 
 def norm(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -226,18 +360,24 @@ def expected_abscissa(gamma: NDArray[np.float64], layers: int) -> NDArray[np.flo
     return -1.0 + 2.0 * np.sqrt(gamma * (1.0 - gamma)) * np.cos(np.pi / (layers + 1))
 
 
+def shares(growth: xr.DataArray, over: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Return the share of each of `CLASSES`, by the abscissa."""
+    return dict(zip(CLASSES, (each.mean(over) for each in (growth < 0, growth >= 0, growth.isnull())), strict=True))
+
+
 def main(options: Options) -> None:
-    """Run the study, write its results and its figure, and print a summary."""
+    """Run the study, write its results and its figures, and print a summary."""
     print(options.setting(PAPER), flush=True)
-    found = measure(options)
+    found, diagrams = measure(options), phases(options)
     about = {"width": str(options.width), "activation": "leaky_relu"}
     with plot.style():
-        files = write(options.out, {"weak_feedback": picture(found)}, {"weak_feedback": found}, about)
+        figures = {"weak_feedback": picture(found), "weak_feedback_phases": draw_phases(diagrams)}
+        files = write(options.out, figures, {"weak_feedback": found, "phases": diagrams}, about)
     print(
         f"The circuit with weak feedback: {options.layers} layers of {options.width} leaky ReLU units, float64, "
         f"{len(options.seeds)} seeds of {options.samples} samples"
     )
-    print(summary(found), files, sep="\n\n")
+    print(summary(found, diagrams), files, sep="\n\n")
 
 
 def picture(found: xr.Dataset) -> Figure:
@@ -245,40 +385,39 @@ def picture(found: xr.Dataset) -> Figure:
     axes = figure.subplot_mosaic("abc;def")
     draw_layers(axes["a"], found)
     draw_gammas(axes["b"], found)
-    distance = found.distance.max("layer").median("seed")
-    median = found.relaxation_time.median("seed")
+    weak = found.sel(gamma=found.gamma <= WEAK)
+    distance = weak.distance.max("layer").median("seed")
+    time = found.relaxation_time.median("seed")
+    abscissa = found.abscissa.median(["seed", "sample"])
+    share = shares(found.abscissa, ["seed", "sample"])
     for (weights, rule), colour in COLOURS.items():
-        look: dict[str, Any] = {"color": colour, "label": f"{RULES[rule]}, {WEIGHTS[weights]}"}
+        look: dict[str, Any] = {"color": colour, "label": f"{RULES[rule]}, {WEIGHTS[weights]}", "markersize": 4}
         marker = "o-" if rule == "itp" else "s--"
         at = {"weights": weights, "rule": rule}
-        axes["c"].plot(found.gamma, distance.sel(at), marker, markersize=4, **look)
-        axes["d"].plot(found.gamma, median.sel(at), marker, markersize=4, **look)
-        axes["e"].plot(found.gamma, found.abscissa_at_start.sel(at).max(["seed", "sample"]), marker, ms=4, **look)
-        axes["f"].plot(found.gamma, 100 * unstable(found).sel(at), marker, markersize=4, **look)
+        axes["c"].plot(weak.gamma, distance.sel(at), marker, **look)
+        axes["d"].plot(found.gamma, time.sel(at), marker, **look)
+        axes["e"].plot(found.gamma, abscissa.sel(at), marker, **look)
+        axes["f"].plot(found.gamma, 100 * share["stable"].sel(at), marker, **look)
+        lost = 100 * share["not found"].sel(at)
+        axes["f"].fill_between(found.gamma, 100 - lost, 100, color=colour, alpha=0.15, linewidth=0)
     small = found.gamma.where(found.gamma <= 0.3, drop=True)
     axes["c"].plot(small, (found.sizes["layer"] - 1) * small, ":", color=plot.BLACK, label="(L − 1) γ")
     axes["e"].plot(found.gamma, found.expected, ":", color=plot.BLACK, label="linear circuit, ITP")
     axes["e"].axhline(0, color=plot.GREY, linewidth=0.6)
-    axes["c"].set(yscale="log", ylabel="relative distance from the targets")
-    axes["d"].set(ylabel=f"time to {SETTLED:g} of the equilibrium (τ)", ylim=(0, None))
-    axes["e"].set(ylabel="largest spectral abscissa (1/τ)")
-    axes["e"].set_yscale("symlog", linthresh=1.0)
-    axes["f"].set(ylabel="circuits with an unstable sample (%)", ylim=(-4, 104))
+    axes["c"].set(yscale="log", xscale="log", ylabel="relative distance from the targets")
+    axes["d"].set(yscale="log", ylabel=f"time to {SETTLED:g} of the equilibrium (τ)")
+    axes["e"].set(ylabel="spectral abscissa, median (1/τ)")
+    axes["f"].set(ylabel="samples (%)", ylim=(-4, 104))
     for letter, title in {
         "c": "(c) Equilibrium and targets, farthest layer",
         "d": "(d) Relaxation, slowest layer",
-        "e": "(e) Linearised at the forward pass",
-        "f": "(f) Loss of stability",
+        "e": "(e) Linearised at the equilibrium",
+        "f": "(f) Stable; shaded: none found",
     }.items():
-        axes[letter].set(xscale="log", xlabel="feedback strength γ (1)", title=title)
-    for letter in "cef":
+        axes[letter].set(xlabel="feedback strength γ (1)", title=title)
+    for letter in "ce":
         axes[letter].legend(fontsize=7, loc="upper left")
     return figure
-
-
-def unstable(found: xr.Dataset) -> xr.DataArray:
-    """Return the share of seeds with a sample that is unstable at the start, or reaches no stable equilibrium."""
-    return 1.0 - (found.abscissa < 0).all("sample").mean("seed")
 
 
 def draw_layers(ax: Axes, found: xr.Dataset) -> None:
@@ -301,35 +440,117 @@ def draw_gammas(ax: Axes, found: xr.Dataset) -> None:
     ax.legend(title="γ", fontsize=8)
 
 
-def summary(found: xr.Dataset) -> str:
+def draw_phases(diagrams: xr.Dataset) -> Figure:
+    """Draw the median abscissa as colour, and as text the share that is stable and, in brackets, not found."""
+    columns = {"linear": "linear, ITP (formula)", "itp": "ITP", "gait": "GAIT-prop"}
+    figure, grid = plt.subplots(len(AXES), len(columns), figsize=(11.5, 7.5))
+    look: dict[str, Any] = {"norm": SymLogNorm(0.1, vmin=-3, vmax=3), "cmap": "PuOr_r", "aspect": "auto"}
+    for row, (axis, (label, values)) in zip(grid, AXES.items(), strict=True):
+        for ax, (column, title) in zip(row, columns.items(), strict=True):
+            growth = diagrams[f"{axis}_{column}"]
+            if column == "linear":
+                median = growth
+                text = [[f"{value:.2f}" for value in line] for line in growth.values]
+            else:
+                median, share = growth.median("row"), shares(growth, ["row"])
+                text = [
+                    [
+                        f"{100 * good:.0f}" + (f"\n({100 * lost:.0f})" if lost else "")
+                        for good, lost in zip(*line, strict=True)
+                    ]
+                    for line in zip(share["stable"].values, share["not found"].values, strict=True)
+                ]
+            image = ax.imshow(median, **look)
+            for (y, x), value in np.ndenumerate(median.values):
+                dark = abs(value) > 0.35
+                ax.text(x, y, text[y][x], ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            ax.set_xticks(range(len(PHASES)), [f"{gamma:g}" for gamma in PHASES])
+            ax.set_yticks(range(len(values)), [f"{value:g}" for value in values])
+            if axis == "condition":
+                ax.set_xlabel("feedback strength γ (1)")
+            if column == "linear":
+                ax.set_ylabel(label)
+            if axis == "depth":
+                ax.set_title(title + ("" if column == "linear" else ": % stable (not found)"))
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+    bar = figure.colorbar(image, ax=grid.ravel().tolist(), label="spectral abscissa at the equilibrium, median (1/τ)")
+    bar.set_ticks([-1, -0.3, 0, 0.3, 1, 3], labels=["−1", "−0.3", "0", "0.3", "1", "3"])
+    return figure
+
+
+def summary(found: xr.Dataset, diagrams: xr.Dataset) -> str:
     """Return the tables that are printed."""
-    number = "{:.2g}".format
-    gammas = [gamma for gamma in GAMMAS if gamma in (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.5, 0.9, 1.0)]
-    header = [f"{gamma:g}" for gamma in gammas]
-    distance, time = found.distance.max("layer").median("seed"), found.relaxation_time.median("seed")
-    abscissa = found.abscissa_at_start.max(["seed", "sample"])
+    number = "{:.3g}".format
+    gammas = [gamma for gamma in GAMMAS if gamma in (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)]
+    weak = [gamma for gamma in gammas if gamma <= WEAK]
+    over = ["seed", "sample"]
+    share = shares(found.abscissa, over)
     tables = {
-        "Distance from the targets, relative, farthest layer, median of the seeds": distance,
-        f"Time (τ) until every layer is within {SETTLED:g} of the equilibrium, median of the seeds": time,
-        "Spectral abscissa (1/τ) at the forward pass, the largest of all samples": abscissa,
-        "Share of the circuits with a sample that is unstable at the start or reaches no stable equilibrium": unstable(
-            found
+        "Distance from the targets, relative, farthest layer, median of the seeds": (
+            found.distance.max("layer").median("seed"),
+            weak,
         ),
+        f"Time (τ) until every layer is within {SETTLED:g} of the equilibrium, median of {RELAXED} seeds": (
+            found.relaxation_time.median("seed"),
+            gammas,
+        ),
+        "Spectral abscissa (1/τ) at the forward pass, the largest of all samples": (
+            found.abscissa_at_start.max(over),
+            gammas,
+        ),
+        "Spectral abscissa (1/τ) at the equilibrium, median of the samples": (found.abscissa.median(over), gammas),
+        **{f"Samples (%) whose equilibrium is {name}": (100 * each, gammas) for name, each in share.items()},
     }
     parts = []
-    for title, values in tables.items():
+    for title, (values, at) in tables.items():
         rows = [
             [
                 f"{RULES[rule]}, {name}",
-                *(number(float(value)) for value in values.sel(weights=weights, rule=rule, gamma=gammas)),
+                *(number(float(value)) for value in values.sel(weights=weights, rule=rule, gamma=at)),
             ]
             for (weights, name), rule in product(WEIGHTS.items(), RULES)
         ]
-        if values is abscissa:
-            rows.append(["linear circuit, ITP", *map(number, found.expected.sel(gamma=gammas).values)])
-        parts.append(f"{title}:\n{table(['γ', *header], rows)}")
+        if "abscissa" in title:
+            rows.append(["linear circuit, ITP", *map(number, found.expected.sel(gamma=at).values)])
+        parts.append(f"{title}:\n{table(['γ', *(f'{gamma:g}' for gamma in at)], rows)}")
+    parts += [*findings(found), phase_table(diagrams)]
     parts.append("The paper derives that the equilibrium carries ITP's targets for weak feedback; it gives no numbers.")
     return "\n\n".join(parts)
+
+
+def findings(found: xr.Dataset) -> list[str]:
+    """Say where stability is lost, and what a limit of time would have taken for it."""
+    relaxed = found.isel(seed=slice(RELAXED))
+    stable = (relaxed.abscissa < 0).all("sample")
+    late = int((stable & ~(relaxed.relaxation_time <= DURATION)).sum())
+    away = int((stable & relaxed.relaxation_time.isnull()).sum())
+    lines = [
+        f"Of {int(stable.sum())} circuits that relaxed, all of whose equilibria are stable, {late} had not settled in "
+        f"{DURATION:g} τ,\nand {away} not in {DURATION + sum(LATER):g} τ: a limit of time would take them for unstable."
+    ]
+    if 1.0 in found.gamma and bool((whole_loop := found.distance.sel(gamma=1.0, rule="itp")).notnull().any()):
+        lines.append(
+            "At γ = 1 no input enters: the circuit is target propagation, and its equilibrium are ITP's targets, to "
+            f"{float(whole_loop.max()):.1g}."
+        )
+    return lines
+
+
+def phase_table(diagrams: xr.Dataset) -> str:
+    """Return the smallest γ at which a sample is not known to be stable, by each of `AXES`."""
+    blocks = []
+    for axis, (label, values) in AXES.items():
+        rows = []
+        for rule, name in RULES.items():
+            stable = (diagrams[f"{axis}_{rule}"] < 0).all("row")
+            first = [next((f"{g:g}" for g, good in zip(PHASES, line, strict=True) if not good), "–") for line in stable]
+            rows.append([name, *first])
+        blocks.append(table([label, *(f"{value:g}" for value in values)], rows))
+    return (
+        f"The smallest of γ = {', '.join(f'{gamma:g}' for gamma in PHASES)} at which an equilibrium\nis unstable "
+        "or not found (–: at none); orthogonal weights, but for the condition:\n" + "\n\n".join(blocks)
+    )
 
 
 if __name__ == "__main__":

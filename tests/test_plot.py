@@ -1,6 +1,7 @@
 """Pictures: what is drawn is what was declared, and nothing lies on top of anything else."""
 
 from itertools import combinations
+from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -233,3 +234,17 @@ def test_a_figure_replaces_the_old_one_only_when_it_is_complete(tmp_path):
         plot.save_figure(figure, path)
     assert path.read_bytes() == first
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a & <b>", "κ"])
+def test_a_notebook_shows_the_diagram_and_the_equations_of_any_name(name):
+    network = nd.Network(
+        name, [nd.Population("s", 2, clamp=nd.Input()), nd.Population("x", 2)], [nd.Coupling("s", "x")]
+    )
+    shown = plt.get_fignums()
+    page = ElementTree.fromstring(network._repr_html_())
+    assert plt.get_fignums() == shown
+    assert page.find("{http://www.w3.org/2000/svg}svg") is not None
+    text = page.findtext("pre") or ""
+    assert repr(network) in text
+    assert network.equations() in text

@@ -212,6 +212,12 @@ class Network:
 
         return plot_network(self, ax)
 
+    def _repr_html_(self) -> str:
+        """Show the diagram and the equations in a notebook."""
+        from neurodyn.plot import network_html
+
+        return network_html(self)
+
     def __repr__(self) -> str:
         return f"<Network {self.name!r}: {len(self.populations)} populations, {len(self.couplings)} couplings>"
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
 _ALONG = {
-    "time": {"units": "tau", "long_name": "time, in units of a time constant of 1"},
+    "time": {"units": "tau", "long_name": "time"},
     "step": {"units": "1", "long_name": "step of discrete inference"},
 }
 _HELD_BYTES = 64 * 2**20

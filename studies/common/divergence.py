@@ -16,6 +16,9 @@ from common.options import TrainingOptions
 from common.training import Learning, distance, fit
 from neurodyn.models import predictive_coding as pc
 
+ORDERS = 2**40
+"""Larger than any seed: the orders of the samples of networks that share their first weights are this far apart."""
+
 
 @dataclass(frozen=True)
 class Options(TrainingOptions):
@@ -98,8 +101,36 @@ def train(
     learning
         What learns, of a perceptron.
     """
+    return descend(options, lambda seed: learning(options.logistic(hidden, base(seed))), seeds)
+
+
+def base(seed: int) -> int:
+    """Return the seed of the weights that goes with that of an order of the samples."""
+    return seed % ORDERS
+
+
+def order(seed: int, place: int) -> int:
+    """Return the seed of the order of the samples, for the network at a place among those that learn at once."""
+    return seed + place * ORDERS
+
+
+def alike(rules: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Return groups of rules, by their place, that differ in a step of at most 1 alone."""
+    groups: dict[Any, list[int]] = {}
+    for place, rule in enumerate(rules):
+        step = rule.get("step", 1.0)
+        shared = {name: value for name, value in rule.items() if name != "step" or step > 1}
+        key = place if "initial_noise" in rule else str(sorted(shared.items()))
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def descend(
+    options: Options, declare: Callable[[int], Learning], seeds: Sequence[int]
+) -> tuple[xr.DataArray, list[Learning]]:
+    """Train by plain gradient descent; return the test errors in per cent after each epoch, and the networks."""
     history, networks = fit(
-        lambda seed: learning(options.logistic(hidden, seed)),
+        declare,
         options,
         seeds,
         data=options.data,
@@ -122,7 +153,7 @@ def diverge(
     hidden
         How many hidden layers they have.
     rules
-        The options of `pc.network`, one mapping a rule.
+        The options of `pc.network`, one mapping a rule. Those that differ in the step alone, up to 1, learn at once.
     progress
         A bar to advance by 1 a rule.
 
@@ -134,22 +165,38 @@ def diverge(
     xarray.Dataset
         Of backprop, over `seed`: `test_error` after each epoch, and `moved`, Σ ‖θ − θ(0)‖₂.
     """
-    errors, references = train(options, hidden, lambda module: module, options.seeds)
+    groups = alike(rules)
+    orders = [order(seed, place) for place in range(max(map(len, groups))) for seed in options.seeds]
+    errors, references = train(options, hidden, lambda module: module, orders)
+    number = len(options.seeds)
     starts = [options.logistic(hidden, seed) for seed in options.seeds]
-    found = []
-    for rule in rules:
+    found: dict[int, xr.Dataset] = {}
+    for group in groups:
+        runs = [(place, seed) for place in range(len(group)) for seed in range(number)]
+
+        def declare(which: int, group: Sequence[int] = group) -> Learning:
+            place, seed = divmod(orders.index(which), number)
+            return pc.network(options.logistic(hidden, options.seeds[seed]), **rules[group[place]])
+
         # Networks that draw random numbers, such as noise, do not share them.
-        groups = [[seed] for seed in options.seeds] if "initial_noise" in rule else [list(options.seeds)]
-        runs = [train(options, hidden, lambda module: pc.network(module, **rule), seeds) for seeds in groups]  # noqa: B023
-        own = xr.concat([run for run, _ in runs], "seed")
-        off = map(distance, [network for _, networks in runs for network in networks], references)
-        weights = xr.DataArray(list(off), dims="seed").where(own.notnull().all("epoch"))
-        gap = abs(own - errors).mean("epoch", skipna=False)
-        found.append(xr.Dataset({"test_error": gap, "weights": weights, "diverged": weights.isnull().astype(np.int8)}))
-        if progress is not None:
-            progress.update()
-    moved = ("seed", [distance(*pair) for pair in zip(references, starts, strict=True)])
-    results = xr.concat(found, "rule").transpose("seed", "rule")
+        apart = "initial_noise" in rules[group[0]]
+        batches = [[each] for each in orders[: len(runs)]] if apart else [orders[: len(runs)]]
+        parts = [descend(options, declare, batch) for batch in batches]
+        own = xr.concat([errors_of for errors_of, _ in parts], "seed")
+        networks = [network for _, each in parts for network in each]
+        for place, rule in enumerate(group):
+            mine = slice(place * number, (place + 1) * number)
+            error, exact = (each.isel(seed=mine).assign_coords(seed=list(options.seeds)) for each in (own, errors))
+            off = list(map(distance, networks[mine], references[mine]))
+            weights = xr.DataArray(off, dims="seed").where(error.notnull().all("epoch"))
+            gap = abs(error - exact).mean("epoch", skipna=False)
+            parts_of = {"test_error": gap, "weights": weights, "diverged": weights.isnull().astype(np.int8)}
+            found[rule] = xr.Dataset(parts_of)
+            if progress is not None:
+                progress.update()
+    moved = ("seed", [distance(*pair) for pair in zip(references[:number], starts, strict=True)])
+    errors = errors.isel(seed=slice(number)).assign_coords(seed=list(options.seeds))
+    results = xr.concat([found[rule] for rule in range(len(rules))], "rule").transpose("seed", "rule")
     results["test_error"].attrs = {"units": "percentage points"}
     results["weights"].attrs = {"long_name": "Σ ‖θ − θ_BP‖ after training"}
     results["diverged"].attrs = {"long_name": "whether training diverged"}

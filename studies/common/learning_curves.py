@@ -190,11 +190,29 @@ def draw(ax: Axes, values: xr.DataArray, label: str, **look: Any) -> None:
     ax.fill_between(values.epoch, mean - error, mean + error, color=line.get_color(), alpha=0.25, linewidth=0)
 
 
+def zoom(ax: Axes, values: xr.DataArray) -> None:
+    """Show the range of all curves from a third of the training on, and not the first epochs, which would flatten it.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    values
+        Over `seed`, `epoch` and whatever is drawn in one panel.
+    """
+    means = values.mean("seed")
+    ends = means.isel(epoch=slice(means.sizes["epoch"] // 3, None))
+    lowest, highest = float(ends.min()), float(means.max())
+    if np.isfinite(lowest):
+        margin = max(0.08 * (highest - lowest), 0.5)
+        ax.set_ylim(max(0.0, lowest - margin), min(100.5, highest + margin))
+
+
 def caption(figure: Figure, found: xr.Dataset) -> None:
     """Say above a figure what was trained, and what its lines and bands are."""
-    seeds = found.sizes["seed"]
-    bands = "" if seeds == 1 else f"\nLines: mean of {seeds} seeds; bands: its standard error"
-    figure.suptitle(f"{found.attrs['training']}{bands}", x=0.01, ha="left", fontsize=9, color=plot.GREY)
+    figure.suptitle(
+        f"{found.attrs['training']}\n{means_of(found.sizes['seed'])}", x=0.01, ha="left", fontsize=9, color=plot.GREY
+    )
 
 
 def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: Place = "lower right") -> None:
@@ -207,7 +225,8 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
     looks = {name: {"color": colour} for name, colour in zip(variants, colours, strict=False)}
     for name, look in {**references, **looks}.items():
         draw(ax, found.test_accuracy.sel(variant=name), name, **look)
-    ax.set(xlabel="epoch (1)", ylabel="test accuracy (%)", ylim=(0, 100))
+    ax.set(xlabel="epoch (1)", ylabel="test accuracy (%)")
+    zoom(ax, found.test_accuracy.sel(variant=[*references, *looks]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc=legend, fontsize=8)
 
@@ -261,11 +280,39 @@ def summary(found: xr.Dataset) -> str:
         [
             found.attrs["training"],
             f"(the rate for .grad, that of half the error averaged over a batch, is {2 * BATCH} times as large)",
-            f"After the last epoch, mean of {seeds} seeds ± its standard error; angles by layer, the first one first",
+            f"After the last epoch, {means_of(seeds)}; angles by layer, the first one first",
             "",
             table(header, rows),
         ]
     )
+
+
+def means_of(seeds: int) -> str:
+    """Say what numbers and curves of so many seeds are."""
+    return "one seed" if seeds == 1 else f"mean of {seeds} seeds ± its standard error"
+
+
+NEAR = 0.5
+"""A difference of accuracies, in points, that does not matter here."""
+
+
+def agreement(difference: xr.DataArray) -> str:
+    """Say whether paired differences over `seed`, in points, agree with 0, by two standard errors of their mean.
+
+    It differs if it is larger than that and than `NEAR`, agrees if with two standard errors it stays within twice
+    `NEAR`, and is undecided otherwise.
+    """
+    mean, error = (float(value) for value in statistics(difference))
+    text = plus_minus(difference, "+")
+    if np.isnan(mean):
+        return f"diverged ({text})"
+    if np.isnan(error):
+        return f"undecided with one seed ({text})"
+    if abs(mean) > 2 * error and abs(mean) > NEAR:
+        return f"differs ({text})"
+    if abs(mean) + 2 * error <= 2 * NEAR:
+        return f"agrees ({text})"
+    return f"undecided ({text})"
 
 
 def plus_minus(values: xr.DataArray, sign: str = "") -> str:

@@ -17,6 +17,8 @@ from neurodyn.layers.losses import squared_error
 LARGEST_WEIGHT = 1e6
 """A run with a larger weight has diverged."""
 
+ACCURACIES = {"train_accuracy": "training accuracy", "test_accuracy": "test accuracy"}
+
 Learning = nd.Network | nn.Module
 Declare = Callable[[int], Learning]
 """A function of a seed, that returns what learns."""
@@ -31,7 +33,7 @@ def fit(
     metrics: Mapping[str, Callable[[Any], Any]] | None = None,
     **how: Any,
 ) -> tuple[xr.Dataset, list[Learning]]:
-    """Train a network of each seed, all at once, or if one of them diverges each by itself.
+    """Train a network of each seed, all at once, and while one of them diverges in halves.
 
     Parameters
     ----------
@@ -49,8 +51,9 @@ def fit(
     Returns
     -------
     xarray.Dataset
-        `test_accuracy` in per cent and the metrics, over `seed` and `epoch`, the start included; NaN from the epoch in
-        which a run diverged: a value ceased to be finite, or a weight exceeded `LARGEST_WEIGHT`.
+        `train_accuracy` and `test_accuracy` in per cent and the metrics, over `seed` and `epoch`, the start included,
+        where there is no training accuracy; NaN from the epoch in which a run diverged: a value ceased to be finite, or
+        a weight exceeded `LARGEST_WEIGHT`.
     list
         The networks, as they ended.
     """
@@ -69,17 +72,20 @@ def fit(
         )
     except (nd.DivergenceError, nd.train.DivergedError) as error:
         if len(seeds) > 1:
-            alone = [fit(declare, options, [seed], data=data, metrics=metrics, **how) for seed in seeds]
-            return xr.concat([each for each, _ in alone], "seed"), [network for _, (network,) in alone]
+            halves = (seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :])
+            parts = [fit(declare, options, half, data=data, metrics=metrics, **how) for half in halves]
+            return xr.concat([part for part, _ in parts], "seed"), [each for _, networks in parts for each in networks]
         if not isinstance(error, nd.train.DivergedError):
             raise
         history = error.history
+    for name in set(ACCURACIES) - set(history):  # no epoch was completed
+        history[name] = xr.full_like(history.largest_weight, torch.nan)
     # What a history says of one network, such as its declaration, does not hold for those that stand beside it.
-    history = history[["test_accuracy", *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
+    history = history[[*ACCURACIES, *measured]].reindex(epoch=range(options.epochs + 1)).drop_attrs(deep=False)
     sound = (history.largest_weight <= LARGEST_WEIGHT).astype(int).cumprod("epoch")
     history = history.where(sound).drop_vars("largest_weight")
-    history["test_accuracy"] = 100 * history.test_accuracy
-    history["test_accuracy"].attrs = {"units": "percent", "long_name": "test accuracy"}
+    for name in ACCURACIES:
+        history[name] = (100 * history[name]).assign_attrs(units="percent", long_name=ACCURACIES[name])
     history["epoch"].attrs = {"units": "1", "long_name": "epoch"}
     return history, networks
 

@@ -48,6 +48,25 @@ def test_rules_that_equal_backprop_follow_it_and_the_others_learn(results):
         assert float(gap.sel(rule=rule).max()) > 0
 
 
+def test_the_claims_are_judged_by_what_was_measured(results):
+    _, found = results
+    off = found.first_update.mean("seed").squeeze("dataset")
+    assert float(off.sel(rule=["ar", "z-il"]).max()) < study.EXACT < float(off.sel(rule=["il", "fa-z-il"]).min())
+    said = {rule: study.verdict(found, "digits", rule) for rule in found.rule.values}
+    assert said["z-il"] == said["il"] == "agrees"
+    assert said["fa-z-il"].startswith("differs: its update is")
+    assert said["backprop"] == "–"
+    worse = found.copy(deep=True)
+    worse.test_accuracy.loc[{"rule": "ar"}] = worse.test_accuracy.sel(rule="backprop") - [[[3.0], [3.1]]]
+    assert study.verdict(worse, "digits", "ar") == "differs"
+
+
+def test_epochs_are_counted_until_every_seed_has_the_accuracy():
+    accuracy = xr.DataArray([[80.0, 90.0, 95.0], [90.0, 80.0, 97.0]], dims=("seed", "epoch"))
+    assert study.epochs_to(accuracy, 90) == "1.5 ± 0.5"
+    assert study.epochs_to(accuracy, 96) == "–"
+
+
 def test_what_is_compared_starts_from_the_same_weights():
     options = study.Options(hidden=(9, 7))
     for rule in study.RULES.values():

@@ -5,7 +5,9 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 import tyro
+from common.training import angle
 
 import neurodyn as nd
 
@@ -20,17 +22,46 @@ def results(tmp_path_factory):
     arguments = ["--layers", "9", "7", "--seeds", "3", "5", "--activation", "sigmoid", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convergence, "PRECISION_AT", 5.0)
+        patch.setattr(convergence, "LEARNED_EPOCHS", 1)
         convergence.main(tyro.cli(convergence.Options, args=arguments))
     return out
 
 
 def test_it_writes_what_it_promises_and_leaves_nothing_half_written(results):
     names = {path.name for path in results.iterdir()}
-    assert names == {"trajectory.nc", "sweep.nc", "work_precision.nc", "convergence.png", "convergence.pdf"}
+    figures = {f"convergence{name}.{kind}" for name in ("", "_papers") for kind in ("png", "pdf")}
+    assert names == figures | {"trajectory.nc", "sweep.nc", "work_precision.nc", "papers.nc"}
     assert plt.imread(results / "convergence.png").shape[2] in (3, 4)
     assert (results / "convergence.pdf").read_bytes().startswith(b"%PDF")
     for name in ("trajectory", "sweep", "work_precision"):
         assert nd.load(results / f"{name}.nc").attrs["layers"] == "64-9-7-10"
+
+
+def test_the_papers_steps_are_a_loop_of_eulers_and_approach_backprop(results):
+    papers = nd.load(results / "papers.nc").sel(weights="first")
+    assert float(papers.angle.sel(layer=papers.layer[0], iterations=100)) > 1e-3
+    assert float(papers.angle.isel(iterations=-1).max()) < 1e-6
+    options = convergence.Options(layers=(9, 7), activation="sigmoid", seeds=(3,))
+    case = convergence.Case.draw(options, seed=3)
+    stages = case.network.forward
+    values, slopes = [case.inputs], []
+    for stage in stages:
+        weight, bias = stage.parameters
+        values.append(values[-1] @ weight.T + bias)
+        slopes.append(torch.ones_like(values[-1]))
+        if stage is not stages[-1]:
+            values[-1] = values[-1].sigmoid()
+            slopes[-1] = values[-1] * (1 - values[-1])
+    states = [*values[1:-1], values[-1] - case.targets]
+    for _ in range(25):
+        rates = [
+            -x + (above * slope) @ stage.parameters[0]
+            for x, above, slope, stage in zip(states, states[1:], slopes[1:], stages[1:], strict=False)
+        ]
+        states = [*(x + 0.1 * rate for x, rate in zip(states, rates, strict=False)), states[-1]]
+    mine = (states[0] * slopes[0]).T @ case.inputs
+    exact = (torch.as_tensor(case.gradients.x1.to_numpy()) * slopes[0]).T @ case.inputs
+    assert float(papers.angle.isel(layer=0).sel(iterations=25)) == pytest.approx(angle(mine, exact), rel=1e-6)
 
 
 def test_the_trajectory_ends_at_the_gradients(results):

@@ -32,7 +32,7 @@ def test_a_run_that_diverges_leaves_the_others_as_they_are_alone():
         found = trained(declare, [0, 1, 2], metrics={"weight": lambda learning: 1.0})
         assert found.seed.values.tolist() == [0, 1, 2]
         assert found.epoch.values.tolist() == [0, 1, 2, 3]
-        assert bool(found.sel(seed=1, epoch=0).notnull().to_array().all())
+        assert bool(found.drop_vars("train_accuracy").sel(seed=1, epoch=0).notnull().to_array().all())
         assert bool(found.sel(seed=1, epoch=slice(1, None)).isnull().to_array().all())
         for seed in (0, 2):
             alone = trained(declare, [seed], metrics={"weight": lambda learning: 1.0})

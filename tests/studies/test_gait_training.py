@@ -2,6 +2,7 @@
 
 import gait_training as study
 import matplotlib
+import numpy as np
 import pytest
 import torch
 import tyro
@@ -15,15 +16,18 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("gait_training")
-    arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "4", "--seeds", "1"]
-    study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "STRENGTHS", (0.0,))
+        arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "3", "--seeds", "1"]
+        study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {f"gait_training.{kind}" for kind in ("png", "pdf", "nc")}
+    figures = {f"gait_training{name}.{kind}" for name in ("", "_regularizer") for kind in ("png", "pdf")}
+    assert {path.name for path in results.iterdir()} == figures | {"gait_training.nc", "scan.nc"}
     found = nd.load(results / "gait_training.nc")
-    assert found.layers.values.tolist() == ["64-64-64-64", "64-20-10"]
+    assert found.layers.values.tolist() == ["64-64-64-64", "64-64-64-64", "64-20-10"]
     assert found.test_accuracy.dims == ("network", "rule", "seed", "epoch")
 
 
@@ -34,6 +38,37 @@ def test_gait_prop_keeps_up_with_backprop_and_tp_does_not(results):
     assert exact > 75
     assert float(wide.sel(rule="GAIT-prop")) > exact - 8
     assert float(wide.sel(rule="TP, regularized")) < exact - 20
+
+
+def test_backprop_with_the_regularizer_stays_closer_to_orthogonal_rows(results):
+    found = nd.load(results / "gait_training.nc").isel(seed=0)
+    off = found.orthogonality.isel(epoch=-1).sel(network="2 hidden")
+    assert float(off.sel(rule="BP, regularized")) < 0.5 * float(off.sel(rule="BP"))
+    assert float(found.orthogonality.isel(epoch=0).max()) < 1e-12
+    angle = found.update_angle.sel(rule="GAIT-prop")
+    assert float(angle.isel(epoch=0).max()) < 1 < float(angle.sel(network="2 hidden").isel(epoch=-1))
+
+
+def test_the_scan_without_regularizer_repeats_the_comparison(results):
+    found, scanned = nd.load(results / "gait_training.nc"), nd.load(results / "scan.nc")
+    same = scanned.sel(start="2 hidden, orthogonal start", rule="GAIT-prop", strength=0.0)
+    np.testing.assert_allclose(
+        same.test_accuracy, found.test_accuracy.sel(network="2 hidden", rule="GAIT-prop"), atol=1
+    )
+
+
+def test_backprop_with_a_regularizer_takes_the_step_of_backprop_and_of_the_regularizer():
+    rule = study.RULES["BP, regularized"]
+    network = rule.declare([12, 12, 12], 5, seed=0, start="xavier")
+    assert isinstance(network, nd.Network)
+    inputs, targets = torch.randn(3, 12, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    nd.backward(network, inputs, targets)
+    module = study.modules(network)
+    weights = [part for part in module.parameters() if part.ndim == 2]
+    off = sum(((w @ w.T) * (1 - torch.eye(12, dtype=torch.float64))).square().sum() for w in weights)
+    objective = 0.5 * (module(inputs) - targets).square().sum() / 3 + rule.strength * off
+    for found, expected in zip(weights, torch.autograd.grad(objective, weights), strict=True):
+        torch.testing.assert_close(found.grad, expected)
 
 
 def test_the_regularizer_is_that_of_the_rule():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from common.divergence import Options, diverge, logistic
+from common.divergence import Options, alike, diverge, logistic
 from common.linearised import linearise
 
 import neurodyn as nd
@@ -19,7 +19,13 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("gamma_sweep")
-    small = {"GAMMAS": (0.1, 1.0, 10.0), "TIMES": ("l", "0", "2", "64"), "SAMPLES": 2, "LEARNED_EPOCHS": 2}
+    small = {
+        "GAMMAS": (0.1, 1.0, 10.0),
+        "TIMES": ("l", "0", "2", "64"),
+        "NEAR": (0.99, 1.01),
+        "SAMPLES": 2,
+        "LEARNED_EPOCHS": 2,
+    }
     small |= {"STEPS": 200, "AROUND": 41, "ASIDE": (2, 2), "FLOW_TIME": 2.0, "LAG_SAMPLES": 2, "LAG_TIME": 5.0}
     small["PRECISE"] = nd.Adaptive("dopri5", rtol=1e-8, atol=1e-10)
     with pytest.MonkeyPatch.context() as patch:
@@ -31,8 +37,10 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    figures = {f"gamma_sweep{part}{kind}" for part in ("", "_inference", "_continuous") for kind in (".png", ".pdf")}
-    data = {"training.nc", "energy.nc", "stability.nc", "flow.nc", "lag.nc"}
+    figures = {
+        f"gamma_sweep{part}{kind}" for part in ("", "_near_1", "_inference", "_continuous") for kind in (".png", ".pdf")
+    }
+    data = {"training.nc", "near_1.nc", "energy.nc", "stability.nc", "flow.nc", "lag.nc"}
     assert {path.name for path in results.iterdir()} == figures | data
     assert nd.load(results / "training.nc").attrs["dataset"] == "digits"
 
@@ -48,7 +56,8 @@ def test_divergence_is_zero_with_c2_and_c3_and_nowhere_else(results):
 
 def test_before_the_first_step_gamma_makes_no_difference(results):
     weights = nd.load(results / "training.nc").weights.sel(time="0")
-    np.testing.assert_allclose(weights, weights.isel(gamma=[0] * weights.sizes["gamma"]), rtol=1e-9)
+    # The first order of the samples is that of the first γ, and of the last, which learns apart.
+    np.testing.assert_allclose(weights.sel(gamma=0.1), weights.sel(gamma=10.0), rtol=1e-9)
 
 
 def test_diverged_runs_are_kept_as_such(results):
@@ -76,7 +85,9 @@ def test_a_disturbance_grows_at_the_rate_of_its_eigenvalue(results):
 
 
 def test_the_update_at_t_l_is_backprops_times_a_power_of_gamma():
-    assert study.scaling(study.Options(hidden=(1, 2))) < 1e-9
+    deviation, factors = study.scaling(study.Options(hidden=(1, 2)))
+    assert deviation < 1e-9
+    np.testing.assert_allclose(factors, factors.gamma**factors.above, rtol=1e-9)
 
 
 def test_a_linear_network_settles_with_any_lag():
@@ -149,3 +160,13 @@ def test_divergence_is_what_loops_by_hand_end_with(noise):
         assert float(moved) == pytest.approx(sum(float((a - s).detach().norm()) for a, _, s in pairs), rel=1e-9)
         assert float(found.test_error) == pytest.approx(float(np.abs(errors[1] - errors[0]).mean()), abs=1e-9)
         np.testing.assert_allclose(reference.test_error.sel(seed=seed), errors[0], atol=1e-9)
+
+
+def test_networks_that_learn_at_once_share_what_a_rule_alone_has():
+    options = Options(hidden=(1,), width=5, epochs=1, samples=40, seeds=(3, 8))
+    rules = [study.rule("l", gamma) for gamma in (0.5, 1.0, 5.0)] + [{"learning": "z-il", "initial_noise": 0.1}]
+    assert alike(rules) == [[0, 1], [2], [3]]
+    together, _ = diverge(options, 1, rules[:2])
+    alone, _ = diverge(options, 1, rules[:1])
+    np.testing.assert_allclose(together.weights.isel(rule=0), alone.weights.isel(rule=0), rtol=1e-9)
+    assert float(together.weights.isel(rule=1).max()) < 1e-12

@@ -79,7 +79,7 @@ def test_a_step_of_1_takes_at_most_the_depth_and_deeper_graphs_take_longer(scali
 def test_the_iterations_are_those_of_eulers_method(scaling):
     case = graphs.Case(graphs.Options(), "LSTM", 1, 3)
     run = int(np.flatnonzero((scaling.architecture == "LSTM") & (scaling["size"] == 1))[0])
-    count = int(scaling.iterations.isel(run=run).sel(step=0.5))
+    count = int(scaling.iterations.isel(run=run, seed=0).sel(step=0.5))
     moments = 0.5 * np.arange(count + 3)
     distance = case.distance(moments[-1], nd.Euler(0.5), moments).max("node").values
     assert distance[count - 1] > graphs.TOLERANCE
@@ -91,7 +91,17 @@ def test_the_summary_says_what_the_files_say(results, scaling):
     text = graphs.summary(relaxations, scaling)
     assert "LSTM, 2 time steps" in text
     for run in range(scaling.sizes["run"]):
-        assert f"{scaling.iterations.isel(run=run).sel(step=0.1).item()}" in text
+        assert f"{scaling.iterations.isel(run=run, seed=0).sel(step=0.1).item()}" in text
+
+
+@pytest.mark.parametrize(("depth", "step"), [(1, 0.1), (7, 0.5), (7, 1.0)])
+def test_a_chain_takes_what_is_predicted(depth, step):
+    value = np.append(1.0, np.zeros(depth))  # the first is held
+    count = 0
+    while (1 - value).max() > graphs.TOLERANCE:
+        value[1:] += step * (value[:-1] - value[1:])
+        count += 1
+    assert graphs.predicted(depth, step) == count
 
 
 def test_options_that_make_no_network_are_refused():

@@ -1,0 +1,62 @@
+"""How Sphinx builds the site: `make docs`."""
+
+import re
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "neurodyn"
+author = copyright = "The neurodyn developers"
+release = version = version_of("neurodyn")
+
+extensions = [
+    "mathml",
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "_ext"]
+html_theme = "pydata_sphinx_theme"
+html_title = "neurodyn"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars: dict[str, list[str]] = {"start": [], "changelog": []}
+html_show_sourcelink = False
+
+# Every page of code runs when the site is built, and an error fails it.
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 80
+napoleon_google_docstring = False
+nitpicky = False
+
+
+def _escape_bars(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    """Keep |x| as it is written, where reStructuredText would look for a substitution."""
+    lines[:] = [re.sub(r"\|(?=\S)([^|]*)\|", r"\\|\1\\|", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _escape_bars)

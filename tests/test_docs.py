@@ -1,0 +1,48 @@
+"""The site: the reference lists every public name, links lead somewhere, and code runs; all of it in `make docs`."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import neurodyn as nd
+from tests.processes import run
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "generated" not in path.parts)
+CELL = re.compile(r"^```\{code-cell\}\n(?::[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELLS = {path: CELL.findall(path.read_text("utf-8")) for path in PAGES}
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    listed = set(re.findall(r"^   ([\w.]+)$", (DOCS / "reference" / "index.md").read_text("utf-8"), re.M))
+    modules = {"analysis": nd.analysis, "data": nd.data, "train": nd.train}
+    expected = set(nd.__all__) - set(modules)
+    assert expected <= listed
+    for name in listed - expected:
+        module, _, own = name.partition(".")
+        assert module == "plot" or hasattr(modules[module], own), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_its_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"\{(?:image|include)\} (\S+)", text)
+    targets += [f"{link}.md" for link in re.findall(r"^:link: (\S+)$", text, re.M)]
+    for entries in re.findall(r"\{toctree\}\n(?::[^\n]*\n)*\n(.*?)```", text, re.S):
+        targets += [f"{entry}.md" for entry in entries.split()]
+    assert [each for each in targets if not each.startswith("https:") and not (page.parent / each).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if CELLS[page]], ids=lambda path: path.stem)
+def test_its_cells_are_python(page: Path) -> None:
+    ast.parse("\n".join(CELLS[page]))
+
+
+@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/traces.md"])
+def test_its_cells_run(page: str, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(CELLS[DOCS / page]), "utf-8")
+    done = run(script, MPLBACKEND="agg")
+    assert done.returncode == 0, done.stderr
