@@ -15,11 +15,12 @@ from neurodyn.layers.stages import Stage, cut
 from neurodyn.layers.tuning import tune
 from neurodyn.learning.backward import backward
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
-from neurodyn.network.drives import Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
-from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated
+from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
+from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated, Pointwise
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
+from neurodyn.network.signals import Signal
 from neurodyn.network.timing import AtStep, Inference, OnSpike, When
 from neurodyn.simulation.files import load, save
 from neurodyn.simulation.inference import infer
@@ -45,6 +46,7 @@ __all__ = [
     "Activity",
     "Adaptive",
     "AtStep",
+    "Constant",
     "Coupling",
     "Data",
     "DivergenceError",
@@ -76,8 +78,10 @@ __all__ = [
     "Orthogonality",
     "Pair",
     "Plasticity",
+    "Pointwise",
     "Population",
     "Regularizer",
+    "Signal",
     "Solver",
     "Stabilized",
     "Stage",

@@ -29,7 +29,8 @@ from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
-from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
+from neurodyn.network.vectors import largest_of
+from neurodyn.view.diagram import RADIUS, Points, links, place, points_of, route
 
 BLACK = "#000000"
 ORANGE = "#E69F00"
@@ -153,8 +154,8 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     aside = max(0.0, box.width / unit - width) / 2
     ax.set(xlim=(left - aside, right + aside), ylim=(bottom - below / unit, top), aspect="equal")
     nodes = {p.name: _draw_population(ax, p, places[p.name], unit) for p in network.populations}
-    for coupling, curve in zip(network.couplings, curves, strict=True):
-        _draw_coupling(ax, coupling, curve, colours[type(coupling.map).__name__], nodes, unit)
+    for (source, coupling), curve in zip(links(network), curves, strict=True):
+        _draw_coupling(ax, source, coupling, curve, colours[type(coupling.map).__name__], nodes, unit)
     ax.legend(
         legend.values(),
         legend.keys(),
@@ -198,7 +199,7 @@ def _colours(network: Network) -> dict[str, str]:
 def _legend_entries(network: Network, colours: dict[str, str]) -> dict[str, Artist]:
     """Name the maps, the signs and the roles that occur, and no others."""
     entries: dict[str, Artist] = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in colours.items()}
-    if any(c.gain < 0 for c in network.couplings):
+    if any(largest_of(c.gain) < 0 for c in network.couplings):
         entries["negative gain"] = Line2D([], [], color=GREY, marker=r"$\dashv$", markersize=11, linestyle="")
     for role in ("dynamic", "instantaneous", "clamped"):
         entries |= [(role, _node(p, np.zeros(2))) for p in network.populations if p.role == role][:1]
@@ -228,7 +229,7 @@ def _node(population: Population, centre: Points) -> Patch:
     else:
         node = _circle(centre, RADIUS)
         node.set_facecolor("white")
-        node.set_linestyle((0, (2, 1)) if population.tau == 0 else "-")
+        node.set_linestyle((0, (2, 1)) if population.instantaneous else "-")
     node.set_edgecolor("black")
     return node
 
@@ -262,24 +263,26 @@ def _draw_label(ax: Axes, text: str, centre: Points, height: float) -> None:
 
 
 def _draw_coupling(
-    ax: Axes, coupling: Coupling, curve: Points, colour: str, nodes: dict[str, Patch], unit: float
+    ax: Axes, source: str, coupling: Coupling, curve: Points, colour: str, nodes: dict[str, Patch], unit: float
 ) -> None:
     look: dict[str, Any] = {
-        "arrowstyle": "-[,widthB=0.4,lengthB=0" if coupling.gain < 0 else "-|>,head_length=0.5,head_width=0.25",
+        "arrowstyle": "-[,widthB=0.4,lengthB=0"
+        if largest_of(coupling.gain) < 0
+        else "-|>,head_length=0.5,head_width=0.25",
         "mutation_scale": 12 * unit,
         "linewidth": 1.4 * unit,
         "color": colour,
         "capstyle": "butt",
         "joinstyle": "miter",
-        "gid": f"coupling {coupling}",
+        "gid": f"coupling {source} → {coupling.target}",
     }
-    if coupling.source == coupling.target:
+    if source == coupling.target:
         arrow = FancyArrowPatch(path=Outline(curve, [Outline.MOVETO, *3 * [Outline.CURVE4]]), **look)
     else:
         start, control, end = curve
         across = np.array([end[1] - start[1], start[0] - end[0]])
         bend = (control - (start + end) / 2) @ across / (across @ across)
         look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": f"arc3,rad={bend}"}
-        ends = nodes[coupling.source], nodes[coupling.target]
+        ends = nodes[source], nodes[coupling.target]
         arrow = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
     ax.add_artist(arrow)

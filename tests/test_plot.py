@@ -134,7 +134,7 @@ def test_nothing_overlaps(network, ax):
 def test_a_map_has_one_colour_and_every_map_its_own():
     a, b, tanh = nd.Population("a", 2), nd.Population("b", 2), nd.Stage(nn.Tanh())
     invertible = nd.Stage(nn.LeakyReLU())
-    maps = [nd.Identity(), nd.Forward(tanh), nd.Feedback(tanh, "live"), nd.Inverse(invertible), Square(), Square()]
+    maps = [nd.Identity(), nd.Forward(tanh), nd.Feedback(tanh, at="b"), nd.Inverse(invertible), Square(), Square()]
     net = nd.Network("maps", [a, b], [nd.Coupling("a", "b", each) for each in maps])
     ax = net.plot()
     colours = [to_hex(arrow.get_edgecolor()) for _, arrow in artists(ax, "coupling")]

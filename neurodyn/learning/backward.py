@@ -126,7 +126,7 @@ def learn(
         )
     if duration is not None and solver is None:
         refuse_to_set_aside(network, "a relaxation for a duration without solver=")
-    with bound(network, inputs, targets) as system:
+    with bound(network, inputs, targets, still="learning at the end of a relaxation") as system:
         return _learn(system, duration, solver)
 
 

@@ -12,6 +12,7 @@ from neurodyn.checks import flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, loss_gradient
 from neurodyn.layers.stages import ForwardPass, Stage
+from neurodyn.network.vectors import ByValue, Vector, text_of, vector
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,34 @@ class Target(Drive):
         return "target"
 
 
+class Constant(ByValue, Drive):
+    """A constant, such as a background input.
+
+    Parameters
+    ----------
+    value
+        A number, or a tensor of the population's shape, one for each unit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the value is neither, or not finite.
+    """
+
+    def __init__(self, value: Vector) -> None:
+        self.constant = vector("value of Constant", value)
+
+    def value(self, population: str, data: Data) -> Tensor:
+        """Return the value without an axis of samples, which the binding repeats for each."""
+        return torch.as_tensor(self.constant)
+
+    def __str__(self) -> str:
+        return text_of(self.constant)
+
+    def __repr__(self) -> str:
+        return f"Constant({self.constant!r})"
+
+
 @dataclass(frozen=True)
 class ForwardValue(Drive):
     """The forward pass's value x̄_l = g_l(x̄_{l−1}) after a stage.
@@ -158,6 +187,8 @@ class Noisy(Drive):
             raise InvalidValueError(
                 "Noisy: integers take no noise; declare Input() without integer, or leave Noisy out"
             )
+        if isinstance(inner, Constant):
+            raise InvalidValueError("Noisy: a constant takes no frozen noise; declare Input(), and pass it as inputs")
         object.__setattr__(self, "sigma", positive("sigma of the noise", self.sigma))
         object.__setattr__(self, "reads_targets", self.drive.reads_targets)
         object.__setattr__(self, "optional", self.drive.optional)
@@ -192,7 +223,7 @@ class LossGradient(Drive):
         return "∂ℒ/∂x̄ at the output"
 
 
-def without_noise(drive: Drive | float | None) -> Drive | float | None:
+def without_noise(drive: Drive | Vector | None) -> Drive | Vector | None:
     """Return the drive that `Noisy` ones add their noise to; any other as it is."""
     while isinstance(drive, Noisy):
         drive = drive.drive

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from neurodyn.layers.stages import told_apart
 from neurodyn.network.drives import Drive
 from neurodyn.network.parts import Coupling, Plasticity, Population
+from neurodyn.network.vectors import Vector, is_number, largest_of, magnitude, text_of
 
 if TYPE_CHECKING:
     from neurodyn.network.network import Network
@@ -27,12 +28,16 @@ def network_text(network: Network) -> str:
 def _text(network: Network) -> str:
     rows = [
         f"  {p.name:<8} {size_text(p):>12}  {p.role:<13}"
-        + (f" held at {p.clamp}" if p.clamp else f" τ = {p.tau:g}, leak = {p.leak:g}, from {_start_text(p.initial)}")
+        + (
+            f" held at {p.clamp}"
+            if p.clamp
+            else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}, from {_start_text(p.initial)}"
+        )
         for p in network.populations
     ]
     text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
     text += ["", f"couplings ({len(network.couplings)})"]
-    text += [f"  {c!s:<14} {c.gain:+g} · {c.map.describe(c.source, c.target)}" for c in network.couplings]
+    text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in network.couplings]
     text += ["", "equations", *(f"  {equation(p, network.into(p.name))}" for p in network.populations)]
     if network.plasticity:
         text += [
@@ -51,12 +56,12 @@ def size_text(population: Population) -> str:
     return "from data" if population.shape is None else " × ".join(map(str, population.shape))
 
 
-def _start_text(initial: float | Drive) -> str:
-    return str(initial) if isinstance(initial, Drive) else f"{initial:g}"
+def _start_text(initial: Vector | Drive) -> str:
+    return str(initial) if isinstance(initial, Drive) else text_of(initial)
 
 
-def _number(value: float) -> str:
-    return "" if value == 1 else f"{value:g} "
+def _number(value: Vector) -> str:
+    return "" if is_number(value, 1) else f"{text_of(value)} "
 
 
 def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
@@ -64,17 +69,19 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
     x = population.name
     if population.clamp is not None and not population.clamp.optional:
         return f"{x} = {population.clamp}"
-    right = "" if population.tau == 0 or population.leak == 0 else f"−{_number(population.leak)}{x}"
+    right = "" if population.instantaneous or is_number(population.leak, 0) else f"−{_number(population.leak)}{x}"
     for coupling in couplings:
-        sign = "−" if coupling.gain < 0 else "+"
-        term = _number(abs(coupling.gain)) + coupling.map.describe(coupling.source, x)
+        sign = "−" if largest_of(coupling.gain) < 0 else "+"
+        term = _number(magnitude(coupling.gain) if sign == "−" else coupling.gain) + coupling.text
         right += f" {sign} {term}" if right else (f"−{term}" if sign == "−" else term)
-    if population.tau == 0:
-        left, right = x, (right or "0") if population.leak == 1 else f"({right or '0'}) / {population.leak:g}"
+    if population.instantaneous:
+        whole = is_number(population.leak, 1)
+        left, right = x, (right or "0") if whole else f"({right or '0'}) / {text_of(population.leak)}"
     else:
         left = f"{_number(population.tau)}d{x}/dt"
     clamped = f"        ({x} = {population.clamp} when given)" if population.clamp is not None else ""
-    return f"{left} = {right or '0'}{clamped}"
+    noise = f"        ({text_of(population.noise)} dW added to d{x})" if population.noisy else ""
+    return f"{left} = {right or '0'}{clamped}{noise}"
 
 
 def plasticity_text(rule: Plasticity) -> str:

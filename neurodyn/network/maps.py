@@ -1,15 +1,16 @@
 """Coupling maps: what a population makes of the activity of another.
 
-Four maps say it all: `Identity`, `Forward`, `Feedback` and `Inverse`; `Modulated` scales another unit by unit. A new
-one subclasses `Map` and defines `apply`.
+Four maps say most: `Identity`, `Forward`, `Feedback` and `Inverse`; `Modulated` scales another unit by unit, and
+`Pointwise` is a function of one or several sources. A new one subclasses `Map` and defines `apply`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from string import Formatter
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ from neurodyn.layers.inverses import check_invertible, needs_forward
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.stages import ForwardPass, Stage, StagePoint
 
+Names = Any
+"""The name of a coupling's source, or a tuple of the names of several: a map of one's own knows which it takes."""
+Shapes = Any
+"""Likewise, the shape of one sample of the source, or a tuple of several."""
 Activity = Mapping[str, Tensor]
 """The activity of every population, by name; each of shape (sample, …)."""
 
@@ -108,7 +113,9 @@ class Map:
     """What a coupling does to the activity of its source. Subclass it for a map of one's own.
 
     A subclass defines `apply`, and `output_shape` where the target has another shape than the source. It sets
-    `linear` if the map is linear (or affine) in the source, so that solvers may rely on it. Networks with such a map
+    `linear` if the map is linear (or affine) in the source, so that solvers may rely on it. Of several sources,
+    `apply` takes one tensor each, and `linear` means that it is so in all of them jointly; `source` is in the other
+    methods a tuple of all names, or of all shapes, in the coupling's order. Networks with such a map
     are stacked where its settings are known to be equal: where it is a frozen dataclass, or defines an equality.
 
     A solver evaluates a map as often as it likes, and that of a clamped source once a run. So a map is a function of
@@ -144,13 +151,13 @@ class Map:
         """The feedback weights ψ that the map uses, if any."""
         return None
 
-    def apply(self, source: Tensor) -> Tensor:
+    def apply(self, *source: Any, **_: Any) -> Tensor:
         """Return the map of the source's activity.
 
         Parameters
         ----------
         source
-            The activity itself, shape (sample, …): to be read, and not to be written into.
+            The activity itself, shape (sample, …), of each source: to be read, and not to be written into.
 
         Returns
         -------
@@ -159,43 +166,112 @@ class Map:
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither apply nor bind")
 
-    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+    def output_shape(self, source: Shapes, target: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one sample of map(source), given those of source and target."""
-        return source
+        if isinstance(source[0], int):
+            return tuple(source)
+        first: tuple[int, ...] = source[0]
+        if any(shape != first for shape in source):
+            raise InvalidValueError(
+                f"{type(self).__name__} takes sources of one shape, and these have {', '.join(map(_shape, source))} "
+                "units; a map of one's own may say otherwise in output_shape"
+            )
+        return first
 
-    def reads(self, source: str, target: str) -> tuple[str, ...]:
+    def reads(self, source: Names, target: str) -> tuple[str, ...]:
         """Name the populations whose live activity the map depends on."""
-        return (source,)
+        return names_of(source)
 
     def adjoint_to(self, other: Map) -> bool:
         """Tell whether this map is the transposed Jacobian of `other` at the live activity, as in a gradient flow."""
         return False
 
-    def describe(self, source: str, target: str) -> str:
+    def describe(self, source: Names, target: str) -> str:
         """Return map(source) as it stands in an equation."""
-        return f"{type(self).__name__}({source})"
+        return f"{type(self).__name__}({', '.join(names_of(source))})"
 
-    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+    def bind(self, points: OperatingPoints, source: Names, target: str) -> Term:
         """Bind the map to a network's operating points."""
-        return _Applied(self, source)
+        return _Applied(self, names_of(source))
 
 
 class _Applied(Term):
-    def __init__(self, map_: Map, source: str) -> None:
-        self._map, self._source = map_, source
+    def __init__(self, map_: Map, sources: tuple[str, ...]) -> None:
+        self._map, self._sources = map_, sources
 
     def renew(self) -> bool:
         return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        value = self._map.apply(activity[self._source])
+        value = self._map.apply(*[activity[source] for source in self._sources])
         if value.shape != out.shape:
             # Broadcasting would hide the mistake.
             raise InvalidValueError(
-                f"{type(self._map).__name__}.apply makes the shape {tuple(value.shape)} of population {self._source}, "
+                f"{type(self._map).__name__}.apply makes the shape {tuple(value.shape)} of population "
+                f"{', '.join(self._sources)}, "
                 f"and the target has {tuple(out.shape)}; say so in output_shape, or change apply"
             )
         out.add_(value, alpha=gain)
+
+
+@dataclass(frozen=True)
+class Pointwise(Map):
+    """f(source, …): a function of one or several sources, unit by unit.
+
+    Parameters
+    ----------
+    function
+        f, of one tensor a source, each of shape (sample, …), that returns one of that shape. As `Map.apply`, it
+        depends on its arguments alone, and does not write into them.
+    text
+        How it stands in an equation, with a place {} for each source, such as "{} · {}"; by default the function's
+        name, or f where it has none.
+
+    Raises
+    ------
+    TypeError
+        If there is no function, or the text is none.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> gated = nd.Coupling(("u", "x"), "y", nd.Pointwise(lambda u, x: u * x, text="{} · {}"))
+    >>> populations = [nd.Population(name, 3) for name in "uxy"]
+    >>> print(nd.Network("gated", populations, [gated]).equations().splitlines()[-1])
+    dy/dt = −y + u · x
+    """
+
+    function: Callable[..., Tensor]
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise InvalidTypeError(f"Pointwise: a function of tensors, not {type(self.function).__name__}")
+        if isinstance(self.function, (Stage, nn.Module)) or (
+            isinstance(self.function, type) and issubclass(self.function, nn.Module)
+        ):
+            raise InvalidTypeError("Pointwise: a function of tensors; a module or a stage is nd.Forward(module)")
+        if self.text is not None and not isinstance(self.text, str):
+            raise InvalidTypeError(f"text of Pointwise: text with a place {{}} for each source, not {self.text!r}")
+
+    def apply(self, *sources: Tensor) -> Tensor:
+        return self.function(*sources)
+
+    def describe(self, source: Names, target: str) -> str:
+        names = names_of(source)
+        if self.text is None:
+            name = getattr(self.function, "__name__", "f")
+            return f"{name if name.isidentifier() else 'f'}({', '.join(names)})"
+        try:
+            places = [field for _, field, _, _ in Formatter().parse(self.text) if field is not None]
+            text = self.text.format(*names)
+        except (ValueError, IndexError, KeyError, AttributeError) as error:
+            raise InvalidValueError(
+                f"text of Pointwise: {self.text!r} has a place {{}} for each of {', '.join(names)} ({error})"
+            ) from error
+        if len({*range(len(places))} if "" in places else {*places}) != len(names):
+            raise InvalidValueError(f"text of Pointwise: {self.text!r} has a place {{}} for each of {', '.join(names)}")
+        return text
 
 
 @dataclass(frozen=True)
@@ -308,31 +384,48 @@ class Feedback(OfStage):
     stage
         A `Stage`, or any `nn.Module`, which becomes one. It leads from the coupling's target to its source.
     point
-        Where J is taken: at the "frozen" forward pass, or at the "live" activity of the coupling's target.
+        Where J is taken: at the "frozen" forward pass, the default, or at the "live" activity of the coupling's
+        target, or of `at`. A target that is neither the source of a `Forward` of the stage nor `pre` of its plasticity
+        is no place to take J at: then `at` has to say where.
     weights
         Feedback weights ψ in place of the transposed ones.
     derivative
         Whether the derivatives f' of the stage's activations are applied.
     argument
         Which of several values that the stage reads J is by, counted from 0: the one that the coupling's target holds.
+    at
+        Of a live J, the population at whose activity it is taken, in place of the coupling's target; a point is "live"
+        where this is given.
     """
 
     point: Literal["frozen", "live"] = "frozen"
     weights: FeedbackWeights | None = None
     derivative: bool = True
     argument: int = 0
+    at: str | None = None
     homogeneous = True
 
     def __init__(
         self,
         stage: Stage | nn.Module,
-        point: Literal["frozen", "live"] = "frozen",
+        point: Literal["frozen", "live"] | None = None,
         *,
         weights: FeedbackWeights | None = None,
         derivative: bool = True,
         argument: int = 0,
+        at: str | None = None,
     ) -> None:
         super().__init__(stage)
+        if at is not None and not isinstance(at, str):
+            raise InvalidTypeError(
+                f"Feedback of stage {self.stage.name}: at is the name of a population, not {type(at).__name__}"
+            )
+        if at is not None and point == "frozen":
+            raise InvalidValueError(
+                f"Feedback of stage {self.stage.name}: at={at!r} is where a live J is taken, and point is 'frozen', "
+                "the forward pass; leave one of the two out"
+            )
+        point = ("frozen" if at is None else "live") if point is None else point
         derivative = flag(f"derivative of Feedback of stage {self.stage.name}", derivative)
         argument = whole(f"argument of Feedback of stage {self.stage.name}", argument, least=0)
         if point != "frozen" or weights is not None or not derivative:
@@ -351,7 +444,7 @@ class Feedback(OfStage):
             raise InvalidValueError(
                 f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
             )
-        self._set(point=point, weights=weights, derivative=derivative, argument=argument)
+        self._set(point=point, weights=weights, derivative=derivative, argument=argument, at=at)
         self._set(frozen=point == "frozen", linear=point == "frozen" or self.stage.affine)
 
     @property
@@ -365,16 +458,17 @@ class Feedback(OfStage):
         return target
 
     def reads(self, source: str, target: str) -> tuple[str, ...]:
-        return (source,) if self.linear else (source, target)
+        return (source,) if self.linear else (source, self.at or target)
 
     def adjoint_to(self, other: Map) -> bool:
-        jacobian = self.weights is None and self.derivative and (not self.frozen or self.stage.affine)
+        live = not self.frozen and self.at is None
+        jacobian = self.weights is None and self.derivative and (live or self.stage.affine)
         return jacobian and isinstance(other, Forward) and other.stage is self.stage
 
     def describe(self, source: str, target: str) -> str:
         if self.stage.arguments > 1:
             return f"(∂{self.stage.symbol}/∂{target})ᵀ {source}"
-        at = "x̄" if self.frozen else target
+        at = "x̄" if self.frozen else self.at or target
         matrix = f"W{self.stage.mark}ᵀ" if self.weights is None else f"ψ{self.stage.mark}"
         if not self.derivative:
             return f"{matrix} {source}"
@@ -388,7 +482,7 @@ class Feedback(OfStage):
 
 class _FeedbackTerm(Term):
     def __init__(self, map_: Feedback, points: OperatingPoints, source: str, target: str) -> None:
-        self._map, self._points, self._source, self._target = map_, points, source, target
+        self._map, self._points, self._source, self._target = map_, points, source, map_.at or target
         self._weights = None if map_.weights is None else map_.weights.tensors
         self._plain = map_.weights is None and map_.derivative and not map_.argument
         self._fixed = points.frozen(map_.stage) if map_.frozen else None
@@ -495,10 +589,10 @@ class Wrapping(Map):
     def feedback_weights(self) -> FeedbackWeights | None:
         return self.map.feedback_weights
 
-    def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+    def output_shape(self, source: Shapes, target: tuple[int, ...]) -> tuple[int, ...]:
         return self.map.output_shape(source, target)
 
-    def reads(self, source: str, target: str) -> tuple[str, ...]:
+    def reads(self, source: Names, target: str) -> tuple[str, ...]:
         return self.map.reads(source, target)
 
 
@@ -550,11 +644,11 @@ class Modulated(Wrapping):
     def frozen_stages(self) -> tuple[Stage, ...]:
         return (self.stage, *self.map.frozen_stages)
 
-    def describe(self, source: str, target: str) -> str:
+    def describe(self, source: Names, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
 
-    def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
+    def bind(self, points: OperatingPoints, source: Names, target: str) -> Term:
         return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)
 
 
@@ -577,5 +671,17 @@ class _ModulatedTerm(Term):
         out.mul_(self._factor)
 
 
+def names_of(source: Names) -> tuple[str, ...]:
+    """Return the names of a coupling's sources."""
+    return (source,) if isinstance(source, str) else tuple(source)
+
+
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
+
+
+def takes_several(map_: Map) -> bool:
+    """Tell whether a map may be one of several sources: a function, or a map of someone's own."""
+    while isinstance(map_, Wrapping):
+        map_ = map_.map
+    return not isinstance(map_, (Identity, OfStage))

@@ -9,17 +9,19 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.layers.stages import Stage, sources
-from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, without_noise
+from neurodyn.network.drives import Constant, Drive, ForwardValue, Input, LossGradient, without_noise
 from neurodyn.network.equations import network_equations, network_text, size_text
+from neurodyn.network.maps import Feedback, Forward, Wrapping
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference
+from neurodyn.network.vectors import Vector, text_of
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -56,7 +58,7 @@ class Network:
 
     stacked: tuple[Network, ...] = ()
     """Of several networks stacked in this one, the declaration with the numbers of each."""
-    paces: Mapping[str, tuple[float, ...]] = {}
+    paces: Mapping[str, tuple[Vector, ...]] = {}
     """How many times as fast as declared a population is in each of the stacked networks, where that differs."""
 
     def __init__(
@@ -137,6 +139,19 @@ class Network:
         """Each drive that reads the targets, with its population's name before it."""
         drives = [(p.name, drive) for p in self.populations for drive in (p.clamp, p.initial)]
         return tuple((name, drive) for name, drive in drives if isinstance(drive, Drive) and drive.reads_targets)
+
+    @cached_property
+    def tensors(self) -> tuple[tuple[str, Tensor], ...]:
+        """The tensors of the declaration that are no weights, each with its description before it."""
+        found: list[tuple[str, object]] = []
+        for population in self.populations:
+            name = f"population {population.name}"
+            for what in ("clamp", "initial", "tau", "leak", "noise"):
+                drive = getattr(population, what)
+                value = drive.constant if isinstance(drive, Constant) else drive
+                found.append((f"{what} of {name}", value))
+        found += [(f"gain of coupling {coupling}", coupling.gain) for coupling in self.couplings]
+        return tuple((what, value) for what, value in found if isinstance(value, Tensor))
 
     @property
     def members(self) -> int:
@@ -246,21 +261,54 @@ class Network:
         return by_name
 
     def _check_coupling(self, coupling: Coupling) -> None:
-        source, target = (self._known(end, f"coupling {coupling}") for end in (coupling.source, coupling.target))
+        *sources, target = (self._known(end, f"coupling {coupling}") for end in (*coupling.sources, coupling.target))
         if target.clamp is not None and not target.clamp.optional:
             raise InvalidValueError(
                 f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
                 "remove the coupling or the clamp"
             )
-        if isinstance(source.clamp, Input) and source.clamp.integer:
-            raise InvalidValueError(
-                f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone reads; "
-                "remove the coupling, or declare Input() without integer"
-            )
+        for source in sources:
+            if isinstance(source.clamp, Input) and source.clamp.integer:
+                raise InvalidValueError(
+                    f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone "
+                    "reads; remove the coupling, or declare Input() without integer"
+                )
         for stage in coupling.map.frozen_stages:
             self._check_in_forward(stage, f"coupling {coupling}")
-        if source.shape is not None and target.shape is not None:
-            check_coupling_shapes(coupling, source.shape, target.shape)
+        self._check_point(coupling)
+        if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) != target.shape:
+            raise InvalidValueError(
+                f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, one for each unit of its "
+                f"target, and population {target.name} has {size_text(target)} units"
+            )
+        shapes = {p.name: p.shape for p in (*sources, target) if p.shape is not None}
+        if all(p.name in shapes for p in (*sources, target)):
+            check_coupling_shapes(coupling, shapes)
+
+    def _check_point(self, coupling: Coupling) -> None:
+        """Refuse a live Jacobian whose place nothing tells."""
+        map_ = coupling.map
+        while isinstance(map_, Wrapping):
+            map_ = map_.map
+        if not isinstance(map_, Feedback) or map_.frozen:
+            return
+        stage, target = map_.stage, self._known(coupling.target, f"coupling {coupling}")
+        if map_.at is not None:
+            at = self._known(map_.at, f"coupling {coupling}: at")
+            if None not in (at.shape, target.shape) and at.shape != target.shape:
+                raise InvalidValueError(
+                    f"coupling {coupling}: J is taken at population {at.name}, which has {size_text(at)} units, and "
+                    f"population {target.name}, which Jᵀ leads to, has {size_text(target)}"
+                )
+            return
+        forward = [c for c in self.couplings if isinstance(c.map, Forward) and c.map.stage is stage]
+        places = dict.fromkeys([*(c.source for c in forward), *(r.pre for r in self.plasticity if r.stage is stage)])
+        if target.name not in places and not stage.affine:
+            found = f"; {' or '.join(f'at={name!r}' for name in places)} is where the network uses it" if places else ""
+            raise InvalidValueError(
+                f"coupling {coupling}: the Jacobian of stage {stage.name} ({stage.label}) is live, and population "
+                f"{target.name} is not what the stage reads; say where it is taken with Feedback(stage, at=…){found}"
+            )
 
     def _check_in_forward(self, stage: Stage, where: str) -> None:
         if stage not in self.forward:
@@ -280,7 +328,7 @@ class Network:
         if isinstance(rule.when, AtStep) and rule.when.step > self.inference.steps:
             raise InvalidValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
 
-    def _check_drive(self, population: Population, drive: float | Drive | None) -> None:
+    def _check_drive(self, population: Population, drive: Vector | Drive | None) -> None:
         if isinstance(drive, Input) and population.name not in self.inputs:
             raise InvalidValueError(
                 f"population {population.name}: inputs are given to populations that are clamped to them; declare "
@@ -300,7 +348,7 @@ class Network:
             )
 
     def _order_instantaneous(self) -> tuple[str, ...]:
-        instantaneous = [p.name for p in self.populations if p.tau == 0]
+        instantaneous = [p.name for p in self.populations if p.instantaneous]
         if not instantaneous:
             return ()
         import networkx as nx  # here, because it takes long to import
@@ -319,8 +367,8 @@ class Network:
 
     def _dependence(self, read: str, reader: str) -> str:
         """Name the first coupling by which the equation of one population reads another."""
-        coupling = next(c for c in self.into(reader) if read in c.map.reads(c.source, c.target))
-        return f"{coupling} ({coupling.gain:+g} · {coupling.map.describe(coupling.source, coupling.target)})"
+        coupling = next(c for c in self.into(reader) if read in c.reads)
+        return f"{coupling} ({text_of(coupling.gain, '+g')} · {coupling.text})"
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
@@ -329,27 +377,28 @@ class Network:
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(names)
         for coupling in self.couplings:
-            for read in coupling.map.reads(coupling.source, coupling.target):
+            for read in coupling.reads:
                 if read in graph and coupling.target in graph:
                     graph.add_edge(read, coupling.target)
         return graph
 
 
-def check_coupling_shapes(coupling: Coupling, source: tuple[int, ...], target: tuple[int, ...]) -> None:
-    """Refuse a coupling whose map does not lead from the source's shape to the target's.
+def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a coupling whose map does not lead from the sources' shapes to the target's.
 
     Raises
     ------
     ValueError
         If it does not.
     """
+    each, target = tuple(shapes[name] for name in coupling.sources), shapes[coupling.target]
     try:
-        given = coupling.map.output_shape(source, target)
+        given = coupling.map.output_shape(each if len(each) > 1 else each[0], target)
     except ValueError as error:
         raise InvalidValueError(f"coupling {coupling}: {error}") from error
     if given != target:
         raise InvalidValueError(
-            f"coupling {coupling}: {coupling.map.describe(coupling.source, coupling.target)} has "
+            f"coupling {coupling}: {coupling.text} has "
             f"{' × '.join(map(str, given))} units, and population {coupling.target} has {' × '.join(map(str, target))}"
         )
 

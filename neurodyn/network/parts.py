@@ -9,14 +9,24 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from neurodyn.checks import not_negative, number, one_of
+from neurodyn.checks import number, one_of
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.stages import Stage
 from neurodyn.network.drives import Drive
-from neurodyn.network.maps import Activity, Identity, Map
+from neurodyn.network.maps import Activity, Identity, Map, takes_several
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, OnSpike, When
+from neurodyn.network.vectors import (
+    ByValue,
+    Vector,
+    is_number,
+    largest_of,
+    least_of,
+    text_of,
+    uniform,
+    vector,
+)
 
 Size = int | tuple[int, ...]
 
@@ -34,9 +44,9 @@ def _check_name(what: str, name: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Population:
-    """A population of units, which obeys τ dx/dt = −leak · x + Σ gain · map(source).
+@dataclass(frozen=True, eq=False)
+class Population(ByValue):
+    """A population of units, which obeys τ dx/dt = −leak · x + Σ gain · map(source), plus noise.
 
     It is *dynamic*; or *instantaneous* with τ = 0, where it equals Σ gain · map(source) / leak at every moment; or
     *clamped* to a drive.
@@ -48,27 +58,35 @@ class Population:
     size
         The number of units, or the shape (channels, rows, columns) of an image; None takes it from the data.
     tau
-        The time constant τ ≥ 0, in units of time.
+        The time constant τ ≥ 0, in units of time; a number, or a tensor of the population's shape, one for each unit.
     leak
-        The leak, ≥ 0.
+        The leak, ≥ 0; likewise.
     initial
-        Where a dynamic population starts: a number, or a drive such as `ForwardValue(stage)`.
+        Where a dynamic population starts: a number, a tensor of its shape, or a drive such as `ForwardValue(stage)`.
     clamp
         The drive that holds it, e.g. `Input()`. A drive that is absent (`Target(optional=True)` in a run without
         targets) leaves the population free.
+    noise
+        σ ≥ 0, a number or a tensor of its shape: σ dW is added to dx, with W of a Wiener process for each unit.
 
     Raises
     ------
-    ValueError
-        If the name, the size, τ or the leak is not as above.
+    TypeError, ValueError
+        If the name, the size, τ, the leak, the start or the noise is not as above.
+
+    Notes
+    -----
+    Activity is a rate, or a membrane potential without spikes: a threshold with a reset, as of integrate-and-fire
+    neurons, is beyond what is declared here.
     """
 
     name: str
     size: Size | None = None
-    tau: float = 1.0
-    leak: float = 1.0
-    initial: float | Drive = 0.0
+    tau: Vector = 1.0
+    leak: Vector = 1.0
+    initial: Vector | Drive = 0.0
     clamp: Drive | None = None
+    noise: Vector = 0.0
 
     def __post_init__(self) -> None:
         _check_name("population", self.name)
@@ -84,16 +102,58 @@ class Population:
         if self.size is not None:
             shape = tuple(int(n or 0) for n in sizes)
             object.__setattr__(self, "size", shape if isinstance(self.size, tuple) else shape[0])
-        object.__setattr__(self, "tau", not_negative(f"population {self.name}: tau", self.tau))
-        object.__setattr__(self, "leak", not_negative(f"population {self.name}: leak", self.leak))
-        if not isinstance(self.initial, Drive):
-            object.__setattr__(self, "initial", number(f"population {self.name}: initial", self.initial))
-        if self.tau == 0 and self.leak == 0:
+        for what in ("tau", "leak", "initial", "noise"):
+            value = getattr(self, what)
+            if not isinstance(value, Drive):
+                object.__setattr__(self, what, self._numbers(what, value))
+        if least_of(self.tau) == 0 < largest_of(self.tau):
+            raise InvalidValueError(
+                f"population {self.name}: tau is 0 for some units and not for others; make two populations of them"
+            )
+        if self.instantaneous and self.leakless:
             raise InvalidValueError(f"population {self.name}: an instantaneous population needs a leak > 0")
-        if self.tau == 0 and self.initial != 0.0:
+        if self.noisy and (self.instantaneous or (self.clamp is not None and not self.clamp.optional)):
+            raise InvalidValueError(
+                f"population {self.name}: it is {self.role}, and noise enters the change dx of a dynamic population; "
+                "leave noise out"
+            )
+        if self.instantaneous and not is_number(self.initial, 0.0):
             raise InvalidValueError(
                 f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
             )
+
+    def _numbers(self, what: str, value: Vector) -> Vector:
+        """Return a number, or one for each unit where they differ."""
+        where = f"population {self.name}: {what}"
+        numbers = vector(where, value)
+        if isinstance(numbers, Tensor):
+            if self.shape is None:
+                raise InvalidValueError(
+                    f"{where} is a tensor, one for each unit, and their number is unknown; declare size="
+                )
+            if tuple(numbers.shape) != self.shape:
+                raise InvalidValueError(
+                    f"{where} has the shape {tuple(numbers.shape)}, and the population {self.shape}"
+                )
+            numbers = uniform(numbers)
+        if what != "initial" and least_of(numbers) < 0:
+            raise InvalidValueError(f"{where} must be ≥ 0, not {text_of(numbers)}")
+        return numbers
+
+    @property
+    def instantaneous(self) -> bool:
+        """Whether τ = 0."""
+        return is_number(self.tau, 0.0)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a unit has noise."""
+        return largest_of(self.noise) > 0
+
+    @property
+    def leakless(self) -> bool:
+        """Whether a unit has no leak."""
+        return least_of(self.leak) == 0
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -105,46 +165,76 @@ class Population:
         """What becomes of it in time, when every drive is present."""
         if self.clamp is not None:
             return "clamped"
-        return "dynamic" if self.tau > 0 else "instantaneous"
+        return "instantaneous" if self.instantaneous else "dynamic"
 
 
-@dataclass(frozen=True)
-class Coupling:
+@dataclass(frozen=True, eq=False)
+class Coupling(ByValue):
     """A coupling: gain · map(source) enters the target.
 
     Parameters
     ----------
-    source, target
-        The names of the two populations.
+    source
+        The name of the population that it comes from, or a tuple of several names, where the map takes several.
+    target
+        The name of the population that it leads to.
     map
         What the target receives of the source's activity.
     gain
-        The factor.
+        The factor; a number, or a tensor of the target's shape, one for each of its units.
     """
 
-    source: str
+    source: str | tuple[str, ...]
     target: str
     map: Map = field(default_factory=Identity)
-    gain: float = 1.0
+    gain: Vector = 1.0
 
     def __post_init__(self) -> None:
-        for end in (self.source, self.target):
+        if isinstance(self.source, (tuple, list)):
+            sources = tuple(self.source)
+            if not sources:
+                raise InvalidValueError(f"coupling {sources} → {self.target}: at least one source")
+            object.__setattr__(self, "source", sources[0] if len(sources) == 1 else sources)
+        for end in (*self.sources, self.target):
             if not isinstance(end, str):
                 raise InvalidTypeError(
                     f"coupling {self}: source and target are names of populations, not {type(end).__name__}"
                 )
+        if len(set(self.sources)) < len(self.sources):
+            raise InvalidValueError(f"coupling {self}: a source stands twice; name each once")
         if not isinstance(self.map, Map):
             raise InvalidTypeError(
                 f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not "
                 f"{type(self.map).__name__}{_map_meant(self.map)}"
             )
-        gain = number(f"coupling {self}: its gain", self.gain)
-        if gain == 0:
+        if len(self.sources) > 1 and not takes_several(self.map):
+            raise InvalidValueError(
+                f"coupling {self}: {type(self.map).__name__} takes one source; several are for nd.Pointwise(function), "
+                "or a map of one's own"
+            )
+        self.map.describe(self.source, self.target)  # refuses a text that does not fit
+        gain = vector(f"coupling {self}: its gain", self.gain)
+        if least_of(gain) == 0 == largest_of(gain):
             raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
         object.__setattr__(self, "gain", gain)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the populations that it comes from."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the populations whose live activity it depends on."""
+        return self.map.reads(self.source, self.target)
+
+    @property
+    def text(self) -> str:
+        """What enters the target, but for the gain, as it stands in an equation."""
+        return self.map.describe(self.source, self.target)
+
     def __str__(self) -> str:
-        return f"{self.source} → {self.target}"
+        return f"{', '.join(map(str, self.sources))} → {self.target}"
 
 
 @dataclass(frozen=True)

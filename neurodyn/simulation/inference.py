@@ -69,7 +69,7 @@ def infer(
             "which nd.equilibrium returns"
         )
     names = recorded_names(network, record, inputs=True)
-    with bound(network, inputs, targets) as system:
+    with bound(network, inputs, targets, still="discrete inference") as system:
         whole = _Whole(system, inference, names)
         first = _first_steps(system, inference)
         pending = {

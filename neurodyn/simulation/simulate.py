@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from neurodyn.checks import check_dense, flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
+from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import (
@@ -33,9 +35,11 @@ from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, Targets
+from neurodyn.system.continued import Starts
+from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
-from neurodyn.system.system import bound
+from neurodyn.system.system import System, bound
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
 
@@ -44,16 +48,17 @@ SaveAt = int | Literal["steps"] | ArrayLike | None
 def simulate(
     network: Network | Sequence[Network],
     inputs: Inputs,
-    targets: Tensor | None = None,
+    targets: Targets = None,
     *,
     duration: float,
     solver: Solver | None = None,
     save_at: SaveAt = None,
     record: Iterable[str] | None = None,
     store: str | os.PathLike[str] | None = None,
-    initial: Mapping[str, Tensor] | None = None,
+    initial: Starts | None = None,
     until: Until | None = None,
     progress: bool = False,
+    seed: Seed = None,
 ) -> xr.Dataset:
     """Integrate a network in time and return its trajectory.
 
@@ -65,9 +70,12 @@ def simulate(
         tolerance allows as each would alone.
     inputs
         Shape (sample, units) or (sample, channel, row, column); a mapping by population where several are clamped to
-        inputs; None where none is.
+        inputs; None where none is. What varies in time is a `Signal`; an `xarray.DataArray` with a dimension `time`,
+        such as a variable of a run, interpolated linearly, and of dimensions `sample` and the population's own, if it
+        has them; or a smooth function of the time that returns a number, or a tensor of shape (unit,) or
+        (sample, unit). Stacked networks share it, unless a DataArray has a dimension `network`.
     targets
-        Shape (sample, units), where the network needs or allows them.
+        Likewise, shape (sample, units), where the network needs or allows them.
     duration
         How long, in units of time.
     solver
@@ -83,13 +91,21 @@ def simulate(
     store
         A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
     initial
-        Where populations start instead of where the declaration says, by name.
+        Where populations start instead of where the declaration says, by name; or one moment of a run, such as
+        `run.isel(time=-1)`, to go on from there: the times of this run follow, those of `save_at` too, and signals are
+        read at them.
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
         always recorded.
     progress
         Whether to show a bar, on a terminal.
+    seed
+        Of the noise: an integer ≥ 0, so that sample k draws from the seed and k; or one for each sample. Stacked
+        networks share the paths, unless it has the shape (network, sample). `Noisy` drives draw from it, too. By
+        default PyTorch's global random state gives one; the attribute `seed` says which. A path is a function of the
+        absolute time: neither the batch, nor save points, nor where a run was interrupted changes it, and half the
+        step refines it.
 
     Returns
     -------
@@ -128,6 +144,7 @@ def simulate(
                 initial=starts,
                 until=until,
                 progress=progress,
+                seed=seed,
             )
         return _apart(run, network)
     duration = positive("duration", duration)
@@ -138,18 +155,24 @@ def simulate(
     if store is not None and not isinstance(store, (str, os.PathLike)):
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     flag("progress", progress)
-    with bound(network, inputs, targets, initial=initial) as system:
+    with ExitStack() as stack:
+        with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
+            system = stack.enter_context(bound(network, inputs, targets, initial=initial))
         names = recorded_names(network, record)
         system.look_at(names)
+        system.check_span(duration)
+        seed = _take_seed(system, seed, solver)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
-        times = _save_times(save_at, duration, solver)
+        times = _save_times(save_at, duration, solver, system.origin)
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
+        if times is None and expected is not None:
+            expected += len(system.jumps(duration))
         if until is not None:
             expected = None  # it may end long before
         recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
@@ -161,10 +184,11 @@ def simulate(
                     system.initial_state(),
                     duration,
                     recorder,
-                    until=until if until is None or isinstance(until, steady) else Watched(until),
+                    until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
                     progress=_WithinTotal(bar) if progress else None,
                 )
-            return recorder.finish(run_attributes(system, replace(report, reason=reason)))
+            attributes = run_attributes(system, replace(report, reason=reason))
+            return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
         except BaseException:
             recorder.discard()
             raise
@@ -174,10 +198,10 @@ def simulate(
 def equilibrium(
     network: Network | Sequence[Network],
     inputs: Inputs,
-    targets: Tensor | None = None,
+    targets: Targets = None,
     *,
     record: Iterable[str] | None = None,
-    initial: Mapping[str, Tensor] | None = None,
+    initial: Starts | None = None,
     tolerance: float | None = None,
     max_duration: float = 1000.0,
 ) -> xr.Dataset:
@@ -228,7 +252,7 @@ def equilibrium(
             )
         return _apart(found, network)
     max_duration = positive("max_duration", max_duration)
-    with bound(network, inputs, targets, initial=initial) as system:
+    with bound(network, inputs, targets, initial=initial, still="an equilibrium") as system:
         names = recorded_names(network, record)
         states = row_bytes(system, [p.name for p in system.free])
         refuse_too_large(
@@ -238,6 +262,23 @@ def equilibrium(
         state, report = to_equilibrium(system, steady(tolerance), max_duration)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
+
+
+def _take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
+    """Give a system that has noise its seed, and return it; refuse solvers that do not integrate noise."""
+    if seed is not None:
+        system.seed(seed)
+    if not system.noisy:
+        return seed
+    if solver is None or not solver.takes_noise:
+        why = "under which no step can be chosen for you" if solver is None else f"which {solver!r} does not integrate"
+        raise InvalidValueError(
+            f"solver: population {system.noisy[0]} has noise, {why}; give nd.Euler(step) or nd.Heun(step)"
+        )
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+        system.seed(seed)
+    return seed
 
 
 def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
@@ -281,7 +322,8 @@ class _WithinTotal:
         self._bar.update(min(n, self._bar.total - self._bar.n))
 
 
-def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.float64] | None:
+def _save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
+    """Return the times to save at, counted from the start of the run; None for every step."""
     if save_at is None:
         save_at = 101 if solver.steps_in(duration) is None else "steps"
     if isinstance(save_at, str):
@@ -314,9 +356,11 @@ def _save_times(save_at: SaveAt, duration: float, solver: Solver) -> NDArray[np.
         )
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise InvalidValueError("save_at: the times must be finite and increase")
-    if times[0] < 0 or times[-1] > duration * (1 + 1e-6):
-        raise InvalidValueError(
-            f"save_at: the times must lie within the run [0, {duration:g}], and span [{times[0]:g}, {times[-1]:g}]"
-        )
     # A time computed as n · h, or in single precision, may exceed the end by rounding.
-    return np.unique(np.minimum(times, duration))
+    rounding = 1e-6 * duration
+    if times[0] < begins - (rounding if begins else 0) or times[-1] > begins + duration + rounding:
+        raise InvalidValueError(
+            f"save_at: the times must lie within the run [{begins:g}, {begins + duration:g}], and span [{times[0]:g}, "
+            f"{times[-1]:g}]"
+        )
+    return np.unique(np.clip(times - begins, 0.0, duration))

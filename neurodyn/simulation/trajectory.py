@@ -19,6 +19,7 @@ from neurodyn.checks import listed, needed
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
+from neurodyn.network.vectors import text_of
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.solvers.base import Report, Solver
@@ -124,9 +125,10 @@ class TrajectoryRecorder:
     ) -> None:
         self.times, self._solver = times, solver
         self._system = system
-        self._names = [name for name in names if name not in system.clamped]
+        held = [name for name in names if name in system.clamped and name not in system.driven]
+        self._names = [name for name in names if name not in held]
         # Copied, because a clamp may be the caller's own tensor.
-        self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
+        self._held = {name: to_numpy(system.clamped[name]).copy() for name in held}
         self._order = list(names)
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
         sizes = [row_bytes(system, [name]) for name in names]
@@ -167,12 +169,12 @@ class TrajectoryRecorder:
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
         if not (settled or self._dynamic_alone):
-            self._system.settle(state)
+            self._system.settle(state, time)
         if len(self._moments) == self._capacity:
             self._make_room()
         for name in self._names:
             self._buffers[name][len(self._moments)].copy_(self._system.read(name, state))
-        self._moments.append(time)
+        self._moments.append(self._system.origin + time)
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
@@ -193,7 +195,7 @@ class TrajectoryRecorder:
                         torch.mm(weights[saved : saved + count], rows[:, place], out=out)
                     else:  # NumPy lacks bfloat16
                         out.copy_(weights[saved : saved + count] @ rows[:, place])
-            self._moments.extend(times[saved : saved + count].tolist())
+            self._moments.extend((self._system.origin + times[saved : saved + count]).tolist())
             saved += count
 
     def _make_room(self) -> None:
@@ -286,9 +288,10 @@ def dataset(
         population, shape = system.network[name], system.shape(name)
         units = unit_coordinates(name, shape)
         coordinates.update(units)
-        role = "clamped" if name in system.clamped else "instantaneous" if population.tau == 0 else "dynamic"
+        role = "clamped" if name in system.clamped else "instantaneous" if population.instantaneous else "dynamic"
         described = {"units": "1", "long_name": f"activity of population {name}", "role": role}
-        own = {"tau": population.tau, "leak": population.leak}
+        numbers = {"tau": population.tau, "leak": population.leak}
+        own = {what: text_of(value) if isinstance(value, Tensor) else value for what, value in numbers.items()}
         variables[name] = ((*leading, *units), value, {**described, **own, **integrated})
     return xr.Dataset(variables, coordinates, attributes)
 

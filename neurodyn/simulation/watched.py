@@ -21,10 +21,12 @@ class Watched:
     ----------
     until
         The condition `until(time, activity, velocity)`.
+    begins
+        When the run starts.
     """
 
-    def __init__(self, until: Callable[[float, Activity, Activity], Any]) -> None:
-        self._until, self._first = until, True
+    def __init__(self, until: Callable[[float, Activity, Activity], Any], begins: float = 0.0) -> None:
+        self._until, self._first, self._begins = until, True, begins
 
     def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
         """Tell whether the run may stop.
@@ -40,7 +42,7 @@ class Watched:
             [tensor.clone() for tensor in tensors] if self._first else tensors
         )  # the rest is beyond versions' reach
         self._first = False
-        stop = self._until(time, activity, velocity)
+        stop = self._until(self._begins + time, activity, velocity)
         written = versions != [tensor._version for tensor in tensors]
         if written or not all(map(same, tensors, copies) if copies is not tensors else ()):
             raise InvalidValueError("until writes into the activity or the velocity; let it work on a copy")

@@ -81,12 +81,13 @@ class _PairStepper(Stepper):
     def attempt(self, h: float) -> float:
         *weights, self._of_error = self._weights.at(h, turned=self.turned)
         sums = iter(weights)
-        for row, columns, slope in zip(self._pair.a[1:], self._columns, self.rows[2:-1], strict=True):
+        nodes = self._pair.nodes[1:]
+        for row, columns, slope, node in zip(self._pair.a[1:], self._columns, self.rows[2:-1], nodes, strict=True):
             if columns is None:
                 self.y.combine(self.x, [(h * weight, k) for weight, k in zip(row, self.rows[1:], strict=False)])
             else:
                 torch.mv(columns[self.turned], next(sums), out=self.y.flat)
-            self.evaluate(self.y, slope)
+            self.evaluate(self.y, slope, node * h)
         return self.scaled_error()
 
     def error(self, out: Tensor) -> None:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -147,6 +147,9 @@ class Progress(Protocol):
 
 class Solver(ABC):
     """An integrator of dx/dt = F(x). Subclasses are frozen dataclasses of their settings."""
+
+    takes_noise: ClassVar[bool] = False
+    """Whether it integrates populations with noise."""
 
     @abstractmethod
     def integrate(

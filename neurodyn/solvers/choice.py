@@ -15,6 +15,7 @@ from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Solver, residual
 from neurodyn.solvers.exact import Exact
 from neurodyn.solvers.fixed import RK4, Euler, Heun
+from neurodyn.solvers.pieces import refused_signals
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
 from neurodyn.system.system import System
@@ -82,10 +83,10 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
         Whether something asks for steps: a stop condition, or the steps themselves.
     """
     structure = system.structure
-    if structure.linear and not steps:
+    if structure.linear and not steps and refused_signals(system) is None:
         return Choice(Exact(), "linear: the closed form")
     if not structure.gradient_flow:
-        kind = "linear, where steps are asked for" if structure.linear else "no structure to use"
+        kind = "linear, where no closed form serves" if structure.linear else "no structure to use"
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")
     if structure.smooth:
         stabilized = Stabilized(*_tolerances(system, "stabilized"))
@@ -132,6 +133,6 @@ def _scale(system: System) -> float:
     state, slope = system.initial_state(), system.new_state()
     if not state.flat.numel():
         return 1.0
-    system.field(state, slope)
+    system.field(state, slope, 0.0)
     size = float(state.flat.abs().max()) + residual(system, slope)
     return size if 0.0 < size < float("inf") else 1.0

@@ -84,11 +84,14 @@ class Stepper(ABC):
         self._error, *self._work = (torch.empty_like(start) for _ in range(3))
         self._error_before = 1e-4
         self.evaluations = 0
+        self.time = 0.0
+        """The time at x."""
+        system.enter(0.0)
         self.evaluate(self.x, self.slope)
 
-    def evaluate(self, x: State, out: State) -> None:
-        """Write F(x) into `out`, and count."""
-        self.system.field(x, out)
+    def evaluate(self, x: State, out: State, after: float = 0.0) -> None:
+        """Write F(x) into `out`, so long after the step has begun, and count."""
+        self.system.field(x, out, self.time + after)
         self.evaluations += 1
 
     def _assign(self) -> None:
@@ -121,7 +124,7 @@ class Stepper(ABC):
     def acceleration(self, h: float) -> Tensor:
         """Return dF/dt at the start, shape (n,), from a difference over a time h."""
         torch.add(self.x.flat, self.slope.flat, alpha=h, out=self.y.flat)
-        self.evaluate(self.y, self.slope_after)
+        self.evaluate(self.y, self.slope_after, h)
         return (self.slope_after.flat - self.slope.flat).div_(h)
 
     def scaled_error(self) -> float:
@@ -209,16 +212,19 @@ class ErrorControlled(Solver):
         save = SavePoints(recorder.times)
         h = step.initial_size(duration)
         time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
+        ends = [*system.breaks(duration).tolist(), duration]
+        jumps = set(system.jumps(duration).tolist())
         order = step.error_order
         moments = save.at(0.0, 0.0)
         for moment in moments:
             recorder.record(moment, step.x)
         if until is not None:
-            system.settle(step.x)
+            system.settle(step.x, 0.0)
         stop = until is not None and until(0.0, step.x.activity, velocity(system, step.slope))
         while not stop and time < duration:
-            last = time + h >= duration * (1 - 1e-12)
-            h = duration - time if last else h
+            end, full = ends[0], h
+            last = time + h >= end * (1 - 1e-12)
+            h = end - time if last else h
             if h <= 16 * np.spacing(time) or not math.isfinite(h):
                 self._give_up(system, step, time)
             error = step.attempt(h)
@@ -230,13 +236,19 @@ class ErrorControlled(Solver):
                 grow_at_most = 1.0
                 continue
             accepted += 1
-            then = duration if last else time + h
+            then = end if last else time + h
             if not step.finite:
                 self._refuse(system, step, then)
             inside = save.before(then, 1e-12 * duration)
             if inside:
                 step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
             step.accept()
+            step.time = then
+            if last and len(ends) > 1:
+                ends.pop(0)
+                if then in jumps:
+                    system.enter(then)
+                    step.evaluate(step.x, step.slope)
             moments = save.at(then, 1e-12 * duration)
             for moment in moments:
                 recorder.record(moment, step.x)
@@ -244,9 +256,10 @@ class ErrorControlled(Solver):
                 progress.update(then - time)
             time = then
             if until is not None:
-                system.settle(step.x)
+                system.settle(step.x, time)
                 stop = until(time, step.x.activity, velocity(system, step.slope))
             h *= min(grow_at_most, max(0.2, step.growth(h, max(error, 1e-10))))
+            h = max(h, full) if last and end < duration else h  # a step that a jump cut short tells little
             grow_at_most = 10.0
         if stop and not moments:
             recorder.record(time, step.x)
@@ -262,7 +275,7 @@ class ErrorControlled(Solver):
             raise DivergenceError(f"population {bad} became non-finite at time {time:g}, with {self!r}", time, bad)
 
     def _give_up(self, system: System, step: Stepper, time: float) -> None:
-        system.field(step.x, step.slope)
+        system.field(step.x, step.slope, time)
         bad, speed = fastest(system, step.slope)
         raise DivergenceError(
             f"population {bad} grows without bound at time {time:g}, where its |dx/dt| is {speed:.3g}: the step of "

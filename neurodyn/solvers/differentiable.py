@@ -19,7 +19,8 @@ from neurodyn.layers.stages import ForwardPass, Stage, StagePoint, evaluated, so
 from neurodyn.network.drives import Data, Drive
 from neurodyn.network.maps import Feedback, Forward, Map
 from neurodyn.network.parts import Coupling
-from neurodyn.system.bound import Inputs
+from neurodyn.network.vectors import uniform
+from neurodyn.system.bound import Inputs, inputs_by_name
 from neurodyn.system.system import System
 
 Blocks = dict[str, Tensor]
@@ -39,11 +40,9 @@ class Differentiable:
 
     def __init__(self, system: System, inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor]) -> None:
         self._system, network = system, system.network
-        by_name = (
-            inputs if isinstance(inputs, Mapping) else {name: inputs for name in network.inputs if inputs is not None}
-        )
+        by_name = {name: x for name, x in inputs_by_name(network, inputs).items() if isinstance(x, Tensor)}
         forward = _Pass(network.forward, by_name[network.inputs[0]]) if network.forward else None
-        data = Data(dict(by_name), targets, forward, network.loss)
+        data = Data(by_name, targets, forward, network.loss)
         self._points = {} if forward is None else forward.points
         self._zeros = {p.name: self._filled(p.name, 0.0) for p in network.populations}
         self._clamped = {name: self._value(name, network[name].clamp, data) for name in system.clamped}
@@ -80,7 +79,7 @@ class Differentiable:
             divisor = network[name].leak if name in instantaneous else network[name].tau
             terms = []
             for coupling in network.into(name):
-                if coupling.source in passed:
+                if any(source in passed for source in coupling.sources):
                     term = self._through(coupling, passed)
                     if not coupling.map.homogeneous:
                         term = term - self._through(coupling, self._zeros)
@@ -101,7 +100,9 @@ class Differentiable:
         return driven
 
     def _through(self, coupling: Coupling, activity: Mapping[str, Tensor]) -> Tensor:
-        map_, source = coupling.map, activity[coupling.source]
+        map_ = coupling.map
+        sources = [activity.get(source, self._zeros[source]) for source in coupling.sources]
+        source = sources[0]
         if isinstance(map_, Feedback):
             point = self._points[map_.stage] if map_.frozen else _Point(map_.stage, self._zeros[coupling.target])
             return point.pull_back(map_, source)
@@ -109,7 +110,7 @@ class Differentiable:
             return map_.stage.apply(source)
         if type(map_).apply is Map.apply:
             raise InvalidValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
-        return map_.apply(source)
+        return map_.apply(*sources)
 
 
 def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.float64], step: float | None) -> Blocks:
@@ -132,7 +133,15 @@ def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.f
         The Euler step h; None for the flow.
     """
     network = system.network
-    rates = {name: network[name].leak / network[name].tau for name in system.dynamic}
+    rates: dict[str, float] = {}
+    for name in system.dynamic:
+        rate = uniform(network[name].leak / network[name].tau)
+        if isinstance(rate, Tensor):
+            raise InvalidValueError(
+                f"population {name}: its units have rates leak/tau of their own, for which there is no differentiable "
+                "closed form"
+            )
+        rates[name] = rate
     drive = traced.drive()
     parts: dict[str, dict[tuple[float, ...], Tensor]] = {name: {} for name in system.dynamic}
     activity: Blocks = {}

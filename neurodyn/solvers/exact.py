@@ -17,6 +17,7 @@ from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until
 from neurodyn.solvers.differentiable import Differentiable, of_several_rates
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
+from neurodyn.solvers.pieces import along_signals, refused_signals
 from neurodyn.system.bound import Inputs
 from neurodyn.system.system import State, System
 
@@ -36,7 +37,8 @@ class Exact(Solver):
         e_n  = Σ_{k<L} C(n, k) (1 − hλ)^{n−k} h^k N^k e(0)
 
     so that a whole trajectory costs the powers N^k e(0) and no steps; the coefficients are worked out in logarithms.
-    Other linear systems take the exponential of A on a Krylov space.
+    Other linear systems take the exponential of A on a Krylov space. Under signals that are piecewise constant or
+    piecewise linear, in the state too, either holds from one of their times to the next.
 
     Parameters
     ----------
@@ -75,6 +77,9 @@ class Exact(Solver):
             raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"
             )
+        refused = refused_signals(system) if self.euler_step is None else _refused_iterates(system)
+        if refused is not None:
+            raise InvalidValueError(f"solver: {refused}")
 
     def integrate(
         self,
@@ -92,7 +97,9 @@ class Exact(Solver):
             )
         moments = self._moments(duration, recorder)
         slope = system.new_state()
-        if system.structure.rate is not None:
+        if system.driven:
+            evaluations = along_signals(system, state, slope, moments, duration, recorder)
+        elif system.structure.rate is not None:
             evaluations = _nilpotent(system, state, slope, moments, duration, self.euler_step, recorder)
         else:
             evaluations = krylov(system, state, moments, duration, self.euler_step, recorder)
@@ -164,6 +171,11 @@ class Exact(Solver):
         self._check_iterates("times", moments)
         with torch.no_grad():
             system = System(network, inputs, targets, initial=initial)
+        if system.driven:
+            raise InvalidValueError(
+                f"network {network.name!r} is driven by signals, and this closed form takes what stands still; pass "
+                "tensors"
+            )
         rate = system.structure.rate
         if not (system.structure.linear and system.structure.acyclic):
             raise InvalidValueError(
@@ -188,6 +200,12 @@ class Exact(Solver):
             power = traced.couple(power)
             k += 1
         return activity
+
+
+def _refused_iterates(system: System) -> str | None:
+    if not system.driven:
+        return None
+    return "Euler iterates have a closed form under data that stand still alone; use Euler(step)"
 
 
 def _nilpotent(

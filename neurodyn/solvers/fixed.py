@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import FunctionType
 from weakref import WeakKeyDictionary
 
@@ -29,7 +30,7 @@ from neurodyn.solvers.base import (
 )
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
 from neurodyn.solvers.tableaux import RK4 as RK4_TABLEAU
-from neurodyn.system.system import State, System
+from neurodyn.system.system import State, System, Time
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""
@@ -81,7 +82,7 @@ class FixedStep(Solver):
         return self.tableau.real_stability / bound if bound else None
 
     def steps_in(self, duration: float) -> int:
-        return max(1, math.ceil(duration / self.step - 1e-9))
+        return steps_of(duration, self.step)
 
     def check(self, system: System) -> None:
         limit = self.stability_limit(system)
@@ -102,25 +103,32 @@ class FixedStep(Solver):
         until: Until | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        steps = self.steps_in(duration)
+        steps = _Steps(self.step, duration, system.jumps(duration))
         slopes = [system.new_state() for _ in self.tableau.b]
         work = system.new_state() if len(slopes) > 1 else state
         save = SavePoints(recorder.times)
         inside: list[float] = []
         start, start_slope, rewind = state.flat.clone(), torch.empty_like(state.flat), state.flat.clone()
         tolerance = 1e-9 * self.step
-        taken = checked = 0
+        time = earlier = 0.0
+        taken, since = 0, [0.0]
+        noise = _Noise(system, self.step)
         compiled = self.compile
         if compiled:
+            if noise.paths is not None:
+                raise InvalidValueError("compile: noise is drawn between the steps; leave compile out")
             self._check_compilable(recorder.times, duration, until)
+        system.enter(time)
         while True:
-            time = self._time(taken, steps, duration)
-            system.field(state, slopes[0])
+            system.field(state, slopes[0], time)
             if inside:
-                earlier = self._time(taken - 1, steps, duration)
                 h = time - earlier
                 between = system.new_state()
                 for moment in inside:
+                    if noise.paths is not None:
+                        noise.between(start, state.flat, earlier, moment, (moment - earlier) / h, between.flat)
+                        recorder.record(moment, between)
+                        continue
                     hermite(
                         start,
                         start_slope,
@@ -131,34 +139,43 @@ class FixedStep(Solver):
                         out=between.flat,
                     )
                     recorder.record(moment, between)
-                system.settle(state)
+                system.settle(state, time)
+            if steps.at_jump:
+                system.enter(time)
+                system.field(state, slopes[0], time)
             moments = save.at(time, tolerance)
             for moment in moments:
                 recorder.record(moment, state, settled=True)
             stop = until is not None and until(time, state.activity, velocity(system, slopes[0]))
-            if taken - checked >= _STEPS_BETWEEN_CHECKS or taken == steps or stop:
+            done = time >= duration
+            if len(since) > _STEPS_BETWEEN_CHECKS or done or stop:
                 if not system.seems_finite(state):
-                    self._locate_divergence(system, state, rewind, range(checked, taken + 1), steps, duration)
+                    self._locate_divergence(system, state, rewind, since)
                 rewind.copy_(state.flat)
-                checked = taken
-            if stop or taken == steps:
+                since = [time]
+            if stop or done:
                 break
-            if compiled and taken + _STEPS_COMPILED < min(steps, (save.next - tolerance) / self.step):
-                compiled = self._advance_compiled(system, state, slopes, work)
+            if compiled and steps.whole(_STEPS_COMPILED, save.next - tolerance):
+                compiled = self._advance_compiled(system, state, slopes, work, time)
                 if compiled:
+                    for _ in range(_STEPS_COMPILED):
+                        time = steps.next()
+                        since.append(time)
                     taken, inside = taken + _STEPS_COMPILED, []
                     if progress is not None:
                         progress.update(_STEPS_COMPILED * self.step)
                     continue
-            then = self._time(taken + 1, steps, duration)
+            then = steps.next()
             inside = save.before(then, tolerance)
             if inside:
                 start.copy_(state.flat)
                 start_slope.copy_(slopes[0].flat)
-            self._advance(system, state, slopes, work, then - time)
+            self._advance(system, state, slopes, work, then - time, time, noise.gained(time, then))
             taken += 1
+            since.append(then)
             if progress is not None:
                 progress.update(then - time)
+            earlier, time = time, then
         if stop and not moments:
             recorder.record(time, state, settled=True)
         return self.report(system, slopes[0], until, time=time, evaluations=taken * len(slopes), accepted=taken)
@@ -177,21 +194,34 @@ class FixedStep(Solver):
             why = f"at most {steps} steps lie between what is saved; save fewer, or leave compile out"
         raise InvalidValueError(f"compile: it joins {_STEPS_COMPILED} steps into one function, and {why}")
 
-    def _time(self, step: int, steps: int, duration: float) -> float:
-        return duration if step == steps else step * self.step
-
-    def _advance(self, system: System, state: State, slopes: list[State], work: State, h: float) -> None:
-        """Take one step from `state`, whose slope stands in slopes[0]."""
-        for row, slope in zip(self.tableau.a[1:], slopes[1:], strict=True):
+    def _advance(
+        self,
+        system: System,
+        state: State,
+        slopes: list[State],
+        work: State,
+        h: float,
+        time: Time,
+        noise: Tensor | None = None,
+    ) -> None:
+        """Take one step from `state` at a time, whose slope stands in slopes[0], with the noise σ ΔW."""
+        nodes = self.tableau.nodes
+        for row, node, slope in zip(self.tableau.a[1:], nodes[1:], slopes[1:], strict=True):
             earlier = zip(row, slopes[: len(row)], strict=True)
             work.combine(state, [(h * weight, its) for weight, its in earlier])
-            system.field(work, slope)
+            if noise is not None:
+                work.flat.add_(noise)
+            system.field(work, slope, time if isinstance(time, str) or time is None else time + node * h)
         state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
+        if noise is not None:
+            state.flat.add_(noise)
 
-    def _advance_compiled(self, system: System, state: State, slopes: list[State], work: State) -> bool:
+    def _advance_compiled(self, system: System, state: State, slopes: list[State], work: State, time: float) -> bool:
         """Take several steps at once from `state`, whose slope stands in slopes[0]; False where that is impossible."""
+        nodes = [*self.tableau.nodes[1:], 1.0]
+        moments = [time + (step + node) * self.step for step in range(_STEPS_COMPILED) for node in nodes]
         try:
-            _compiled_steps(system.network)(self, system, state, slopes, work)
+            _compiled_steps(system.network)(self, system, state, slopes, work, system.ahead(moments))
         except Exception as error:  # whatever the compiler raises
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
@@ -202,9 +232,7 @@ class FixedStep(Solver):
             return False
         return True
 
-    def _locate_divergence(
-        self, system: System, state: State, rewind: Tensor, taken: range, steps: int, duration: float
-    ) -> None:
+    def _locate_divergence(self, system: System, state: State, rewind: Tensor, times: Sequence[float]) -> None:
         """Repeat the last steps one by one and raise at the first that is not finite; return if none is.
 
         The sum that sounded the alarm may have overflowed alone.
@@ -213,11 +241,12 @@ class FixedStep(Solver):
             return
         again, work = system.new_state(rewind.clone()), system.new_state()
         slopes = [system.new_state() for _ in self.tableau.b]
-        for step in taken:
-            system.field(again, slopes[0])
+        noise = _Noise(system, self.step)
+        for time, then in pairwise([*times, times[-1]]):
+            system.enter(time)
+            system.field(again, slopes[0], time)
             bad = system.first_bad(again)
             if bad is not None:
-                time = self._time(step, steps, duration)
                 limit = self.stability_limit(system)
                 hint = (
                     f"the stability limit of {type(self).__name__} for this network is a step of {limit:g}"
@@ -227,15 +256,92 @@ class FixedStep(Solver):
                 raise DivergenceError(
                     f"population {bad} became non-finite at time {time:g}, with {self!r}; {hint}", time, bad
                 )
-            h = self._time(step + 1, steps, duration) - self._time(step, steps, duration)
-            self._advance(system, again, slopes, work, h)
+            self._advance(system, again, slopes, work, then - time, time, noise.gained(time, then))
 
 
-def _several_steps(solver: FixedStep, system: System, state: State, slopes: list[State], work: State) -> None:
-    for _ in range(_STEPS_COMPILED - 1):
-        solver._advance(system, state, slopes, work, solver.step)
-        system.field(state, slopes[0])
-    solver._advance(system, state, slopes, work, solver.step)
+class _Noise:
+    """What the noise adds in the steps of a run, whose times count from its start."""
+
+    def __init__(self, system: System, step: float) -> None:
+        self.paths, self._origin = system.paths(step), system.origin
+        self._last: Tensor | None = None
+
+    def gained(self, start: float, end: float) -> Tensor | None:
+        """Return σ ΔW of a step; None where there is no noise."""
+        if self.paths is None or end <= start:
+            return None
+        self._last = self.paths.gained(self._origin + start, self._origin + end)
+        return self._last
+
+    def between(self, x: Tensor, y: Tensor, time: float, moment: float, theta: float, out: Tensor) -> None:
+        """Write the state at a moment within the last step, from x to y, into `out`."""
+        assert self.paths is not None
+        assert self._last is not None
+        torch.lerp(x, y - self._last, theta, out=out)
+        out.add_(self.paths.gained(self._origin + time, self._origin + moment))
+
+
+class _Steps:
+    """When steps end: at multiples of h, where signals jump, and at the end of the run.
+
+    Parameters
+    ----------
+    step
+        h.
+    duration
+        The end.
+    jumps
+        Where signals jump before it, increasing.
+    """
+
+    def __init__(self, step: float, duration: float, jumps: NDArray[np.float64]) -> None:
+        self._step, self._duration, self._jumps = step, duration, jumps.tolist()
+        self._count = steps_of(duration, step)
+        self._taken = self._passed = 0
+        self.at_jump = False
+        """Whether the last step ended where a signal jumps."""
+        self._cut = False
+
+    def next(self) -> float:
+        """Return when the next step ends."""
+        after = self._duration if self._taken + 1 == self._count else (self._taken + 1) * self._step
+        jump = self._jumps[self._passed] if self._passed < len(self._jumps) else math.inf
+        self.at_jump = jump <= after + 1e-9 * self._step
+        self._passed += self.at_jump
+        self._cut = jump < after - 1e-9 * self._step
+        if self._cut:
+            return float(jump)
+        self._taken += 1
+        return float(jump) if self.at_jump and after < self._duration else after
+
+    def whole(self, count: int, before: float) -> bool:
+        """Tell whether so many steps to come are of size h, and end before a time, without a jump."""
+        ends = self._taken + count
+        jump = self._jumps[self._passed] if self._passed < len(self._jumps) else math.inf
+        return not self._cut and ends < self._count and ends * self._step < min(before, jump - 1e-9 * self._step)
+
+
+def steps_of(duration: float, step: float) -> int:
+    """Return how many steps of a size it takes, the last of them shortened where need be."""
+    return max(1, math.ceil(duration / step - 1e-9))
+
+
+def _several_steps(
+    solver: FixedStep, system: System, state: State, slopes: list[State], work: State, ahead: Mapping[str, Tensor]
+) -> None:
+    stages = len(slopes) - 1
+    for step in range(_STEPS_COMPILED):
+        first = step * (stages + 1)
+        for row, place in zip(solver.tableau.a[1:], range(stages), strict=True):
+            earlier = zip(row, slopes[: len(row)], strict=True)
+            work.combine(state, [(solver.step * weight, its) for weight, its in earlier])
+            system.take(ahead, first + place)
+            system.field(work, slopes[place + 1], "held")
+        weights = zip(solver.tableau.b, slopes, strict=True)
+        state.combine(state, [(solver.step * weight, slope) for weight, slope in weights])
+        if step < _STEPS_COMPILED - 1:
+            system.take(ahead, first + stages)
+            system.field(state, slopes[0], "held")
 
 
 _COMPILED: WeakKeyDictionary[Network, Callable[..., None]] = WeakKeyDictionary()
@@ -255,15 +361,23 @@ def _compiled_steps(network: Network) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Euler(FixedStep):
-    """The explicit Euler method, order 1: x ← x + h F(x)."""
+    """The explicit Euler method, order 1: x ← x + h F(x).
 
+    With noise, the Euler–Maruyama method: x ← x + h F(x) + σ ΔW, of strong order 1, as the noise is additive.
+    """
+
+    takes_noise = True
     tableau: Tableau = field(default=EULER, init=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Heun(FixedStep):
-    """Heun's method, order 2: x ← x + h/2 (F(x) + F(x + h F(x)))."""
+    """Heun's method, order 2: x ← x + h/2 (F(x) + F(x + h F(x))).
 
+    With noise, x ← x + h/2 (F(x) + F(x + h F(x) + σ ΔW)) + σ ΔW, of strong order 1, and of order 2 in the drift.
+    """
+
+    takes_noise = True
     tableau: Tableau = field(default=HEUN, init=False, repr=False)
 
 

@@ -22,11 +22,14 @@ def krylov(
     duration: float,
     step: float | None,
     recorder: Recorder,
+    *,
+    start: float = 0.0,
+    ramp: State | None = None,
 ) -> int:
     """Record x(t) = x(0) + t φ₁(tA) F(x(0)), or the Euler iterates, leave `state` at the end, and count evaluations.
 
     With an orthonormal basis V of the Krylov space of F(x(0)) and H = Vᵀ A V, t φ₁(tA) F ≈ ‖F‖ V t φ₁(tH) e₁; for the
-    Euler iterates, h Σ_{j<n} (1 + hA)^j takes the place of t φ₁(tA).
+    Euler iterates, h Σ_{j<n} (1 + hA)^j takes the place of t φ₁(tA). A drive that grows as r t adds t² φ₂(tA) r.
 
     Parameters
     ----------
@@ -37,11 +40,15 @@ def krylov(
     moments
         The times to record.
     duration
-        The end.
+        How long, from the start on.
     step
         The Euler step h, or None for the flow.
     recorder
         Where the states go.
+    start
+        The time at x(0); moments count from 0 nevertheless.
+    ramp
+        r; None for a drive that stands still.
 
     Returns
     -------
@@ -55,22 +62,33 @@ def krylov(
     linear = LinearPart(system)
     evaluations, saved, time = 0, 0, 0.0
     accuracy = 1e-13 if system.dtype == torch.float64 else max(1e-7, 0.5 * torch.finfo(system.dtype).eps)
+    ramped = None if ramp is None else _arnoldi(system, linear, ramp)
+    rise = 0.0 if ramp is None else float(torch.linalg.vector_norm(ramp.flat))
+    evaluations += 0 if ramped is None else len(ramped[1])
     while True:
         slope = system.new_state()
-        system.field(state, slope)
+        system.field(state, slope, start + time)
         basis, small, tail = _arnoldi(system, linear, slope)
         evaluations += 1 + len(small)
         size = float(torch.linalg.vector_norm(slope.flat))
         bound = accuracy * max(float(torch.linalg.vector_norm(state.flat)), size)
-        span = _reach(small, tail * size, duration - time, step, bound)
-        last = span == duration - time
-        upto = len(moments) if last else int(np.searchsorted(moments, time + span, side="right"))
-        rows = torch.cat([state.flat[None], basis])
+        remaining = duration - start - time
+        span = _reach(small, tail * size, remaining, step, bound)
+        if ramped is not None:
+            span = _reach(ramped[1], ramped[2] * rise, span, step, bound, ramp=True)
+        last = span == remaining
+        upto = len(moments) if last else int(np.searchsorted(moments, start + time + span, side="right"))
+        rows = torch.cat([state.flat[None], basis, *(() if ramped is None else (ramped[0],))])
+
+        def weights(after: NDArray[np.float64], small: NDArray[np.float64] = small, size: float = size) -> Tensor:
+            table = size * _integrals(small, after, step)[0]
+            if ramped is not None:
+                table = np.concatenate([table, rise * _integrals(ramped[1], after, step)[1]], axis=1)
+            return _weights(table, state.flat)
+
         if upto > saved:
-            table = _integrals(small, moments[saved:upto] - time, step)[0]
-            recorder.combine(moments[saved:upto], _weights(size * table, state.flat), rows)
-        table = _integrals(small, np.array([span]), step)[0]
-        torch.mv(rows.t(), _weights(size * table, state.flat)[0], out=slope.flat)
+            recorder.combine(moments[saved:upto], weights(moments[saved:upto] - start - time), rows)
+        torch.mv(rows.t(), weights(np.array([span]))[0], out=slope.flat)
         state.flat.copy_(slope.flat)
         if last:
             return evaluations
@@ -106,32 +124,37 @@ def _arnoldi(system: System, linear: LinearPart, start: State) -> tuple[Tensor, 
 
 def _integrals(
     small: NDArray[np.float64], times: NDArray[np.float64], step: float | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return t φ₁(tH) e₁ and t² φ₂(tH) e₁, or their sums over Euler steps, at each time; shape (time, m) both."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return t φ₁(tH) e₁, t² φ₂(tH) e₁ and t³ φ₃(tH) e₁ at each time, shape (time, m) each.
+
+    Of Euler steps, the sums that take the place of the first two.
+    """
     m = len(small)
     first = np.eye(m, 1)[:, 0]
     if m == 0:
-        return np.zeros((len(times), 0)), np.zeros((len(times), 0))
+        return (np.zeros((len(times), 0)),) * 3
     if step is None:
-        padded = np.zeros((m + 2, m + 2))
-        padded[:m, :m], padded[:m, m], padded[m, m + 1] = small, first, 1.0
+        padded = np.zeros((m + 3, m + 3))
+        padded[:m, :m], padded[:m, m], padded[m, m + 1], padded[m + 1, m + 2] = small, first, 1.0, 1.0
         from scipy.linalg import expm  # here, because it takes long to import
 
         exponentials = expm(times[:, None, None] * padded)
-        return exponentials[:, :m, m], exponentials[:, :m, m + 1]
+        return exponentials[:, :m, m], exponentials[:, :m, m + 1], exponentials[:, :m, m + 2]
     steps = np.rint(times / step).astype(np.int64)
     inner, outer = np.zeros((steps.max(initial=0) + 1, m)), np.zeros((steps.max(initial=0) + 1, m))
     for n in range(len(inner) - 1):
         inner[n + 1] = inner[n] + step * (small @ inner[n] + first)
         outer[n + 1] = outer[n] + step * (small @ outer[n] + inner[n])
-    return inner[steps], outer[steps]
+    return inner[steps], outer[steps], outer[steps]
 
 
-def _reach(small: NDArray[np.float64], tail: float, remaining: float, step: float | None, bound: float) -> float:
+def _reach(
+    small: NDArray[np.float64], tail: float, remaining: float, step: float | None, bound: float, *, ramp: bool = False
+) -> float:
     """Return how far the Krylov space reaches within the bound on the error, by halving the remaining time."""
     span = remaining
     while tail > 0:
-        error = tail * abs(float(_integrals(small, np.array([span]), step)[1][0, -1]))
+        error = tail * abs(float(_integrals(small, np.array([span]), step)[1 + ramp][0, -1]))
         if error <= bound or (step is not None and span <= step * (1 + 1e-9)):
             break
         span = span / 2 if step is None else max(1.0, np.floor(span / step / 2 + 1e-9)) * step

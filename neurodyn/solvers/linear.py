@@ -23,7 +23,7 @@ class LinearPart:
         self._system = system
         self._reads = system.structure.reads
         self._free = frozenset(p.name for p in system.free)
-        self._rates = {p.name: p.leak / p.tau * system.pace(p.name) for p in system.free if p.tau > 0}
+        self._rates = {p.name: p.leak / p.tau * system.pace(p.name) for p in system.free if not p.instantaneous}
         self._offset: Tensor | None = None
         if system.has_offsets:
             zero, offset = system.new_state(torch.zeros_like(system.new_state().flat)), system.new_state()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neurodyn.network.vectors import Vector
 from neurodyn.system.system import State, System
 
 
@@ -21,19 +22,24 @@ class Rows:
 
     def __init__(self, system: System) -> None:
         self.system, self._state, self._slope = system, system.new_state(), system.new_state()
-        free = [p for p in system.free if p.tau > 0]
+        free = [p for p in system.free if not p.instantaneous]
         self._widths = [self._state.activity[p.name][0].numel() for p in free]
         self.tau = self._of_populations([p.tau / system.pace(p.name) for p in free])
         """τ of each unit, shape (unit,) or, of stacked networks, (sample, unit)."""
-        self.step = self._of_populations([1.0 / (p.leak or 1.0) for p in free])
+        self.step = self._of_populations([1.0 / _or_one(p.leak) for p in free])
         """What x ← x + step · τF(x) takes for a full step, 1/leak, shape (unit,)."""
         self.evaluations = 0
 
     def _of_populations(self, values: Sequence[float | Tensor]) -> Tensor:
-        columns = [torch.as_tensor(value).to(self._state.flat).flatten()[:, None] for value in values]
-        rows = max(len(column) for column in columns)
-        blocks = [column.expand(rows, width) for column, width in zip(columns, self._widths, strict=True)]
-        return torch.cat(blocks, 1).squeeze(0)
+        names = self.system.dynamic
+        blocks = []
+        for name, value in zip(names, values, strict=True):
+            tensor = torch.as_tensor(value).to(self._state.flat)
+            by_sample = tensor.ndim > len(self.system.shapes[name])
+            whole = tensor.expand(len(tensor) if by_sample else 1, *self.system.shapes[name])
+            blocks.append(whole.flatten(1))
+        rows = max(map(len, blocks))
+        return torch.cat([block.expand(rows, -1) for block in blocks], 1).squeeze(0)
 
     def of(self, state: State) -> Tensor:
         """Return a state as a matrix."""
@@ -50,6 +56,11 @@ class Rows:
         self.system.field(self._state, self._slope)
         self.evaluations += 1
         return self.of(self._slope).mul_(self.tau)
+
+
+def _or_one(leak: Vector) -> Vector:
+    """Return a leak, 1 where there is none."""
+    return torch.where(leak == 0, 1.0, leak) if isinstance(leak, Tensor) else leak or 1.0
 
 
 def lengths(rows: Tensor) -> Tensor:

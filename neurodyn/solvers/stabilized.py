@@ -63,6 +63,8 @@ class _Recursion:
     ----------
     beta
         β₁.
+    nodes
+        c_1, c_2, …, when in a step each stage but the last is taken.
     nu
         ν_2, ν_3, …; in stage 2, y_0 = x has its weight, and ν_2 is 0.
     weights
@@ -71,6 +73,7 @@ class _Recursion:
     """
 
     beta: float
+    nodes: tuple[float, ...]
     nu: tuple[float, ...]
     weights: RowWeights
 
@@ -86,11 +89,13 @@ def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recurs
     beta = w1 * b1
     t1, t2, dt1, dt2, ddt1, ddt2 = w0, 1.0, 1.0, 0.0, 0.0, 0.0
     nus, fixed, by_h = [], [], []
+    nodes: list[float] = []
     for stage in range(2, stages + 1):
         t = 2.0 * w0 * t1 - t2
         dt = 2.0 * w0 * dt1 - dt2 + 2.0 * t1
         ddt = 2.0 * w0 * ddt1 - ddt2 + 4.0 * dt1
         b = ddt / dt**2
+        nodes.append(w1 * ddt / dt)
         mu, nu = 2.0 * w0 * b / b1, -b / b2 if stage > 2 else 0.0
         slope = mu * w1 / w0
         slopes = (-slope * (1.0 - t1 * b1), slope)
@@ -103,7 +108,10 @@ def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recurs
         b1, b2 = b, b1
     fixed.append((0.8, 0.0, 0.0, -0.8))
     by_h.append((0.0, 0.4, 0.4, 0.0))
-    return _Recursion(beta, tuple(nus), RowWeights(fixed, by_h, torch.empty(0, dtype=dtype, device=device)))
+    # c_j follows from the order conditions; the first stage, an Euler step, is β₁ h long.
+    return _Recursion(
+        beta, (beta, *nodes[:-1]), tuple(nus), RowWeights(fixed, by_h, torch.empty(0, dtype=dtype, device=device))
+    )
 
 
 class _ChebyshevStepper(Stepper):
@@ -181,7 +189,7 @@ class _ChebyshevStepper(Stepper):
         if stages > _MOST_STAGES:
             return 8.0  # as if the error were too large: the step is then halved
         self._chebyshev(h, stages)
-        self.evaluate(self.y, self.slope_after)
+        self.evaluate(self.y, self.slope_after, h)
         scaled = self.scaled_error()
         if not scaled <= 1.0:
             # What is stiff may not be in sight of where the last estimate ended, and be small in F.
@@ -197,8 +205,8 @@ class _ChebyshevStepper(Stepper):
         *weights, self._of_error = recursion.weights.at(h, turned=self.turned)
         older, newer = (self.rows[0], self.y) if stages % 2 else (self.y, self.rows[0])
         newer.combine(self.x, [(recursion.beta * h, self.slope)])
-        for nu, of_rows in zip(recursion.nu, weights, strict=True):
-            self.evaluate(newer, self.slope_after)
+        for nu, of_rows, node in zip(recursion.nu, weights, recursion.nodes, strict=True):
+            self.evaluate(newer, self.slope_after, node * h)
             beside = self._with_y if newer is self.y else self._beside_y
             older.flat.addmv_(beside[self.turned], of_rows, beta=nu)
             older, newer = newer, older

@@ -79,6 +79,11 @@ class Tableau:
         """The square matrix of the a_ij."""
         return np.array([[*row, *[0.0] * (len(self.b) - len(row))] for row in self.a], dtype=np.float64)
 
+    @cached_property
+    def nodes(self) -> Numbers:
+        """c_i, when in a step each slope is taken."""
+        return tuple(float(sum(row)) for row in self.a)
+
     def _residuals(self) -> list[list[float]]:
         """By how much the conditions of the orders 1 to 4 are missed."""
         a, b = self.matrix, np.array(self.b, dtype=np.float64)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import positive
@@ -107,41 +110,27 @@ class TorchDiffEq(Solver):
             )
         import torchdiffeq
 
-        times = np.union1d([0.0, duration], recorder.times)
         field = _Field(system, progress, _methods()[self.method].valid_callbacks())
-        moments = torch.as_tensor(times, dtype=torch.float64, device=system.device)
-        try:
-            path = torchdiffeq.odeint(
-                field,
-                state.flat,
-                moments,
-                rtol=self.rtol,
-                atol=self.atol,
-                method=self.method,
-                options=self.options or None,
-            )
-        except AssertionError as error:
-            slope = system.new_state()
-            system.field(field.last, slope)
-            time, (bad, speed) = field.time, fastest(system, slope)
-            raise DivergenceError(
-                f"population {bad}, whose |dx/dt| is {speed:.3g}, made {self!r} give up at time {time:g}: {error}",
-                time,
-                bad,
-            ) from error
-        for time, flat in zip(times, path, strict=True):
-            moment = system.new_state(flat)
-            system.settle(moment)
-            lost = system.first_bad(moment)
-            if lost is not None:
-                raise DivergenceError(
-                    f"population {lost} became non-finite at time {time:g}, with {self!r}", float(time), lost
-                )
-            if time in recorder.times:
-                recorder.record(float(time), moment, settled=True)
-        state.flat.copy_(path[-1])
+        ends = [0.0, *system.jumps(duration).tolist(), duration]
+        saved = recorder.times
+        for start, end in pairwise(ends):
+            system.enter(start)
+            within = saved[(saved >= start) & ((saved < end) | (end == duration))]
+            times = np.union1d([start, end], within)
+            path = self._piece(torchdiffeq.odeint, system, field, state, times)
+            for time, flat in zip(times, path, strict=True):
+                moment = system.new_state(flat)
+                system.settle(moment, float(time))
+                lost = system.first_bad(moment)
+                if lost is not None:
+                    raise DivergenceError(
+                        f"population {lost} became non-finite at time {time:g}, with {self!r}", float(time), lost
+                    )
+                if time in within:
+                    recorder.record(float(time), moment, settled=True)
+            state.flat.copy_(path[-1])
         slope = system.new_state()
-        system.field(state, slope)
+        system.field(state, slope, duration)
         return self.report(
             system,
             slope,
@@ -151,6 +140,30 @@ class TorchDiffEq(Solver):
             accepted=field.accepted,
             rejected=field.rejected,
         )
+
+    def _piece(
+        self, odeint: Callable[..., Tensor], system: System, field: _Field, state: State, times: NDArray[np.float64]
+    ) -> Tensor:
+        """Return the states at some times, from the first of them on, between which nothing jumps."""
+        try:
+            return odeint(
+                field,
+                state.flat,
+                torch.as_tensor(times, dtype=torch.float64, device=system.device),
+                rtol=self.rtol,
+                atol=self.atol,
+                method=self.method,
+                options=self.options or None,
+            )
+        except AssertionError as error:
+            slope = system.new_state()
+            system.field(field.last, slope, field.time)
+            time, (bad, speed) = field.time, fastest(system, slope)
+            raise DivergenceError(
+                f"population {bad}, whose |dx/dt| is {speed:.3g}, made {self!r} give up at time {time:g}: {error}",
+                time,
+                bad,
+            ) from error
 
 
 class _Field:
@@ -170,7 +183,7 @@ class _Field:
         self.evaluations += 1
         self.last = self._system.new_state(x)
         out = self._system.new_state()
-        self._system.field(self.last, out)
+        self._system.field(self.last, out, float(t) if self._system.driven else None)
         return out.flat
 
     def _callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:

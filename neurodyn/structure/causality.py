@@ -17,11 +17,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from neurodyn.layers.stages import Stage, sources
 from neurodyn.network.drives import ForwardValue, Input, without_noise
 from neurodyn.network.maps import Forward, Identity
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Population
+from neurodyn.network.vectors import is_number
 
 Symbol = Stage | Literal["input", "zero"] | None
 """What a population is known to hold: the forward pass's value after a stage, its input, 0, or nothing known."""
@@ -89,8 +92,11 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
         """Add up the gains of each symbol that enters a population, but for 0; None if something is not known."""
         gains: dict[Symbol, float] = {}
         for coupling in network.into(population.name):
-            symbol = _through(coupling, holds[coupling.source], before)
-            if symbol is None:
+            symbols = {holds[source] for source in coupling.sources}
+            # Of several sources, all that are not 0 leave unknown what enters.
+            held = next(iter(symbols)) if len(coupling.sources) == 1 or symbols == {"zero"} else None
+            symbol = _through(coupling, held, before)
+            if symbol is None or isinstance(coupling.gain, Tensor):
                 return None
             if symbol != "zero":
                 gains[symbol] = gains.get(symbol, 0.0) + coupling.gain
@@ -101,13 +107,16 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
             gains = received(network[name])
             if gains == {}:
                 holds[name] = "zero"
-            elif gains is not None and list(gains.values()) == [network[name].leak]:
+            elif gains is not None and len(gains) == 1 and is_number(network[name].leak, next(iter(gains.values()))):
                 (holds[name],) = gains
     silent = frozenset(name for name, symbol in holds.items() if symbol == "zero")
     resting = frozenset(
         p.name
         for p in network.populations
-        if p.tau > 0 and p.name not in clamped and (p.leak == 0 or p.name in silent) and received(p) == {}
+        if not p.instantaneous
+        and p.name not in clamped
+        and (is_number(p.leak, 0) or p.name in silent)
+        and received(p) == {}
     )
     points = tuple((stage, name) for stage, read in before.items() for name, held in holds.items() if held == read)
     return Start(holds, silent, resting, points)
@@ -138,7 +147,7 @@ def _declared(network: Network, population: Population, clamped: Collection[str]
         type(without_noise(drive)) is Input and network.forward
     ):  # which has one input, where other networks may have several
         return "input"
-    return "zero" if drive == 0.0 and population.tau > 0 else None
+    return "zero" if is_number(drive, 0.0) and not population.instantaneous else None
 
 
 def _through(coupling: Coupling, symbol: Symbol, before: Mapping[Stage, Symbol]) -> Symbol:
@@ -170,9 +179,9 @@ class Schedule:
     def __init__(self, network: Network, clamped: frozenset[str], begins: Start, steps: int) -> None:
         self._rules, self._steps = network.plasticity, steps
         free = [p for p in network.populations if p.name not in clamped]
-        self._dynamic = [p.name for p in free if p.tau > 0]
+        self._dynamic = [p.name for p in free if not p.instantaneous]
         self._instantaneous = [n for n in network.instantaneous_order if n not in clamped]
-        self._reads = {p.name: {r for c in network.into(p.name) for r in c.map.reads(c.source, c.target)} for p in free}
+        self._reads = {p.name: {r for c in network.into(p.name) for r in c.reads} for p in free}
         self._silent, self._moves = self._spread(begins)
         self._plans: dict[tuple[tuple[int, range], ...], tuple[Step, ...]] = {}
 

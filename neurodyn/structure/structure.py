@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling
+from neurodyn.network.vectors import Vector, largest_of, least_of, magnitude, uniform
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -73,7 +76,8 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     graph = network.graph(p.name for p in free)
     acyclic = nx.is_directed_acyclic_graph(graph)
     linear = all(_linear(c, clamped) for c in couplings)
-    rates = {p.leak / p.tau for p in free if p.tau > 0}
+    rates = [p.leak / p.tau for p in free if not p.instantaneous]
+    alike = {uniform(rate) if isinstance(rate, Tensor) else rate for rate in rates}
     return Structure(
         reads={name: frozenset(graph.predecessors(name)) for name in graph},
         linear=linear,
@@ -82,8 +86,8 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
         smooth=all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings),
-        rate=next(iter(rates)) if linear and acyclic and len(rates) == 1 else None,
-        spectral_bound=max(rates, default=0.0) if acyclic else None,
+        rate=_number(next(iter(alike))) if linear and acyclic and len(alike) == 1 else None,
+        spectral_bound=max(map(largest_of, rates), default=0.0) if acyclic else None,
     )
 
 
@@ -124,28 +128,36 @@ def structure_in_common(networks: Sequence[Network], clamped: Collection[str]) -
 def _numbers(network: Network, clamped: Collection[str]) -> tuple[object, ...]:
     """Return what the numbers of a declaration decide of its structure, whether it is a gradient flow aside."""
     free = [p for p in network.populations if p.name not in clamped]
-    rates = frozenset(p.leak / p.tau for p in free if p.tau > 0)
-    leaks = {p.name: p.leak for p in free}
-    strong = (abs(c.gain) > _WEAK * leaks[c.target] for c in network.couplings if c.target in leaks)
-    return rates, 0 in leaks.values(), tuple(strong)
+    rates = frozenset(_hashable(p.leak / p.tau) for p in free if not p.instantaneous)
+    leaks = {p.name: least_of(p.leak) for p in free}
+    strong = (largest_of(magnitude(c.gain)) > _WEAK * leaks[c.target] for c in network.couplings if c.target in leaks)
+    return rates, any(p.leakless for p in free), tuple(strong)
+
+
+def _hashable(value: Vector) -> object:
+    return tuple(value.flatten().tolist()) if isinstance(value, Tensor) else value
 
 
 def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
     import networkx as nx
 
-    if any(network[name].leak == 0 for name in graph):
+    if any(network[name].leakless for name in graph):
         return None
     strong: nx.DiGraph[str] = nx.DiGraph()
     strong.add_nodes_from(graph)
     for coupling in couplings:
-        if abs(coupling.gain) > _WEAK * network[coupling.target].leak:
-            reads = coupling.map.reads(coupling.source, coupling.target)
+        if largest_of(magnitude(coupling.gain)) > _WEAK * least_of(network[coupling.target].leak):
+            reads = coupling.reads
             strong.add_edges_from((read, coupling.target) for read in reads if read in graph)
     return tuple(nx.topological_sort(strong)) if nx.is_directed_acyclic_graph(strong) else None
 
 
+def _number(rate: Vector) -> float | None:
+    return None if isinstance(rate, Tensor) else float(rate)
+
+
 def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:
-    reads = coupling.map.reads(coupling.source, coupling.target)
+    reads = coupling.reads
     return coupling.map.linear or all(name in clamped for name in reads)
 
 
@@ -156,8 +168,13 @@ def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
     For that, what enters x from e must be the adjoint of what enters e from x, times one factor −c a population e;
     and dynamic populations must be coupled symmetrically.
     """
-    instantaneous = {p.name for p in network.populations if p.tau == 0} - set(clamped)
+    instantaneous = {p.name for p in network.populations if p.instantaneous} - set(clamped)
     couplings = [c for c in network.couplings if c.target not in clamped]
+    if any(len(c.sources) > 1 and not set(c.sources) <= set(clamped) for c in couplings):
+        return False
+    gains = {id(c): uniform(c.gain) for c in couplings}
+    if any(isinstance(gain, Tensor) for gain in gains.values()):
+        return False
     upward = [c for c in couplings if c.target in instantaneous and c.source not in clamped]
     downward = [c for c in couplings if c.target not in instantaneous and c.source in instantaneous]
     lateral = [c for c in couplings if c.target not in instantaneous and c.source not in {*instantaneous, *clamped}]
@@ -166,7 +183,10 @@ def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
     factors: dict[str, float] = {}
     for c in upward:
         back = [d for d in downward if (d.source, d.target) == (c.target, c.source) and d.map.adjoint_to(c.map)]
-        if len(back) != 1 or -back[0].gain / c.gain != factors.setdefault(c.target, -back[0].gain / c.gain):
+        if len(back) != 1:
+            return False
+        factor = float(-gains[id(back[0])] / gains[id(c)])
+        if factor != factors.setdefault(c.target, factor):
             return False
     if len(downward) != len(upward) or any(factor < 0 for factor in factors.values()):
         return False
@@ -174,7 +194,7 @@ def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
         back = [d for d in lateral if (d.source, d.target) == (c.target, c.source) and d.map.adjoint_to(c.map)]
         # Several couplings may share the two populations: their gains add up.
         forth = [d for d in lateral if (d.source, d.target) == (c.source, c.target)]
-        gain = sum(d.gain for d in forth if back and back[0].map.adjoint_to(d.map))
-        if not back or sum(d.gain for d in back) != gain:
+        gain = sum(gains[id(d)] for d in forth if back and back[0].map.adjoint_to(d.map))
+        if not back or sum(gains[id(d)] for d in back) != gain:
             return False
     return True

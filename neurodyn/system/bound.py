@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+import xarray as xr
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.checks import check_dense
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.network.drives import Data, Drive, ForwardValue, Input, Noisy, Target
+from neurodyn.network.drives import (
+    Constant,
+    Data,
+    Drive,
+    ForwardValue,
+    Input,
+    LossGradient,
+    Noisy,
+    Target,
+    without_noise,
+)
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Population
+from neurodyn.network.signals import Signal, as_course
+from neurodyn.system.continued import Starts, starts_of
+from neurodyn.system.driven import Placed, placed
 
-Inputs = Tensor | Mapping[str, Tensor] | None
-"""The tensor for the one population clamped to `Input()`, one a population by name, or None where there is none."""
+Series = Tensor | Signal | xr.DataArray | Callable[[float], Any]
+"""What stands still, a tensor, or varies in time."""
+Inputs = Series | Mapping[str, Series] | None
+"""Those of the one population clamped to `Input()`, by name where there are several, or None where there is none."""
+Targets = Series | None
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,16 @@ class Given:
         Those of weights and data.
     samples
         How many.
+    origin
+        The time at which the run starts.
+    signals
+        The inputs that are signals, by population; `inputs` has their values at time 0.
+    target_signal
+        The targets, where they are one.
+    noise
+        What `Noisy` adds to signals, by population, shape (sample, …).
+    held
+        What populations are held at whatever their drives are, by name, shape (sample, …).
     """
 
     inputs: dict[str, Tensor]
@@ -44,6 +72,11 @@ class Given:
     dtype: torch.dtype
     device: torch.device
     samples: int
+    origin: float = 0.0
+    signals: dict[str, Placed] = field(default_factory=dict)
+    target_signal: Placed | None = None
+    noise: dict[str, Tensor] = field(default_factory=dict)
+    held: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def shapes(self) -> tuple[object, ...]:
@@ -54,15 +87,29 @@ class Given:
         return (
             *(self.dtype, self.device, self.samples, *self.inputs, "initial", *self.initial),
             *((tensor.shape, tensor.dtype) for tensor in tensors),
+            *("varying", *self.varying),
         )
+
+    @property
+    def placed(self) -> tuple[Placed, ...]:
+        """All signals."""
+        return (*self.signals.values(), *(() if self.target_signal is None else (self.target_signal,)))
+
+    @property
+    def varying(self) -> dict[str, Placed]:
+        """The signals that are not constant, by population; the targets under the name ""."""
+        signals = self.signals if self.target_signal is None else {**self.signals, "": self.target_signal}
+        return {name: signal for name, signal in signals.items() if not signal.course.constant}
 
 
 def checked(
     network: Network,
     inputs: Inputs,
-    targets: Tensor | None,
-    initial: Mapping[str, Tensor] | None = None,
+    targets: Targets,
+    initial: Starts | None = None,
     weights: Sequence[Tensor] | None = None,
+    *,
+    still: str | None = None,
 ) -> Given:
     """Check what a network is to be bound to.
 
@@ -72,6 +119,8 @@ def checked(
         As for `System`.
     weights
         What `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are checked, too.
+    still
+        What takes no data that vary in time, e.g. "an equilibrium"; None for what does.
 
     Raises
     ------
@@ -79,42 +128,118 @@ def checked(
         As for `System`.
     """
     check_network(network)
-    if initial is not None and not isinstance(initial, Mapping):
-        raise InvalidTypeError(f"initial must be a mapping {{population: tensor}}, not {type(initial).__name__}")
     if weights is None:
         for stage in network.stages:
             stage.check()
         weights = weights_of(network)
     for origin in network.origins:
         origin.check()
-    starts = dict(initial or {})
-    by_name = inputs_by_name(network, inputs)
+    by_name, signals = _told_apart(network, inputs_by_name(network, inputs))
+    target_signal = None if targets is None or isinstance(targets, Tensor) else _target_signal(network, targets)
+    still_targets: Tensor | None = None if target_signal is not None else targets  # type: ignore[assignment]
+    like = next((each for each in (*weights, *by_name.values()) if isinstance(each, Tensor)), None)
+    starts, begins = starts_of(network, initial, like, with_targets=targets is not None)
     indices = {name for name in by_name if of_integers(network[name].clamp)}
     tensors = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
-    if targets is not None:
-        tensors["targets"] = targets
+    if still_targets is not None:
+        tensors["targets"] = still_targets
+    for signal in _each(signals, target_signal):
+        if signal.course.typed:
+            tensors[f"{signal.what}, values"] = signal.course.values
     for name, tensor in starts.items():
-        if network[name].tau == 0:
+        if network[name].instantaneous:
             raise InvalidValueError(
                 f"initial value of population {name}: it is instantaneous, and equals its input; leave it out"
             )
         tensors[f"initial value of population {name}"] = tensor
-    check_targets(network, targets)
+    check_targets(network, given=targets is not None)
     dtype, device = _common_kind(network, weights, tensors)
     check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
-    samples = count_samples(network, by_name, targets, starts)
+    samples = count_samples(network, by_name, still_targets, starts, _each(signals, target_signal))
     for name, tensor in by_name.items():
         check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
     by_name = {name: tensor.detach() for name, tensor in by_name.items()}
+    for name, signal in signals.items():
+        by_name[name] = signal.start(samples, network.members, dtype, device)
+    if target_signal is not None:
+        still_targets = target_signal.start(samples, network.members, dtype, device)
+    noise: dict[str, Tensor] = {}
     for name in by_name:
         clamp = network[name].clamp
         if isinstance(clamp, Noisy):  # one draw, for the population and for the forward pass that starts from it
-            noisy = clamp.value(name, Data(by_name, targets, None, network.loss))
+            noisy = clamp.value(name, Data(by_name, still_targets, None, network.loss))
             assert noisy is not None, "an input is never absent"
+            if name in signals:
+                noise[name] = noisy - by_name[name]
             by_name[name] = noisy
-    return Given(by_name, targets, starts, dtype, device, samples)
+    given = Given(by_name, still_targets, starts, dtype, device, samples, begins, signals, target_signal, noise)
+    if signals or target_signal is not None:
+        _check_signals(network, given, still)
+    if still is not None:
+        for population in network.populations:
+            if population.noisy:
+                raise InvalidValueError(
+                    f"population {population.name} has noise, and {still} takes none; declare it without, or simulate "
+                    "the network"
+                )
+    return given
+
+
+def _told_apart(network: Network, inputs: Mapping[str, Series]) -> tuple[dict[str, Tensor], dict[str, Placed]]:
+    """Return the inputs that are tensors, and those that are signals."""
+    tensors: dict[str, Tensor] = {}
+    signals: dict[str, Placed] = {}
+    for name, given in inputs.items():
+        what, clamp = f"inputs of population {name}", network[name].clamp
+        course = None if isinstance(given, Tensor) else as_course(what, given)
+        if course is None:
+            tensors[name] = given  # type: ignore[assignment]  # which common_kind refuses if it is none
+        elif of_integers(clamp):
+            raise InvalidValueError(f"{what}: integers do not vary in time; pass a tensor of them")
+        else:
+            signals[name] = placed(what, course, network[name].shape, network.members)
+    return tensors, signals
+
+
+def _target_signal(network: Network, targets: object) -> Placed | None:
+    course = as_course("targets", targets)
+    if course is None:
+        return None
+    shapes = [network[name].shape for name, _ in network.target_drives]
+    return placed("targets", course, next((shape for shape in shapes if shape is not None), None), network.members)
+
+
+def _each(signals: Mapping[str, Placed], target_signal: Placed | None) -> list[Placed]:
+    return [*signals.values(), *(() if target_signal is None else (target_signal,))]
+
+
+def _check_signals(network: Network, given: Given, still: str | None) -> None:
+    """Refuse data that vary in time where something takes them for frozen."""
+    varying = given.varying
+    if not varying:
+        return
+    what = next(iter(varying.values())).what
+    if still is not None:
+        raise InvalidValueError(
+            f"{what} vary in time, and {still} takes what stands still; pass a tensor, or simulate the network"
+        )
+    readers: list[str] = []
+    for population in network.populations:
+        for drive in map(without_noise, (population.clamp, population.initial)):
+            own = not isinstance(drive, (Input, Target, ForwardValue, LossGradient, Constant))
+            if isinstance(drive, LossGradient) or (isinstance(drive, ForwardValue) and given.signals):
+                readers.append(f"population {population.name} is given {drive}, which the forward pass freezes")
+            elif isinstance(drive, Drive) and own and (drive.reads_targets or any(varying)):
+                readers.append(f"population {population.name} is given {drive}, which is read once a run")
+    if any(varying):
+        frozen = [c for c in network.couplings if c.map.frozen_stages]
+        readers += [f"the map of coupling {c} is taken at the frozen forward pass" for c in frozen]
+        rules = [rule for rule in network.plasticity if rule.reads_forward]
+        readers += [f"the plasticity of stage {r.stage.name} is taken at the frozen forward pass" for r in rules]
+    if readers:
+        raise InvalidValueError(f"{what} vary in time, and {readers[0]}; take it live, or pass a tensor")
 
 
 def check_block(population: Population, value: Tensor, what: str | Drive, samples: int) -> None:
@@ -146,6 +271,8 @@ def read_drive(population: Population, drive: Drive, data: Data, given: Given) -
         If it is no tensor of the run's dtype on its device, or not finite.
     """
     value = drive.value(population.name, data)
+    if isinstance(drive, Constant):
+        value = constant(population, drive, given)
     if value is None and not drive.optional:
         raise InvalidValueError(
             f"population {population.name}: {drive} gives nothing; let it return a tensor, or say optional = True"
@@ -171,7 +298,27 @@ def read_drive(population: Population, drive: Drive, data: Data, given: Given) -
     return value
 
 
-def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
+def constant(population: Population, drive: Constant, given: Given) -> Tensor:
+    """Return a constant for each sample of a population.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has not the population's shape.
+    """
+    value, shape = drive.constant, population.shape
+    if shape is None:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else None
+    if shape is None:
+        raise InvalidValueError(f"population {population.name}: a constant number needs its size; declare size=")
+    if isinstance(value, Tensor) and tuple(value.shape) != shape:
+        raise InvalidValueError(
+            f"population {population.name}: the constant has the shape {tuple(value.shape)}, and the population {shape}"
+        )
+    return torch.as_tensor(value, dtype=given.dtype, device=given.device).expand(given.samples, *shape).contiguous()
+
+
+def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Series]:
     """Return the inputs by population.
 
     Raises
@@ -191,7 +338,7 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
                 f"({', '.join(names) or 'none'}); "
                 + ("give a mapping {population: tensor}" if names else "give None as its inputs")
             )
-        if not isinstance(inputs, Tensor):
+        if not isinstance(inputs, (Tensor, Signal, xr.DataArray)) and not _function(inputs):
             pairs = isinstance(inputs, (tuple, list, Dataset, DataLoader))
             raise InvalidTypeError(
                 f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}"
@@ -211,6 +358,10 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Tensor]:
     return dict(inputs)
 
 
+def _function(given: object) -> bool:
+    return callable(given) and not isinstance(given, (type, nn.Module, DataLoader, Dataset))
+
+
 def check_network(network: Network) -> None:
     """Refuse what is no declaration.
 
@@ -226,7 +377,7 @@ def check_network(network: Network) -> None:
         )
 
 
-def check_targets(network: Network, targets: Tensor | None) -> None:
+def check_targets(network: Network, *, given: bool) -> None:
     """Refuse targets that nothing reads, and their absence where a drive needs them.
 
     Raises
@@ -236,11 +387,11 @@ def check_targets(network: Network, targets: Tensor | None) -> None:
     """
     drives = network.target_drives
     needing = [(name, drive) for name, drive in drives if not drive.optional]
-    if targets is None and needing:
+    if not given and needing:
         raise InvalidValueError(
             f"population {needing[0][0]} is held at {needing[0][1]}, which needs targets; none are given"
         )
-    if targets is not None and not drives and not network.forward:
+    if given and not drives and not network.forward:
         raise InvalidValueError(f"network {network.name!r} uses no targets; leave them out")
 
 
@@ -269,9 +420,10 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
 
 
 def weights_of(network: Network) -> list[Tensor]:
-    """Return the weights of all stages, and all feedback weights, without a graph."""
+    """Return the weights of all stages, all feedback weights, and the tensors of the declaration, without a graph."""
     weights = [p.detach() for stage in network.stages for p in stage.parameters]
-    return weights + [p.detach() for _, p in network.feedback_parameters()]
+    weights += [p.detach() for _, p in network.feedback_parameters()]
+    return weights + [tensor for _, tensor in network.tensors]
 
 
 def _common_kind(
@@ -298,6 +450,7 @@ def _common_kind(
     if not (alike and sums_are_finite(tensors)):
         names = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
         names += [f"the feedback weights of stage {name}" for name, _ in network.feedback_parameters()]
+        names += [name for name, _ in network.tensors]
         _refuse_mixed_or_bad(network.name, list(zip([*names, *given], tensors, strict=True)))
     return dtype, device
 
@@ -367,7 +520,11 @@ def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def count_samples(
-    network: Network, inputs: Mapping[str, Tensor], targets: Tensor | None, initial: Mapping[str, Tensor]
+    network: Network,
+    inputs: Mapping[str, Tensor],
+    targets: Tensor | None,
+    initial: Mapping[str, Tensor],
+    signals: Iterable[Placed] = (),
 ) -> int:
     """Return how many samples all that is given has; 1 of each network where nothing tells.
 
@@ -391,4 +548,13 @@ def count_samples(
         if samples is not None and tensor.shape[0] != samples:
             raise InvalidValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")
         samples = tensor.shape[0]
+    for signal in signals:
+        if signal.samples is not None:
+            own = signal.samples * network.members
+            if samples is not None and own != samples:
+                others = samples // network.members
+                raise InvalidValueError(
+                    f"{signal.what}: the signal has {signal.samples} samples, and the rest {others}"
+                )
+            samples = own
     return network.members if samples is None else samples

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from neurodyn.network.maps import OperatingPoints, Term
+from neurodyn.network.maps import Activity, OperatingPoints, Term
 from neurodyn.network.parts import Coupling
+from neurodyn.network.vectors import Vector
 
 
 @dataclass
@@ -28,16 +29,39 @@ class Entry:
     term: Term
 
     def __post_init__(self) -> None:
-        self.gain = self.coupling.gain
-        self.silenced_by = self.coupling.source if self.coupling.map.homogeneous else None
+        gain = self.coupling.gain
+        self.gain = 1.0 if isinstance(gain, Tensor) else gain
+        self.term = self._scaled(self.term)
+        single = self.coupling.map.homogeneous and len(self.coupling.sources) == 1
+        self.silenced_by = self.coupling.sources[0] if single else None
         """The population whose silence makes the term 0."""
-        self.reads = self.coupling.map.reads(self.coupling.source, self.coupling.target)
+        self.reads = self.coupling.reads
         """The populations whose activity the term depends on."""
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
         if not self.term.renew():
-            self.term = self.coupling.map.bind(points, self.coupling.source, self.coupling.target)
+            self.term = self._scaled(self.coupling.map.bind(points, self.coupling.source, self.coupling.target))
+
+    def _scaled(self, term: Term) -> Term:
+        return _Scaled(term, self.coupling.gain) if isinstance(self.coupling.gain, Tensor) else term
+
+
+class _Scaled(Term):
+    """Another term, times a gain for each unit of the target."""
+
+    def __init__(self, term: Term, gains: Tensor) -> None:
+        self._term, self._gains = term, gains
+        self._value: Tensor | None = None
+
+    def renew(self) -> bool:
+        return self._term.renew()
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        if self._value is None or self._value.shape != out.shape:
+            self._value = torch.empty_like(out)
+        self._term.assign(activity, self._value, gain)
+        out.addcmul_(self._gains, self._value)
 
 
 @dataclass
@@ -56,6 +80,9 @@ class Equation:
         What the entries that are `held` contribute, shape (sample, …); None if there is none.
     held, moving
         The couplings from held populations alone, and the others.
+    driven
+        Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
+        too, and worked out anew by `drive`.
     """
 
     name: str
@@ -64,14 +91,17 @@ class Equation:
     constant: Tensor | None
     held: list[Entry]
     moving: list[Entry]
+    driven: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._base = torch.empty_like(self.constant) if self.driven and self.constant is not None else None
+        """What the held populations contribute to the constant, where driven ones do, too."""
         # Its own activity must last until all of the sum has read it.
         self._recurrent = any(self.name in entry.reads for entry in self.moving)
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
-        for entry in (*self.held, *self.moving):
+        for entry in (*self.held, *self.driven, *self.moving):
             entry.renew(points)
 
     def hold(self, clamped: Mapping[str, Tensor]) -> None:
@@ -81,6 +111,18 @@ class Equation:
             self.constant.zero_()
             for entry in self.held:
                 entry.term.add(activity, self.constant, entry.gain)
+            if self._base is not None:
+                self._base.copy_(self.constant)
+                self.drive(clamped)
+
+    def drive(self, clamped: Mapping[str, Tensor]) -> None:
+        """Work out the constant anew, as populations that drive it have moved."""
+        assert self.constant is not None, "a driven equation has one"
+        assert self._base is not None
+        activity = {**clamped, self.name: self.constant}
+        self.constant.copy_(self._base)
+        for entry in self.driven:
+            entry.term.add(activity, self.constant, entry.gain)
 
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         """Write the right side into `out`, without what comes from the populations that are `silent`."""
@@ -88,11 +130,13 @@ class Equation:
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
-    def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: float) -> None:
+    def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: Vector) -> None:
         """Write into `out`, which may be x itself, where x balances its leak: x = Σ gain · map / leak."""
         total = torch.empty_like(out) if self._recurrent else out
         self._sum(activity, total, self.constant, 0.0, ())
-        if leak != 1.0:
+        if isinstance(leak, Tensor):
+            total.div_(leak)
+        elif leak != 1.0:
             total.mul_(1.0 / leak)
         if total is not out:
             out.copy_(total)
@@ -125,3 +169,23 @@ class Equation:
             out.zero_()
         for entry in entries:
             entry.term.add(activity, out, entry.gain)
+
+
+@dataclass
+class EquationOfLeaks(Equation):
+    """An equation in which every unit has a leak of its own.
+
+    Parameters
+    ----------
+    leaks
+        The leaks, one for each unit.
+    """
+
+    leaks: Tensor | None = None
+
+    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
+        assert self.leaks is not None, "Plan makes one of leaks alone"
+        self._sum(activity, out, self.constant, 0.0, silent)
+        out.addcmul_(activity[self.name], self.leaks, value=-1.0)
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
+            out.mul_(self.scale)

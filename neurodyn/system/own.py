@@ -22,7 +22,7 @@ from neurodyn.layers.losses import Loss, check_per_sample, squared_error
 from neurodyn.layers.points import AutogradPoint, layer_point
 from neurodyn.layers.stages import ForwardPass, Stage
 from neurodyn.network.drives import Data, Drive, Noisy
-from neurodyn.network.maps import Forward, Identity, Map, OperatingPoints
+from neurodyn.network.maps import Feedback, Forward, Identity, Map, OperatingPoints
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling
 from neurodyn.system.probe import Probe, Values, random_states_kept
@@ -75,7 +75,9 @@ def _outside_of_the_forward_pass(network: Network, stages: Collection[Stage]) ->
     found = {rule.stage: rule.pre for rule in network.plasticity}
     for coupling in network.couplings:
         if coupling.map.stage is not None and not _is_own(coupling.map):
-            found[coupling.map.stage] = coupling.source if isinstance(coupling.map, Forward) else coupling.target
+            at = coupling.map.at if isinstance(coupling.map, Feedback) else None
+            source = coupling.sources[0] if isinstance(coupling.map, Forward) else coupling.target
+            found[coupling.map.stage] = source if at is None else at
     return {stage: name for stage, name in found.items() if stage in stages and stage not in network.forward}
 
 
@@ -169,7 +171,7 @@ def look_at_couplings(
         return
     with random_states_kept():
         for coupling in own.couplings:
-            reads = coupling.map.reads(coupling.source, coupling.target)
+            reads = coupling.reads
             if all(name in activity for name in reads) and not fresh.isdisjoint(reads):
                 _look_at_map(coupling, reads, activity, shapes[coupling.target], points)
         for stage, source in own.outside.items():
@@ -187,19 +189,20 @@ def _look_at_map(
     target: tuple[int, ...],
     points: OperatingPoints,
 ) -> None:
-    map_, source = copy.copy(coupling.map), coupling.source  # a copy, so that what it keeps count of is not disturbed
-    like = activity[source]
+    map_, sources = copy.copy(coupling.map), coupling.sources  # a copy, so that what it keeps count of is not disturbed
+    source = ", ".join(sources)
+    like = activity[sources[0]]
     shape = (len(like), *target)
     name = f"coupling {coupling}: {type(map_).__name__}"
     if _applies(map_):
         name += ".apply"
-        read: Iterable[str] = [source]
+        read: Iterable[str] = sources
 
         def function(values: Values) -> Any:
-            return map_.apply(values[source])
+            return map_.apply(*[values[each] for each in sources])
     else:
-        read = dict.fromkeys([*reads, source, coupling.target])
-        term = map_.bind(points, source, coupling.target)
+        read = dict.fromkeys([*reads, *sources, coupling.target])
+        term = map_.bind(points, coupling.source, coupling.target)
 
         def function(values: Values) -> Any:
             points.expire()
@@ -226,7 +229,7 @@ def _look_at_map(
     values = {each: activity[each] for each in read if each in activity} if _applies(map_) else dict(activity)
     probe = Probe(name, function, values, reads, check)
     probe.look(any_number=_applies(map_))
-    probe.look_at_claims(linear=map_.linear and set(reads) == {source}, homogeneous=map_.homogeneous)
+    probe.look_at_claims(linear=map_.linear and set(reads) == set(sources), homogeneous=map_.homogeneous)
 
 
 def look_at_layer(stage: Stage, place: int, x: Tensor) -> None:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
-from neurodyn.network.drives import Data, Drive, Noisy
+from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
 from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive
-from neurodyn.system.equation import Entry, Equation
+from neurodyn.system.driven import Driven, Placed
+from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
 from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
 
 
@@ -37,12 +38,21 @@ class Batch:
         The start of each dynamic population, likewise.
     overridden
         The populations that start elsewhere than the declaration says.
+    driven
+        What the clamped populations that vary in time are given.
+    signals
+        All signals, constant ones too.
+    origin
+        The time at which the run starts.
     """
 
     data: Data
     clamped: dict[str, Tensor]
     starts: dict[str, Tensor]
     overridden: frozenset[str]
+    driven: dict[str, Driven]
+    signals: tuple[Placed, ...]
+    origin: float
 
 
 class Plan:
@@ -70,10 +80,10 @@ class Plan:
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
-        self.dynamic, self._held = tuple(batch.starts), tuple(batch.clamped)
+        self.dynamic, self._held, self._driven = tuple(batch.starts), tuple(batch.clamped), tuple(batch.driven)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
         for population in self.free:
-            if population.tau == 0:
+            if population.instantaneous:
                 self.shapes[population.name] = population.shape or _shape_of_source(network, population, self.shapes)
         _check_shapes(network, self.shapes)
         self.structure = structure_of(network, frozenset(batch.clamped))
@@ -114,6 +124,8 @@ class Plan:
         batch = self._bring(network, given)
         values = batch.clamped | batch.starts
         if tuple(batch.clamped) != self._held or tuple(batch.starts) != self.dynamic:
+            return False
+        if tuple(batch.driven) != self._driven:
             return False
         if any(tuple(value.shape[1:]) != self.shapes[name] for name, value in values.items()):
             return False
@@ -161,35 +173,45 @@ class Plan:
             if drive is not None and value is not None:
                 check_block(population, value, drive, given.samples)
                 clamped[population.name] = value.detach()
+        driven = _moved(network, given, clamped)
         for name in given.initial:
             if name in clamped:
                 raise InvalidValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
         starts: dict[str, Tensor] = {}
         for population in network.populations:
-            if population.tau > 0 and population.name not in clamped:
+            if not population.instantaneous and population.name not in clamped:
                 starts[population.name] = _start(network, population, data, given, clamped | starts)
-        return Batch(data, clamped, starts, frozenset(given.initial))
+        return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
 
     def _take_from_forward(self, network: Network) -> None:
         self.points.forget()
         clamped = self.batch.clamped
         for stage, name in start_of(network, frozenset(clamped), self.batch.overridden).points:
-            self.points.take_from_forward(stage, name, lasting=name in clamped)
+            if name not in self.batch.driven:
+                self.points.take_from_forward(stage, name, lasting=name in clamped)
 
     def _equation(self, network: Network, population: Population) -> Equation:
         held: list[Entry] = []
         moving: list[Entry] = []
+        driven: list[Entry] = []
         for coupling in network.into(population.name):
             entry = Entry(coupling, coupling.map.bind(self.points, coupling.source, coupling.target))
-            (held if all(name in self.batch.clamped for name in entry.reads) else moving).append(entry)
+            if not all(name in self.batch.clamped for name in entry.reads):
+                moving.append(entry)
+            elif any(name in self.batch.driven for name in entry.reads):
+                driven.append(entry)
+            else:
+                held.append(entry)
         constant = None
-        if held:
+        if held or driven:
             shape = (self.samples, *self.shapes[population.name])
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
-        if population.tau == 0:
-            return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving)
+        if population.instantaneous:
+            return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving, driven)
         scale = self.pace(network, population.name) / population.tau
-        return Equation(population.name, scale, population.leak, constant, held, moving)
+        if isinstance(population.leak, Tensor):
+            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, population.leak)
+        return Equation(population.name, scale, population.leak, constant, held, moving, driven)
 
     def pace(self, network: Network, name: str) -> float | Tensor:
         """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""
@@ -202,6 +224,23 @@ class Plan:
         """Work out what the held populations contribute."""
         for equation in self.equations.values():
             equation.hold(self.batch.clamped)
+
+
+def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[str, Driven]:
+    """Return what the clamped populations that vary are given, each with an activity of its own in `clamped`."""
+    if not given.signals and given.target_signal is None:
+        return {}
+    varying, moved = given.varying, {}
+    for name in clamped:
+        drive = network[name].clamp
+        signal = varying.get("" if isinstance(without_noise(drive), Target) else name)
+        if signal is not None and isinstance(without_noise(drive), (Input, Target)):
+            noise = given.noise.get(name)
+            if isinstance(drive, Noisy) and noise is None:
+                noise = clamped[name] - signal.start(given.samples, network.members, given.dtype, given.device)
+            clamped[name] = clamped[name].clone(memory_format=torch.contiguous_format)
+            moved[name] = Driven(signal, noise, clamped[name], network.members)
+    return moved
 
 
 def marks(network: Network) -> tuple[object, ...]:
@@ -235,8 +274,8 @@ def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> No
     if not unsized:
         return  # what has sizes was checked as it was declared
     for coupling in network.couplings:
-        if not unsized.isdisjoint((coupling.source, coupling.target)):
-            check_coupling_shapes(coupling, shapes[coupling.source], shapes[coupling.target])
+        if not unsized.isdisjoint((*coupling.sources, coupling.target)):
+            check_coupling_shapes(coupling, shapes)
     for rule in network.plasticity:
         if not unsized.isdisjoint((rule.pre, rule.post)):
             check_plasticity_shapes(rule, shapes[rule.pre], shapes[rule.post])
@@ -244,6 +283,8 @@ def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> No
 
 def _driven(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
     """Return what a drive gives for a population."""
+    if population.name in given.held and drive is population.clamp:
+        return given.held[population.name]
     if isinstance(drive, Noisy) and drive is population.clamp and population.name in given.inputs:
         return given.inputs[population.name]
     return read_drive(population, drive, data, given)
@@ -266,6 +307,8 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
         return driven.detach()
     if shape is None:
         shape = _shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
+    if isinstance(population.initial, Tensor):
+        return population.initial.expand(given.samples, *shape)
     return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
 
 
@@ -273,6 +316,6 @@ def _shape_of_source(
     network: Network, population: Population, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...]:
     for coupling in network.into(population.name):
-        if isinstance(coupling.map, Identity) and coupling.source in shapes:
-            return shapes[coupling.source]
+        if isinstance(coupling.map, Identity) and coupling.sources[0] in shapes:
+            return shapes[coupling.sources[0]]
     raise InvalidValueError(f"population {population.name}: its size is unknown; declare it with size=")

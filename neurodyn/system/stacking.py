@@ -8,13 +8,14 @@ maps, where they differ, become tensors with one number a network, laid out alon
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
@@ -23,12 +24,15 @@ from neurodyn.layers.losses import Loss, per_sample, squared_error
 from neurodyn.layers.points import acts_sample_by_sample
 from neurodyn.layers.stacked import Stacked, StackedTensors, of_samples
 from neurodyn.layers.stages import Stage
-from neurodyn.network.drives import Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
+from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.network.maps import Activity, Map, OperatingPoints, Term, Wrapping
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Plasticity, Population
+from neurodyn.network.signals import member_of_signal
+from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
 from neurodyn.randomness import process_state
-from neurodyn.system.bound import Inputs
+from neurodyn.system.bound import Inputs, Targets, inputs_by_name
+from neurodyn.system.continued import Starts
 from neurodyn.system.system import System
 
 
@@ -73,8 +77,10 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
 
 def _compare_populations(beside: Comparison, one: Population, other: Population) -> None:
     beside.equal(f"the shape of population {one.name}", one.shape, other.shape)
-    beside.equal(f"whether population {one.name} is instantaneous", one.tau == 0, other.tau == 0)
-    beside.equal(f"whether population {one.name} has a leak", one.leak > 0, other.leak > 0)
+    beside.equal(f"whether population {one.name} is instantaneous", one.instantaneous, other.instantaneous)
+    leaky = [torch.as_tensor(each.leak).gt(0).expand(each.shape or ()).tolist() for each in (one, other)]
+    beside.equal(f"whether population {one.name} has a leak", *leaky)
+    beside.compare(f"noise of population {one.name}", one.noise, other.noise)
     for what in ("clamp", "initial"):
         drive = getattr(one, what)
         beside.compare(f"{what} of population {one.name}", drive, getattr(other, what))
@@ -99,7 +105,7 @@ def stack_networks(networks: Sequence[Network], tensors: StackedTensors, *, infe
     replaced: dict[int, Any] = {}
     for population in networks[0].populations:
         for drive in (population.clamp, population.initial):
-            if isinstance(drive, Drive) and type(drive) not in (Input, Target, ForwardValue, LossGradient):
+            if isinstance(drive, Drive) and type(drive) not in (Input, Target, Constant, ForwardValue, LossGradient):
                 replaced[id(drive)] = _EachOnes(drive, len(networks))
     for weights in zip(*(network.feedback_parameters() for network in networks), strict=True):
         replaced[id(weights[0][1])] = tensors.stack([tensor for _, tensor in weights])
@@ -144,15 +150,15 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
     a step γ₀ at γ/γ₀ times the pace.
     """
     steps = [network.inference.step if inferring and network.inference else 1.0 for network in networks]
-    paces: dict[str, tuple[float, ...]] = {}
-    shares: dict[str, list[float]] = {}
+    paces: dict[str, tuple[Vector, ...]] = {}
+    shares: dict[str, list[Vector]] = {}
     for population in stacked.populations:
         members = [network[population.name] for network in networks]
-        shares[population.name] = [population.leak / member.leak if member.leak else 1.0 for member in members]
-        if population.tau > 0:
+        shares[population.name] = [_ratio(population.leak, member.leak) for member in members]
+        if not population.instantaneous:
             each = zip(members, shares[population.name], steps, strict=True)
             pace = tuple(population.tau / (m.tau * share) * (step / steps[0]) for m, share, step in each)
-            if set(pace) != {1.0}:
+            if not all(is_number(uniform(each), 1.0) for each in pace):
                 paces[population.name] = pace
     couplings: list[Coupling] = []
     graded: list[Coupling] = []
@@ -160,12 +166,22 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
         theirs = [network.couplings[place] for network in networks]
         couplings.append(replace(coupling, map=_stacked_map(coupling.map, [each.map for each in theirs])))
         gains = tuple(each.gain * share for each, share in zip(theirs, shares[coupling.target], strict=True))
-        own = {"gain": gains[0]} if len(set(gains)) == 1 else {"gain": 1.0, "map": _Graded(couplings[-1].map, gains)}
-        graded.append(replace(couplings[-1], **own))
+        if all(same(gain, gains[0]) for gain in gains):
+            graded.append(replace(couplings[-1], gain=gains[0]))
+        else:
+            graded.append(replace(couplings[-1], gain=1.0, map=_Graded(couplings[-1].map, gains)))
     whole = stacked.with_dynamics(stacked.populations, graded)
     whole.paces = paces
     whole.stacked = tuple(_with_numbers_of(network, stacked, couplings) for network in networks)
     return whole
+
+
+def _ratio(leak: Vector, other: Vector) -> Vector:
+    """Return by how much a leak is larger than another one; 1 where that is 0."""
+    if isinstance(leak, Tensor) or isinstance(other, Tensor):
+        other = torch.as_tensor(other)
+        return torch.where(other == 0, 1.0, leak / other)
+    return leak / other if other else 1.0
 
 
 def _with_numbers_of(network: Network, stacked: Network, couplings: Sequence[Coupling]) -> Network:
@@ -173,11 +189,11 @@ def _with_numbers_of(network: Network, stacked: Network, couplings: Sequence[Cou
     populations = zip(stacked.populations, network.populations, strict=True)
     own = stacked.with_numbers(
         [
-            one if (one.tau, one.leak) == (its.tau, its.leak) else replace(one, tau=its.tau, leak=its.leak)
+            one if same((one.tau, one.leak), (its.tau, its.leak)) else replace(one, tau=its.tau, leak=its.leak)
             for one, its in populations
         ],
         [
-            one if one.gain == its.gain else replace(one, gain=its.gain)
+            one if same(one.gain, its.gain) else replace(one, gain=its.gain)
             for one, its in zip(couplings, network.couplings, strict=True)
         ],
     )
@@ -203,20 +219,20 @@ def _stacked_map(first: Map, maps: Sequence[Map]) -> Map:
 class _Graded(Wrapping):
     """Another map, times a gain for each network."""
 
-    gains: tuple[float, ...]
+    gains: tuple[Vector, ...]
 
     def adjoint_to(self, other: Map) -> bool:
-        return isinstance(other, _Graded) and self.gains == other.gains and self.map.adjoint_to(other.map)
+        return isinstance(other, _Graded) and same(self.gains, other.gains) and self.map.adjoint_to(other.map)
 
     def describe(self, source: str, target: str) -> str:
-        return f"[{', '.join(f'{gain:g}' for gain in self.gains)}] ⊙ {self.map.describe(source, target)}"
+        return f"[{', '.join(map(text_of, self.gains))}] ⊙ {self.map.describe(source, target)}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _GradedTerm(self.map.bind(points, source, target), self.gains)
 
 
 class _GradedTerm(Term):
-    def __init__(self, term: Term, gains: Sequence[float]) -> None:
+    def __init__(self, term: Term, gains: Sequence[Vector]) -> None:
         self._term, self._gains = term, gains
         self._buffers: tuple[Tensor, Tensor] | None = None
 
@@ -296,8 +312,8 @@ def refusing_random(what: str) -> Iterator[None]:
 
 @contextmanager
 def together(
-    networks: Sequence[Network], inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor] | None
-) -> Iterator[tuple[Network, Inputs, Tensor | None, dict[str, Tensor]]]:
+    networks: Sequence[Network], inputs: Inputs, targets: Targets, initial: Starts | None
+) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
     """Stack networks that may differ in weights, gains, leaks and time constants, with the same data for each.
 
     Parameters
@@ -323,9 +339,13 @@ def together(
         if not isinstance(network, Network):
             raise InvalidTypeError(f"network: a Network, or a list of them; the list has a {type(network).__name__}")
     if len(networks) == 1:
-        yield networks[0], inputs, targets, dict(initial or {})
+        yield networks[0], inputs, targets, initial
         return
-    alone = System(networks[0], inputs, targets, initial=initial)  # which refuses data that do not fit
+    given = inputs_by_name(networks[0], inputs)
+    first = {name: member_of_signal(each, 0) for name, each in given.items()}
+    # which refuses data that do not fit
+    of_first = initial.isel(network=0) if isinstance(initial, xr.Dataset) and "network" in initial.dims else initial
+    alone = System(networks[0], first, member_of_signal(targets, 0), initial=of_first)
     tensors = StackedTensors()
     for place, network in enumerate(networks, start=1):
         try:
@@ -340,14 +360,14 @@ def together(
     def repeated(tensor: Tensor) -> Tensor:
         return tensor.repeat(len(networks), *[1] * (tensor.ndim - 1))
 
-    starts = alone.initial_state().activity if initial else {}
+    own = None if isinstance(initial, xr.Dataset) or not initial else alone.initial_state().activity
     try:
         with refusing_random("network"):
             yield (
                 stacked,
-                {name: repeated(tensor) for name, tensor in alone.data.inputs.items()},
-                None if targets is None else repeated(targets),
-                {name: repeated(starts[name]) for name in initial or ()},
+                {name: repeated(each) if isinstance(each, Tensor) else each for name, each in given.items()},
+                repeated(targets) if isinstance(targets, Tensor) else targets,
+                initial if own is None else {str(name): repeated(own[str(name)]) for name in initial or ()},
             )
     finally:
         tensors.write_back()

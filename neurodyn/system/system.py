@@ -6,21 +6,30 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Literal
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import users
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.kernels import pieces
 from neurodyn.network.network import Network
+from neurodyn.network.signals import Course, breaks_of, jumps_of
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
-from neurodyn.system.bound import Inputs, check_network, checked, sums_are_finite, weights_of
+from neurodyn.system.bound import Given, Inputs, Targets, check_network, checked, sums_are_finite, weights_of
+from neurodyn.system.continued import Starts
+from neurodyn.system.driven import Driven, check_span
+from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan, marks
 
+Time = float | Literal["held"] | None
+"""A time, where there are signals."""
 _MOST_PLANS = 4
 """For how many shapes of data the plans of a network are kept."""
 
@@ -65,6 +74,7 @@ class System:
         Shape (sample, …), where the network needs or allows them.
     initial
         Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample.
+        Or a moment of a run, `run.isel(time=-1)`, to go on from: times are then counted from there on.
 
     Raises
     ------
@@ -78,9 +88,9 @@ class System:
         self,
         network: Network,
         inputs: Inputs = None,
-        targets: Tensor | None = None,
+        targets: Targets = None,
         *,
-        initial: Mapping[str, Tensor] | None = None,
+        initial: Starts | None = None,
     ) -> None:
         self._follow(network, Plan(network, checked(network, inputs, targets, initial)))
 
@@ -91,6 +101,11 @@ class System:
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
+        self._seeds: NDArray[np.uint64] | None = None
+        self._driven, self.origin = plan.batch.driven, plan.batch.origin
+        self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
+        self._within: dict[str, Driven] | None = None
+        """What moves within a step, where a solver says when each begins; None where none has."""
         self._instant = dict(self._cut(plan.instant, plan.instantaneous))
         self._instantaneous_equations = [plan.equations[name] for name in plan.instantaneous]
         self._dynamic_equations = [plan.equations[name] for name in plan.dynamic]
@@ -105,6 +120,9 @@ class System:
         for name, value in self._starts.items():
             state.activity[name].copy_(value)
         self.plan.rest(self.network)
+        if self._driven:
+            self._within = None
+            self._move(self._driven, 0.0)
         return state
 
     def new_state(self, flat: Tensor | None = None) -> State:
@@ -133,17 +151,182 @@ class System:
             yield name, slice(start, end)
             start = end
 
-    def field(self, state: State, out: State) -> None:
-        """Write dx/dt = F(x) at `state` into `out`, and the instantaneous populations' activity into their buffers."""
-        self.settle(state)
+    def field(self, state: State, out: State, time: Time = None) -> None:
+        """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.
+
+        Parameters
+        ----------
+        state, out
+            The state, and where dx/dt goes.
+        time
+            t, which a system that is driven by signals needs; "held" leaves these where they are.
+        """
+        self.settle(state, time)
         for equation in self._dynamic_equations:
             equation.evaluate(state.activity, out.activity[equation.name])
 
-    def settle(self, state: State) -> None:
-        """Bring the instantaneous populations to their activity at `state`."""
+    def settle(self, state: State, time: Time = None) -> None:
+        """Bring the instantaneous populations to their activity at `state`; parameters as of `field`."""
+        if self._driven and time != "held":
+            if time is None:
+                raise InvalidValueError(
+                    f"network {self.network.name!r} is driven by signals: F depends on the time; give it, as in "
+                    "system.field(state, out, time)"
+                )
+            self._move(self._driven if self._within is None else self._within, time)
         self.points.expire()
         for equation in self._instantaneous_equations:
             equation.evaluate(state.activity, state.activity[equation.name])
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """The free populations that have noise."""
+        return tuple(population.name for population in self.free if population.noisy)
+
+    def seed(self, seed: Seed) -> None:
+        """Take the seed of the noise, for all runs to come.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is not one for the run, for each sample, or for each of each network.
+        """
+        members = self.network.members
+        self._seeds = seeds_of(seed, members, self.samples // members)
+
+    def paths(self, step: float) -> BrownianPaths | None:
+        """Return the paths of the noise for steps of a size; None where there is no noise.
+
+        Raises
+        ------
+        ValueError
+            If there is noise, and no seed.
+        """
+        if not self.noisy:
+            return None
+        if self._seeds is None:
+            raise InvalidValueError(f"population {self.noisy[0]} has noise, and the system no seed; call system.seed")
+        places = {name: (place, self.shapes[name]) for name, place in self.places()}
+        sigmas = {name: self.network[name].noise for name in self.noisy}
+        return BrownianPaths(sigmas, places, self._seeds, step, self.new_state().flat)
+
+    def check_span(self, duration: float) -> None:
+        """Refuse a run that leaves the span of a signal.
+
+        Raises
+        ------
+        ValueError
+            If it does; the message names the signal.
+        """
+        for signal in self.plan.batch.signals:
+            check_span(signal.what, signal.course, self.origin, self.origin + duration)
+
+    @property
+    def driven(self) -> Collection[str]:
+        """The clamped populations that vary in time."""
+        return self._driven.keys()
+
+    @property
+    def signals(self) -> tuple[Course, ...]:
+        """What the network is driven by in time; signals that are constant are none."""
+        return tuple(driven.signal.course for driven in self._driven.values())
+
+    @property
+    def moves_within_steps(self) -> bool:
+        """Whether it is driven by more than jumps."""
+        return len(self._jumping) < len(self._driven)
+
+    def jumps(self, end: float) -> NDArray[np.float64]:
+        """Return when signals jump between 0 and the end of a run, increasing."""
+        return jumps_of(self.signals, self.origin, self.origin + end) - self.origin
+
+    def enter(self, time: float) -> None:
+        """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
+
+        So a step that ends where a signal jumps sees the value before, and the next one that after the jump.
+        """
+        if self._driven:
+            self._within = {name: each for name, each in self._driven.items() if name not in self._jumping}
+            self._move(self._jumping, time)
+
+    def breaks(self, end: float) -> NDArray[np.float64]:
+        """Return when signals jump or bend between 0 and the end of a run, increasing."""
+        return breaks_of(self.signals, self.origin, self.origin + end) - self.origin
+
+    def repeated(self, moments: Sequence[tuple[float, float]]) -> System:
+        """Return the system with its samples repeated once a moment, at which what varies stands still.
+
+        Parameters
+        ----------
+        moments
+            When, each after the time at which the step that it is in begins.
+        """
+        members, count = self.network.members, len(moments)
+
+        def repeat(value: Tensor) -> Tensor:
+            own = value.view(members, 1, -1, *value.shape[1:])
+            return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
+
+        held = {name: repeat(value) for name, value in self.clamped.items()}
+        for place, (start, time) in enumerate(moments):
+            self.enter(start)
+            self._move({name: each for name, each in self._driven.items() if name not in self._jumping}, time)
+            for name in self._driven:
+                own = held[name].view(members, count, -1, *self.shapes[name])
+                own[:, place] = self.clamped[name].view(members, -1, *self.shapes[name])
+        data = self.data
+        given = Given(
+            {name: repeat(value) for name, value in data.inputs.items()},
+            None if data.targets is None else repeat(data.targets),
+            {name: repeat(value) for name, value in self._starts.items()},
+            self.dtype,
+            self.device,
+            self.samples * count,
+            held=held,
+        )
+        system = System.__new__(System)
+        system._follow(self.network, Plan(self.network, given))
+        return system
+
+    def taken_apart(self, rows: Tensor, count: int) -> Tensor:
+        """Return flat states of a `repeated` system, shape (row, n), moment by moment, shape (moment, row, n)."""
+        members, parts = self.network.members, []
+        blocks = rows.split_with_sizes([count * self._sizes[name] for name in self.dynamic], dim=1)
+        for block in blocks:
+            own = block.reshape(len(rows), members, count, -1)
+            parts.append(own.permute(2, 0, 1, 3).reshape(count, len(rows), -1))
+        return torch.cat(parts, dim=2)
+
+    def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
+        """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
+        moving = {name: each for name, each in self._driven.items() if name not in self._jumping}
+        found = {name: torch.empty((len(times), *self.clamped[name].shape)).to(self.clamped[name]) for name in moving}
+        for name, each in moving.items():
+            for place, time in enumerate(times):
+                each.move(self.origin + time)
+                found[name][place] = self.clamped[name]
+        return found
+
+    def take(self, ahead: Mapping[str, Tensor], place: int) -> None:
+        """Bring what moves within steps to a place of what `ahead` returned."""
+        for name, values in ahead.items():
+            self.clamped[name].copy_(values[place])
+        if ahead:
+            self.renew(ahead)
+
+    def _move(self, driven: Mapping[str, Driven], time: float) -> None:
+        """Bring populations to what they are given at a time, and what they contribute with them."""
+        if driven:
+            for each in driven.values():
+                each.move(self.origin + time)
+            self.renew(driven)
+
+    def renew(self, names: Collection[str]) -> None:
+        """Say that the activity of populations that vary in time has been changed."""
+        self.points.expire(names)
+        for equation in self._equations.values():
+            if equation.driven and any(name in names for entry in equation.driven for name in entry.reads):
+                equation.drive(self.clamped)
 
     def evaluate(self, name: str, state: State, out: Tensor, silent: Collection[str] = ()) -> None:
         """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
@@ -181,7 +364,7 @@ class System:
         if observables:
             state = self.initial_state()
             with suppress(Exception):  # a map has no value at the start, where an equilibrium need not be
-                self.settle(state)
+                self.settle(state, 0.0)
             look_at_observables(self.network, observables, state.activity)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -219,7 +402,7 @@ class System:
         self.points.expire()
         for name in order:
             leak = self.network[name].leak
-            if leak == 0.0:
+            if self.network[name].leakless:
                 raise InvalidValueError(
                     f"population {name} has no leak and does not depend on itself, so it has no equilibrium; give it a "
                     "leak > 0"
@@ -277,7 +460,12 @@ _IDLE: WeakKeyDictionary[Network, _Idle] = WeakKeyDictionary()
 
 @contextmanager
 def bound(
-    network: Network, inputs: Inputs, targets: Tensor | None = None, *, initial: Mapping[str, Tensor] | None = None
+    network: Network,
+    inputs: Inputs,
+    targets: Targets = None,
+    *,
+    initial: Starts | None = None,
+    still: str | None = None,
 ) -> Iterator[System]:
     """Bind a network to data for a while, by a plan that earlier batches of the same shapes have left, if there is one.
 
@@ -288,6 +476,8 @@ def bound(
     ----------
     network, inputs, targets, initial
         As for `System`.
+    still
+        What the system is for, where that takes no data that vary in time.
 
     Yields
     ------
@@ -301,10 +491,10 @@ def bound(
     check_network(network)
     now, idle = marks(network), _IDLE.get(network)
     if idle is None or idle.marks != now:
-        given = checked(network, inputs, targets, initial)
+        given = checked(network, inputs, targets, initial, still=still)
         idle = _IDLE[network] = _Idle(now, weights_of(network))
     else:
-        given = checked(network, inputs, targets, initial, idle.weights)
+        given = checked(network, inputs, targets, initial, idle.weights, still=still)
     shapes = given.shapes
     plan = idle.take(shapes)
     if plan is None or not plan.bind(network, given):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from neurodyn.network.maps import Feedback, Inverse
 from neurodyn.network.network import Network
+from neurodyn.network.parts import Coupling
 
 Points = NDArray[np.float64]
 """Points of the plane, shape (n, 2); the control points of a Bézier curve, or points on it."""
@@ -58,10 +59,11 @@ def _columns(network: Network) -> list[list[str]]:
     before: nx.DiGraph[str] = nx.DiGraph()
     before.add_nodes_from(p.name for p in network.populations)
     for coupling in network.couplings:
-        clamp = network[coupling.source].clamp
-        teaches = clamp is not None and clamp.reads_targets and not clamp.optional
-        backward = teaches or isinstance(coupling.map, (Feedback, Inverse))
-        before.add_edge(*((coupling.target, coupling.source) if backward else (coupling.source, coupling.target)))
+        for source in coupling.sources:
+            clamp = network[source].clamp
+            teaches = clamp is not None and clamp.reads_targets and not clamp.optional
+            backward = teaches or isinstance(coupling.map, (Feedback, Inverse))
+            before.add_edge(*((coupling.target, source) if backward else (source, coupling.target)))
     before.add_edges_from((rule.pre, rule.post) for rule in network.plasticity)
     groups = nx.condensation(before)
     level = {group: number for number, row in enumerate(nx.topological_generations(groups)) for group in row}
@@ -95,8 +97,13 @@ def _rows(stacks: Sequence[Sequence[str]]) -> dict[str, int]:
     return rows
 
 
+def links(network: Network) -> list[tuple[str, Coupling]]:
+    """Return the arrows of a network: each source of each coupling, with the coupling."""
+    return [(source, coupling) for coupling in network.couplings for source in coupling.sources]
+
+
 def route(network: Network, places: dict[str, Points]) -> list[Points]:
-    """Return the curve of each coupling, in the order of the declaration, from centre to centre.
+    """Return the curve of each of the network's `links`, from centre to centre.
 
     Curves keep clear of the other nodes; two that connect the same pair run side by side.
 
@@ -112,18 +119,18 @@ def route(network: Network, places: dict[str, Points]) -> list[Points]:
     list of array
         The control points of a Bézier curve: three of an arc, four of a loop, which starts and ends at the node's rim.
     """
-    shared = Counter(frozenset((c.source, c.target)) for c in network.couplings)
+    arrows = links(network)
+    shared = Counter(frozenset((source, c.target)) for source, c in arrows)
     curves: dict[int, Points] = {}
     loops: dict[str, list[Points]] = {name: [] for name in places}
-    for number, coupling in enumerate(network.couplings):
-        a = coupling.source
+    for number, (a, coupling) in enumerate(arrows):
         if coupling.target == a:
             arcs = [_arc(places[a], places[b], 0.0) for b in places if b != a and shared[frozenset((a, b))]]
             curves[number] = _loop(places[a], [*arcs, *loops[a]])
             loops[a].append(curves[number])
     taken: set[tuple[str, str, float]] = set()
-    for number, coupling in enumerate(network.couplings):
-        a, b = coupling.source, coupling.target
+    for number, (a, coupling) in enumerate(arrows):
+        b = coupling.target
         if a == b:
             continue
         others = [name for name in places if name not in (a, b)]
@@ -141,7 +148,7 @@ def route(network: Network, places: dict[str, Points]) -> list[Points]:
         )
         taken.add(_lane(a, b, bend))
         curves[number] = _arc(places[a], places[b], bend)
-    return [curves[number] for number in range(len(network.couplings))]
+    return [curves[number] for number in range(len(arrows))]
 
 
 def _arc(start: Points, end: Points, bend: float) -> Points:

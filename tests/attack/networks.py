@@ -197,8 +197,8 @@ def _link(random: Random, source: str, target: str, sizes: Mapping[str, int], *,
             choices += [(nd.Forward(make()), lambda s, t: f(s)), (Bump(), lambda s, t: s / (1 + s**2))]
         if live:
             choices += [
-                (nd.Feedback(nd.Stage([back, smooth()]), "live"), lambda s, t: (s * slope(t @ v.T + c)) @ v),
-                (nd.Feedback(nd.Stage([smooth(), back]), "live"), lambda s, t: (s @ v) * slope(t)),
+                (nd.Feedback(nd.Stage([back, smooth()]), at=target), lambda s, t: (s * slope(t @ v.T + c)) @ v),
+                (nd.Feedback(nd.Stage([smooth(), back]), at=target), lambda s, t: (s @ v) * slope(t)),
             ]
     map_, value = choices[random.integers(len(choices))]
     return Link(source, target, float(random.choice([-1, 1]) * random.uniform(0.3, 1.2)), map_, value)

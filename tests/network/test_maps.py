@@ -57,7 +57,7 @@ MAPS = {
     "identity of an image": (nd.Identity(), (2, 3, 3), (2, 3, 3), lambda a, b: a),
     "forward": (nd.Forward(STAGE), (4,), (3,), lambda a, b: STAGE(a)),
     "inverse": (nd.Inverse(SQUARE), (4,), (4,), lambda a, b: inverse_of_square(a)),
-    "feedback": (nd.Feedback(STAGE, "live"), (3,), (4,), lambda a, b: vjp(STAGE, b, a)),
+    "feedback": (nd.Feedback(STAGE, at="b"), (3,), (4,), lambda a, b: vjp(STAGE, b, a)),
     "affine feedback": (nd.Feedback(linear(4, 3), "live"), (3,), (4,), lambda a, b: vjp(linear(4, 3), b, a)),
     "own": (Squares(), (4,), (4,), lambda a, b: a * a),
     "own of another shape": (PairSums(), (4,), (2,), lambda a, b: a.unflatten(1, (2, 2)).sum(2)),

@@ -138,7 +138,7 @@ def test_a_cycle_names_the_couplings_that_close_it() -> None:
     couplings = [nd.Coupling("a", "b"), nd.Coupling("b", "a", nd.Forward(nd.Stage(nn.Tanh(), "1")), gain=-2.0)]
     with pytest.raises(ValueError, match=r"form a cycle.*couplings.* b → a \(-2 · g1\(b\)\)"):
         nd.Network("n", instantaneous, couplings)
-    live = nd.Feedback(nd.Stage(nn.Tanh(), "1"), "live")  # which reads its target, too
+    live = nd.Feedback(nd.Stage(nn.Tanh(), "1"), at="a")  # which reads its target, too
     with pytest.raises(ValueError, match=r"a → a form a cycle.*couplings e → a \(\+1 · J1\(a\)ᵀ e\)"):
         nd.Network("n", [nd.Population("e", 2), instantaneous[0]], [nd.Coupling("e", "a", live)])
 

@@ -89,7 +89,7 @@ def test_every_sample_ends_where_its_trajectory_does(name: str) -> None:
     initial = {"x": tensor(samples, 5, seed=9)} if dynamic[0].name == "x" else {}
     found = nd.equilibrium(network, inputs, initial=initial)
     assert (found.converged, found.stable) == (1, 1)
-    slowest = max(p.tau for p in dynamic)
+    slowest = max(float(p.tau) for p in dynamic)
     for sample in range(samples):
         place = slice(sample, sample + 1)
         end = relaxed(

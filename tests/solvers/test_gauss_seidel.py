@@ -132,7 +132,7 @@ def test_a_population_that_reads_itself(own: str, order: tuple[int, ...]) -> Non
     with torch.no_grad():
         layer.weight.copy_(0.3 * torch.randn(4, 4, generator=generator))
     stage = nd.Stage([layer, nn.Tanh()])
-    maps = {"identity": nd.Identity(), "linear": nd.Feedback(layer, "live"), "live": nd.Feedback(stage, "live")}
+    maps = {"identity": nd.Identity(), "linear": nd.Feedback(layer, "live"), "live": nd.Feedback(stage, at="x")}
     into = [nd.Coupling("s", "x"), nd.Coupling("y", "x", gain=-0.4), nd.Coupling("x", "x", maps[own], gain=0.5)]
     network = nd.Network(
         "recurrent",

@@ -120,10 +120,10 @@ def test_a_run_leaves_the_state_at_its_end_and_counts_every_evaluation(monkeypat
     calls = 0
     field = system.field
 
-    def counted(state, out):
+    def counted(state, out, time=None):
         nonlocal calls
         calls += 1
-        field(state, out)
+        field(state, out, time)
 
     monkeypatch.setattr(system, "field", counted)
     with torch.no_grad():

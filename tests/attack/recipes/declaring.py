@@ -75,6 +75,32 @@ DECLARING = (
     Recipe("nd.LossGradient"),
     Recipe("nd.Data", inputs=ANY("{}"), targets=ANY("None"), forward=ANY("None"), loss=ANY("len")),
     Recipe("nd.ForwardValue", stage=OWN_STAGE),
+    Recipe(
+        "nd.Constant",
+        value=REAL(
+            "1.0",
+            right=[
+                "torch.zeros(4, 3)",
+                "torch.zeros(5, 7)",
+                "torch.zeros(4, 3, 1, 2)",
+                "torch.zeros(4, 3, dtype=torch.float64)",
+            ],
+        ),
+    ),
+    Recipe(
+        "nd.Signal",
+        times=OBJECT(
+            "[0.0, 1.0]",
+            right=["(1, 2)", "np.array([0.5, 1.0])", "torch.tensor([0.5, 1.0])"],
+            wrong=["[1.0, 0.0]", "[0.0, 0.0]", '[0.0, float("nan")]', "[0.0, 1.0, 2.0]", "[[0.0, 1.0]]"],
+        ),
+        values=OBJECT(
+            "[0.0, 1.0]",
+            right=["(1, 2)", "np.array([0.5, 1.0])", "torch.zeros(2, 3)", "[[0.0, 1.0], [1.0, 0.0]]"],
+            wrong=["[0.0]", '[0.0, float("inf")]', '["x", "y"]', "torch.zeros(2, dtype=torch.int64)"],
+        ),
+        interpolation=CHOICE('"linear"', right=['"previous"', '"cubic"'], wrong=['"nearest"', '"Linear"']),
+    ),
     Recipe("nd.Noisy", drive=OBJECT("nd.Target()", right=["nd.Input()"]), sigma=POSITIVE("0.1")),
     # stages and maps
     Recipe(
@@ -102,12 +128,33 @@ DECLARING = (
     Recipe(
         "nd.Feedback",
         stage=_STAGE_OR_MODULE,
-        point=CHOICE('"live"', right=['"frozen"'], wrong=['"dead"']),
+        point=(CHOICE | NOTHING)('"live"', right=['"frozen"'], wrong=['"dead"']),
         weights=(OBJECT | NOTHING)("None", wrong=["fb()", "fb", "nd.FeedbackWeights"]),
         derivative=FLAG("True"),
         argument=COUNT(
             "0", either=["False", "np.bool_(True)"], wrong=["1", "2", "np.int64(2)", "np.uint8(2)", "10**30"]
         ),
+        at=(TEXT | NOTHING)("None", right=['"a"']),
+    ),
+    Recipe(
+        "nd.Pointwise",
+        function=OBJECT(
+            "torch.mul",
+            right=["torch.tanh", "lambda u, x: u * x"],
+            either=[
+                "len",
+                "print",
+                "int",
+                "lambda: 0",
+                "lambda *_: None",
+                "nd.Euler",
+                "nd.Input",
+                "nd.Network",
+                "nd.steady",
+            ],
+            wrong=["nn.Tanh", "nn.Tanh()", "stage()"],
+        ),
+        text=(TEXT | NOTHING)("None", right=['"{} · {}"']),
     ),
     Recipe("nd.FeedbackWeights", stage=OWN_STAGE, seed=SEED, learned=FLAG("True"), sigma=POSITIVE("0.05")),
     Recipe(
@@ -123,17 +170,31 @@ DECLARING = (
         "nd.Population",
         name=IDENTIFIER('"a"', wrong=['"time"', '"sample"', '"a-b"', '"1a"'], either=['"network"', '"seed"']),
         size=(NATURAL | NOTHING)("3", right=["(1, 2)"], wrong=["(1, -2)", "(1, 2.5)", "(1, True)"]),
-        tau=REAL("1.0", right=["0", "0.0"], wrong=["-1", "-0.5", "np.int64(-1)"]),
-        leak=REAL("1.0", right=["0", "0.0"], wrong=["-1", "-0.5", "np.int64(-1)"]),
-        initial=REAL("0.0", right=["nd.ForwardValue(stage())", "nd.Noisy(nd.Input(), 0.1)"], either=["nd.Input()"]),
-        clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)"]),
+        tau=REAL(
+            "1.0",
+            right=["0", "0.0", "torch.ones(3)", "torch.tensor([1.0, 2.0, 3.0])"],
+            wrong=["-1", "-0.5", "np.int64(-1)"],
+        ),
+        leak=REAL("1.0", right=["0", "0.0", "torch.ones(3)"], wrong=["-1", "-0.5", "np.int64(-1)"]),
+        initial=REAL(
+            "0.0",
+            right=["torch.ones(3)", "nd.ForwardValue(stage())", "nd.Noisy(nd.Input(), 0.1)"],
+            either=["nd.Input()"],
+        ),
+        clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)", "nd.Constant(1.0)"]),
+        noise=REAL("0.0", right=["0", "0.5", "torch.ones(3)"], wrong=["-1", "-0.5", "np.int64(-1)"]),
     ),
     Recipe(
         "nd.Coupling",
-        source=IDENTIFIER('"a"', either=['"a b"', '""']),
+        source=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['("a", "c")', "(1, 2)", '("a", "a")']),
         target=IDENTIFIER('"b"', either=['"a b"', '""']),
         map=OBJECT("nd.Identity()", right=["nd.Identity()", "Doubled()"], wrong=["Doubled", "nn.Tanh"]),
-        gain=REAL("1.0", wrong=["0", "0.0"]),
+        gain=REAL(
+            "1.0",
+            right=["torch.ones(3)"],
+            either=["torch.zeros(4, 3, dtype=torch.float64)"],
+            wrong=["0", "0.0", "torch.zeros(3)"],
+        ),
     ),
     Recipe(
         "nd.Plasticity",

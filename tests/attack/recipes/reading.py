@@ -54,6 +54,7 @@ READING = (
         figure=OBJECT("axes().figure", wrong=["axes()"]),
         path=PATH('"y.png"', right=['"y.pdf"', 'Path("f/y.png")'], wrong=['"y.txt"', '""'], either=['b"x"']),
     ),
+    Recipe("plot.network_html", network=OBJECT("net()", right=["net()"], wrong=["module()", "[net()]"])),
     Recipe(
         "plot.plot_network",
         network=OBJECT("net()", right=["net()"], wrong=["module()", "[net()]"]),

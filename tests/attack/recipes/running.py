@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attack.kinds import CHOICE, FLAG, FUNCTION, NATURAL, NOTHING, OBJECT, PATH, POSITIVE, TENSOR
+from tests.attack.kinds import CHOICE, COUNT, FLAG, FUNCTION, NATURAL, NOTHING, OBJECT, PATH, POSITIVE, TENSOR
 from tests.attack.recipes.common import INITIAL, INPUTS, NO_TARGETS, SOLVERS, Recipe
 
 _NETWORK = OBJECT("net()", right=["net()", "[net(), net()]"], wrong=["[net(), loop()]", "[net(), 1]", "module()"])
@@ -67,6 +67,7 @@ RUNNING = (
             "None", right=["nd.steady(1e-3)"], either=["lambda *_: None", "print", "int"], wrong=["1e-3", "nd.steady"]
         ),
         progress=FLAG("False"),
+        seed=(COUNT | NOTHING)("0", right=["[1, 2, 3, 4]"], either=["range(3)"]),
     ),
     Recipe(
         "nd.simulate",

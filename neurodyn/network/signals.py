@@ -1,0 +1,276 @@
+"""Signals: inputs and targets that vary in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from neurodyn.checks import check_dense, one_of, users
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+
+Given = TypeVar("Given")
+Interpolation = Literal["linear", "previous", "cubic"]
+
+
+class Signal:
+    """Values in time, u(t), between given ones interpolated.
+
+    Where a signal jumps, every solver ends a step.
+
+    Parameters
+    ----------
+    times
+        When the values are given, increasing; in units of time. A run must lie within them.
+    values
+        Shape (time,), the same for all units; (time, unit), the same for all samples; or (time, sample, unit). A
+        population of other shape has its own axes in the place of `unit`.
+    interpolation
+        "linear"; "previous", so that the value given last holds, up to the next one, where the signal jumps; or
+        "cubic", a spline with two continuous derivatives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If times are no increasing finite numbers, or values are not as many, or not finite.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> leaky = nd.Network(
+    ...     "leaky", [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1)], [nd.Coupling("u", "x")]
+    ... )
+    >>> step = nd.Signal([0.0, 1.0, 2.0], [0.0, 1.0, 1.0], interpolation="previous")
+    >>> run = nd.simulate(leaky, step, duration=2.0, save_at=[1.0, 2.0])
+    >>> run.x.values.ravel().round(3).tolist()
+    [0.0, 0.632]
+    """
+
+    by_network: bool = False
+    """Whether the values have an axis for stacked networks, after that of time."""
+
+    def __init__(self, times: ArrayLike | Tensor, values: ArrayLike | Tensor, interpolation: Interpolation = "linear"):
+        one_of("interpolation of Signal", interpolation, ("linear", "previous", "cubic"))
+        self.interpolation = interpolation
+        self.times = _times(times)
+        self.typed = isinstance(values, (Tensor, np.ndarray))
+        """Whether the values have a dtype of their own, which has to be the run's."""
+        self.values = _values(values)
+        if self.values.ndim == 0 or len(self.values) != len(self.times):
+            raise InvalidValueError(
+                f"values of Signal have the shape {tuple(self.values.shape)}, and there are {len(self.times)} times: "
+                "the first axis is that of time"
+            )
+        bad = int((~torch.isfinite(self.values)).sum())
+        if bad:
+            raise InvalidValueError(f"values of Signal: {bad} are NaN or infinite; all must be finite")
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether all values are the same."""
+        return bool((self.values == self.values[:1]).all())
+
+    @property
+    def piecewise_constant(self) -> bool:
+        """Whether it moves in jumps alone."""
+        return self.interpolation == "previous"
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether it is linear in time between the times given, or constant."""
+        return self.interpolation != "cubic"
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From when to when it is given."""
+        return float(self.times[0]), float(self.times[-1])
+
+    @cached_property
+    def jumps(self) -> NDArray[np.float64]:
+        """When it jumps."""
+        if self.interpolation != "previous":
+            return np.empty(0)
+        changed = (self.values[1:] != self.values[:-1]).cpu().numpy()
+        jumps: NDArray[np.float64] = self.times[1:][changed.any(tuple(range(1, changed.ndim)))]
+        return jumps
+
+    @property
+    def breaks(self) -> NDArray[np.float64]:
+        """When it jumps or bends."""
+        return {"previous": self.jumps, "linear": self.times}.get(self.interpolation, np.empty(0))
+
+    def at(self, time: float) -> Tensor:
+        """Return the value at a time, without the axis of time; where it jumps, the one after the jump."""
+        place = int(np.searchsorted(self.times, time, side="right")) - 1
+        place = min(max(place, 0), len(self.times) - 1)
+        if self.interpolation == "previous" or place == len(self.times) - 1:
+            return self.values[place]
+        start, end = float(self.times[place]), float(self.times[place + 1])
+        if self.interpolation == "linear":
+            return torch.lerp(self.values[place], self.values[place + 1], max(0.0, (time - start) / (end - start)))
+        after = max(0.0, time - start)
+        third, second, first, zeroth = self._spline[:, place]
+        value: Tensor = third.mul(after).add_(second).mul_(after).add_(first).mul_(after).add_(zeroth)
+        return value
+
+    @cached_property
+    def _spline(self) -> Tensor:
+        """The coefficients of the cubic between each two times, shape (power from 3 to 0, piece, …)."""
+        from scipy.interpolate import CubicSpline  # here, because it takes long to import
+
+        spline = CubicSpline(self.times, self.values.double().cpu().numpy())
+        return torch.as_tensor(spline.c).to(self.values)
+
+    def __repr__(self) -> str:
+        start, end = self.span
+        return (
+            f"Signal({len(self.times)} times in [{start:g}, {end:g}], values of shape {tuple(self.values.shape)}, "
+            f"interpolation={self.interpolation!r})"
+        )
+
+
+class FunctionOfTime:
+    """A function of someone's own, u(t), as a signal: a smooth one.
+
+    Parameters
+    ----------
+    what
+        What messages call it.
+    function
+        The function of the time, a number, that returns a number, or a tensor of shape (unit,) or (sample, unit).
+    """
+
+    typed: bool
+    constant = piecewise_constant = piecewise_linear = by_network = False
+    span = (-np.inf, np.inf)
+    jumps: NDArray[np.float64] = np.empty(0)
+    breaks: NDArray[np.float64] = np.empty(0)
+
+    def __init__(self, what: str, function: Callable[[float], Any]) -> None:
+        self._what, self._function = what, function
+        self.typed = False
+        self.values = self.at(0.0)[None]
+        """At time 0, shape (1, …)."""
+
+    def at(self, time: float) -> Tensor:
+        """Return the value at a time."""
+        with users(self._what):
+            value = self._function(time)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer, Tensor)):
+            raise InvalidTypeError(
+                f"{self._what}: a function of the time returns a number or a tensor, and this one returns a "
+                f"{type(value).__name__} at time {time:g}"
+            )
+        self.typed = isinstance(value, Tensor)
+        value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        first = getattr(self, "values", None)
+        if first is not None and (value.shape, value.dtype, value.device) != (
+            first.shape[1:],
+            first.dtype,
+            first.device,
+        ):
+            raise InvalidValueError(
+                f"{self._what}: the function returns {value.dtype} of shape {tuple(value.shape)} on {value.device} at "
+                f"time {time:g}, and {first.dtype} of shape {tuple(first.shape[1:])} on {first.device} at time 0"
+            )
+        return value
+
+
+Course = Signal | FunctionOfTime
+"""What varies in time."""
+
+
+def as_course(what: str, given: object) -> Course | None:
+    """Return what varies in time as a signal; None for what stands still, such as a tensor.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has no dimension `time`, or its times are not as those of a `Signal`.
+    """
+    if isinstance(given, Signal):
+        return given
+    if isinstance(given, xr.DataArray):
+        return _of_array(what, given)
+    if callable(given) and not isinstance(given, (Tensor, type, torch.nn.Module)):
+        return FunctionOfTime(what, given)
+    return None
+
+
+def _of_array(what: str, array: xr.DataArray) -> Signal:
+    if "time" not in array.dims or "time" not in array.coords:
+        raise InvalidValueError(
+            f"{what}: a DataArray is a signal, with a dimension and a coordinate 'time', and this one has the "
+            f"dimensions {array.dims}; pass what stands still as a tensor"
+        )
+    if array.dtype.kind != "f":
+        raise InvalidTypeError(f"{what}: a DataArray of {array.dtype}; convert it with .astype('float32')")
+    leading = [dim for dim in ("time", "network", "sample") if dim in array.dims]
+    ordered = array.transpose(*leading, ...)
+    signal = Signal(ordered["time"].to_numpy(), torch.from_numpy(np.array(ordered.to_numpy())))
+    signal.by_network = "network" in array.dims
+    return signal
+
+
+def member_of_signal(given: Given, member: int) -> Given:
+    """Return what one of several networks is given of a signal that has an axis for them; all else as it is."""
+    if isinstance(given, xr.DataArray) and "network" in given.dims:
+        return given.isel(network=member)
+    return given
+
+
+def _times(given: ArrayLike | Tensor) -> NDArray[np.float64]:
+    if isinstance(given, Tensor):
+        check_dense("times of Signal", given)
+        given = given.detach().cpu().numpy()
+    try:
+        times = np.asarray(given)
+        if times.dtype.kind not in "iuf":
+            raise TypeError(f"{times.dtype} is no type of times")
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(f"times of Signal: an array of increasing numbers ({error})") from error
+    times = times.astype(np.float64)
+    if times.ndim != 1 or len(times) == 0:
+        raise InvalidValueError(f"times of Signal: one axis, and at least one time, not the shape {times.shape}")
+    if not np.isfinite(times).all():
+        raise InvalidValueError("times of Signal must be finite")
+    if not (np.diff(times) > 0).all():
+        raise InvalidValueError(
+            "times of Signal must increase, each later than the one before; sort them, and drop repeated ones"
+        )
+    return times
+
+
+def _values(given: ArrayLike | Tensor) -> Tensor:
+    if not isinstance(given, Tensor):
+        try:
+            numbers = np.asarray(given)
+            if numbers.dtype.kind not in "iuf":
+                raise TypeError(f"{numbers.dtype} is no type of numbers")
+        except (TypeError, ValueError) as error:
+            raise InvalidTypeError(f"values of Signal: a tensor or an array of numbers ({error})") from error
+        if isinstance(given, (np.ndarray, np.generic)):
+            return torch.from_numpy(np.array(numbers, dtype=numbers.dtype if numbers.dtype.kind == "f" else np.float64))
+        return torch.tensor(numbers, dtype=torch.float64)
+    check_dense("values of Signal", given)
+    if not given.is_floating_point():
+        raise InvalidTypeError(f"values of Signal must be floating-point, not {given.dtype}; convert with .to()")
+    return given.detach()
+
+
+def breaks_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
+    """Return when any of some signals jumps or bends, likewise."""
+    breaks = np.unique(np.concatenate([np.empty(0), *(course.breaks for course in courses)]))
+    return breaks[(breaks > begins) & (breaks < ends)]
+
+
+def jumps_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
+    """Return when any of some signals jumps, within a run, increasing."""
+    jumps = np.unique(np.concatenate([np.empty(0), *(course.jumps for course in courses)]))
+    return jumps[(jumps > begins) & (jumps < ends)]
