@@ -142,8 +142,8 @@ class TrajectoryRecorder:
         remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
         if store is not None:
             remedy = "record= fewer populations, or simulate fewer samples at once"
-        held = self._capacity if store is None else 2 * self._capacity
-        self._refuse_too_large(f"a trajectory of {self._capacity:,} times", held, remedy)
+        most = self._capacity if store is None else 2 * self._capacity
+        self._refuse_too_large(f"a trajectory of {self._capacity:,} times", most, remedy)
         self._store: ZarrStream | None = None
         if store is not None:
             needed("zarr", extra="zarr")
