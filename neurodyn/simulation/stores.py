@@ -18,7 +18,8 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,11 @@ def write_store(data: xr.Dataset, folder: Path) -> None:
 
 def to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
     """Write a dataset, or a part of one, to a store of Zarr format 3."""
-    with warnings.catch_warnings():
-        # Text of fixed length, which format 3 has no word for yet; what was written is read back as it was.
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    # Text of fixed length, which format 3 has no word for yet; what was written is read back as it was.
+    text = any(variable.dtype.kind == "U" for variable in data.variables.values())
+    with warnings.catch_warnings() if text else nullcontext():  # it is not for threads, of which streams have one
+        if text:
+            warnings.simplefilter("ignore", UnstableSpecificationWarning)
         # A chunk that holds nothing but the fill value is written, too: one that is missing has been lost.
         write: Callable[..., object] = data.to_zarr
         write(folder, consolidated=False, zarr_format=3, write_empty_chunks=True, **settings)
@@ -112,14 +115,24 @@ class ZarrStream:
             raise ExistingFileError(f"store {path} is being written by another run; choose another name")
         self._variables: list[Hashable] = []
         self._complete: Fingerprints = {}
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: list[Future[None]] = []
 
     def _named_errors(self) -> AbstractContextManager[None]:
         return system_errors(f"could not write store {self._path}")
 
     def append(self, part: xr.Dataset) -> None:
-        """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks."""
+        """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks.
+
+        It is written while the caller goes on, who must leave it as it is until the next call returns.
+        """
         with self._named_errors():
-            self._append(part)
+            self._finish()
+            self._writing.append(self._writer.submit(self._append, part))
+
+    def _finish(self) -> None:
+        while self._writing:
+            self._writing.pop().result()
 
     def _append(self, part: xr.Dataset) -> None:
         if self._variables:
@@ -137,12 +150,16 @@ class ZarrStream:
     def close(self, attributes: Mapping[str, Any]) -> xr.Dataset:
         """Add the attributes, move the store to its name and reopen it."""
         with self._named_errors():
+            self._finish()
+            self._writer.shutdown()
             _seal(self._partial.path, self._variables, self._complete, attributes)
             self._partial.commit()
         return read_store(self._path)
 
     def discard(self) -> None:
         """Remove the unfinished store."""
+        wait(self._writing)
+        self._writer.shutdown()
         self._partial.discard()
 
 

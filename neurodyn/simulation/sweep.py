@@ -254,6 +254,8 @@ def _stored(work: Work, runs: Scheduler[Any], bar: tqdm, path: Path, share: tupl
                     _create(work, runs, path, fingerprint)
         store = SweepStore(path, work.grid)
         store.refuse_other(fingerprint)
+        if share == (0, 1):
+            store.clear()
         own = range(share[0], work.grid.blocks, share[1])
         missing = [number for number in store.missing if number in own]
         bar.reset(sum(work.grid.block(number).points for number in missing))

@@ -153,6 +153,11 @@ class SweepStore:
     def _open(self) -> xr.Dataset:
         return read_store(self._path)
 
+    def clear(self) -> None:
+        """Remove what killed processes have begun to write; no other may be writing."""
+        for file in self._path.rglob("*.partial"):
+            file.unlink()
+
     @property
     def missing(self) -> list[int]:
         """The blocks that are to be done."""

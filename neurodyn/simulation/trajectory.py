@@ -35,8 +35,8 @@ _ALONG = {
     "time": {"units": "tau", "long_name": "time"},
     "step": {"units": "1", "long_name": "step of discrete inference"},
 }
-_HELD_BYTES = 128 * 2**20
-"""How much of a streamed trajectory is held in memory."""
+_HELD_BYTES = 64 * 2**20
+"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written."""
 _TIME_BYTES = 48
 """What a time takes in memory: in the array, and in the list that it is collected in."""
 
@@ -142,7 +142,8 @@ class TrajectoryRecorder:
         remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
         if store is not None:
             remedy = "record= fewer populations, or simulate fewer samples at once"
-        self._refuse_too_large(f"a trajectory of {self._capacity:,} times", self._capacity, remedy)
+        most = self._capacity if store is None else 2 * self._capacity
+        self._refuse_too_large(f"a trajectory of {self._capacity:,} times", most, remedy)
         self._store: ZarrStream | None = None
         if store is not None:
             needed("zarr", extra="zarr")
@@ -150,6 +151,8 @@ class TrajectoryRecorder:
 
             self._store = ZarrStream(store)
         self._buffers = {name: self._buffer(name, self._capacity) for name in self._names}
+        self._written: dict[str, Tensor] = {}
+        """What the store is writing."""
         self._moments: list[float] = []
 
     def _buffer(self, name: str, capacity: int) -> Tensor:
@@ -198,6 +201,8 @@ class TrajectoryRecorder:
     def _make_room(self) -> None:
         if self._store is not None:
             self._store.append(self._dataset())
+            free = self._written or {name: self._buffer(name, self._capacity) for name in self._names}
+            self._written, self._buffers = self._buffers, free
             self._moments.clear()
             return
         self._refuse_too_large(
