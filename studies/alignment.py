@@ -196,9 +196,14 @@ def main(options: Options) -> None:
         files = write(options.out, {"alignment": picture}, {"alignment": found, "scatter": points}, about)
     print(
         f"Updates of untrained networks against backprop: {about['dataset']}, layers {about['layers']}, leaky ReLU, "
-        f"mean of {len(options.seeds)} seeds"
+        f"{mean_of(len(options.seeds))}"
     )
     print(summary(found), files, sep="\n\n")
+
+
+def mean_of(seeds: int) -> str:
+    """Say what numbers of so many seeds are."""
+    return "one seed" if seeds == 1 else f"mean of {seeds} seeds"
 
 
 def draw(found: xr.Dataset, points: xr.Dataset) -> Figure:
@@ -219,10 +224,8 @@ def draw(found: xr.Dataset, points: xr.Dataset) -> Figure:
     axes["i"].set(ylim=(0, 135))
     axes["i"].set_yticks(range(0, 91, 30))
     axes["i"].legend(fontsize=8, loc="lower right")
-    seeds = found.sizes["seed"]
     picture.suptitle(
-        f"Updates of the weights: scatter plots at γ = {GAMMA:g} (dashed: equal to backprop's; vertical axes "
-        f"differ);\nangles: mean of {seeds} seeds, those of (g) at γ = {GAMMA:g}",
+        f"Updates: (a–g) at γ = {GAMMA:g}; dashed: equal to backprop's; angles: {mean_of(found.sizes['seed'])}",
         x=0.01,
         ha="left",
         fontsize=9,

@@ -37,6 +37,15 @@ def test_feedback_weights_stand_where_they_are_asked_for(results):
         assert bool(angles.sel(variant=f"no derivative, {where}").isnull().all())
 
 
+def test_fixed_feedback_weights_stay_and_the_verdicts_follow_the_data(results):
+    found = nd.load(results / "scalability.nc")
+    assert found.feedback_angle.sel(variant=study.FIXED, layer="3").notnull().all()
+    end = found.test_accuracy.isel(epoch=-1)
+    gap = float((end.sel(variant="no derivative, all") - end.sel(variant="AR")).mean())
+    text = "\n".join(study.verdicts(found))
+    assert f"no derivative, all: undecided with one seed ({gap:+.1f})" in text
+
+
 def test_the_layers_above_a_simplified_convolution_learn_exactly(results):
     angles = nd.load(results / "scalability.nc").update_angle.isel(seed=0, epoch=0)
     convolutional = angles.sel(variant="both, conv.")
