@@ -467,9 +467,8 @@ def explain(cause: xr.Dataset) -> list[str]:
         "pooling) have a backprop error of exactly 0. Such a unit has nothing to learn at t = L − l, and spikes when "
         f"the layer below it moves: with max pooling {elsewhere:.0f} % of the units, however long t_d. Those spikes "
         f"teach: the update is off backprop's by {off['relu']} and {off['pooled']}.",
-        "- A guess about the paper's figures, which hangs on the data set and on a network that the paper does not "
-        "tell; what is above is established, this is not. Its §4 calls a failure harmless where the error at t = L − l "
-        "is 0. Without those "
+        "- A guess about the paper's figures, which hangs on the data set, and on a network that the paper does not "
+        "tell: its §4 calls a failure harmless where the error at t = L − l is 0. Without those "
         f"units, max pooling gives {first} % for t_d = 1 to 4, and the paper has {published} %. The failures left "
         "are errors that return to exactly 0 and leave it again, where feedback is cut off, and a window of 3 or 4 "
         f"steps removes most; with average pooling, {felt('average', 1)} % succeed at t_d = 1. The paper's "
