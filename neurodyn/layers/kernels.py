@@ -202,7 +202,18 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-try:
-    kernels(os.environ.get(VARIABLE) or "torch")
-except InvalidValueError as error:
-    raise InvalidValueError(f"the environment variable {VARIABLE}: {error}") from error
+def from_environment() -> None:
+    """Choose what the environment variable names, as importing neurodyn does.
+
+    Raises
+    ------
+    ValueError
+        If it names something that is not there.
+    """
+    try:
+        kernels(os.environ.get(VARIABLE) or "torch")
+    except InvalidValueError as error:
+        raise InvalidValueError(f"the environment variable {VARIABLE}: {error}") from error
+
+
+from_environment()

@@ -20,6 +20,7 @@ def results(tmp_path_factory):
     arguments = ["--sizes", "1", "2", "--steps", "2", "--seeds", "3", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "SAVED", 61)
+        patch.setattr(graphs, "SAMPLES", 4)
         graphs.main(tyro.cli(graphs.Options, args=arguments))
     return out
 
