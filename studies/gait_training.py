@@ -29,6 +29,7 @@ from common.report import table, write
 from common.training import Learning, angle, fit, loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
@@ -299,7 +300,9 @@ def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
             draw(centre, at.update_angle, f"{network}, {rule}", color=colour, linestyle=style)
     left.set(yscale="log", ylim=(1e-4, None), xlabel="epoch (1)", ylabel="‖W Wᵀ − diag‖ / ‖W Wᵀ‖, mean (1)")
     left.set_title("(a) Rows that cease to be orthogonal")
-    left.legend(fontsize=6, loc="lower right")
+    handles = [Line2D([], [], color=colour, label=network) for network, colour in shown.items()]
+    handles += [Line2D([], [], color=plot.GREY, linestyle=style, label=rule) for rule, style in rules.items()]
+    left.legend(handles=handles, fontsize=7, loc="lower right", ncols=2)
     centre.set(xlabel="epoch (1)", ylabel="angle to backprop's update, mean (°)", title="(b) Updates of GAIT-prop")
     centre.legend(fontsize=7)
     places = range(scanned.sizes["strength"])
@@ -436,7 +439,7 @@ def verdicts(found: xr.Dataset) -> list[str]:
     )
     lines.append(
         "What goes with the difference between GAIT-prop and BP without regularizer: the rows of W cease to be "
-        f"orthogonal,\nand the update turns away from backprop's. Angle and difference: {order.rstrip(';')}."
+        f"orthogonal,\nand the update turns away from backprop's. Angle and difference:\n{order.rstrip(';')}."
     )
     return lines
 

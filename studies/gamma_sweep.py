@@ -75,8 +75,7 @@ class Options(divergence.Options):
     """What to run; (2) and (3) take the first seed."""
 
     epochs: int = 20
-    samples: int | None = 300
-    rate: float = 0.5
+    samples: int | None = 600
     out: Path = Path("results/gamma_sweep")
 
 
