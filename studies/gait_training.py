@@ -291,7 +291,7 @@ def picture(found: xr.Dataset) -> Figure:
 def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
     """Return the figure of what the regularizer does: orthogonality and angles over the training, and the scan of λ."""
     figure, (left, centre, right) = plt.subplots(1, 3, figsize=(12, 4.2))
-    rules = {"BP": ":", "BP, regularized": "-.", "GAIT-prop": "-", "GAIT-prop, regularized": "--"}
+    rules: dict[str, Any] = {"BP": ":", "BP, regularized": "-.", "GAIT-prop": "-", "GAIT-prop, regularized": "--"}
     shown = {str(found.network.values[-3]): plot.GREEN, LINEAR: plot.ORANGE, TOWER: plot.BLUE}
     for (network, colour), (rule, style) in product(shown.items(), rules.items()):
         at = found.sel(network=network, rule=rule)
