@@ -527,11 +527,11 @@ def draw_near(close: xr.Dataset, factors: xr.DataArray, training: xr.Dataset) ->
     centre.set_title("(b) Each layer's update; dotted: γ^(L−l)")
     centre.legend(fontsize=8)
     lost = (training.diverged.mean("seed") > 0).sum("hidden").transpose("time", "gamma")
-    right.imshow(lost, cmap="cividis_r", vmin=0, vmax=max(3, training.sizes["hidden"]), aspect="auto")
-    for (row, column), number in np.ndenumerate(lost.values):
+    right.imshow(lost, cmap="Greys", vmin=0, vmax=2 * training.sizes["hidden"], aspect="auto")
+    for row, column in np.ndindex(lost.shape):
         at = training.diverged.sel(time=TIMES[row], gamma=GAMMAS[column]).any("seed")
         deep = " ".join(str(hidden) for hidden in training.hidden.values[at.to_numpy()])
-        right.text(column, row, deep, ha="center", va="center", fontsize=7.5, color="white" if number > 2 else "black")
+        right.text(column, row, deep, ha="center", va="center", fontsize=7.5)
     right.set_xticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
     right.set_yticks(range(len(TIMES)), TIMES)
     right.set(xlabel="integration step γ (τ)", ylabel="update at t", title="(c) Numbers of hidden layers that diverge")
