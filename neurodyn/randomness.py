@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurodyn.errors import InvalidValueError
+
 _LOCK = threading.RLock()
 _NUMPY: np.random.RandomState = np.random.mtrand._rand
 """The generator behind `np.random.normal` and its like."""
@@ -135,6 +137,21 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
             yield
     finally:
         stream.close()
+
+
+@contextmanager
+def refusing_draws(message: str) -> Iterator[None]:
+    """Refuse to go on where random numbers have been drawn that several would share.
+
+    Raises
+    ------
+    ValueError
+        If they have; with that message.
+    """
+    before = process_state()
+    yield
+    if process_state() != before:
+        raise InvalidValueError(message)
 
 
 def process_state() -> tuple[bytes, bytes]:

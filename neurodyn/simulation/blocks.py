@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from neurodyn.checks import users
 from neurodyn.errors import InvalidTypeError, InvalidValueError, NeurodynError
 from neurodyn.network.network import Network
-from neurodyn.randomness import process_state
+from neurodyn.randomness import process_state, refusing_draws
 from neurodyn.simulation.grid import Block, Grid, Where, own_numbers, seed_by, text
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.side_by_side import POINTS, Attributes, as_dataset, refuse_other, side_by_side, spread
@@ -318,8 +318,7 @@ def _portable(failure: Failure) -> Failure:
     return failure
 
 
-@contextmanager
-def refusing_drawn() -> Iterator[None]:
+def refusing_drawn() -> AbstractContextManager[None]:
     """Refuse to go on where points that run side by side have drawn random numbers from the process's generators.
 
     Raises
@@ -327,11 +326,8 @@ def refusing_drawn() -> Iterator[None]:
     ValueError
         If they have.
     """
-    before = process_state()
-    yield
-    if process_state() != before:
-        raise InvalidValueError(
-            "sweep: the function draws random numbers from the process's generators, which points that run at the same "
-            "time would share; draw from a torch.Generator that the point seeds, or run the points one by one, or in "
-            "processes"
-        )
+    return refusing_draws(
+        "sweep: the function draws random numbers from the process's generators, which points that run at the same "
+        "time would share; draw from a torch.Generator that the point seeds, or run the points one by one, or in "
+        "processes"
+    )

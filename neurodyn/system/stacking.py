@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Coupling, Plasticity, Population
 from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
-from neurodyn.randomness import process_state
+from neurodyn.randomness import refusing_draws
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
 from neurodyn.system.system import System
@@ -292,8 +292,7 @@ class _Losses:
         return torch.cat([per_sample(*each) for each in zip(self.functions, *blocks, strict=True)])
 
 
-@contextmanager
-def refusing_random(what: str) -> Iterator[None]:
+def refusing_random(what: str) -> AbstractContextManager[None]:
     """Refuse to go on where networks that are evaluated at once have drawn random numbers, which they then share.
 
     Raises
@@ -301,13 +300,10 @@ def refusing_random(what: str) -> Iterator[None]:
     ValueError
         If they have.
     """
-    before = process_state()
-    yield
-    if process_state() != before:
-        raise InvalidValueError(
-            f"{what}: a part of the networks draws random numbers, which those that are stacked would share; run or "
-            "train each by itself"
-        )
+    return refusing_draws(
+        f"{what}: a part of the networks draws random numbers, which those that are stacked would share; run or "
+        "train each by itself"
+    )
 
 
 @contextmanager
