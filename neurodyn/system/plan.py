@@ -257,7 +257,9 @@ def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[s
 
 
 def marks(network: Network) -> tuple[object, ...]:
-    """Return what tells whether a network's layers, and what computes them, are as they were: their parts, settings, hooks and tensors' memory.
+    """Return what tells whether a network's layers are as they were: parts, settings, hooks, and tensors' memory.
+
+    And what computes them.
 
     It names objects by their `id`, which are those objects' own as long as they live.
     """
