@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import io
 import math
 import os
 import uuid
 from contextlib import AbstractContextManager
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +19,32 @@ from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Outline
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
 from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling, Population
-from neurodyn.network.vectors import largest_of
-from neurodyn.view.diagram import RADIUS, Points, links, place, points_of, route
+from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
+from neurodyn.view.colours import BLACK, BLUE, GREEN, GREY, ORANGE, OTHER_KINDS, PURPLE, SKY, VERMILION
+from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
+from neurodyn.view.svg import arrow_colours
 
-BLACK = "#000000"
-ORANGE = "#E69F00"
-SKY = "#56B4E9"
-GREEN = "#009E73"
-BLUE = "#0072B2"
-VERMILION = "#D55E00"
-PURPLE = "#CC79A7"
-GREY = "#555555"
-"""From the palette of M. Okabe and K. Ito, whose colours colour-blind readers can tell apart, and a grey."""
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "VERMILION",
+    "plot_network",
+    "save_figure",
+    "style",
+]
 
-_MAP_COLOURS = {"Identity": GREY, "Forward": BLUE, "Feedback": VERMILION, "Inverse": GREEN}
-_OWN_COLOURS = (PURPLE, ORANGE, SKY, BLACK)
 _INCHES = 1.3
 """The length of a diagram's unit on paper, where nothing limits it."""
 _MARGIN = 0.1
@@ -106,10 +107,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def plot_network(network: Network, ax: Axes | None = None) -> Axes:
-    """Draw a network: populations as nodes, couplings as arrows coloured by their map.
+    """Draw a network: populations as nodes, couplings as arrows coloured by their map, and what learns.
 
     Populations stand from left to right in the order of the forward pass: a `Forward` coupling points right, a
-    `Feedback` or an `Inverse` left. An arrow of negative gain ends in a bar.
+    `Feedback` or an `Inverse` left. More than twelve columns go on below, from right to left. An arrow of negative gain
+    ends in a bar; a gain that is not ±1 stands at its arrow, and so does θ2, where the parameters of stage 2 learn from
+    the arrow's two ends. Dashes are the forward pass, dots a plasticity whose ends nothing else connects.
 
     Parameters
     ----------
@@ -132,14 +135,15 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
         raise InvalidTypeError(f"network must be a Network, not {type(network).__name__}")
     if ax is not None and not isinstance(ax, Axes):
         raise InvalidTypeError(f"ax must be matplotlib axes, not {type(ax).__name__}")
-    places = place(network)
-    curves = route(network, places)
+    shown = sketch(network)
+    places = place(shown)
+    curves = route(shown, places)
     centres = np.array(list(places.values()))
     extent = np.concatenate([centres - RADIUS, centres + RADIUS, *(points_of(curve) for curve in curves)])
     (left, bottom), (right, top) = extent.min(0) - _MARGIN, extent.max(0) + _MARGIN
     width, height = right - left, top - bottom
-    colours = _colours(network)
-    legend = _legend_entries(network, colours)
+    colours = arrow_colours(shown)
+    legend = _legend_entries(shown, colours)
     if ax is None:
         inches_wide = max(4.0, _INCHES * width)
         inches_high = _INCHES * height + _legend_height(len(legend), inches_wide)
@@ -153,9 +157,9 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     unit = min(_INCHES, box.width / width, max(0.2, box.height - below) / height)
     aside = max(0.0, box.width / unit - width) / 2
     ax.set(xlim=(left - aside, right + aside), ylim=(bottom - below / unit, top), aspect="equal")
-    nodes = {p.name: _draw_population(ax, p, places[p.name], unit) for p in network.populations}
-    for (source, coupling), curve in zip(links(network), curves, strict=True):
-        _draw_coupling(ax, source, coupling, curve, colours[type(coupling.map).__name__], nodes, unit)
+    nodes = {node.name: _draw_population(ax, node, places[node.name], unit) for node in shown.nodes}
+    for arrow, curve in zip(shown.arrows, curves, strict=True):
+        _draw_arrow(ax, arrow, curve, colours, nodes, unit)
     ax.legend(
         legend.values(),
         legend.keys(),
@@ -167,47 +171,21 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def network_html(network: Network) -> str:
-    """Return a network as HTML, as a notebook shows it: its diagram, as an SVG picture, and its equations.
-
-    Parameters
-    ----------
-    network
-        The declaration. What it is called is escaped.
-    """
-    picture = io.StringIO()
-    with plt.ioff():
-        figure = plot_network(network).get_figure(root=True)
-    assert figure is not None, "axes stand in a figure"
-    try:
-        figure.savefig(picture, format="svg", bbox_inches="tight")
-    finally:
-        plt.close(figure)
-    svg = picture.getvalue()
-    equations = html.escape(f"{network!r}\n\n{network.equations()}")
-    return f"<div>{svg[svg.index('<svg') :]}<pre>{equations}</pre></div>"
-
-
-def _colours(network: Network) -> dict[str, str]:
-    """Return the colour of each map that occurs, the known ones first."""
-    occurring = dict.fromkeys(type(c.map).__name__ for c in network.couplings)
-    own = [name for name in occurring if name not in _MAP_COLOURS]
-    colours = {name: colour for name, colour in _MAP_COLOURS.items() if name in occurring}
-    return colours | dict(zip(own, cycle(_OWN_COLOURS), strict=False))
-
-
-def _legend_entries(network: Network, colours: dict[str, str]) -> dict[str, Artist]:
-    """Name the maps, the signs and the roles that occur, and no others."""
+def _legend_entries(shown: Sketch, colours: dict[str, str]) -> dict[str, Artist]:
+    """Name the maps, the signs, the other arrows and the roles that occur, and no others."""
     entries: dict[str, Artist] = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in colours.items()}
-    if any(largest_of(c.gain) < 0 for c in network.couplings):
+    if any(arrow.negative for arrow in shown.arrows):
         entries["negative gain"] = Line2D([], [], color=GREY, marker=r"$\dashv$", markersize=11, linestyle="")
+    for kind, (name, colour, dashes) in OTHER_KINDS.items():
+        if any(arrow.kind == kind for arrow in shown.arrows):
+            entries[name] = Line2D([], [], color=colour, linewidth=1.5, linestyle=(0, dashes))
     for role in ("dynamic", "instantaneous", "clamped"):
-        entries |= [(role, _node(p, np.zeros(2))) for p in network.populations if p.role == role][:1]
+        entries |= [(role, _node(node, np.zeros(2))) for node in shown.nodes if node.role == role][:1]
     return entries
 
 
 def _legend_columns(inches: float) -> int:
-    return max(1, int(inches / 1.4))
+    return max(1, int(inches / 1.65))
 
 
 def _legend_height(entries: int, inches_wide: float) -> float:
@@ -221,7 +199,7 @@ def _small_node(
     return _circle(centre, 0.65 * height) if isinstance(orig_handle, Circle) else _square(centre, 0.6 * height)
 
 
-def _node(population: Population, centre: Points) -> Patch:
+def _node(population: Node, centre: Points) -> Patch:
     """Return the shape that tells a population's role."""
     if population.role == "clamped":
         node: Patch = _square(centre, 0.93 * RADIUS)
@@ -229,7 +207,7 @@ def _node(population: Population, centre: Points) -> Patch:
     else:
         node = _circle(centre, RADIUS)
         node.set_facecolor("white")
-        node.set_linestyle((0, (2, 1)) if population.instantaneous else "-")
+        node.set_linestyle((0, (2, 1)) if population.role == "instantaneous" else "-")
     node.set_edgecolor("black")
     return node
 
@@ -243,46 +221,51 @@ def _square(centre: Points, half: float) -> FancyBboxPatch:
     return FancyBboxPatch((x, y), 2 * half, 2 * half, boxstyle=f"round,pad=0,rounding_size={0.2 * half}")
 
 
-def _draw_population(ax: Axes, population: Population, centre: Points, unit: float) -> Patch:
+def _draw_population(ax: Axes, population: Node, centre: Points, unit: float) -> Patch:
     node = _node(population, centre)
     node.set(linewidth=1.2 * unit, zorder=3, gid=f"population {population.name}")
     ax.add_artist(node)
-    size = "×".join(map(str, population.shape or ()))
-    _draw_label(ax, population.name, centre + np.array([0.0, 0.07 if size else 0.0]), 0.15)
-    if size:
-        _draw_label(ax, size, centre - np.array([0.0, 0.1]), 0.11)
+    _draw_label(ax, population.name, centre + np.array([0.0, 0.07 if population.size else 0.0]), 0.15)
+    if population.size:
+        _draw_label(ax, population.size, centre - np.array([0.0, 0.1]), 0.11)
     return node
 
 
-def _draw_label(ax: Axes, text: str, centre: Points, height: float) -> None:
+def _draw_label(ax: Axes, text: str, centre: Points, height: float, *, on_arrow: bool = False) -> None:
     """Write a text as a shape in the diagram's own unit, so that it fits its node at any size of the figure."""
     shape = TextPath((0, 0), text, size=1)
     width = shape.get_extents().width
     place = Affine2D().translate(-width / 2, -0.36).scale(min(height, 1.55 * RADIUS / width)).translate(*centre)
-    ax.add_artist(PathPatch(shape.transformed(place), color="black", linewidth=0, zorder=4, gid=f"label {text}"))
+    look: dict[str, Any] = {"color": "black", "linewidth": 0, "zorder": 4, "gid": f"label {text}"}
+    if on_arrow:
+        halo = [Stroke(linewidth=3, foreground="white"), Normal()]
+        look |= {"zorder": 2.5, "gid": f"mark {text}", "path_effects": halo}
+    ax.add_artist(PathPatch(shape.transformed(place), **look))
 
 
-def _draw_coupling(
-    ax: Axes, source: str, coupling: Coupling, curve: Points, colour: str, nodes: dict[str, Patch], unit: float
+def _draw_arrow(
+    ax: Axes, arrow: Arrow, curve: Points, colours: dict[str, str], nodes: dict[str, Patch], unit: float
 ) -> None:
+    _, colour, dashes = OTHER_KINDS.get(arrow.kind, ("", colours.get(arrow.map, BLACK), ()))
     look: dict[str, Any] = {
-        "arrowstyle": "-[,widthB=0.4,lengthB=0"
-        if largest_of(coupling.gain) < 0
-        else "-|>,head_length=0.5,head_width=0.25",
+        "arrowstyle": "-[,widthB=0.4,lengthB=0" if arrow.negative else "-|>,head_length=0.5,head_width=0.25",
         "mutation_scale": 12 * unit,
         "linewidth": 1.4 * unit,
+        "linestyle": (0, dashes) if dashes else "-",
         "color": colour,
         "capstyle": "butt",
         "joinstyle": "miter",
-        "gid": f"coupling {source} → {coupling.target}",
+        "gid": f"{arrow.kind} {arrow}",
     }
-    if source == coupling.target:
-        arrow = FancyArrowPatch(path=Outline(curve, [Outline.MOVETO, *3 * [Outline.CURVE4]]), **look)
+    if arrow.source == arrow.target:
+        patch = FancyArrowPatch(path=Outline(curve, [Outline.MOVETO, *3 * [Outline.CURVE4]]), **look)
     else:
         start, control, end = curve
         across = np.array([end[1] - start[1], start[0] - end[0]])
         bend = (control - (start + end) / 2) @ across / (across @ across)
         look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": f"arc3,rad={bend}"}
-        ends = nodes[source], nodes[coupling.target]
-        arrow = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
-    ax.add_artist(arrow)
+        ends = nodes[arrow.source], nodes[arrow.target]
+        patch = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
+    ax.add_artist(patch)
+    if text := arrow.mark:
+        _draw_label(ax, text, points_of(curve)[12], 0.11, on_arrow=True)

@@ -229,7 +229,7 @@ class Network:
 
     def _repr_html_(self) -> str:
         """Show the diagram and the equations in a notebook."""
-        from neurodyn.plot import network_html
+        from neurodyn.view.svg import network_html
 
         return network_html(self)
 

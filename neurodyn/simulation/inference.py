@@ -15,6 +15,7 @@ from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
+from neurodyn.network.sketch import sketch
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
@@ -283,6 +284,7 @@ class _Whole:
             {
                 "network": network.name,
                 "equations": network.equations(),
+                "diagram": sketch(network).text(),
                 "plasticity": "\n".join(plasticity_text(rule) for rule in network.plasticity),
                 "inference": str(inference),
                 **versions(),
