@@ -30,6 +30,7 @@ from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabiliz
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.tableaux import Pair, Tableau
 from neurodyn.system.system import System
+from neurodyn.view.page import view
 
 __version__ = version("neurodyn")
 
@@ -106,4 +107,5 @@ __all__ = [
     "sweep",
     "train",
     "tune",
+    "view",
 ]
