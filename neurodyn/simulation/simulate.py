@@ -14,11 +14,11 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from neurodyn.checks import check_dense, flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
+from neurodyn.progress import Bar
 from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
@@ -57,7 +57,7 @@ def simulate(
     store: str | os.PathLike[str] | None = None,
     initial: Starts | None = None,
     until: Until | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     seed: Seed = None,
 ) -> xr.Dataset:
     """Integrate a network in time and return its trajectory.
@@ -99,7 +99,8 @@ def simulate(
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
         always recorded.
     progress
-        Whether to show a bar, on a terminal.
+        Whether to show a bar, or in a log file a line every ten seconds, of a run over two seconds; by default on a
+        terminal only.
     seed
         Of the noise: an integer ≥ 0, so that sample k draws from the seed and k; or one for each sample. Stacked
         networks share the paths, unless it has the shape (network, sample). `Noisy` drives draw from it, too. By
@@ -154,7 +155,8 @@ def simulate(
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     if store is not None and not isinstance(store, (str, os.PathLike)):
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
-    flag("progress", progress)
+    if progress is not None:
+        flag("progress", progress)
     with ExitStack() as stack:
         with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
             system = stack.enter_context(bound(network, inputs, targets, initial=initial))
@@ -176,7 +178,7 @@ def simulate(
         if until is not None:
             expected = None  # it may end long before
         recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
-        bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
+        bar = Bar(total=duration, unit="τ", desc=network.name, wanted=progress)
         try:
             with bar:
                 report = solver.integrate(
@@ -185,7 +187,7 @@ def simulate(
                     duration,
                     recorder,
                     until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
-                    progress=_WithinTotal(bar) if progress else None,
+                    progress=None if bar.disable else _WithinTotal(bar),
                 )
             attributes = run_attributes(system, replace(report, reason=reason))
             return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
@@ -315,7 +317,7 @@ def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
 class _WithinTotal:
     """A bar that does not run over where steps do: by rounding, or those of a solver that steps beyond the end."""
 
-    def __init__(self, bar: tqdm) -> None:
+    def __init__(self, bar: Bar) -> None:
         self._bar = bar
 
     def update(self, n: float) -> None:

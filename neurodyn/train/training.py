@@ -112,7 +112,8 @@ def fit(
         "iterations" keeps what is measured at each batch; "angles" measures the angle between each layer's update and
         backprop's, at the cost of backprop beside the rule.
     progress
-        Whether to show a bar; by default on a terminal.
+        Whether to show a bar, or in a log file a line every ten seconds, of a training over two seconds; by default on
+        a terminal only.
     callbacks
         Functions that are called with the history after each epoch; the run ends when one returns True.
     metrics
