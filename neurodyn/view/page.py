@@ -7,7 +7,6 @@ import hashlib
 import html
 import json
 import os
-import re
 import zlib
 from dataclasses import dataclass, field
 from importlib import resources
@@ -22,14 +21,13 @@ from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.sketch import Sketch
 from neurodyn.simulation.partial import replacing
+from neurodyn.view.dims import OWN_DIM, along_of, is_own, numeric
 
 MOST_BYTES = 20_000_000
 """A page is no larger; what would be is thinned."""
 _MOST_RAW = 64_000_000
 """How many bytes of values are compressed at once, to see whether they fit."""
 _MOST_TEXT = 20_000
-_ALONG = ("time", "step", "epoch")
-_OWN_DIM = re.compile(r"(.+)_(unit|channel|row|column|axis\d+)")
 
 
 def view(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
@@ -84,8 +82,8 @@ def view(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
 def page_of(data: xr.Dataset) -> str:
     """Return the page, at most `MOST_BYTES` of UTF-8; parameters and errors as of `view`."""
-    shown, left_out = _numeric(data)
-    along = _along(shown)
+    shown, left_out = numeric(data)
+    along = along_of(shown)
     frame = _Frame(data, _diagram(data))
     fixed = len(frame.around("", []).encode())
     strides: dict[str, int] = {}
@@ -108,33 +106,6 @@ def page_of(data: xr.Dataset) -> str:
         shown = shown.isel({longest: slice(None, None, 2)})
 
 
-def _numeric(data: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
-    """Return the variables that have real numbers, and what to say of the others."""
-    keep, left_out = [], []
-    for name, variable in data.data_vars.items():
-        if variable.dtype.kind in "fiub" and variable.size:
-            keep.append(name)
-        elif variable.dtype.kind not in "OSTU" or name not in ("diagram", "equations"):
-            left_out.append(f"{name} is not shown: it holds {'nothing' if not variable.size else variable.dtype}.")
-    if not keep:
-        raise InvalidValueError("data: no variable of the dataset has real numbers to show")
-    return data[keep], left_out
-
-
-def _along(data: xr.Dataset) -> str | None:
-    """Return the dimension that runs across."""
-    for name in _ALONG:
-        if name in data.dims:
-            return name
-    others = [str(dim) for dim in data.dims if not _is_own(str(dim))]
-    return max(others, key=lambda dim: data.sizes[dim], default=None)
-
-
-def _is_own(dim: str) -> bool:
-    """Tell whether a dimension counts units, or rules of plasticity, which have a row each."""
-    return dim == "rule" or _OWN_DIM.fullmatch(dim) is not None
-
-
 def _thinned(data: xr.Dataset, strides: dict[str, int]) -> list[str]:
     return [f"Thinned: one in {stride} of {data.sizes[dim]:,} along {dim}." for dim, stride in strides.items()]
 
@@ -143,7 +114,7 @@ def _type_of(variable: xr.DataArray) -> np.dtype[Any]:
     """Return in what the page holds a variable: a bit in a byte, or single precision; what has few values, double."""
     if variable.dtype.kind == "b":
         return np.dtype("u1")
-    own = any(_is_own(str(dim)) for dim in variable.dims)
+    own = any(is_own(str(dim)) for dim in variable.dims)
     return np.dtype("<f4") if own or variable.size > 100_000 else np.dtype("<f8")
 
 
@@ -157,13 +128,13 @@ class _Encoded:
 
 def _encode(name: str, variable: xr.DataArray, along: str | None) -> _Encoded:
     dims = [str(dim) for dim in variable.dims]
-    own = [dim for dim in dims if _is_own(dim)]
+    own = [dim for dim in dims if is_own(dim)]
     across = [along] if along in dims else []
     others = [dim for dim in dims if dim not in (*own, *across)]
     kind = _type_of(variable)
     values: NDArray[Any] = np.ascontiguousarray(variable.transpose(*others, *own, *across).values.astype(kind))
     finite = values[np.isfinite(values)]
-    population = _OWN_DIM.fullmatch(own[0]) if own else None
+    population = OWN_DIM.fullmatch(own[0]) if own else None
     # Bytes of the same weight stand together, which compresses better.
     planes = values.reshape(-1, 1).view(np.uint8).T
     about = {

@@ -1,20 +1,14 @@
-"""Pictures: a declared network as a graph, and the look of every figure."""
+"""A declared network as a graph."""
 
 from __future__ import annotations
 
 import math
-import os
-import uuid
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
@@ -23,87 +17,18 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from neurodyn.checks import file_path
-from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.errors import InvalidTypeError
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
-from neurodyn.view.colours import BLACK, BLUE, GREEN, GREY, ORANGE, OTHER_KINDS, PURPLE, SKY, VERMILION
+from neurodyn.view.colours import BLACK, GREY, OTHER_KINDS
 from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
 from neurodyn.view.svg import arrow_colours
-
-__all__ = [
-    "BLACK",
-    "BLUE",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PURPLE",
-    "SKY",
-    "VERMILION",
-    "plot_network",
-    "save_figure",
-    "style",
-]
 
 _INCHES = 1.3
 """The length of a diagram's unit on paper, where nothing limits it."""
 _MARGIN = 0.1
 _TITLE = 0.35
 """The height of a title, in inches."""
-
-
-def style() -> AbstractContextManager[None]:
-    """Return a context in which figures have the common look: Okabe–Ito colours, constrained layout, open axes."""
-    return plt.rc_context(
-        {
-            "figure.constrained_layout.use": True,
-            "savefig.dpi": 150,
-            "pdf.fonttype": 42,
-            "font.size": 9,
-            "axes.titlesize": 9.5,
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK]),
-            "legend.frameon": False,
-        }
-    )
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure, under a temporary name until it is complete.
-
-    Parameters
-    ----------
-    figure
-        The figure.
-    path
-        Where; the suffix tells the format, e.g. `.png` or `.pdf`. Folders are made, an existing file is replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The path.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no figure, or the path's suffix is that of no format.
-    """
-    if not isinstance(figure, Figure):
-        raise InvalidTypeError(f"figure must be a matplotlib figure, not {type(figure).__name__}")
-    path = file_path("path", path)
-    formats = sorted(figure.canvas.get_supported_filetypes())
-    if path.suffix.removeprefix(".") not in formats:
-        raise InvalidValueError(f"path: {path.name!r} must end in .png, .pdf or another of {', '.join(formats)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        figure.savefig(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def plot_network(network: Network, ax: Axes | None = None) -> Axes:
