@@ -36,9 +36,9 @@ __version__ = version("neurodyn")
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import `neurodyn.models` where it is first asked for: the library itself knows no model."""
-    if name == "models":
-        return import_module("neurodyn.models")
+    """Import `neurodyn.models`, for the library itself knows no model, and `neurodyn.plot` when first asked for."""
+    if name in ("models", "plot"):
+        return import_module(f"neurodyn.{name}")
     raise AttributeError(f"module 'neurodyn' has no attribute {name!r}")
 
 
