@@ -55,6 +55,14 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     ------
     TypeError
         If it is no network, or no axes.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.models.predictive_coding.network(nd.mlp([4, 3, 2]))
+    >>> ax = nd.plot.plot_network(net)  # or net.plot()
+    >>> ax.get_title()
+    'predictive coding (il)'
     """
     if not isinstance(network, Network):
         raise InvalidTypeError(f"network must be a Network, not {type(network).__name__}")

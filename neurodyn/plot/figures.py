@@ -18,7 +18,17 @@ from neurodyn.view.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMI
 
 
 def style() -> AbstractContextManager[None]:
-    """Return a context in which figures have the common look: Okabe–Ito colours, constrained layout, open axes."""
+    """Return a context in which figures have the common look: Okabe–Ito colours, constrained layout, open axes.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import neurodyn as nd
+    >>> with nd.plot.style():
+    ...     figure, ax = plt.subplots()
+    >>> ax.spines["top"].get_visible()
+    False
+    """
     return plt.rc_context(
         {
             "figure.constrained_layout.use": True,
@@ -54,6 +64,13 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     ------
     TypeError, ValueError
         If it is no figure, or the path's suffix is that of no format.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import neurodyn as nd
+    >>> nd.plot.save_figure(plt.figure(), "figure.png").name
+    'figure.png'
     """
     if not isinstance(figure, Figure):
         raise InvalidTypeError(f"figure must be a matplotlib figure, not {type(figure).__name__}")

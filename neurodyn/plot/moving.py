@@ -78,6 +78,14 @@ def animate(
         If it is no dataset, has no such dimension, or more dimensions or variables than can be drawn.
     ImportError
         If it should be an `.mp4`, and ffmpeg is not installed.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 3, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=2.0, save_at=5).isel(sample=0)
+    >>> nd.plot.animate(run, "leak.gif", seconds=0.2).name
+    'leak.gif'
     """
     if not isinstance(data, xr.Dataset):
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")

@@ -61,6 +61,17 @@ def infer(
         If the network declares no inference, or an argument does not fit.
     DivergenceError
         If the activity is not finite at the last step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.models.predictive_coding.network(nd.mlp([3, 2, 2], seed=0), learning="z-il")
+    >>> steps = nd.infer(net, torch.ones(1, 3), torch.zeros(1, 2))
+    >>> dict(steps.x1.sizes)
+    {'step': 2, 'sample': 1, 'x1_unit': 2}
+    >>> steps.acts.values.astype(int).tolist()  # at which step each rule acts
+    [[0, 1], [1, 0]]
     """
     check_network(network)
     inference = network.inference

@@ -124,6 +124,16 @@ def simulate(
         If memory cannot hold the trajectory.
     DivergenceError
         If the activity becomes non-finite.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, tau=2.0, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=2.0, save_at=3)
+    >>> run.x.values.ravel().astype(float).round(3).tolist()
+    [1.0, 0.607, 0.368]
+    >>> run.attrs["solver"]
+    'Exact(euler_step=None)'
     """
     if isinstance(network, Sequence):
         if store is not None:
@@ -246,6 +256,15 @@ def equilibrium(
     RuntimeWarning
         If a sample has not converged within `max_duration`, or has started exactly at an equilibrium that is not
         stable, and rests there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> populations = [nd.Population("s", 1, clamp=nd.Input()), nd.Population("x", 1)]
+    >>> net = nd.Network("leaky", populations, [nd.Coupling("s", "x", gain=0.5)])
+    >>> nd.equilibrium(net, torch.tensor([[3.0]])).x.item()
+    1.5
     """
     if isinstance(network, Sequence):
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):

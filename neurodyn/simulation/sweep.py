@@ -112,6 +112,15 @@ def sweep(
         If processes that run blocks are killed again and again.
     Exception
         What `point` raises, with a note that says at which point.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> def end(tau):
+    ...     net = nd.Network("leak", [nd.Population("x", 1, tau=tau, initial=1.0)])
+    ...     return nd.simulate(net, None, duration=1.0, save_at=2).isel(time=-1)
+    >>> nd.sweep(end, {"tau": [1.0, 2.0]}).x.values.ravel().astype(float).round(3).tolist()
+    [0.368, 0.607]
     """
     for what, function in (("point", point), ("at_once", at_once)):
         if not callable(function) and not (what == "at_once" and (function is None or function is True)):

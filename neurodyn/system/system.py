@@ -82,6 +82,15 @@ class System:
         If inputs, targets or an initial value are no floating-point tensors, or their dtypes differ.
     ValueError
         If shapes, devices or names do not fit, targets are missing, or something is not finite.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> system = nd.System(nd.Network("leak", [nd.Population("x", 1, initial=2.0)]))
+    >>> state, slope = system.initial_state(), system.new_state()
+    >>> system.field(state, slope)  # dx/dt
+    >>> slope.activity["x"].item()
+    -2.0
     """
 
     def __init__(

@@ -60,7 +60,8 @@ def view(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
     Examples
     --------
-    >>> import torch, neurodyn as nd
+    >>> import torch
+    >>> import neurodyn as nd
     >>> module = nd.mlp([4, 3, 2], seed=0)
     >>> network = nd.models.predictive_coding.network(module)
     >>> run = nd.infer(network, torch.ones(2, 4), torch.zeros(2, 2))
