@@ -45,7 +45,8 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     Examples
     --------
-    >>> train, test = digits()
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.digits()
     >>> inputs, targets = train[:64]
     >>> inputs.shape, targets.shape
     (torch.Size([64, 64]), torch.Size([64, 10]))

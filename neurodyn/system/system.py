@@ -276,7 +276,8 @@ class System:
             own = value.view(members, 1, -1, *value.shape[1:])
             return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
 
-        held = {name: repeat(value) for name, value in self.clamped.items()}
+        # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
+        held = {n: repeat(value).clone() if n in self._driven else repeat(value) for n, value in self.clamped.items()}
         for place, (start, time) in enumerate(moments):
             self.enter(start)
             self._move({name: each for name, each in self._driven.items() if name not in self._jumping}, time)
