@@ -153,7 +153,7 @@
   const traces = panel("traces", "", "traces", null, 170);
   for (const v of meta.variables.filter((v) => v.kind === "map" || v.kind === "raster")) {
     const it = panel(v.name, v.shape.map(([name, size]) => `${size} ${name}${size > 1 ? "s" : ""}`).join(" × "), v.kind, v,
-      Math.min(260, Math.max(40, 8 * v.rows)));
+      Math.min(260, Math.max(48, 12 * v.rows)));
     if (v.kind === "map") limits(it);
   }
 
@@ -301,12 +301,12 @@
     it.sheet = new OffscreenCanvas(width, height);
     const pen = it.sheet.getContext("2d"), shown = slice(v), tall = Math.max(1, height / v.rows);
     pen.fillStyle = ink("ink");
-    const span = last - first || 1;
+    const span = last - first || 1, wide = Math.max(1.5, Math.min(width / Math.max(1, count - 1) - 1, 6));
     for (let row = 0, k = 0; row < v.rows; row++) {
       for (let i = 0; i < v.columns; i++, k++) {
         if (!shown[k]) continue;
-        const from = (times[i] - first) / span * (width - 2), to = i + 1 < count ? (times[i + 1] - first) / span * (width - 2) : width;
-        pen.fillRect(from, row / v.rows * height, Math.max(1.5, Math.min(to - from - 1, 6)), tall > 3 ? tall - 1 : tall);
+        const at = (times[i] - first) / span * width;
+        pen.fillRect(Math.min(Math.max(at - wide / 2, 0), width - wide), row / v.rows * height, wide, tall > 3 ? tall - 1 : tall);
       }
     }
   }
