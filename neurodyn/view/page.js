@@ -298,17 +298,20 @@
   function dots(it) {
     const v = it.variable, ratio = it.ratio;
     const width = Math.max(1, Math.round((it.width - LEFT - RIGHT) * ratio)), height = Math.round(it.height * ratio);
-    it.sheet = new OffscreenCanvas(width, height);
-    const pen = it.sheet.getContext("2d"), shown = slice(v), tall = Math.max(1, height / v.rows);
-    pen.fillStyle = ink("ink");
-    const span = last - first || 1, wide = Math.max(1.5, Math.min(width / Math.max(1, count - 1) - 1, 6));
+    const image = new ImageData(width, height), out = new Uint32Array(image.data.buffer), shown = slice(v);
+    const [red, green, blue] = rgb(ink("ink")), colour = (255 << 24) | (blue << 16) | (green << 8) | red;
+    const span = last - first || 1, gap = height / v.rows > 3 ? 1 : 0;
+    const wide = Math.round(Math.max(1, Math.min(width / Math.max(1, count - 1) - 1, 6 * ratio)));
+    const starts = times.map((t) => Math.min(width - wide, Math.max(0, Math.round((t - first) / span * width - wide / 2))));
     for (let row = 0, k = 0; row < v.rows; row++) {
+      const top = Math.floor(row / v.rows * height), end = Math.max(top + 1, Math.floor((row + 1) / v.rows * height) - gap);
       for (let i = 0; i < v.columns; i++, k++) {
         if (!shown[k]) continue;
-        const at = (times[i] - first) / span * width;
-        pen.fillRect(Math.min(Math.max(at - wide / 2, 0), width - wide), row / v.rows * height, wide, tall > 3 ? tall - 1 : tall);
+        for (let y = top; y < end; y++) for (let x = 0, p = y * width + starts[i]; x < wide; x++) out[p + x] = colour;
       }
     }
+    it.sheet = new OffscreenCanvas(width, height);
+    it.sheet.getContext("2d").putImageData(image, 0, 0);
   }
   function draw_map(it, fresh) {
     const pen = prepare(it), v = it.variable;

@@ -41,7 +41,21 @@ def swept() -> xr.Dataset:
     return xr.Dataset(variables, {"γ": [0.1, 0.5, 1.0], "seed": [3, 7]})
 
 
+BAD = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+"""A name that would like to be HTML."""
+
+
+def hostile() -> xr.Dataset:
+    """Return a run in which everything is called so."""
+    network = nd.Network(BAD, [nd.Population("x", 2, initial=1.0)])
+    run = nd.simulate(network, None, duration=1.0, save_at=3).assign_attrs({BAD: BAD})
+    run = run.assign_coords(place=("sample", [BAD])).rename({"x": BAD}).swap_dims(sample="place")
+    run[BAD].attrs["long_name"] = BAD
+    return run
+
+
 def large(units: int = 1000, times: int = 1000) -> xr.Dataset:
-    """Return noise, which does not compress."""
+    """Return noise, which does not compress, and its spikes."""
     values = np.random.default_rng(0).standard_normal((times, units)).astype(np.float32)
-    return xr.Dataset({"x": (("time", "x_unit"), values)}, {"time": np.linspace(0, 10, times)})
+    parts = {"x": (("time", "x_unit"), values), "x_spikes": (("time", "x_unit"), values > 1.3)}
+    return xr.Dataset(parts, {"time": np.linspace(0, 10, times)})

@@ -13,7 +13,13 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, of the system's packages"),
 ]
-MADE = {"inference": datasets.inference, "images": datasets.images, "sweep": datasets.swept, "large": datasets.large}
+MADE = {
+    "inference": datasets.inference,
+    "images": datasets.images,
+    "sweep": datasets.swept,
+    "large": datasets.large,
+    "hostile": datasets.hostile,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,15 @@ def opened(browser, tmp_path, request):
     page = browser.new_page(viewport={"width": 1200, "height": 2400})
     wrong: list[str] = []
     asked: list[str] = []
+
+    def dismissed(dialog):
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("requestfailed", lambda failed: wrong.append(failed.url))
+    page.on("dialog", dismissed)
     page.on("request", lambda sent: asked.append(sent.url))
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]")
@@ -179,3 +191,11 @@ def test_a_thousand_units_at_a_thousand_times_are_drawn_in_a_frame_or_two(opened
     )
     print(f"a redraw takes {took:.1f} ms")
     assert took <= 33
+
+
+@pytest.mark.parametrize("opened", ["hostile"], indirect=True)
+def test_names_are_shown_as_they_are_and_never_run(opened):
+    _, page = opened
+    assert page.locator("h1").inner_text() == datasets.BAD
+    assert page.locator("main h2").all_inner_texts() == ["traces", datasets.BAD]
+    assert page.locator("img").count() == 0
