@@ -15,6 +15,8 @@ def figure(study: str, *options: str) -> None:
     """Run a study with some options, and show its first figure; an error of the study is one of the page."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(STUDIES / f"{study}.py"), *options, "--quiet", "--out", folder]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MPLBACKEND": "agg"})
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env={**os.environ, "MPLBACKEND": "agg"})
+        if done.returncode:
+            raise RuntimeError(f"{study}: {done.stderr}")
         first = min(Path(folder).rglob("*.png"), key=lambda path: (len(path.name), path.name))
         display(Image(first.read_bytes()))
