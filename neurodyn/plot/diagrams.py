@@ -21,7 +21,7 @@ from neurodyn.errors import InvalidTypeError
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
 from neurodyn.view.colours import BLACK, GREY, OTHER_KINDS
-from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
+from neurodyn.view.diagram import RADIUS, Points, mark_places, place, points_of, route
 from neurodyn.view.svg import arrow_colours
 
 _INCHES = 1.3
@@ -91,8 +91,11 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     aside = max(0.0, box.width / unit - width) / 2
     ax.set(xlim=(left - aside, right + aside), ylim=(bottom - below / unit, top), aspect="equal")
     nodes = {node.name: _draw_population(ax, node, places[node.name], unit) for node in shown.nodes}
-    for arrow, curve in zip(shown.arrows, curves, strict=True):
+    marks = mark_places(shown, places, curves)
+    for arrow, curve, mark in zip(shown.arrows, curves, marks, strict=True):
         _draw_arrow(ax, arrow, curve, colours, nodes, unit)
+        if mark is not None:
+            _draw_label(ax, arrow.mark, mark, 0.11, on_arrow=True)
     ax.legend(
         legend.values(),
         legend.keys(),
@@ -200,5 +203,3 @@ def _draw_arrow(
         ends = nodes[arrow.source], nodes[arrow.target]
         patch = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
     ax.add_artist(patch)
-    if text := arrow.mark:
-        _draw_label(ax, text, points_of(curve)[12], 0.11, on_arrow=True)

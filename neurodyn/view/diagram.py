@@ -22,6 +22,8 @@ COLUMNS = 12
 """The most columns that stand beside each other; more go on below, from right to left, and so on."""
 _COLUMN, _ROW, _BAND = 1.3, 1.15, 0.45
 _CLEARANCE = 0.08
+_MARK = 0.25
+"""How far marks keep from each other."""
 _BENDS = (0.0, 0.13, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 _CURVE_POINTS = np.linspace(0.0, 1.0, 25)[:, None]
 
@@ -182,6 +184,38 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
         taken.add(_lane(a, b, bend))
         curves[number] = _arc(places[a], places[b], bend)
     return [curves[number] for number in range(len(arrows))]
+
+
+def mark_places(sketch: Sketch, places: dict[str, Points], curves: Sequence[Points]) -> list[Points | None]:
+    """Return where each arrow's mark stands, shape (2,): on its curve, clear of nodes and of other marks.
+
+    Parameters
+    ----------
+    sketch
+        The network.
+    places, curves
+        Of its populations, and of its arrows.
+    """
+    centres = np.array(list(places.values()))
+    taken: list[Points] = []
+    found: list[Points | None] = []
+    for arrow, curve in zip(sketch.arrows, curves, strict=True):
+        if not arrow.mark:
+            found.append(None)
+            continue
+        candidates = points_of(curve)[[12, 9, 15, 7, 17, 5, 19]]
+        room = [
+            min(
+                float(np.linalg.norm(centres - point, axis=1).min()) - RADIUS,
+                min((float(np.linalg.norm(other - point)) for other in taken), default=1.0) - _MARK,
+            )
+            for point in candidates
+        ]
+        clear = [number for number, each in enumerate(room) if each > 0]
+        place = candidates[clear[0] if clear else int(np.argmax(room))]
+        taken.append(place)
+        found.append(place)
+    return found
 
 
 def _arc(start: Points, end: Points, bend: float) -> Points:

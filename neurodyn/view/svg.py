@@ -10,7 +10,7 @@ import numpy as np
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
 from neurodyn.view.colours import BLACK, MAPS, OTHER_KINDS, OWN
-from neurodyn.view.diagram import RADIUS, Points, place, points_of, route
+from neurodyn.view.diagram import RADIUS, Points, mark_places, place, points_of, route
 
 _UNIT = 64.0
 """Pixels of the diagram's unit of length."""
@@ -51,6 +51,9 @@ def network_svg(shown: Sketch) -> str:
     corner = np.array([left, top])
     colours = arrow_colours(shown)
     body = [_arrow(arrow, points_of(curve), corner, colours) for arrow, curve in zip(shown.arrows, curves, strict=True)]
+    for arrow, curve, mark in zip(shown.arrows, curves, mark_places(shown, places, curves), strict=True):
+        if mark is not None:
+            body.append(_mark(arrow.mark, mark, curve, corner))
     body += [_population(node, _pixels(places[node.name], corner)) for node in shown.nodes]
     width = max(float(right - left), 2 * _LEGEND_COLUMN)
     entries = _legend(shown, colours)
@@ -149,11 +152,14 @@ def _arrow(arrow: Arrow, points: Points, corner: Points, colours: dict[str, str]
     else:
         corners = [tip + along, tip - 7 * along + 3.5 * across, tip - 7 * along - 3.5 * across]
         drawn += f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in corners)}Z" fill="{colour}"/>'
-    if arrow.mark:
-        start, middle, end = way[0], way[len(way) // 2], way[-1]
-        out = middle - (start + end) / 2
-        length = float(np.linalg.norm(out))
-        up = np.array([along[1], -along[0]])
-        size = min(9.0, 0.75 * _UNIT / 0.58 / len(arrow.mark))
-        drawn += _text(arrow.mark, middle + 8 * (out / length if length > 1 else up) + np.array([0, 3]), size)
     return f'<g class="{arrow.kind}"><title>{html.escape(f"{arrow} {arrow.map}".strip())}</title>{drawn}</g>'
+
+
+def _mark(text: str, place: Points, curve: Points, corner: Points) -> str:
+    """Write a text beside its place on a curve, on the outer side of the bend."""
+    chord = curve[-1] - curve[0]
+    out = points_of(curve)[12] - (curve[0] + curve[-1]) / 2
+    if np.linalg.norm(out) < 0.01:
+        out = np.array([-chord[1], chord[0]]) if chord[0] >= 0 else np.array([chord[1], -chord[0]])
+    away = 0.13 * out / max(float(np.linalg.norm(out)), 1e-9)
+    return _text(text, _pixels(place + away, corner) + np.array([0, 3]), min(9.0, 0.75 * _UNIT / 0.58 / len(text)))
