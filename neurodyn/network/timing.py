@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import flag, positive, whole
+from neurodyn.layers.repeated import all_true, expect
 
 
 @dataclass(frozen=True)
@@ -167,5 +168,5 @@ class SpikeDetector:
         if self._first is None:
             return 1
         if self._quiet is None:
-            return 1 + self.window * bool(self._first.all())
+            return 1 + self.window * expect(all_true, [self._first])
         return 1 + max(0, self.window - int(self._quiet.max()))

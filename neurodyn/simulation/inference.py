@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.layers.repeated import all_true, expect
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
@@ -21,8 +22,9 @@ from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
+from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, check_network
-from neurodyn.system.system import State, System, bound
+from neurodyn.system.system import State, System
 
 Act = Callable[[Plasticity, State, Tensor], None]
 """What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""
@@ -170,8 +172,10 @@ def _run(
             spikes_later = now + detectors[i].soonest <= inference.steps
             if spikes_later and now == pending[i][-1]:
                 unfinished.append(i)
+            elif expect(all_true, [spikes]):
+                act(rules[i], state, post)
             elif bool(spikes.any()):
-                act(rules[i], state, post if bool(spikes.all()) else post * spikes)
+                act(rules[i], state, post * spikes)
             if not spikes_later:
                 del waiting[i]
         if not waiting and whole is None:

@@ -35,11 +35,12 @@ from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
 from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
-from neurodyn.system.system import System, bound
+from neurodyn.system.system import System
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
 

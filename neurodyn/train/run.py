@@ -207,8 +207,8 @@ class Run:
         self.optimizer.zero_grad()
         lesson = self._lesson(inputs, targets)
         measured: dict[str, Tensor] = {}
-        if lesson.output is not None:
-            measured["train_loss"] = self.learner.losses(lesson.output, targets).double().mean(1)
+        if lesson.output is not None and lesson.losses is not None:
+            measured["train_loss"] = lesson.losses.view(len(self.seeds), -1).double().mean(1)
             if self.train.outputs > 1:
                 measured["train_accuracy"] = self.learner.hits(lesson.output, targets).double().mean(1)
         if lesson.iterations is not None:
