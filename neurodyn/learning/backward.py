@@ -89,6 +89,18 @@ def backward(
     -----
     RuntimeWarning
         As `equilibrium`, where the network goes to one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([3, 2, 2], seed=0)
+    >>> x, t = torch.ones(1, 3), torch.zeros(1, 2)
+    >>> loss = nd.backward(nd.models.activation_relaxation.network(module), x, t)
+    >>> found = [parameter.grad.clone() for parameter in module.parameters()]
+    >>> exact = torch.autograd.grad(0.5 * (module(x) - t).square().sum(), list(module.parameters()))
+    >>> all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, exact))
+    True
     """
     losses = learn(network, inputs, targets, duration=duration, solver=solver).losses
     return None if losses is None else losses.mean()

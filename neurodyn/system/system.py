@@ -77,6 +77,15 @@ class System:
         If inputs, targets or an initial value are no floating-point tensors, or their dtypes differ.
     ValueError
         If shapes, devices or names do not fit, targets are missing, or something is not finite.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> system = nd.System(nd.Network("leak", [nd.Population("x", 1, initial=2.0)]))
+    >>> state, slope = system.initial_state(), system.new_state()
+    >>> system.field(state, slope)  # dx/dt
+    >>> slope.activity["x"].item()
+    -2.0
     """
 
     def __init__(
@@ -262,7 +271,8 @@ class System:
             own = value.view(members, 1, -1, *value.shape[1:])
             return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
 
-        held = {name: repeat(value) for name, value in self.clamped.items()}
+        # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
+        held = {n: repeat(value).clone() if n in self._driven else repeat(value) for n, value in self.clamped.items()}
         for place, (start, time) in enumerate(moments):
             self.enter(start)
             self._move({name: each for name, each in self._driven.items() if name not in self._jumping}, time)
