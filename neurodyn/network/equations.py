@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from neurodyn.layers.stages import told_apart
 from neurodyn.network.drives import Drive
 from neurodyn.network.parts import Coupling, Plasticity, Population
-from neurodyn.network.vectors import Vector, is_number, largest_of, magnitude, text_of
+from neurodyn.network.vectors import Vector, bounds_text, is_number, largest_of, magnitude, text_of
 
 if TYPE_CHECKING:
     from neurodyn.network.network import Network
@@ -32,6 +32,7 @@ def _text(network: Network) -> str:
             f" held at {p.clamp}"
             if p.clamp
             else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}, from {_start_text(p.initial)}"
+            + ("" if p.bounds is None else f", in {bounds_text(p.bounds)}")
         )
         for p in network.populations
     ]
@@ -81,7 +82,8 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
         left = f"{_number(population.tau)}d{x}/dt"
     clamped = f"        ({x} = {population.clamp} when given)" if population.clamp is not None else ""
     noise = f"        ({text_of(population.noise)} dW added to d{x})" if population.noisy else ""
-    return f"{left} = {right or '0'}{clamped}{noise}"
+    bounds = "" if population.bounds is None else f"        ({x} stays in {bounds_text(population.bounds)})"
+    return f"{left} = {right or '0'}{clamped}{noise}{bounds}"
 
 
 def plasticity_text(rule: Plasticity) -> str:

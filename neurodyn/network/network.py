@@ -150,6 +150,7 @@ class Network:
                 drive = getattr(population, what)
                 value = drive.constant if isinstance(drive, Constant) else drive
                 found.append((f"{what} of {name}", value))
+            found += [(f"bounds of {name}", bound) for bound in population.bounds or ()]
         found += [(f"gain of coupling {coupling}", coupling.gain) for coupling in self.couplings]
         return tuple((what, value) for what, value in found if isinstance(value, Tensor))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from neurodyn.checks import number, one_of
@@ -20,6 +22,7 @@ from neurodyn.network.timing import AtStep, OnSpike, When
 from neurodyn.network.vectors import (
     ByValue,
     Vector,
+    bounds_text,
     is_number,
     largest_of,
     least_of,
@@ -68,11 +71,15 @@ class Population(ByValue):
         targets) leaves the population free.
     noise
         σ ≥ 0, a number or a tensor of its shape: σ dW is added to dx, with W of a Wiener process for each unit.
+    bounds
+        (low, high), where the state of a dynamic population stays: dx/dt is 0 where it would lead outside, and each
+        step is clipped. Numbers, of which one may be infinite, or tensors of its shape. A drive that holds the
+        population may lead elsewhere.
 
     Raises
     ------
     TypeError, ValueError
-        If the name, the size, τ, the leak, the start or the noise is not as above.
+        If the name, the size, τ, the leak, the start, the noise or the bounds are not as above.
 
     Notes
     -----
@@ -87,6 +94,7 @@ class Population(ByValue):
     initial: Vector | Drive = 0.0
     clamp: Drive | None = None
     noise: Vector = 0.0
+    bounds: tuple[Vector, Vector] | None = None
 
     def __post_init__(self) -> None:
         _check_name("population", self.name)
@@ -121,6 +129,44 @@ class Population(ByValue):
             raise InvalidValueError(
                 f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
             )
+        if self.bounds is not None:
+            object.__setattr__(self, "bounds", self._checked_bounds(self.bounds))
+            if not isinstance(self.initial, Drive):
+                self.check_within("its start", torch.as_tensor(self.initial))
+
+    def _checked_bounds(self, bounds: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
+        where = f"population {self.name}: bounds"
+        if self.instantaneous or (self.clamp is not None and not self.clamp.optional):
+            raise InvalidValueError(
+                f"population {self.name}: it is {self.role}, and bounds are for a dynamic population; leave them out"
+            )
+        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+            raise InvalidTypeError(f"{where} are (low, high), not {bounds!r}")
+        low, high = (
+            sign * math.inf if is_number(end, sign * math.inf) else self._numbers(what, end)
+            for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
+        )
+        if bool((torch.as_tensor(low) >= torch.as_tensor(high)).any()):
+            raise InvalidValueError(f"{where}: low must be below high, and they are {bounds_text((low, high))}")
+        return low, high
+
+    def check_within(self, what: str, value: Tensor) -> None:
+        """Refuse values, shape (…, units), that the bounds do not hold.
+
+        Raises
+        ------
+        ValueError
+            If there is one; the message calls them `what`.
+        """
+        if self.bounds is None:
+            return
+        low, high = self.bounds
+        outside = (value < low) | (value > high)
+        if bool(outside.any()):
+            raise InvalidValueError(
+                f"population {self.name}: {what} has {int(outside.sum())} values outside its bounds "
+                f"{bounds_text(self.bounds)}; start inside, or change the bounds"
+            )
 
     def _numbers(self, what: str, value: Vector) -> Vector:
         """Return a number, or one for each unit where they differ."""
@@ -136,7 +182,7 @@ class Population(ByValue):
                     f"{where} has the shape {tuple(numbers.shape)}, and the population {self.shape}"
                 )
             numbers = uniform(numbers)
-        if what != "initial" and least_of(numbers) < 0:
+        if what in ("tau", "leak", "noise") and least_of(numbers) < 0:
             raise InvalidValueError(f"{where} must be ≥ 0, not {text_of(numbers)}")
         return numbers
 

@@ -169,6 +169,7 @@ def _run(
             system.evaluate(name, state, velocity, step.silent)
         for name, velocity in zip(step.advance, velocities, strict=True):
             state.activity[name].add_(velocity, alpha=inference.step)
+        system.confine(state, step.advance)
         system.points.expire(step.advance)
     return unfinished
 

@@ -73,6 +73,10 @@ class Exact(Solver):
         return steps
 
     def check(self, system: System) -> None:
+        for name in system.bounds:
+            raise InvalidValueError(
+                f"solver: population {name} has bounds, under which there is no closed form; use Adaptive()"
+            )
         if not system.structure.linear:
             raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"

@@ -17,6 +17,7 @@ from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_n
 from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
+from neurodyn.network.vectors import Vector
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive
 from neurodyn.system.driven import Driven, Placed
@@ -80,6 +81,8 @@ class Plan:
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
+        self.bounds = {p.name: self._ends(p.bounds) for p in self.free if p.bounds is not None}
+        """Of each population that has them, (low, high), tensors of no axes or of the shape of a sample."""
         self.dynamic, self._held, self._driven = tuple(batch.starts), tuple(batch.clamped), tuple(batch.driven)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
         for population in self.free:
@@ -180,7 +183,9 @@ class Plan:
         starts: dict[str, Tensor] = {}
         for population in network.populations:
             if not population.instantaneous and population.name not in clamped:
-                starts[population.name] = _start(network, population, data, given, clamped | starts)
+                start = _start(network, population, data, given, clamped | starts)
+                population.check_within("its start", start)
+                starts[population.name] = start
         return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
 
     def _take_from_forward(self, network: Network) -> None:
@@ -212,6 +217,10 @@ class Plan:
         if isinstance(population.leak, Tensor):
             return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, population.leak)
         return Equation(population.name, scale, population.leak, constant, held, moving, driven)
+
+    def _ends(self, bounds: tuple[Vector, Vector]) -> tuple[Tensor, Tensor]:
+        low, high = (torch.as_tensor(end, dtype=self.dtype, device=self.device) for end in bounds)
+        return low, high
 
     def pace(self, network: Network, name: str) -> float | Tensor:
         """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""

@@ -81,6 +81,7 @@ def _compare_populations(beside: Comparison, one: Population, other: Population)
     leaky = [torch.as_tensor(each.leak).gt(0).expand(each.shape or ()).tolist() for each in (one, other)]
     beside.equal(f"whether population {one.name} has a leak", *leaky)
     beside.compare(f"noise of population {one.name}", one.noise, other.noise)
+    beside.compare(f"bounds of population {one.name}", one.bounds, other.bounds)
     for what in ("clamp", "initial"):
         drive = getattr(one, what)
         beside.compare(f"{what} of population {one.name}", drive, getattr(other, what))

@@ -100,6 +100,7 @@ class System:
         self.data, self.clamped = plan.batch.data, plan.batch.clamped
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
+        self.bounds = plan.bounds
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
         self._seeds: NDArray[np.uint64] | None = None
         self._driven, self.origin = plan.batch.driven, plan.batch.origin
@@ -154,6 +155,8 @@ class System:
     def field(self, state: State, out: State, time: Time = None) -> None:
         """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.
 
+        A state outside its bounds is brought inside first, and where F leads outside, dx/dt is 0.
+
         Parameters
         ----------
         state, out
@@ -164,9 +167,20 @@ class System:
         self.settle(state, time)
         for equation in self._dynamic_equations:
             equation.evaluate(state.activity, out.activity[equation.name])
+        for name, (low, high) in self.bounds.items():
+            x, slope = state.activity[name], out.activity[name]
+            slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
+
+    def confine(self, state: State, names: Collection[str] | None = None) -> None:
+        """Bring the populations that have bounds inside them; of `names` alone, if these are given."""
+        for name, (low, high) in self.bounds.items():
+            if names is None or name in names:
+                state.activity[name].clamp_(low, high)
 
     def settle(self, state: State, time: Time = None) -> None:
-        """Bring the instantaneous populations to their activity at `state`; parameters as of `field`."""
+        """Bring `state` inside its bounds, and the instantaneous populations to their activity there; as `field`."""
+        if self.bounds:
+            self.confine(state)
         if self._driven and time != "held":
             if time is None:
                 raise InvalidValueError(
@@ -431,6 +445,8 @@ class System:
                     "leak > 0"
                 )
             self._equations[name].balance(state.activity, state.activity[name], leak)
+            if name in self.bounds:
+                self.confine(state, (name,))
             self.points.expire((name,))
 
     def seems_finite(self, state: State) -> bool:
