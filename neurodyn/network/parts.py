@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import number, one_of
+from neurodyn.checks import not_negative, number, one_of
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.stages import Stage
@@ -228,12 +228,16 @@ class Coupling(ByValue):
         What the target receives of the source's activity.
     gain
         The factor; a number, or a tensor of the target's shape, one for each of its units.
+    delay
+        d ≥ 0, in units of time: what enters the target at time t is the map of the sources' activity at t − d. Before
+        time 0, it was what it is then. A live Jacobian in the map is that of the present.
     """
 
     source: str | tuple[str, ...]
     target: str
     map: Map = field(default_factory=Identity)
     gain: Vector = 1.0
+    delay: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.source, (tuple, list)):
@@ -263,6 +267,7 @@ class Coupling(ByValue):
         if least_of(gain) == 0 == largest_of(gain):
             raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
         object.__setattr__(self, "gain", gain)
+        object.__setattr__(self, "delay", not_negative(f"coupling {self}: its delay", self.delay))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -277,7 +282,10 @@ class Coupling(ByValue):
     @property
     def text(self) -> str:
         """What enters the target, but for the gain, as it stands in an equation."""
-        return self.map.describe(self.source, self.target)
+        if not self.delay:
+            return self.map.describe(self.source, self.target)
+        past = tuple(f"{name}(t − {self.delay:g})" for name in self.sources)
+        return self.map.describe(past if len(past) > 1 else past[0], self.target)
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.sources))} → {self.target}"

@@ -72,9 +72,13 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
     bound = stop.bound(system.dtype)
     if system.structure.acyclic:
         state, slope = swept(system), system.new_state()
-        system.field(state, slope)
+        system.field(state, slope, "held")
         left = residual(system, slope)
         return state, Report("sweep", 1, 0, 0, left, left <= bound, 0.0, "acyclic: one sweep is exact", stable=True)
+    system.refuse_delays(
+        f"the equilibrium of a cyclic network such as {system.network.name!r}, whose stability depends on it,",
+        "simulate the network for as long as it takes",
+    )
     return _Search(system, bound).run(max_duration)
 
 
