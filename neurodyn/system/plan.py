@@ -96,6 +96,7 @@ class Plan:
         self.echoes = Echoes()
         """What delayed couplings read."""
         self.equations = {p.name: self._equation(network, p) for p in self.free}
+        self.echoed = self.echoes.blocks
         self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)

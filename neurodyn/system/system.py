@@ -110,8 +110,8 @@ class System:
         self._seeds: NDArray[np.uint64] | None = None
         self._driven, self.origin = plan.batch.driven, plan.batch.origin
         self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
-        self.echoes, self._echoed, self._settled_echoes = plan.echoes, plan.echoes.blocks, plan.echoes.settled
-        self._late = plan.echoes.shifted(self._driven)
+        self.echoes, self._echoed, self._settled_echoes = plan.echoes, plan.echoed, plan.echoes.settled
+        self._late = plan.echoes.shifted(self._driven) if self._echoed else {}
         self._moving_late = self._late
         """Those signals that arrive late and move within a step, where a solver says when each begins."""
         self.past: Past | None = None
