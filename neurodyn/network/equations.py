@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from neurodyn.layers.stages import told_apart
 from neurodyn.network.drives import Drive
 from neurodyn.network.parts import Coupling, Plasticity, Population
+from neurodyn.network.prospective import Anticipation, prospective_sources
 from neurodyn.network.vectors import Vector, bounds_text, is_number, largest_of, magnitude, text_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
 def network_equations(network: Network) -> str:
     """Return the equations as text, one line a population."""
     with told_apart(network.stages):
-        return "\n".join(equation(p, network.into(p.name)) for p in network.populations)
+        return "\n".join(_lines(network))
+
+
+def _lines(network: Network) -> list[str]:
+    lines = [equation(p, network.into(p.name)) for p in network.populations if not isinstance(p, Anticipation)]
+    for source in prospective_sources(network.couplings):
+        u = source.population
+        lines.append(f"{source} = {u} + {_number(network[u].tau)}d{u}/dt")
+    for torn, others in network.loops:
+        lines.append(f"{', '.join(sorted((*torn, *others)))} form a cycle, and are solved for together")
+    return lines
 
 
 def network_text(network: Network) -> str:
@@ -37,9 +48,10 @@ def _text(network: Network) -> str:
         for p in network.populations
     ]
     text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
-    text += ["", f"couplings ({len(network.couplings)})"]
-    text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in network.couplings]
-    text += ["", "equations", *(f"  {equation(p, network.into(p.name))}" for p in network.populations)]
+    couplings = [c for c in network.couplings if not isinstance(network[c.target], Anticipation)]
+    text += ["", f"couplings ({len(couplings)})"]
+    text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in couplings]
+    text += ["", "equations", *(f"  {line}" for line in _lines(network))]
     if network.plasticity:
         text += [
             "",

@@ -214,6 +214,53 @@ class Population(ByValue):
         return "instantaneous" if self.instantaneous else "dynamic"
 
 
+class Prospective(str):
+    """A source u + τ du/dt: what a population will be about τ later, if what enters it stays as it is.
+
+    It does not lag behind what enters u, with whose couplings it is instantaneous. It is recorded as `u_prospective`.
+
+    Parameters
+    ----------
+    population
+        The name of u, a dynamic population without noise and bounds.
+
+    Raises
+    ------
+    TypeError
+        If that is no name.
+
+    References
+    ----------
+    P. Haider et al., "Latent equilibrium", NeurIPS (2021).
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> populations = [nd.Population("i", 1, clamp=nd.Input()), nd.Population("u", 1, tau=5.0), nd.Population("r", 1)]
+    >>> couplings = [nd.Coupling("i", "u"), nd.Coupling(nd.Prospective("u"), "r")]
+    >>> print(nd.Network("prospective", populations, couplings).equations())
+    i = input
+    5 du/dt = −u + i
+    dr/dt = −r + (u + τ du/dt)
+    u_prospective = u + 5 du/dt
+    """
+
+    population: str
+
+    def __new__(cls, population: str) -> Prospective:
+        if not isinstance(population, str):
+            raise InvalidTypeError(f"Prospective: the name of a population, not {type(population).__name__}")
+        source = super().__new__(cls, f"{population}_prospective")
+        source.population = population
+        return source
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.population,)
+
+    def __repr__(self) -> str:
+        return f"Prospective({self.population!r})"
+
+
 @dataclass(frozen=True, eq=False)
 class Coupling(ByValue):
     """A coupling: gain · map(source) enters the target.
@@ -221,7 +268,8 @@ class Coupling(ByValue):
     Parameters
     ----------
     source
-        The name of the population that it comes from, or a tuple of several names, where the map takes several.
+        The name of the population that it comes from, or a tuple of several names, where the map takes several;
+        `Prospective(name)` in place of a name takes u + τ du/dt.
     target
         The name of the population that it leads to.
     map
@@ -282,10 +330,15 @@ class Coupling(ByValue):
     @property
     def text(self) -> str:
         """What enters the target, but for the gain, as it stands in an equation."""
-        if not self.delay:
-            return self.map.describe(self.source, self.target)
-        past = tuple(f"{name}(t − {self.delay:g})" for name in self.sources)
-        return self.map.describe(past if len(past) > 1 else past[0], self.target)
+        ago = f"(t − {self.delay:g})" if self.delay else ""
+        read = tuple(
+            (f"({name.population} + τ d{name.population}/dt)" if isinstance(name, Prospective) else name) + ago
+            for name in self.sources
+        )
+        text = self.map.describe(read if len(read) > 1 else read[0], self.target)
+        for name in read:
+            text = text.replace(f"({name})", name if name.startswith("(") else f"({name})")
+        return text
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.sources))} → {self.target}"

@@ -73,6 +73,7 @@ class Exact(Solver):
         return steps
 
     def check(self, system: System) -> None:
+        system.refuse_loops("a closed form")
         for name in system.bounds:
             raise InvalidValueError(
                 f"solver: population {name} has bounds, under which there is no closed form; use Adaptive()"

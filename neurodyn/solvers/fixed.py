@@ -127,6 +127,7 @@ class FixedStep(Solver):
             if noise.paths is not None:
                 raise InvalidValueError("compile: noise is drawn between the steps; leave compile out")
             system.refuse_delays("compile", "leave it out")
+            system.refuse_loops("compile")
             self._check_compilable(recorder.times, duration, until)
         past = FixedPast(system, self.tableau.order) if system.echoes else None
         system.enter(time)

@@ -28,7 +28,7 @@ class Structure:
     reads
         The free populations that each free population's equation depends on, its own leak aside.
     linear
-        F is linear (or affine) in the state, which has no bounds.
+        F is linear (or affine) in the state, which has no bounds, without a cycle of instantaneous populations.
     acyclic
         No population depends on itself but through its leak, so that the Jacobian is triangular with −leak/τ on its
         diagonal: nilpotent coupling plus a leak; and none that lacks a leak rests at its bounds alone.
@@ -76,7 +76,7 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     graph = network.graph(p.name for p in free)
     bounded = [p for p in free if p.bounds is not None]
     acyclic = nx.is_directed_acyclic_graph(graph) and not any(p.leakless for p in bounded)
-    linear = not bounded and all(_linear(c, clamped) for c in couplings)
+    linear = not bounded and not network.loops and all(_linear(c, clamped) for c in couplings)
     rates = [p.leak / p.tau for p in free if not p.instantaneous]
     alike = {uniform(rate) if isinstance(rate, Tensor) else rate for rate in rates}
     return Structure(

@@ -15,7 +15,7 @@ from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
 from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
 from neurodyn.network.maps import Identity, OperatingPoints
-from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
+from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes, loops_in_order
 from neurodyn.network.parts import Coupling, Population
 from neurodyn.network.vectors import Vector
 from neurodyn.structure.cache import start_of, structure_of
@@ -23,6 +23,7 @@ from neurodyn.system.bound import Given, check_block, check_finite, read_drive
 from neurodyn.system.delays import Echo, Echoes
 from neurodyn.system.driven import Driven, Placed
 from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
+from neurodyn.system.loops import Loop, loops_of
 from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
 
 
@@ -98,6 +99,11 @@ class Plan:
         self.equations = {p.name: self._equation(network, p) for p in self.free}
         self.echoed = self.echoes.blocks
         self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)
+        self.loops: dict[str, Loop] = {}
+        """Cycles of instantaneous populations, each by the first of them in the order of evaluation."""
+        if network.loops:  # of which a clamp may have opened one
+            self.instantaneous, cycles = loops_in_order(network.graph(self.instantaneous))
+            self.loops = loops_of(cycles, self.equations.__getitem__, self.points)
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
@@ -172,6 +178,8 @@ class Plan:
 
     def rest(self, network: Network) -> None:
         """Say that populations hold again what they held before the first step."""
+        for loop in self.loops.values():
+            loop.forget()
         self.instant.zero_()  # and stays so where inference does not evaluate it
         self._take_from_forward(network)
 
@@ -268,6 +276,11 @@ class Plan:
         elif name in self.batch.starts:
             echoes.dynamic.append(echo)
         else:
+            if any(name in (*torn, *others) for torn, others in network.loops):
+                raise InvalidValueError(
+                    f"population {name} is read with a delay, and is solved for in a cycle of instantaneous "
+                    "populations, which has no past; give one of the cycle a time constant tau > 0"
+                )
             entries = []
             for coupling in network.into(name):
                 if not set(coupling.reads) <= set(coupling.sources):

@@ -57,6 +57,7 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
     beside.compare("forward", first.forward, other.forward)
     beside.equal("the populations", *([p.name for p in network.populations] for network in (first, other)))
     beside.equal("the couplings", *([str(c) for c in network.couplings] for network in (first, other)))
+    beside.equal("algebraic", first.algebraic, other.algebraic)
     beside.equal("the delays", *([c.delay for c in network.couplings] for network in (first, other)))
     beside.equal("the observables", *(list(network.observables) for network in (first, other)))
     for one, its in zip(first.couplings, other.couplings, strict=True):

@@ -121,6 +121,8 @@ class System:
         """What moves within a step, where a solver says when each begins; None where none has."""
         self._instant = dict(self._cut(plan.instant, plan.instantaneous))
         self._instantaneous_equations = [plan.equations[name] for name in plan.instantaneous]
+        self.loops = plan.loops
+        self._in_loops = {name for loop in plan.loops.values() for name in loop.names}
         self._dynamic_equations = [plan.equations[name] for name in plan.dynamic]
         self.has_offsets = any(
             entry.silenced_by is None for equation in plan.equations.values() for entry in equation.moving
@@ -211,8 +213,29 @@ class System:
         self.points.expire()
         for echo, equation in self._settled_echoes:
             equation.evaluate(state.read, echo.block)
+        if self.loops:
+            self._settle_loops(state)
+            return
         for equation in self._instantaneous_equations:
             equation.evaluate(state.read, state.activity[equation.name])
+
+    def _settle_loops(self, state: State) -> None:
+        for equation in self._instantaneous_equations:
+            if equation.name in self.loops:
+                self.loops[equation.name].solve(state.read)
+            elif equation.name not in self._in_loops:
+                equation.evaluate(state.read, state.activity[equation.name])
+
+    def refuse_loops(self, what: str) -> None:
+        """Refuse a network whose instantaneous populations form a cycle, for something that solves none.
+
+        Raises
+        ------
+        ValueError
+            If they do.
+        """
+        for loop in self.loops.values():
+            raise InvalidValueError(f"{loop.text}, which is solved for at each evaluation: {what} takes none")
 
     def _recall(self, time: float) -> None:
         """Bring the echoes of what is dynamic, or driven, to what it was so long before a time."""
