@@ -119,8 +119,10 @@ class _PairStepper(Stepper):
         places = dict(self.system.places())
         coefficients = {}
         for name in past.names:
-            own = coefficients[name] = self.x.flat.new_empty(1 + weights.shape[1], len(self.x.flat[places[name]]))
-            own[0].copy_(self.x.flat[places[name]])
-            torch.mm(weights.t(), self._slopes[self.turned][places[name]].t(), out=own[1:])
+            x, slopes = self.x.flat[places[name]], self._slopes[self.turned][places[name]]
+            own = x.new_empty(1 + weights.shape[1], len(x))  # each power's in a row, which is read as fast as written
+            own[0].copy_(x)
+            torch.mm(weights.t(), slopes.t(), out=own[1:])
+            coefficients[name] = own.t()
         past.extend(then, Polynomials(self.time, then, coefficients))
         past.forget(then)

@@ -104,7 +104,7 @@ class Polynomials:
     start, end
         When it starts, and when it ends.
     coefficients
-        Those of θ⁰, θ¹, … of each population, shape (power, n).
+        Those of θ⁰, θ¹, … of each population, shape (n, power).
     """
 
     start: float
@@ -114,8 +114,8 @@ class Polynomials:
     def write(self, name: str, time: float, out: Tensor) -> None:
         """Write the activity of a population at a time of the step into `out`."""
         theta, coefficients = (time - self.start) / (self.end - self.start), self.coefficients[name]
-        powers = [theta**power for power in range(len(coefficients))]
-        torch.mv(coefficients.t(), coefficients.new_tensor(powers), out=out.view(-1))
+        powers = [theta**power for power in range(coefficients.shape[1])]
+        torch.mv(coefficients, coefficients.new_tensor(powers), out=out.view(-1))
 
 
 def refuse_order(system: System, what: str, order: int, *, dense: bool) -> None:

@@ -23,6 +23,8 @@ from neurodyn.system.equation import Equation
 
 _ROUNDING = 1e-9
 """How close two times are, in units of the shortest delay, that are one."""
+_CROWDED = 20.0
+"""How many kinks of one derivative, in a time as long as the shortest delay, end the steps of adaptive methods."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,13 @@ class Past:
 
 
 def kinks(
-    delays: Sequence[float], jumps: NDArray[np.float64], begins: Iterable[float], end: float, order: int
+    delays: Sequence[float],
+    jumps: NDArray[np.float64],
+    begins: Iterable[float],
+    end: float,
+    order: int,
+    *,
+    adaptive: bool,
 ) -> NDArray[np.float64]:
     """Return when the activity has a kink that a method of an order sees, between 0 and the end, increasing.
 
@@ -183,10 +191,15 @@ def kinks(
         The end of the run.
     order
         The order of the method.
+    adaptive
+        Whether it adapts its steps to their errors: then, where there are many delays, the highest derivatives whose
+        jumps would lie too close are left to that.
     """
     levels: dict[int, set[float]] = {1: {0.0, *jumps.tolist()}, 2: {time for time in begins if time < end}}
     for level in range(1, order):
         after = {time + delay for time in levels.get(level, ()) for delay in delays}
+        if adaptive and len(after) > _CROWDED * end / min(delays, default=end):
+            break
         levels.setdefault(level + 1, set()).update(time for time in after if time < end)
     found = [time for level in range(1, order + 1) for time in levels.get(level, ()) if 0.0 < time < end]
     return np.unique(np.array(found, dtype=np.float64))

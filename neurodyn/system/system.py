@@ -332,13 +332,13 @@ class System:
     def _late_signals(self) -> tuple[Course, ...]:
         return tuple(late.signal.course for late in self._late.values())
 
-    def cuts(self, end: float, order: int) -> NDArray[np.float64]:
+    def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
         """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
         jumps = self.jumps(end)
         if not self.echoes:
             return jumps
         begins = [echo.delay for echo in self.echoes.driven]
-        found = kinks(self.echoes.delays, jumps, begins, end, order)
+        found = kinks(self.echoes.delays, jumps, begins, end, order, adaptive=adaptive)
         return distinct(np.union1d(found, jumps), self.echoes.delays)
 
     def enter(self, time: float) -> None:
@@ -364,7 +364,7 @@ class System:
         breaks = self.breaks(end)
         if not self.echoes:
             return breaks
-        return distinct(np.union1d(breaks, self.cuts(end, order)), self.echoes.delays)
+        return distinct(np.union1d(breaks, self.cuts(end, order, adaptive=True)), self.echoes.delays)
 
     def repeated(self, moments: Sequence[tuple[float, float]]) -> System:
         """Return the system with its samples repeated once a moment, at which what varies stands still.
