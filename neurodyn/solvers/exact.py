@@ -181,6 +181,7 @@ class Exact(Solver):
                 f"network {network.name!r} is driven by signals, and this closed form takes what stands still; pass "
                 "tensors"
             )
+        system.refuse_delays("a closed form", "simulate the network with Adaptive()")
         rate = system.structure.rate
         if not (system.structure.linear and system.structure.acyclic):
             raise InvalidValueError(

@@ -331,23 +331,20 @@ def test_bounds_and_delays():
     assert min(x) == -1.0
 
 
-def test_an_acyclic_equilibrium_does_not_depend_on_delays():
-    def chain(delay: float) -> nd.Network:
-        return nd.Network(
-            "chain",
-            [
-                nd.Population("u", 3, clamp=nd.Input()),
-                nd.Population("x", 3),
-                nd.Population("r", 3, tau=0.0),
-                nd.Population("y", 3),
-            ],
-            [
-                nd.Coupling("u", "x", delay=delay),
-                nd.Coupling("x", "r", nd.Forward(nn.Tanh()), delay=delay),
-                nd.Coupling("r", "y", delay=2 * delay),
-            ],
-        )
+def chain(delay: float) -> nd.Network:
+    populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3), nd.Population("y", 3)]
+    return nd.Network(
+        "chain",
+        [*populations, nd.Population("r", 3, tau=0.0)],
+        [
+            nd.Coupling("u", "x", delay=delay),
+            nd.Coupling("x", "r", nd.Forward(nn.Tanh()), delay=delay),
+            nd.Coupling("r", "y", delay=2 * delay),
+        ],
+    )
 
+
+def test_an_acyclic_equilibrium_does_not_depend_on_delays():
     found = nd.equilibrium(chain(0.5), U)
     np.testing.assert_allclose(found.y, torch.tanh(U))
     assert found.attrs["residual"] < 1e-12
@@ -426,6 +423,10 @@ def first() -> Any:
         (
             lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.Exact()),
             r"x → x has the delay 1, and the solver Exact\(.*\) takes none; give nd.Adaptive",
+        ),
+        (
+            lambda: nd.Exact().activity(chain(0.5), U, times=[1.0]),
+            "has the delay .*, and a closed form takes none",
         ),
         (lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.Stabilized()), r"the solver Stabilized\(.*none"),
         (lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.TorchDiffEq()), r"the solver TorchDiffEq\(.*none"),
