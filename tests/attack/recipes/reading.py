@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attack.kinds import NATURAL, NOTHING, OBJECT, PATH, TENSOR
+from tests.attack.kinds import FLAG, NATURAL, NOTHING, OBJECT, PATH, POSITIVE, TENSOR
 from tests.attack.recipes.common import Recipe
 
 READING = (
@@ -48,6 +48,30 @@ READING = (
         step=NOTHING("None", right=["1", "1.0"], wrong=["2", "0", "-1.0"], either=["True"]),
     ),
     # pictures
+    Recipe(
+        "nd.view",
+        data=OBJECT("dataset()", right=["run()", "dataset()"], wrong=["dataset().a", "xr.Dataset()", "net()"]),
+        path=PATH(
+            '"y.html"',
+            right=['"f/y.html"', 'Path("y.htm")'],
+            wrong=['"x"', '"nonsense"', '"a b"', '""', 'b"x"', 'Path("x")', '"y.txt"', '".html"'],
+        ),
+    ),
+    Recipe(
+        "plot.animate",
+        data=OBJECT("dataset().isel(sample=0)", wrong=["run()", "dataset()", "dataset().a", "xr.Dataset()", "net()"]),
+        path=PATH(
+            '"y.gif"',
+            right=['Path("f/y.gif")'],
+            wrong=['"x"', '"nonsense"', '"a b"', '""', 'b"x"', 'Path("x")', '"y.txt"', '".gif"'],
+        ),
+        along=NOTHING("None", right=['"time"'], wrong=['"space"', '"x"']),
+        reference=NOTHING("None", right=["xr.Dataset()"], wrong=["dataset().a"]),
+        step=(POSITIVE | NOTHING)("None"),
+        seconds=POSITIVE("0.1", untried=["2.0", "1e300", "10**30", "10**400"]),
+        rate=NATURAL("10", untried=["10**30", "10**400"]),
+        progress=(FLAG | NOTHING)("False"),
+    ),
     Recipe("plot.style"),
     Recipe(
         "plot.save_figure",

@@ -60,7 +60,18 @@ RUNNING = (
             "None", right=["nd.Euler(0.1)", "nd.Exact()", *SOLVERS], wrong=["nd.RK4", '"rk4"', "nd.Exact", "0.1"]
         ),
         save_at=_SAVE_AT,
-        record=_RECORD,
+        record=OBJECT(
+            "None",
+            right=["None", '["a"]', '"a"', '{"a": [0, 2]}', '{"a": None, "s": (1,)}'],
+            either=["{}", '{"x": 1}'],
+            wrong=['["a", "nonsense"]', "[None]", '[["a"]]', '{"a": [9]}', '{"a": [-1]}', '{"a": [0, 0]}', '{"a": []}'],
+        ),
+        reduce=OBJECT(
+            "None",
+            right=["None", '{"a": "mean"}', '{"a": "std"}', "{}"],
+            either=['{"x": 1}'],
+            wrong=['{"a": "median"}', '{"b": "mean"}', '{"a": len}', '"mean"', '["a"]'],
+        ),
         store=NOTHING("None", either=["..."]),
         initial=INITIAL,
         until=(FUNCTION | NOTHING)(
