@@ -106,6 +106,8 @@ def animate(
             f"along: the dataset has no dimension {name!r}; it has {', '.join(map(str, data.dims))}"
         )
     panels = _panels(shown, str(name))
+    if reference is not None and not set(panels) & set(map(str, reference.data_vars)):
+        raise InvalidValueError(f"reference: it has none of {', '.join(panels)}")
     frames = _frames(shown, str(name), count)
     with style(), plt.ioff():
         across = min(_ACROSS, len(panels))

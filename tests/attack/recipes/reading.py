@@ -64,7 +64,7 @@ READING = (
         data=OBJECT("run().isel(sample=0)", wrong=["xr.Dataset()", "dataset().a", "net()"]),
         path=PATH('"y.gif"', right=['Path("f/y.gif")'], wrong=['"y.png"', '""'], either=['b"x"', '"y.mp4"']),
         along=OBJECT("None", right=["None", '"time"'], wrong=['"nonsense"', '""', "0"]),
-        reference=OBJECT("None", right=["None", "run().isel(sample=0, time=-1)"], wrong=["run().a", "net()"]),
+        reference=OBJECT("None", right=["None", "run().isel(sample=0, time=-1)"], wrong=["dataset().a", "net()"]),
         step=(POSITIVE | NOTHING)("None"),
         seconds=POSITIVE("0.1"),
         rate=NATURAL("10"),
