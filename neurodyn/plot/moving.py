@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
-from neurodyn.checks import file_path, positive, whole
+from neurodyn.checks import file_path, flag, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from neurodyn.plot.figures import complete, style
 from neurodyn.progress import Bar
@@ -91,6 +91,10 @@ def animate(
         raise InvalidTypeError(f"data must be an xarray.Dataset, not {type(data).__name__}")
     if not (reference is None or isinstance(reference, xr.Dataset)):
         raise InvalidTypeError(f"reference must be an xarray.Dataset, not {type(reference).__name__}")
+    if not (along is None or isinstance(along, str)):
+        raise InvalidTypeError(f"along must be the name of a dimension, not {type(along).__name__}")
+    if progress is not None:
+        flag("progress", progress)
     path, rate = file_path("path", path), whole("rate", rate, least=1)
     writer = _writer(path, rate)
     count = max(2, round(positive("seconds", seconds) * rate))
@@ -102,6 +106,8 @@ def animate(
             f"along: the dataset has no dimension {name!r}; it has {', '.join(map(str, data.dims))}"
         )
     panels = _panels(shown, str(name))
+    if reference is not None and not set(panels) & set(map(str, reference.data_vars)):
+        raise InvalidValueError(f"reference: it has none of {', '.join(panels)}")
     frames = _frames(shown, str(name), count)
     with style(), plt.ioff():
         across = min(_ACROSS, len(panels))
