@@ -22,6 +22,7 @@ from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
 from neurodyn.network.signals import Signal
 from neurodyn.network.timing import AtStep, Inference, OnSpike, When
+from neurodyn.simulation.activity import activity
 from neurodyn.simulation.files import load, save
 from neurodyn.simulation.inference import infer
 from neurodyn.simulation.simulate import equilibrium, simulate
@@ -90,6 +91,7 @@ __all__ = [
     "Target",
     "TorchDiffEq",
     "When",
+    "activity",
     "analysis",
     "backward",
     "capture",

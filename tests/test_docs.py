@@ -40,7 +40,7 @@ def test_its_cells_are_python(page: Path) -> None:
     ast.parse("\n".join(CELLS[page]))
 
 
-@pytest.mark.parametrize("page", ["tutorials/own_rule.md"])
+@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/gradients.md"])
 def test_its_cells_run(page: str, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(CELLS[DOCS / page]), "utf-8")

@@ -20,7 +20,7 @@ from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
-from neurodyn.system.bound import Inputs, check_network
+from neurodyn.system.bound import Inputs, check_network, refuse_gradients
 from neurodyn.system.system import State, System, bound
 
 Act = Callable[[Plasticity, State, Tensor], None]
@@ -62,6 +62,7 @@ def infer(
         If the activity is not finite at the last step.
     """
     check_network(network)
+    refuse_gradients(inputs, targets)
     inference = network.inference
     if inference is None:
         raise InvalidValueError(

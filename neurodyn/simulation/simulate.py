@@ -35,7 +35,7 @@ from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
-from neurodyn.system.bound import Inputs, Targets
+from neurodyn.system.bound import Inputs, Targets, refuse_gradients
 from neurodyn.system.continued import Starts
 from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
@@ -124,6 +124,7 @@ def simulate(
     DivergenceError
         If the activity becomes non-finite.
     """
+    refuse_gradients(inputs, targets, initial)
     if isinstance(network, Sequence):
         if store is not None:
             raise InvalidValueError(
@@ -161,13 +162,13 @@ def simulate(
         names = recorded_names(network, record)
         system.look_at(names)
         system.check_span(duration)
-        seed = _take_seed(system, seed, solver)
+        seed = take_seed(system, seed, solver)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
-        times = _save_times(save_at, duration, solver, system.origin)
+        times = save_times(save_at, duration, solver, system.origin)
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
@@ -245,6 +246,7 @@ def equilibrium(
         If a sample has not converged within `max_duration`, or has started exactly at an equilibrium that is not
         stable, and rests there.
     """
+    refuse_gradients(inputs, targets, initial)
     if isinstance(network, Sequence):
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
             found = equilibrium(
@@ -264,7 +266,7 @@ def equilibrium(
         return dataset(system, values, attributes=run_attributes(system, report))
 
 
-def _take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
+def take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
     """Give a system that has noise its seed, and return it; refuse solvers that do not integrate noise."""
     if seed is not None:
         system.seed(seed)
@@ -322,7 +324,7 @@ class _WithinTotal:
         self._bar.update(min(n, self._bar.total - self._bar.n))
 
 
-def _save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
+def save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
     """Return the times to save at, counted from the start of the run; None for every step."""
     if save_at is None:
         save_at = 101 if solver.steps_in(duration) is None else "steps"

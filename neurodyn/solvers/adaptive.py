@@ -56,9 +56,13 @@ class Adaptive(ErrorControlled):
             )
         super().__post_init__()
 
+    @property
+    def pair(self) -> Pair:
+        """The coefficients of the method."""
+        return self.method if isinstance(self.method, Pair) else PAIRS[self.method]
+
     def stepper(self, system: System, start: Tensor) -> Stepper:
-        pair = self.method if isinstance(self.method, Pair) else PAIRS[self.method]
-        return _PairStepper(system, pair, self.rtol, self.atol, start)
+        return _PairStepper(system, self.pair, self.rtol, self.atol, start)
 
 
 class _PairStepper(Stepper):

@@ -44,7 +44,7 @@ class Entry:
             self.term = self._scaled(self.coupling.map.bind(points, self.coupling.source, self.coupling.target))
 
     def _scaled(self, term: Term) -> Term:
-        return _Scaled(term, self.coupling.gain) if isinstance(self.coupling.gain, Tensor) else term
+        return _Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
 
 
 class _Scaled(Term):

@@ -17,6 +17,7 @@ from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_n
 from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
+from neurodyn.network.vectors import plain
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive
 from neurodyn.system.driven import Driven, Placed
@@ -206,12 +207,13 @@ class Plan:
         if held or driven:
             shape = (self.samples, *self.shapes[population.name])
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
+        leak = plain(population.leak)
         if population.instantaneous:
-            return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving, driven)
-        scale = self.pace(network, population.name) / population.tau
-        if isinstance(population.leak, Tensor):
-            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, population.leak)
-        return Equation(population.name, scale, population.leak, constant, held, moving, driven)
+            return Equation(population.name, 1.0 / leak, 0.0, constant, held, moving, driven)
+        scale = self.pace(network, population.name) / plain(population.tau)
+        if isinstance(leak, Tensor):
+            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, leak)
+        return Equation(population.name, scale, leak, constant, held, moving, driven)
 
     def pace(self, network: Network, name: str) -> float | Tensor:
         """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""
@@ -254,6 +256,7 @@ def marks(network: Network) -> tuple[object, ...]:
             _mark(layer, found)
     for _, tensor in network.feedback_parameters():
         found += (id(tensor), tensor.data_ptr())
+    found += [tensor._version for _, tensor in network.tensors]  # of which a plan keeps what it has made
     return tuple(found)
 
 
@@ -308,7 +311,7 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
     if shape is None:
         shape = _shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
     if isinstance(population.initial, Tensor):
-        return population.initial.expand(given.samples, *shape)
+        return population.initial.detach().expand(given.samples, *shape)
     return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
 
 
