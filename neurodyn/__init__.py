@@ -11,6 +11,7 @@ from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.kernels import kernels
 from neurodyn.layers.losses import Loss
 from neurodyn.layers.modules import FirstUnits, mlp
+from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stages import Stage, cut
 from neurodyn.layers.tuning import tune
 from neurodyn.learning.backward import backward
@@ -84,6 +85,7 @@ __all__ = [
     "Regularizer",
     "Signal",
     "Solver",
+    "SparseLinear",
     "Stabilized",
     "Stage",
     "System",
