@@ -226,7 +226,7 @@ def phase_plane(
         if float(flow[name].min()) < 0 < float(flow[name].max()):
             ax.contour(x_values, y_values, flow[name].values, levels=[0.0], colors=[colour], linewidths=1.5)
         handles.append(Line2D([], [], color=colour, label=f"{flow[name].attrs['long_name']} = 0"))
-    ax.legend(handles=handles, loc="best")
+    ax.legend(handles=handles, loc="best", frameon=True, framealpha=0.9, edgecolor="none")
     ax.set(xlabel=flow.x.attrs["long_name"], ylabel=flow.y.attrs["long_name"], xlim=x_span, ylim=y_span)
     return ax
 

@@ -35,6 +35,11 @@ class Spectrum:
     residual: float
 
     @property
+    def abscissa(self) -> float:
+        """The largest real part."""
+        return float(self.values.real[0])
+
+    @property
     def euler_step(self) -> float:
         """The largest h with |1 + hλ| ≤ 1, 0 where a mode does not decay."""
         every = np.concatenate([self.values, self.largest])
