@@ -73,9 +73,9 @@ def continuation(
     Returns
     -------
     xarray.Dataset
-        Over `arc`: `parameter`; each dynamic population, with its own dimensions; `stable`, `abscissa` (the largest
-        Re λ) and over `mode` the rightmost eigenvalues' `growth`, Re λ, and `frequency`, Im λ; and
-        `eigenvalue_residual`, beyond 500 units that of Arnoldi's method. Over `point`, for each point located: `kind`
+        Over `arc`, with the coordinate `parameter`: each dynamic population, with its own dimensions; `stable`,
+        `abscissa` (the largest Re λ) and over `mode` the rightmost eigenvalues' `growth`, Re λ, and `frequency`, Im λ;
+        and `eigenvalue_residual`, beyond 500 units that of Arnoldi's method. Over `point`, for each point located: `kind`
         ("fold", "hopf" or "branch"), `arc_at`, `parameter_at`, `frequency_at` (ω of a Hopf point, 0 elsewhere), and
         `<population>_at`.
 
@@ -195,7 +195,6 @@ class _Scan:
         modes = min(_MODES, len(points[0].spectrum.values))
         values = np.stack([point.spectrum.values[:modes] for point in points])
         variables: dict[str, Any] = {
-            "parameter": ("arc", [self.parameter(point) for point in points], {"units": "1", "long_name": "parameter"}),
             "stable": ("arc", values.real[:, 0] < 0, {"units": "1", "long_name": "stable"}),
             "abscissa": ("arc", values.real[:, 0], {**rate, "long_name": "spectral abscissa"}),
             "growth": (("arc", "mode"), values.real, {**rate, "long_name": "growth rate Re λ"}),
@@ -221,6 +220,8 @@ class _Scan:
         coordinates: dict[str, Any] = {
             "arc": ("arc", [point.arc for point in points], {"units": "1", "long_name": "arclength"})
         }
+        parameters = [self.parameter(point) for point in points]
+        coordinates["parameter"] = ("arc", parameters, {"units": "1", "long_name": "parameter"})
         begin = 0
         for name, width in zip(system.dynamic, widths, strict=True):
             shape, dims = system.shapes[name], unit_dims(name, system.shapes[name])

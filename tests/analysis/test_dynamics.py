@@ -217,14 +217,16 @@ def test_stability_at_an_equilibrium():
 
 @pytest.mark.parametrize("rule", ["itp", "gait"])
 def test_stability_is_that_of_a_jacobian_written_by_hand(rule):
-    tower, gamma = tp.tower([4, 4, 4, 4], seed=0, dtype=F64), 0.2
+    torch.manual_seed(0)
+    tower, gamma = tp.tower([4, 4, 4, 4], seed=0, dtype=F64), 0.05
     x, t = torch.randn(3, 4, dtype=F64), torch.rand(3, 4, dtype=F64)
     weights = torch.stack([part.detach() for part in tower.parameters() if part.ndim == 2]).expand(3, -1, -1, -1)
     by_hand = WeakCircuits.of(weights, x, t, torch.full((3,), 0.1, dtype=F64), gait=rule == "gait")
-    rest = by_hand.equilibrium(by_hand.start(), gamma, follow=True)
-    _, jacobian = by_hand.field(rest, gamma)
+    rest = by_hand.equilibrium(by_hand.start(), gamma, follow=False)
+    known = rest.isfinite().all(1).numpy()  # Newton's method, from the forward pass, may find none
+    assert known.any()
     found = nd.analysis.stability(tp.weak_feedback(tower, rule=rule, gamma=gamma), x, t)
-    np.testing.assert_allclose(found.abscissa, torch.linalg.eigvals(jacobian).real.amax(1), atol=1e-7)
+    np.testing.assert_allclose(found.abscissa[known], by_hand.abscissa(rest, gamma)[known], atol=1e-7)
 
 
 def test_the_stable_euler_step_is_where_euler_turns_unstable():
