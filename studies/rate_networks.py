@@ -369,7 +369,7 @@ def draw_neuron(ax: Axes, branch: xr.Dataset) -> None:
     ax.plot(branch.parameter, v.where(branch.stable), color=plot.BLUE, label="rest, stable")
     ax.plot(branch.parameter, v.where(~branch.stable), "--", color=plot.BLUE, label="rest, unstable")
     ax.plot(branch.current, branch.cycle, ".", color=plot.VERMILION)
-    ax.plot([], [], ".", color=plot.VERMILION, label="least and largest v of a run")
+    ax.plot([], [], ".", color=plot.VERMILION, label="extremes of a run")
     ax.plot(branch.parameter_at, branch.v_at.squeeze(), "o", color=plot.BLACK, label="Hopf")
     ax.set(xlabel="current I", ylabel="v")
     ax.set_title("(e) FitzHugh–Nagumo")

@@ -75,7 +75,7 @@ def continuation(
     xarray.Dataset
         Over `arc`, with the coordinate `parameter`: each dynamic population, with its own dimensions; `stable`,
         `abscissa` (the largest Re λ) and over `mode` the rightmost eigenvalues' `growth`, Re λ, and `frequency`, Im λ;
-        and `eigenvalue_residual`, beyond 500 units that of Arnoldi's method. Over `point`, for each point located: `kind`
+        and `eigenvalue_residual`, beyond 500 units that of Arnoldi's method. Over `point`, for each one located: `kind`
         ("fold", "hopf" or "branch"), `arc_at`, `parameter_at`, `frequency_at` (ω of a Hopf point, 0 elsewhere), and
         `<population>_at`.
 
