@@ -153,6 +153,11 @@ class _Scan:
         self._kept: tuple[float, Linearised] | None = None
         self.network = self._network(start)
         with bound(self.network, inputs, targets, initial=initial, still="a continuation") as system, torch.no_grad():
+            if system.bounds:
+                raise InvalidValueError(
+                    f"population {next(iter(system.bounds))} has bounds, at which a branch has corners: a continuation "
+                    "takes none"
+                )
             if system.samples != 1:
                 raise InvalidValueError(f"inputs: a continuation takes one sample, and there are {system.samples}")
             state = system.initial_state()

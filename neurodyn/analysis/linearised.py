@@ -56,6 +56,14 @@ class Linearised:
         """Return F(x)."""
         return self.field(x)
 
+    @torch.no_grad()
+    def free(self, x: Tensor) -> Tensor:
+        """Tell of each unit whether no bound holds it, shape (sample, unit)."""
+        if self.field.bounds is None:
+            return torch.ones_like(x, dtype=torch.bool)
+        low, high = self.field.bounds
+        return ~(((x <= low) | (x >= high)) & (self.slope(x) == 0))
+
     def matrix(self, x: Tensor) -> Tensor:
         """Return J at x, shape (sample, unit, unit)."""
         x, slope = self._traced(x)

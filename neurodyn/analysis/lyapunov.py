@@ -95,6 +95,7 @@ def lyapunov(
     with bound(network, inputs, targets, initial=initial) as system:
         if not system.dynamic:
             raise InvalidValueError(f"network {network.name!r} has no dynamic population, so nothing parts")
+        system.refuse_delays("Lyapunov exponents", "whose states are functions of time: declare it without")
         system.check_span((before + rounds) * interval)
         origin, samples = system.origin, system.samples
         state = system.initial_state()

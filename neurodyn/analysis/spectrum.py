@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.analysis.linearised import Linearised
+from neurodyn.analysis.linearised import DENSE, Linearised
 from neurodyn.errors import InvalidValueError
 
 Complex = NDArray[np.complex128]
@@ -61,7 +61,13 @@ def spectrum(about: Linearised, x: Tensor, sample: int, count: int) -> Spectrum:
     R. B. Lehoucq, D. C. Sorensen, C. Yang, ARPACK Users' Guide (1998).
     """
     if about.small:
-        return of_matrix(about.matrix(x)[sample].double().cpu().numpy())
+        free = about.free(x)[sample].cpu().numpy()
+        return of_matrix(about.matrix(x)[sample].double().cpu().numpy()[np.ix_(free, free)])
+    if about.field.bounds is not None:
+        raise InvalidValueError(
+            f"population {next(iter(about.system.bounds))} has bounds, and beyond {DENSE} units eigenvalues are found "
+            "of networks without them alone"
+        )
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs  # here, because it takes long to import
 
     # That of Jᵀ is that of J, and costs one way back through F; other samples' rows of it are left at 0.

@@ -31,7 +31,7 @@ def stability(
     """Return the eigenvalues λ of J = ∂F/∂x at an equilibrium, which is stable where all Re λ < 0.
 
     Up to 500 units of a sample J is worked out whole, and beyond that Arnoldi's method finds its rightmost
-    eigenvalues, and those of the largest modulus, from products with J.
+    eigenvalues, and those of the largest modulus, from products with J. Units that a bound holds are left out.
 
     Parameters
     ----------
@@ -76,6 +76,8 @@ def stability(
                 f"at: it is no equilibrium, max |τ dx/dt| is {float(off.max()):.3g}; nd.equilibrium returns one"
             )
         modes = count or (about.units if about.small else _FEW)
+        if not bool(about.free(x).all()):
+            modes = min(modes, int(about.free(x).sum(1).min()))
         found = [spectrum(about, x, sample, modes) for sample in range(len(x))]
     values = np.stack([each.values[:modes] for each in found])
     rate = {"units": "1/tau"}

@@ -135,6 +135,8 @@ def _run(
 
     That is a rule whose units can still spike after the last of its steps here, at which it then has not acted.
     """
+    system.refuse_delays("discrete inference", "simulate the network in continuous time, or leave the delay out")
+    system.refuse_loops("discrete inference")
     rules = system.network.plasticity
     state = system.initial_state()
     detectors = {i: SpikeDetector(when.window) for i in pending if isinstance(when := rules[i].when, OnSpike)}
@@ -170,6 +172,7 @@ def _run(
             system.evaluate(name, state, velocity, step.silent)
         for name, velocity in zip(step.advance, velocities, strict=True):
             state.activity[name].add_(velocity, alpha=inference.step)
+        system.confine(state, step.advance)
         system.points.expire(step.advance)
     return unfinished
 

@@ -30,11 +30,12 @@ from neurodyn.simulation.trajectory import (
     run_attributes,
     to_numpy,
 )
-from neurodyn.simulation.watched import Watched
+from neurodyn.simulation.watched import Lasting, Watched
 from neurodyn.solvers import Solver, steady
-from neurodyn.solvers.base import Until
+from neurodyn.solvers.base import Until, refuse_delays
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.bound import Inputs, Targets, refuse_gradients
 from neurodyn.system.continued import Starts
 from neurodyn.system.noise import Seed, entropy_of, seed_text
@@ -97,7 +98,7 @@ def simulate(
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
-        always recorded.
+        always recorded. With delays, `steady` has to hold for as long as the longest of them.
     progress
         Whether to show a bar, on a terminal.
     seed
@@ -169,11 +170,12 @@ def simulate(
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
         times = save_times(save_at, duration, solver, system.origin)
+        refuse_delays(system, solver)
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
         if times is None and expected is not None:
-            expected += len(system.jumps(duration))
+            expected += len(system.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ())
         if until is not None:
             expected = None  # it may end long before
         recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
@@ -185,7 +187,7 @@ def simulate(
                     system.initial_state(),
                     duration,
                     recorder,
-                    until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
+                    until=_watched(until, system),
                     progress=_WithinTotal(bar) if progress else None,
                 )
             attributes = run_attributes(system, replace(report, reason=reason))
@@ -264,6 +266,12 @@ def equilibrium(
         state, report = to_equilibrium(system, steady(tolerance), max_duration)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
+
+
+def _watched(until: Until | None, system: System) -> Until | None:
+    if isinstance(until, steady) and system.echoes:
+        return Lasting(until.tolerance, duration=max(echo.delay for echo in system.echoes.all))
+    return until if until is None or isinstance(until, steady) else Watched(until, system.origin)
 
 
 def take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:

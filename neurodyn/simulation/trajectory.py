@@ -168,7 +168,9 @@ class TrajectoryRecorder:
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
-        if not (settled or self._dynamic_alone):
+        if not settled and self._dynamic_alone:
+            self._system.confine(state)
+        elif not settled:
             self._system.settle(state, time)
         if len(self._moments) == self._capacity:
             self._make_room()

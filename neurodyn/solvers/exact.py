@@ -69,6 +69,11 @@ class Exact(Solver):
         return steps
 
     def check(self, system: System) -> None:
+        system.refuse_loops("a closed form")
+        for name in system.bounds:
+            raise InvalidValueError(
+                f"solver: population {name} has bounds, under which there is no closed form; use Adaptive()"
+            )
         if not system.structure.linear:
             raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"

@@ -24,6 +24,10 @@ def check_odeint(system: System, what: str) -> None:
     ValueError
         If it is so; `what` begins the message.
     """
+    if system.bounds:
+        raise InvalidValueError(
+            f"{what} takes no bounds, and population {next(iter(system.bounds))} has some; use nd.RK4(step)"
+        )
     if system.noisy:
         raise InvalidValueError(f"{what} takes no noise, and population {system.noisy[0]} has some; use nd.Euler(step)")
     if any(signal.jumps.size for signal in system.signals):

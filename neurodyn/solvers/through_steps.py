@@ -201,7 +201,7 @@ class _Run:
             y = _sum(x, h, row, slopes)
             y = y if gained is None else y + gained
             slopes.append(self._field(y, leg.start + sum(row) * h, leg.start))
-        return y, slopes
+        return self._field.confined(y), slopes
 
     def _between(self, leg: _Leg, moment: float, x: Tensor, y: Tensor, slopes: Sequence[Tensor]) -> Tensor:
         h = leg.end - leg.start
@@ -210,9 +210,9 @@ class _Run:
         if gained is not None:
             partly = self._gained(leg.start, moment)
             assert partly is not None
-            return torch.lerp(x, y - gained, theta) + partly
+            return self._field.confined(torch.lerp(x, y - gained, theta) + partly)
         weights = self._method.dense @ theta ** np.arange(1.0, self._method.dense.shape[1] + 1)
-        return _sum(x, h, weights.tolist(), slopes)
+        return self._field.confined(_sum(x, h, weights.tolist(), slopes))
 
     def _gained(self, start: float, end: float) -> Tensor | None:
         """Return σ ΔW."""

@@ -6,7 +6,9 @@ targets, the starts, the parameters of every stage, the feedback weights, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from math import prod
 from typing import cast
 
@@ -49,7 +51,7 @@ class TracedField:
     Raises
     ------
     ValueError
-        If a map has no form that can be differentiated.
+        If a map has no form that can be differentiated, or the network has delays, or cycles that are solved for.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class TracedField:
     ) -> None:
         self.system, self.network, self._take = system, system.network, take
         network = self.network
+        system.refuse_delays("what is differentiated", "simulate the network")
+        system.refuse_loops("what is differentiated")
         for coupling in network.couplings:
             check_traceable(coupling)
         given = {name: x for name, x in inputs_by_name(network, inputs).items() if isinstance(x, Tensor)}
@@ -99,6 +103,22 @@ class TracedField:
             p.name: self._total(p.name, self.zeros[p.name], self._clamped, {}, still=True) for p in system.free
         }
         """What the populations contribute that stand still."""
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Where each unit stays, shape (unit,) both; None where no population has bounds."""
+        if not self.system.bounds:
+            return None
+        ends = []
+        for place, unbounded in enumerate((-math.inf, math.inf)):
+            blocks = {name: zeros[:1] + unbounded for name, zeros in self.zeros.items()}
+            blocks |= {name: self.zeros[name][:1] + both[place] for name, both in self.system.bounds.items()}
+            ends.append(self.rows(blocks)[0])
+        return ends[0], ends[1]
+
+    def confined(self, x: Tensor) -> Tensor:
+        """Return a state brought inside its bounds."""
+        return x if self.bounds is None else x.clamp(*self.bounds)
 
     def _taken(self, tensor: Tensor) -> Tensor:
         return self._take(tensor) if tensor.requires_grad and torch.is_grad_enabled() else tensor
@@ -167,7 +187,7 @@ class TracedField:
         return activity
 
     def __call__(self, x: Tensor, time: float = 0.0, entered: float | None = None) -> Tensor:
-        """Return F(x, t), shape (sample, unit).
+        """Return F(x, t), shape (sample, unit); under bounds of x brought inside, and 0 where F leads outside.
 
         Parameters
         ----------
@@ -179,12 +199,17 @@ class TracedField:
             When the step began that this is in; what moves in jumps alone stands still since then. By default now.
         """
         points: dict[tuple[int, str], _Point] = {}
+        x = self.confined(x)
         activity = self.settled(x, time, entered, points)
         slopes = {}
         for name in self.system.dynamic:
             total = self._total(name, self._constant[name], activity, points)
             slopes[name] = (total - self.number("leak", name) * activity[name]) / self.number("tau", name)
-        return self.rows(slopes)
+        slope = self.rows(slopes)
+        if self.bounds is None:
+            return slope
+        low, high = self.bounds
+        return slope.masked_fill(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
     def _total(
         self,

@@ -335,3 +335,67 @@ def test_what_has_no_gradient_is_refused_by_name():
     growing = nd.Network("growing", [nd.Population("x", 1, initial=1.0)], [nd.Coupling("x", "x", gain=1e4)])
     with pytest.raises(nd.DivergenceError, match=r"population x became non-finite by time"):
         nd.activity(growing, None, duration=100.0, solver=nd.Euler(1.0))
+
+
+def bounded():
+    populations = [
+        nd.Population("u", 2, clamp=nd.Input()),
+        nd.Population("x", 2, bounds=(0.0, 0.5)),
+        nd.Population("y", 2),
+    ]
+    return nd.Network("bounded", populations, [nd.Coupling("u", "x"), nd.Coupling("x", "y"), nd.Coupling("y", "x")])
+
+
+@pytest.mark.parametrize("solver", [nd.Euler(0.13), nd.RK4(0.13), nd.Adaptive(rtol=1e-8, atol=1e-9)], ids=repr)
+def test_under_bounds_the_activity_is_that_of_simulate(solver):
+    u = torch.tensor([[0.3, 2.0], [-1.0, 0.9]], dtype=F64, requires_grad=True)
+    times = [0.07, 1.0, 3.0]
+    run = nd.simulate(bounded(), u.detach(), duration=3.0, save_at=times, solver=solver)
+
+    def function(u):
+        return tuple(nd.activity(bounded(), u, duration=3.0, save_at=times, solver=solver).values())
+
+    for values, name in zip(function(u), "xy", strict=True):
+        np.testing.assert_allclose(values.detach(), run[name], rtol=0, atol=1e-12)
+    assert gradcheck(function, [u], atol=1e-4)  # the size of adapted steps depends on u, which is no part of it
+    assert float(run.x.max()) == 0.5
+
+
+def test_a_prospective_source_is_differentiated():
+    populations = [nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, tau=2.0), nd.Population("y", 2)]
+    ahead = nd.Coupling(nd.Prospective("x"), "y", nd.Pointwise(torch.tanh))
+    network = nd.Network("ahead", populations, [nd.Coupling("u", "x"), ahead])
+    u = tensor(1, 2).requires_grad_()
+    run = nd.simulate(network, u.detach(), duration=1.0, save_at=[1.0], solver=nd.RK4(0.1))
+    found = nd.activity(network, u, duration=1.0, save_at=[1.0], solver=nd.RK4(0.1))
+    np.testing.assert_allclose(found["y"].detach(), run.y, atol=1e-12)
+    assert gradcheck(lambda u: nd.activity(network, u, duration=1.0, save_at=[1.0], solver=nd.RK4(0.1))["y"], [u])
+
+
+def test_delays_and_cycles_that_are_solved_are_refused():
+    late = nd.Network("late", [nd.Population("x", 1, initial=1.0)], [nd.Coupling("x", "x", gain=-1.0, delay=1.0)])
+    with pytest.raises(ValueError, match=r"coupling x → x has the delay 1, and what is differentiated takes none"):
+        nd.activity(late, None, duration=1.0, solver=nd.RK4(0.1))
+    with pytest.raises(ValueError, match=r"takes none"):
+        nd.analysis.jacobian(late)
+    with pytest.raises(ValueError, match=r"the delay 1, and Lyapunov exponents takes none"):
+        nd.analysis.lyapunov(late, duration=1.0)
+    populations = [nd.Population("x", 1), nd.Population("a", 1, tau=0.0), nd.Population("b", 1, tau=0.0)]
+    couplings = [nd.Coupling("x", "a"), nd.Coupling("b", "a", gain=0.5), nd.Coupling("a", "b"), nd.Coupling("b", "x")]
+    cycle = nd.Network("cycle", populations, couplings, algebraic="solve")
+    with pytest.raises(ValueError, match=r"is solved for at each evaluation: what is differentiated takes none"):
+        nd.activity(cycle, None, duration=1.0, solver=nd.RK4(0.1))
+    for settings in ({"adjoint": "backsolve"}, {"solver": nd.TorchDiffEq()}):
+        with pytest.raises(ValueError, match=r"takes no bounds, and population x has some"):
+            nd.activity(bounded(), tensor(1, 2), duration=1.0, **settings)
+
+
+def test_stability_under_bounds_is_that_of_the_units_that_are_free():
+    u = torch.tensor([[2.0, -0.5]], dtype=F64)
+    populations = [nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, tau=0.5, bounds=(-1.0, 1.0))]
+    network = nd.Network("held", populations, [nd.Coupling("u", "x")])
+    found = nd.analysis.stability(network, u, at=nd.equilibrium(network, u))
+    assert found.growth.values.tolist() == [[-2.0]]
+    assert bool(found.stable.all())
+    with pytest.raises(ValueError, match=r"population x has bounds, at which a branch has corners"):
+        nd.analysis.continuation(lambda p: network, 0.0, 1.0, u)
