@@ -21,9 +21,9 @@ from neurodyn.network.network import Network
 from neurodyn.simulation.trajectory import unit_coordinates, unit_dims
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, Targets, check_network
 from neurodyn.system.continued import Starts
-from neurodyn.system.system import bound
 
 _MODES = 6
 """How many eigenvalues are returned along a branch."""

@@ -47,6 +47,15 @@ def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
     References
     ----------
     Song et al., "Can the Brain Do Backpropagation?" (2020), §4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.models.predictive_coding.network(nd.mlp([3, 2, 2], seed=0), steps=4, step=0.5)
+    >>> steps = nd.infer(net, torch.ones(1, 3), torch.zeros(1, 2))
+    >>> dict(nd.analysis.spikes(steps.e1, window=2).sizes)
+    {'step': 5, 'sample': 1, 'e1_unit': 2}
     """
     if isinstance(errors, xr.Dataset):
         activity = [name for name, values in errors.data_vars.items() if values.dtype != bool]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import flag, positive, whole
+from neurodyn.layers.repeated import all_true, expect
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Inference:
     ------
     TypeError, ValueError
         If γ is not positive, or the number of steps no integer ≥ 0.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> leak = nd.Population("x", 1, initial=1.0)
+    >>> net = nd.Network("leak", [leak], inference=nd.Inference(step=0.5, steps=3))
+    >>> nd.infer(net, None).x.values.ravel().tolist()
+    [1.0, 0.5, 0.25, 0.125]
     """
 
     step: float
@@ -53,6 +62,14 @@ class AtStep:
     ------
     TypeError, ValueError
         If it is no integer ≥ 0.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([4, 3, 2])
+    >>> z_il = nd.models.predictive_coding.network(module, learning="z-il")
+    >>> [rule.when.step for rule in z_il.plasticity]
+    [1, 0]
     """
 
     step: int
@@ -77,6 +94,14 @@ class OnSpike:
     ------
     TypeError, ValueError
         If the window is no integer ≥ 1.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([4, 3, 2])
+    >>> fa_z_il = nd.models.predictive_coding.network(module, learning="fa-z-il")
+    >>> fa_z_il.plasticity[0].when
+    OnSpike(window=4)
     """
 
     window: int
@@ -143,5 +168,5 @@ class SpikeDetector:
         if self._first is None:
             return 1
         if self._quiet is None:
-            return 1 + self.window * bool(self._first.all())
+            return 1 + self.window * expect(all_true, [self._first])
         return 1 + max(0, self.window - int(self._quiet.max()))

@@ -74,7 +74,8 @@ def activity(
         How gradients come back. "direct": through the solver's steps, all kept; discretise, then differentiate.
         "checkpointed": the same, with √n of n steps kept at a time, and each step taken twice. "backsolve": by the
         adjoint λ' = −Jᵀ λ, integrated backwards in time beside x, which is anew in error by the solver's tolerance;
-        memory does not grow with the run. It takes no noise, and no signals that jump.
+        memory does not grow with the run. It takes no noise, no bounds, and no signals that jump. No way differentiates
+        delays, or cycles of instantaneous populations that are solved for.
     seed
         Of the noise, as for `nd.simulate`.
 
