@@ -78,6 +78,13 @@ def lyapunov(
     References
     ----------
     G. Benettin et al., Meccanica 15 (1980); K. Geist, U. Parlitz, W. Lauterborn, Prog. Theor. Phys. 83 (1990).
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> decay = nd.Network("decay", [nd.Population("x", 1, tau=2.0, initial=1.0)])
+    >>> round(nd.analysis.lyapunov(decay, duration=5.0).exponent.item(), 3)
+    -0.5
     """
     duration, interval = positive("duration", duration), positive("interval", interval)
     transient, count = not_negative("transient", transient), whole("count", count, least=1)

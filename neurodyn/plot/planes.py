@@ -56,6 +56,15 @@ def phase_plane(
     ------
     TypeError, ValueError
         If an argument does not fit.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> from neurodyn import plot
+    >>> turn = [nd.Coupling("y", "x"), nd.Coupling("x", "y", gain=-1.0)]
+    >>> spiral = nd.Network("spiral", [nd.Population("x", 1), nd.Population("y", 1)], turn)
+    >>> plot.phase_plane(spiral, "x", "y", (-1, 1), (-1, 1), points=11).get_xlabel()
+    'x'
     """
     if ax is not None and not isinstance(ax, Axes):
         raise InvalidTypeError(f"ax must be matplotlib axes, not {type(ax).__name__}")
