@@ -90,7 +90,7 @@ class Network:
         if not isinstance(name, str):
             raise InvalidTypeError(f"network {name!r}: its name is text, not {type(name).__name__}")
         self.name = name
-        if algebraic not in (None, "solve"):
+        if algebraic is not None and not (isinstance(algebraic, str) and algebraic == "solve"):
             raise InvalidValueError(
                 f"network {name!r}: algebraic is 'solve', or None to refuse cycles of instantaneous populations, not "
                 f"{algebraic!r}"

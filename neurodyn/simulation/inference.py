@@ -18,8 +18,9 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
 from neurodyn.network.sketch import sketch
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
+from neurodyn.simulation.chosen import recorded_names
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
+from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.binding import bound

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,12 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar
 from neurodyn.randomness import seeded
+from neurodyn.simulation.chosen import Record, chosen_of, recorded_names
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import (
     TrajectoryRecorder,
     dataset,
-    recorded_names,
     row_bytes,
     run_attributes,
     to_numpy,
@@ -55,7 +55,8 @@ def simulate(
     duration: float,
     solver: Solver | None = None,
     save_at: SaveAt = None,
-    record: Iterable[str] | None = None,
+    record: Record = None,
+    reduce: Mapping[str, Literal["mean", "std", "min", "max"]] | None = None,
     store: str | os.PathLike[str] | None = None,
     initial: Starts | None = None,
     until: Until | None = None,
@@ -89,7 +90,11 @@ def simulate(
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
     record
-        The populations and observables to record; by default all populations but those clamped to the inputs.
+        The populations and observables to record; by default all populations but those clamped to the inputs. Or a
+        mapping from their names to the numbers of the units to keep, {"x1": [0, 5, 7], "x2": None}; None for all.
+    reduce
+        What to keep of the samples of a population, "mean", "std", "min" or "max", by name, so that neither memory nor
+        `store` has to hold each of them.
     store
         A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
     initial
@@ -143,6 +148,10 @@ def simulate(
             raise InvalidValueError(
                 "store: several networks run at once in memory alone; leave store out, or run one by one"
             )
+        if reduce is not None:
+            raise InvalidValueError(
+                "reduce: several networks run side by side; leave it out, and reduce the run over its `sample`"
+            )
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
             if solver is None:
                 for each in network:
@@ -173,8 +182,8 @@ def simulate(
     with ExitStack() as stack:
         with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
             system = stack.enter_context(bound(network, inputs, targets, initial=initial))
-        names = recorded_names(network, record)
-        system.look_at(names)
+        chosen = chosen_of(system, record, reduce)
+        system.look_at(chosen)
         system.check_span(duration)
         seed = take_seed(system, seed, solver)
         reason = "as given"
@@ -191,7 +200,7 @@ def simulate(
             expected += len(system.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ())
         if until is not None:
             expected = None  # it may end long before
-        recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
+        recorder = TrajectoryRecorder(system, chosen, times, expected, None if store is None else Path(store), solver)
         bar = Bar(total=duration, unit="τ", desc=network.name, wanted=progress)
         try:
             with bar:

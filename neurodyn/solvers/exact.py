@@ -78,10 +78,7 @@ class Exact(Solver):
 
     def check(self, system: System) -> None:
         system.refuse_loops("a closed form")
-        for name in system.bounds:
-            raise InvalidValueError(
-                f"solver: population {name} has bounds, under which there is no closed form; use Adaptive()"
-            )
+        system.refuse_bounds("a closed form", "use Adaptive()")
         if not system.structure.linear:
             raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"

@@ -230,6 +230,17 @@ class System:
             elif equation.name not in self._in_loops:
                 equation.evaluate(state.read, state.activity[equation.name])
 
+    def refuse_bounds(self, what: str, advice: str) -> None:
+        """Refuse a network whose populations have bounds, for something that takes none.
+
+        Raises
+        ------
+        ValueError
+            If one has; the message names it, and says what would be right.
+        """
+        for name in self.bounds:
+            raise InvalidValueError(f"population {name} has bounds, and {what} takes none; {advice}")
+
     def refuse_loops(self, what: str) -> None:
         """Refuse a network whose instantaneous populations form a cycle, for something that solves none.
 

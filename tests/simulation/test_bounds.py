@@ -299,7 +299,7 @@ def test_single_precision_starts_at_its_bound():
         (lambda: nd.equilibrium(recurrent(), U, initial={"x": U}), "its start has .* outside its bounds"),
         (
             lambda: nd.simulate(recurrent(), U, duration=1.0, solver=nd.Exact()),
-            "population x has bounds, under which there is no closed form",
+            "population x has bounds, and a closed form takes none; use Adaptive",
         ),
         (
             lambda: nd.simulate(recurrent((-torch.arange(4.0), 1.0)), U, duration=1.0),
