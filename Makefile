@@ -7,7 +7,7 @@ OLDEST = .venv-oldest
 
 # The tests that compute, in whose results other instructions and more threads show as rounding.
 COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
-	tests/train tests/models tests/test_analysis.py
+	tests/train tests/models tests/analysis
 
 .PHONY: convergence test test-portable test-oldest attack lint docs browser bench peers clean
 

@@ -11,6 +11,7 @@ from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.kernels import kernels
 from neurodyn.layers.losses import Loss
 from neurodyn.layers.modules import FirstUnits, mlp
+from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stages import Stage, cut
 from neurodyn.layers.tuning import tune
 from neurodyn.learning.backward import backward
@@ -22,6 +23,7 @@ from neurodyn.network.parts import Coupling, Observable, Plasticity, Population,
 from neurodyn.network.regularizers import Orthogonality, Regularizer
 from neurodyn.network.signals import Signal
 from neurodyn.network.timing import AtStep, Inference, OnSpike, When
+from neurodyn.simulation.activity import activity
 from neurodyn.simulation.files import load, save
 from neurodyn.simulation.inference import infer
 from neurodyn.simulation.simulate import equilibrium, simulate
@@ -85,6 +87,7 @@ __all__ = [
     "Regularizer",
     "Signal",
     "Solver",
+    "SparseLinear",
     "Stabilized",
     "Stage",
     "System",
@@ -92,6 +95,7 @@ __all__ = [
     "Target",
     "TorchDiffEq",
     "When",
+    "activity",
     "analysis",
     "backward",
     "capture",

@@ -62,7 +62,7 @@ def test_a_built_page_is_searched_for_dead_links(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("page", ["tutorials/own_rule.md"])
+@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/gradients.md"])
 def test_its_cells_run(page: str, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(CELLS[DOCS / page]), "utf-8")

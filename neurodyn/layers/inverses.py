@@ -243,6 +243,28 @@ class StageInverse:
         return v
 
 
+def inverse_value(layers: Sequence[nn.Module], name: str, y: Tensor, at: Sequence[Tensor]) -> Tensor:
+    """Return g⁻¹(y) of a stage, for `torch.autograd` to differentiate by y and by the weights.
+
+    Parameters
+    ----------
+    layers, name
+        The layers of the stage, each invertible, and what messages call it.
+    y
+        Shaped like g's value, (sample, …).
+    at
+        What the forward pass gave: the stage's input, then the value of each layer; nothing where not `needs_forward`.
+    """
+    for place in reversed(range(len(layers))):
+        layer = layers[place]
+        if isinstance(layer, nn.Linear):
+            y = y if layer.bias is None else y - layer.bias
+            y = torch.linalg.solve(layer.weight, y.unsqueeze(-1)).squeeze(-1)
+        else:
+            y = _layer_inverse(layer, name).value(y, at[place] if at else None)
+    return y
+
+
 def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at: Sequence[Tensor]) -> Tensor:
     """Return [g(x̄) − g(x̄ − s v)] / s of a stage g, correct to rounding for every s > 0.
 

@@ -19,6 +19,7 @@ from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.kernels import add_linear, linear
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.origin import METHODS
+from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked, by_member
 
 _NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
@@ -40,7 +41,7 @@ _KINKED = (
 _SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_MAXIMA, *_MEANS, nn.Flatten, nn.Unflatten, FirstUnits} - {
     nn.PReLU
 }
-_AFFINE = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
+_AFFINE = (nn.Linear, SparseLinear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
 
 
 def is_activation(layer: nn.Module) -> bool:
@@ -158,6 +159,38 @@ class LinearPoint(LayerPoint):
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         weight = linear(v.t(), x.t())
         return (weight,) if self.bias is None else (weight, v.sum(0))
+
+
+class SparseLinearPoint(LayerPoint):
+    """`SparseLinear`: y = W x + b, by sparse products with W and Wᵀ."""
+
+    feedback_needs_forward = False
+    layer: SparseLinear
+
+    def __init__(self, layer: SparseLinear) -> None:
+        super().__init__(layer)
+        self._weight = layer.weight
+        self._transposed: Tensor | None = None
+        self._bias = None if layer.bias is None else layer.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._transposed = None  # a run may have begun, with other weights
+        y = self._product(self._weight, x)
+        return y if self._bias is None else y.add_(self._bias)
+
+    def feedback(self, v: Tensor) -> Tensor:
+        if self._transposed is None:
+            self._transposed = self.layer.transposed()
+        return self._product(self._transposed, v)
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        x, v = x.flatten(0, -2), v.flatten(0, -2)
+        values = self.layer.pattern.correlation(v, x)
+        return (values,) if self._bias is None else (values, v.sum(0))
+
+    @staticmethod
+    def _product(matrix: Tensor, x: Tensor) -> Tensor:
+        return (matrix @ x.flatten(0, -2).t()).t().view(*x.shape[:-1], len(matrix))
 
 
 class Conv2dPoint(LayerPoint):
@@ -362,6 +395,8 @@ def layer_point(layer: nn.Module) -> LayerPoint:
         return AutogradPoint(layer) if kind is None else kind(layer)
     if type(layer) is nn.Linear:
         return LinearPoint(layer)
+    if type(layer) is SparseLinear:
+        return SparseLinearPoint(layer)
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
         return Conv2dPoint(layer, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     if type(layer) in ACTIVATIONS:

@@ -32,6 +32,7 @@ from neurodyn.layers.points import (
     layer_point,
     own_parameters,
 )
+from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked, member_of
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
@@ -628,7 +629,7 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
     for layer in layers:
-        if computes(layer, nn.Linear) or isinstance(layer, FirstUnits):
+        if any(computes(layer, kind) for kind in (nn.Linear, SparseLinear)) or isinstance(layer, FirstUnits):
             size: int | None = getattr(layer, attribute, None)
             return size
         if not is_activation(layer):
@@ -638,8 +639,8 @@ def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
 
 def _layer_label(layer: nn.Module) -> str:
     layer = member_of(layer)
-    if isinstance(layer, nn.Linear):
-        return f"Linear({layer.in_features} → {layer.out_features})"
+    if isinstance(layer, (nn.Linear, SparseLinear)):
+        return f"{type(layer).__name__}({layer.in_features} → {layer.out_features})"
     if isinstance(layer, nn.Conv2d):
         return f"Conv2d({layer.in_channels} → {layer.out_channels}, {'×'.join(map(str, layer.kernel_size))})"
     return repr(layer) if isinstance(layer, FirstUnits) else type(layer).__name__

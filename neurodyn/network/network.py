@@ -301,7 +301,7 @@ class Network:
         for stage in coupling.map.frozen_stages:
             self._check_in_forward(stage, f"coupling {coupling}")
         self._check_point(coupling)
-        if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) != target.shape:
+        if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) not in ((), target.shape):
             raise InvalidValueError(
                 f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, one for each unit of its "
                 f"target, and population {target.name} has {size_text(target)} units"

@@ -62,6 +62,7 @@ class Population(ByValue):
         The number of units, or the shape (channels, rows, columns) of an image; None takes it from the data.
     tau
         The time constant τ ≥ 0, in units of time; a number, or a tensor of the population's shape, one for each unit.
+        Like the other tensors here, it may require a gradient, for `nd.activity`.
     leak
         The leak, ≥ 0; likewise.
     initial
@@ -187,6 +188,8 @@ class Population(ByValue):
                 raise InvalidValueError(
                     f"{where} is a tensor, one for each unit, and their number is unknown; declare size="
                 )
+            if numbers.ndim == 0:  # one number for all units that requires a gradient
+                numbers = numbers.expand(self.shape)
             if tuple(numbers.shape) != self.shape:
                 raise InvalidValueError(
                     f"{where} has the shape {tuple(numbers.shape)}, and the population {self.shape}"

@@ -75,8 +75,8 @@ class Signal:
 
     @cached_property
     def constant(self) -> bool:
-        """Whether all values are the same."""
-        return bool((self.values == self.values[:1]).all())
+        """Whether all values are the same, and remain so: ones that require a gradient may change."""
+        return not self.values.requires_grad and bool((self.values == self.values[:1]).all())
 
     @property
     def piecewise_constant(self) -> bool:
@@ -98,6 +98,8 @@ class Signal:
         """When it jumps."""
         if self.interpolation != "previous":
             return np.empty(0)
+        if self.values.requires_grad:
+            return self.times[1:]
         changed = (self.values[1:] != self.values[:-1]).cpu().numpy()
         jumps: NDArray[np.float64] = self.times[1:][changed.any(tuple(range(1, changed.ndim)))]
         return jumps
@@ -117,8 +119,10 @@ class Signal:
         if self.interpolation == "linear":
             return torch.lerp(self.values[place], self.values[place + 1], max(0.0, (time - start) / (end - start)))
         after = max(0.0, time - start)
-        third, second, first, zeroth = self._spline[:, place]
-        value: Tensor = third.mul(after).add_(second).mul_(after).add_(first).mul_(after).add_(zeroth)
+        asked = self.values.requires_grad
+        piece = torch.tensordot(self._basis[:, place], self.values, 1) if asked else self._spline[:, place]
+        third, second, first, zeroth = piece
+        value: Tensor = ((third * after + second) * after + first) * after + zeroth
         return value
 
     @cached_property
@@ -128,6 +132,13 @@ class Signal:
 
         spline = CubicSpline(self.times, self.values.double().cpu().numpy())
         return torch.as_tensor(spline.c).to(self.values)
+
+    @cached_property
+    def _basis(self) -> Tensor:
+        """What each value contributes to those coefficients, shape (power from 3 to 0, piece, time)."""
+        from scipy.interpolate import CubicSpline
+
+        return torch.as_tensor(CubicSpline(self.times, np.eye(len(self.times))).c).to(self.values.detach())
 
     def __repr__(self) -> str:
         start, end = self.span
@@ -170,7 +181,7 @@ class FunctionOfTime:
                 f"{type(value).__name__} at time {time:g}"
             )
         self.typed = isinstance(value, Tensor)
-        value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        value = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
         first = getattr(self, "values", None)
         if first is not None and (value.shape, value.dtype, value.device) != (
             first.shape[1:],
@@ -296,7 +307,7 @@ def _values(given: ArrayLike | Tensor) -> Tensor:
     check_dense("values of Signal", given)
     if not given.is_floating_point():
         raise InvalidTypeError(f"values of Signal must be floating-point, not {given.dtype}; convert with .to()")
-    return given.detach()
+    return given
 
 
 def breaks_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:

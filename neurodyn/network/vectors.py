@@ -37,21 +37,26 @@ def vector(what: str, value: Vector) -> Vector:
     ValueError
         If it is NaN or infinite somewhere, or empty.
     """
-    if not isinstance(value, Tensor) or value.ndim == 0:
+    if not isinstance(value, Tensor) or (value.ndim == 0 and not value.requires_grad):
         return number(what, value)  # type: ignore[arg-type]
     check_dense(what, value)
     if not value.is_floating_point():
         raise InvalidTypeError(f"{what} must be a number, or a floating-point tensor, not one of {value.dtype}")
     if not value.numel() or not bool(torch.isfinite(value).all()):
         raise InvalidValueError(f"{what} must be finite, and hold a number for each unit")
-    return value.detach()
+    return value
 
 
 def uniform(value: Vector) -> Vector:
-    """Return a tensor whose numbers are all the same as that number."""
-    if isinstance(value, Tensor) and bool((value == value.flatten()[0]).all()):
+    """Return a tensor whose numbers are all the same as that number, unless it requires a gradient."""
+    if isinstance(value, Tensor) and not value.requires_grad and bool((value == value.flatten()[0]).all()):
         return float(value.flatten()[0])
     return value
+
+
+def plain(value: Vector) -> Vector:
+    """Return a tensor without its graph, or the number."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def is_number(value: object, wanted: float) -> bool:
@@ -61,24 +66,24 @@ def is_number(value: object, wanted: float) -> bool:
 
 def least_of(value: Vector) -> float:
     """Return the smallest of a tensor's numbers, or the number."""
-    return float(value.min()) if isinstance(value, Tensor) else value
+    return float(value.detach().min()) if isinstance(value, Tensor) else value
 
 
 def largest_of(value: Vector) -> float:
     """Return the largest of a tensor's numbers, or the number."""
-    return float(value.max()) if isinstance(value, Tensor) else value
+    return float(value.detach().max()) if isinstance(value, Tensor) else value
 
 
 def magnitude(value: Vector) -> Vector:
     """Return the absolute value."""
-    return value.abs() if isinstance(value, Tensor) else abs(value)
+    return value.detach().abs() if isinstance(value, Tensor) else abs(value)
 
 
 def text_of(value: Vector, digits: str = "g") -> str:
     """Return a number, or the range of a tensor's, as text."""
     if not isinstance(value, Tensor):
         return format(value, digits)
-    low, high = float(value.min()), float(value.max())
+    low, high = least_of(value), largest_of(value)
     return format(low, digits) if low == high else f"[{low:{digits}} … {high:{digits}}]"
 
 

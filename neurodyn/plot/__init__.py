@@ -3,6 +3,7 @@
 from neurodyn.plot.diagrams import plot_network
 from neurodyn.plot.figures import save_figure, style
 from neurodyn.plot.moving import animate
+from neurodyn.plot.planes import phase_plane
 from neurodyn.view.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "SKY",
     "VERMILION",
     "animate",
+    "phase_plane",
     "plot_network",
     "save_figure",
     "style",

@@ -24,7 +24,7 @@ from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_co
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, check_network
+from neurodyn.system.bound import Inputs, check_network, refuse_gradients
 from neurodyn.system.system import State, System
 
 Act = Callable[[Plasticity, State, Tensor], None]
@@ -77,6 +77,7 @@ def infer(
     [[0, 1], [1, 0]]
     """
     check_network(network)
+    refuse_gradients(inputs, targets)
     inference = network.inference
     if inference is None:
         raise InvalidValueError(

@@ -37,7 +37,7 @@ from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets
+from neurodyn.system.bound import Inputs, Targets, refuse_gradients
 from neurodyn.system.continued import Starts
 from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
@@ -142,6 +142,7 @@ def simulate(
     >>> run.attrs["solver"]
     'Exact(euler_step=None)'
     """
+    refuse_gradients(inputs, targets, initial)
     if isinstance(network, Sequence):
         if store is not None:
             raise InvalidValueError(
@@ -184,13 +185,13 @@ def simulate(
         chosen = chosen_of(system, record, reduce)
         system.look_at(chosen)
         system.check_span(duration)
-        seed = _take_seed(system, seed, solver)
+        seed = take_seed(system, seed, solver)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
-        times = _save_times(save_at, duration, solver, system.origin)
+        times = save_times(save_at, duration, solver, system.origin)
         refuse_delays(system, solver)
         solver.check(system)
         steps = solver.steps_in(duration)
@@ -278,6 +279,7 @@ def equilibrium(
     >>> nd.equilibrium(net, torch.tensor([[3.0]])).x.item()
     1.5
     """
+    refuse_gradients(inputs, targets, initial)
     if isinstance(network, Sequence):
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
             found = equilibrium(
@@ -303,7 +305,7 @@ def _watched(until: Until | None, system: System) -> Until | None:
     return until if until is None or isinstance(until, steady) else Watched(until, system.origin)
 
 
-def _take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
+def take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
     """Give a system that has noise its seed, and return it; refuse solvers that do not integrate noise."""
     if seed is not None:
         system.seed(seed)
@@ -361,7 +363,7 @@ class _WithinTotal:
         self._bar.update(min(n, self._bar.total - self._bar.n))
 
 
-def _save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
+def save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
     """Return the times to save at, counted from the start of the run; None for every step."""
     if save_at is None:
         save_at = 101 if solver.steps_in(duration) is None else "steps"

@@ -67,15 +67,16 @@ class Adaptive(ErrorControlled):
         super().__post_init__()
 
     @property
-    def _pair(self) -> Pair:
+    def pair(self) -> Pair:
+        """The coefficients of the method."""
         return self.method if isinstance(self.method, Pair) else PAIRS[self.method]
 
     def check(self, system: System) -> None:
         super().check(system)
-        refuse_order(system, "the Pair", self._pair.order, dense=self._pair.interpolant is not None)
+        refuse_order(system, "the Pair", self.pair.order, dense=self.pair.interpolant is not None)
 
     def stepper(self, system: System, start: Tensor) -> Stepper:
-        return _PairStepper(system, self._pair, self.rtol, self.atol, start)
+        return _PairStepper(system, self.pair, self.rtol, self.atol, start)
 
 
 class _PairStepper(Stepper):

@@ -13,6 +13,7 @@ import torch
 from neurodyn.errors import InvalidTypeError
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Solver, residual
+from neurodyn.solvers.differentiable import refused_closed_form
 from neurodyn.solvers.exact import Exact
 from neurodyn.solvers.fixed import RK4, Euler, Heun
 from neurodyn.solvers.pieces import refused_signals
@@ -96,6 +97,25 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
     # Where F jumps, the error of the jump decides on the step, which more stages do not make longer.
     pair = Adaptive("heun_euler", *_tolerances(system, "heun_euler"))
     return Choice(pair, "a gradient flow with kinks: Heun's pair")
+
+
+def for_gradients(system: System, *, steps: bool, backwards: bool) -> Solver:
+    """Choose what integrates a trajectory through which gradients go.
+
+    Parameters
+    ----------
+    system
+        The system.
+    steps
+        Whether the steps themselves are asked for.
+    backwards
+        Whether the adjoint is to be integrated backwards in time.
+    """
+    if backwards:
+        return TorchDiffEq("dopri5", *_tolerances(system, "dopri5"))
+    if not steps and refused_closed_form(system) is None:
+        return Exact()
+    return Adaptive("dopri5", *_tolerances(system, "dopri5"))
 
 
 def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:

@@ -1,119 +1,118 @@
-"""The closed form as a function, for `torch.autograd` to differentiate.
-
-The solvers write into buffers, and take the weights as constants. Here the graph reaches back to the inputs, the
-targets, the starts, the parameters of every stage and the feedback weights.
-"""
+"""The closed form of linear, acyclic systems as a function, for `torch.autograd` to differentiate."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch import Tensor
 
-from neurodyn.errors import InvalidValueError
-from neurodyn.layers.stages import ForwardPass, Stage, StagePoint, evaluated, sources
-from neurodyn.network.drives import Data, Drive
-from neurodyn.network.maps import Feedback, Forward, Map
-from neurodyn.network.parts import Coupling
-from neurodyn.network.vectors import uniform
-from neurodyn.system.bound import Inputs, inputs_by_name
+from neurodyn.solvers.exact import coefficients
 from neurodyn.system.system import System
-
-Blocks = dict[str, Tensor]
-"""Activity by population, shape (sample, …)."""
+from neurodyn.system.traced import Blocks, TracedField
 
 
-class Differentiable:
-    """The starts, clamps and couplings of a bound network, with their graphs.
+def refused_closed_form(system: System) -> str | None:
+    """Say why a system has no differentiable closed form; None if it has one."""
+    network = system.network
+    if not (system.structure.linear and system.structure.acyclic):
+        return f"network {network.name!r} has no differentiable closed form: that takes a linear, acyclic network"
+    if system.bounds:
+        return f"population {next(iter(system.bounds))} has bounds, under which there is no closed form"
+    if system.driven:
+        return f"network {network.name!r} is driven by signals, and the differentiable closed form takes tensors alone"
+    for name in system.dynamic:
+        for what in ("tau", "leak"):
+            if isinstance(getattr(network[name], what), Tensor):
+                return (
+                    f"population {name}: its {what} is a tensor, and the differentiable closed form takes rates "
+                    "leak/tau that are numbers"
+                )
+    return None
+
+
+def closed_form(field: TracedField, times: NDArray[np.float64], step: float | None) -> Tensor:
+    """Return the states at some times, shape (time, sample, unit).
 
     Parameters
     ----------
-    system
-        The system, which has checked what follows; linear and acyclic.
-    inputs, targets, initial
-        What the system is bound to.
+    field
+        That of a system which `refused_closed_form` does not refuse.
+    times
+        The times.
+    step
+        The Euler step h, of which the times are multiples; None for the flow.
     """
-
-    def __init__(self, system: System, inputs: Inputs, targets: Tensor | None, initial: Mapping[str, Tensor]) -> None:
-        self._system, network = system, system.network
-        by_name = {name: x for name, x in inputs_by_name(network, inputs).items() if isinstance(x, Tensor)}
-        forward = _Pass(network.forward, by_name[network.inputs[0]]) if network.forward else None
-        data = Data(by_name, targets, forward, network.loss)
-        self._points = {} if forward is None else forward.points
-        self._zeros = {p.name: self._filled(p.name, 0.0) for p in network.populations}
-        self._clamped = {name: self._value(name, network[name].clamp, data) for name in system.clamped}
-        self.start = {
-            name: self._value(name, initial.get(name, network[name].initial), data) for name in system.dynamic
-        }
-
-    def _filled(self, name: str, value: float) -> Tensor:
-        shape = (self._system.samples, *self._system.shapes[name])
-        return torch.full(shape, value, dtype=self._system.dtype, device=self._system.device)
-
-    def _value(self, name: str, given: Tensor | Drive | float | None, data: Data) -> Tensor:
-        value = given.value(name, data) if isinstance(given, Drive) else given
-        assert value is not None, "System refuses an absent start, and holds no population whose clamp is absent"
-        return self._zeros[name] + value
-
-    def equilibrium(self) -> Blocks:
-        """Return x*, one population after the other."""
-        activity = dict(self._clamped)
-        for name in self._system.structure.order or ():
-            terms = [c.gain * self._through(c, activity) for c in self._system.network.into(name)]
-            activity[name] = sum(terms, self._zeros[name]) / self._system.network[name].leak
-        return {name: activity[name] for name in self._system.dynamic}
-
-    def couple(self, deviation: Blocks) -> Blocks:
-        """Return N e, of a deviation e that is 0 where a population is absent; absent where it is 0.
-
-        The instantaneous populations pass it on.
-        """
-        network, instantaneous = self._system.network, self._system.instantaneous
-        passed = dict(deviation)
-        coupled: Blocks = {}
-        for name in (*instantaneous, *self._system.dynamic):
-            divisor = network[name].leak if name in instantaneous else network[name].tau
-            terms = []
-            for coupling in network.into(name):
-                if any(source in passed for source in coupling.sources):
-                    term = self._through(coupling, passed)
-                    if not coupling.map.homogeneous:
-                        term = term - self._through(coupling, self._zeros)
-                    terms.append(coupling.gain / divisor * term)
-            if terms:
-                (passed if name in instantaneous else coupled)[name] = sum(terms, self._zeros[name])
-        return coupled
-
-    def drive(self) -> Blocks:
-        """Return b of dx/dt = A x + b, what the clamps and the maps' offsets make of a state of 0."""
-        network, instantaneous = self._system.network, self._system.instantaneous
-        activity = {**self._zeros, **self._clamped}
-        driven: Blocks = {}
-        for name in (*instantaneous, *self._system.dynamic):
-            divisor = network[name].leak if name in instantaneous else network[name].tau
-            terms = [coupling.gain / divisor * self._through(coupling, activity) for coupling in network.into(name)]
-            (activity if name in instantaneous else driven)[name] = sum(terms, self._zeros[name])
-        return driven
-
-    def _through(self, coupling: Coupling, activity: Mapping[str, Tensor]) -> Tensor:
-        map_ = coupling.map
-        sources = [activity.get(source, self._zeros[source]) for source in coupling.sources]
-        source = sources[0]
-        if isinstance(map_, Feedback):
-            point = self._points[map_.stage] if map_.frozen else _Point(map_.stage, self._zeros[coupling.target])
-            return point.pull_back(map_, source)
-        if isinstance(map_, Forward):
-            return map_.stage.apply(source)
-        if type(map_).apply is Map.apply:
-            raise InvalidValueError(f"coupling {coupling}: {type(map_).__name__} has no differentiable closed form")
-        return map_.apply(*sources)
+    rate = field.system.structure.rate
+    activity = _of_one_rate(field, times, step, rate) if rate else _of_several_rates(field, times, step)
+    return torch.cat([activity[name].flatten(2) for name in field.system.dynamic], 2)
 
 
-def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.float64], step: float | None) -> Blocks:
+def _of_one_rate(field: TracedField, times: NDArray[np.float64], step: float | None, rate: float) -> Blocks:
+    """Return the activity, shape (time, sample, …), of an acyclic linear system whose populations share a rate."""
+    system = field.system
+    fixed = _equilibrium(field)
+    activity = {name: block.expand(len(times), *block.shape) for name, block in fixed.items()}
+    power = {name: field.start[name] - block for name, block in fixed.items()}
+    k, log_scale = 0, 0.0
+    while power:
+        # Each power is scaled to a largest entry of 1, so that a deep network's neither overflow nor vanish.
+        scale = max(float(block.detach().abs().amax()) for block in power.values()) or 1.0
+        power = {name: block / scale for name, block in power.items()}
+        log_scale += np.log(scale)
+        logs, signs = coefficients(times, np.array([k]), rate, step)
+        weights = torch.as_tensor(signs * np.exp(logs + log_scale), dtype=system.dtype, device=system.device)
+        for name, block in power.items():
+            activity[name] = activity[name] + torch.tensordot(weights, block[None], 1)
+        power = _coupled(field, power)
+        k += 1
+    return activity
+
+
+def _equilibrium(field: TracedField) -> Blocks:
+    """Return x*, one population after the other."""
+    activity = field.clamped(0.0, 0.0)
+    for name in field.system.structure.order or ():
+        terms = [field.gain(c) * field.through(c, activity) for c in field.network.into(name)]
+        activity[name] = sum(terms, field.zeros[name]) / field.number("leak", name)
+    return {name: activity[name] for name in field.system.dynamic}
+
+
+def _coupled(field: TracedField, deviation: Blocks) -> Blocks:
+    """Return N e, of a deviation e that is 0 where a population is absent; absent where it is 0.
+
+    The instantaneous populations pass it on.
+    """
+    network, instantaneous = field.network, field.system.instantaneous
+    passed = dict(deviation)
+    coupled: Blocks = {}
+    for name in (*instantaneous, *field.system.dynamic):
+        divisor = field.number("leak" if name in instantaneous else "tau", name)
+        terms = []
+        for coupling in network.into(name):
+            if any(source in passed for source in coupling.sources):
+                term = field.through(coupling, passed)
+                if not coupling.map.homogeneous:
+                    term = term - field.through(coupling, {})
+                terms.append(field.gain(coupling) / divisor * term)
+        if terms:
+            (passed if name in instantaneous else coupled)[name] = sum(terms, field.zeros[name])
+    return coupled
+
+
+def _drive(field: TracedField) -> Blocks:
+    """Return b of dx/dt = A x + b, what the clamps and the maps' offsets make of a state of 0."""
+    network, instantaneous = field.network, field.system.instantaneous
+    activity = {**field.zeros, **field.clamped(0.0, 0.0)}
+    driven: Blocks = {}
+    for name in (*instantaneous, *field.system.dynamic):
+        divisor = field.number("leak" if name in instantaneous else "tau", name)
+        terms = [field.gain(c) / divisor * field.through(c, activity) for c in network.into(name)]
+        (activity if name in instantaneous else driven)[name] = sum(terms, field.zeros[name])
+    return driven
+
+
+def _of_several_rates(field: TracedField, times: NDArray[np.float64], step: float | None) -> Blocks:
     """Return the activity, shape (time, sample, …), of an acyclic linear system whose populations have rates λ_i.
 
     With N_ij what j passes on to i, and b the drive, the activity is a sum over the ways through the network::
@@ -122,37 +121,25 @@ def of_several_rates(system: System, traced: Differentiable, times: NDArray[np.f
 
     with the divided differences f[…] of f(z) = e^{zt}, or (1 + hz)^n for n Euler steps. They do not depend on the order
     of the rates, so that ways that meet the same ones are added up.
-
-    Parameters
-    ----------
-    system, traced
-        The system, and its differentiable parts.
-    times
-        The times.
-    step
-        The Euler step h; None for the flow.
     """
-    network = system.network
+    system, network = field.system, field.network
     rates: dict[str, float] = {}
     for name in system.dynamic:
-        rate = uniform(network[name].leak / network[name].tau)
-        if isinstance(rate, Tensor):
-            raise InvalidValueError(
-                f"population {name}: its units have rates leak/tau of their own, for which there is no differentiable "
-                "closed form"
-            )
-        rates[name] = rate
-    drive = traced.drive()
+        leak, tau = network[name].leak, network[name].tau
+        assert not isinstance(leak, Tensor), "refused_closed_form refuses tensors"
+        assert not isinstance(tau, Tensor)
+        rates[name] = leak / tau
+    drive = _drive(field)
     parts: dict[str, dict[tuple[float, ...], Tensor]] = {name: {} for name in system.dynamic}
     activity: Blocks = {}
     for name in (name for name in system.structure.order or () if name in rates):
-        _add(parts[name], (rates[name],), traced.start[name])
+        _add(parts[name], (rates[name],), field.start[name])
         _add(parts[name], (0.0, rates[name]), drive[name])
         activity[name] = drive[name].new_zeros(len(times), *drive[name].shape)
         for met, block in parts[name].items():
             weights = torch.as_tensor(_divided_differences(met, times, step), dtype=system.dtype, device=system.device)
             activity[name] = activity[name] + torch.tensordot(weights[:, None], block[None], 1)
-            for target, passed in traced.couple({name: block}).items():
+            for target, passed in _coupled(field, {name: block}).items():
                 _add(parts[target], (*met, rates[target]), passed)
     return activity
 
@@ -178,48 +165,3 @@ def _divided_differences(
         return corner
     iterate = np.eye(len(rates)) + step * (decay + shift)
     return np.array([np.linalg.matrix_power(iterate, round(time / step))[0, -1] for time in times])
-
-
-class _Point(StagePoint):
-    """A stage at an operating point, with a graph."""
-
-    def __init__(self, stage: Stage, *x: Tensor) -> None:
-        self.stage = stage
-        self._x = x
-        self._output = stage.apply(*x)
-
-    @property
-    def value(self) -> Tensor:
-        return self._output
-
-    def pull_back(self, map_: Feedback, v: Tensor) -> Tensor:
-        """Return Jᵀ v, as the map takes it."""
-        if len(self._x) > 1:
-            return vjp(self.stage.apply, *self._x)[1](v)[map_.argument]  # type: ignore[no-any-return]
-        inputs = list(self._x)
-        for layer in self.stage.layers[:-1]:
-            inputs.append(layer(inputs[-1].clone()))
-        for place in reversed(range(len(inputs))):
-            layer, psi = self.stage.layers[place], {}
-            if map_.weights is not None and place in map_.weights.tensors:
-                tensor = map_.weights.tensors[place]
-                psi = {"weight": tensor.t() if isinstance(layer, nn.Linear) else tensor}
-            if map_.derivative or place not in self.stage.activations:
-                (v,) = vjp(lambda x, layer=layer, psi=psi: functional_call(layer, psi, (x.clone(),)), inputs[place])[1](
-                    v
-                )
-        return v
-
-
-class _Pass(ForwardPass):
-    """The forward pass, with a graph."""
-
-    points: dict[Stage, _Point]  # type: ignore[assignment]
-
-    def __init__(self, stages: Sequence[Stage], inputs: Tensor) -> None:
-        self.points = {}
-        *_, self.output = evaluated(sources(stages), inputs, self._value).values()
-
-    def _value(self, stage: Stage, *x: Tensor) -> Tensor:
-        self.points[stage] = _Point(stage, *x)
-        return self.points[stage].value

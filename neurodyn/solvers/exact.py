@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +11,10 @@ from torch import Tensor
 
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
-from neurodyn.network.network import Network
 from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until
-from neurodyn.solvers.differentiable import Differentiable, of_several_rates
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
 from neurodyn.solvers.pieces import along_signals, refused_signals
-from neurodyn.system.bound import Inputs
 from neurodyn.system.system import State, System
 
 _SHORT = 16
@@ -105,7 +101,7 @@ class Exact(Solver):
             raise InvalidValueError(
                 "until: a closed form takes no steps at which to stop; use Adaptive() or Euler(step)"
             )
-        moments = self._moments(duration, recorder)
+        moments = self.moments(duration, recorder.times)
         slope = system.new_state()
         if system.driven:
             evaluations = along_signals(system, state, slope, moments, duration, recorder)
@@ -121,18 +117,25 @@ class Exact(Solver):
             progress.update(duration)
         return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)
 
-    def _moments(self, duration: float, recorder: Recorder) -> NDArray[np.float64]:
+    def moments(self, duration: float, times: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Return when to save, given the times asked for, or None for all iterates.
+
+        Raises
+        ------
+        ValueError
+            If there are no iterates, or times are between them.
+        """
         if self.euler_step is None:
-            if recorder.times is None:
+            if times is None:
                 raise InvalidValueError(
                     "save_at: the closed form takes no steps; give a number of points or an array of times"
                 )
-            return recorder.times
+            return times
         iterates: NDArray[np.float64] = self.euler_step * np.arange(1.0 + (self.steps_in(duration) or 0))
-        if recorder.times is None:
+        if times is None:
             return iterates
-        self._check_iterates("save_at", recorder.times)
-        return recorder.times
+        self._check_iterates("save_at", times)
+        return times
 
     def _check_iterates(self, what: str, times: NDArray[np.float64]) -> None:
         if self.euler_step is not None:
@@ -141,76 +144,6 @@ class Exact(Solver):
                 raise InvalidValueError(
                     f"{what}: Euler iterates exist at multiples of their step {self.euler_step:g} alone"
                 )
-
-    def activity(
-        self,
-        network: Network,
-        inputs: Inputs,
-        targets: Tensor | None = None,
-        *,
-        times: Sequence[float] | NDArray[np.float64],
-        initial: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the activity at some times, for `torch.autograd` to differentiate.
-
-        The graph reaches back to the inputs, the targets, the starts, the parameters of the stages and the feedback
-        weights, through the forward pass too. `neurodyn.simulate` gives the same values, faster and without a graph.
-
-        Parameters
-        ----------
-        network
-            A linear, acyclic network.
-        inputs, targets, initial
-            As for `neurodyn.simulate`.
-        times
-            Times ≥ 0; of Euler iterates, multiples of their step.
-
-        Returns
-        -------
-        dict
-            The activity of each dynamic population by name, shape (time, sample, …).
-
-        Raises
-        ------
-        TypeError, ValueError
-            If data or times do not fit, the network is another, or a coupling has a map without a differentiable form.
-        """
-        moments = np.asarray(times, dtype=np.float64)
-        if moments.ndim != 1 or not (np.isfinite(moments).all() and (moments >= 0).all()):
-            raise InvalidValueError(f"times: an array of finite times ≥ 0, not {times!r}")
-        self._check_iterates("times", moments)
-        with torch.no_grad():
-            system = System(network, inputs, targets, initial=initial)
-        if system.driven:
-            raise InvalidValueError(
-                f"network {network.name!r} is driven by signals, and this closed form takes what stands still; pass "
-                "tensors"
-            )
-        system.refuse_delays("a closed form", "simulate the network with Adaptive()")
-        rate = system.structure.rate
-        if not (system.structure.linear and system.structure.acyclic):
-            raise InvalidValueError(
-                f"network {network.name!r} has no differentiable closed form: that takes a linear, acyclic network"
-            )
-        traced = Differentiable(system, inputs, targets, initial or {})
-        if not rate:
-            return of_several_rates(system, traced, moments, self.euler_step)
-        fixed = traced.equilibrium()
-        activity = {name: block.expand(len(moments), *block.shape) for name, block in fixed.items()}
-        power = {name: traced.start[name] - block for name, block in fixed.items()}
-        k, log_scale = 0, 0.0
-        while power:
-            # Each power is scaled to a largest entry of 1, so that a deep network's neither overflow nor vanish.
-            scale = max(float(block.detach().abs().amax()) for block in power.values()) or 1.0
-            power = {name: block / scale for name, block in power.items()}
-            log_scale += np.log(scale)
-            logs, signs = _coefficients(moments, np.array([k]), rate, self.euler_step)
-            weights = torch.as_tensor(signs * np.exp(logs + log_scale), dtype=system.dtype, device=system.device)
-            for name, block in power.items():
-                activity[name] = activity[name] + torch.tensordot(weights, block[None], 1)
-            power = traced.couple(power)
-            k += 1
-        return activity
 
 
 def _refused_iterates(system: System) -> str | None:
@@ -239,7 +172,7 @@ def _nilpotent(
     first = 0 if rate > 0 else 1
 
     def weights(times: NDArray[np.float64]) -> NDArray[np.float64]:
-        logs, signs = _coefficients(times, np.arange(first, first + len(scales)), rate, step)
+        logs, signs = coefficients(times, np.arange(first, first + len(scales)), rate, step)
         with np.errstate(over="ignore"):
             return np.concatenate([np.ones((len(times), 1)), signs * np.exp(logs + scales)], axis=1)
 
@@ -289,7 +222,7 @@ def _powers(system: System, state: State, rate: float) -> tuple[Tensor, NDArray[
     return rows[: len(scales) + 1], torch.stack(scales).cpu().numpy()
 
 
-def _coefficients(
+def coefficients(
     times: NDArray[np.float64], k: NDArray[np.int64], rate: float, step: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return log |c_k(t)| and the sign of c_k(t), shape (time, k) both."""

@@ -121,7 +121,7 @@ class FixedStep(Solver):
         until: Until | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        steps = _Steps(self.step, duration, system.cuts(duration, self.tableau.order))
+        steps = Steps(self.step, duration, system.cuts(duration, self.tableau.order))
         slopes = [system.new_state() for _ in self.tableau.b]
         work = system.new_state() if len(slopes) > 1 else state
         save = SavePoints(recorder.times)
@@ -308,7 +308,7 @@ class _Noise:
         out.add_(self.paths.gained(self._origin + time, self._origin + moment))
 
 
-class _Steps:
+class Steps:
     """When steps end: at multiples of h, where signals jump, and at the end of the run.
 
     Parameters

@@ -27,7 +27,7 @@ def structure_of(network: Network, clamped: frozenset[str]) -> Structure:
     """Return the structure of a network's dynamics with the populations called `clamped` held."""
     return _kept(
         network,
-        ("structure", clamped),
+        ("structure", clamped, *(tensor._version for _, tensor in network.tensors)),
         lambda: structure_in_common(network.stacked or (network,), clamped),
     )
 

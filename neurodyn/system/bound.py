@@ -188,6 +188,27 @@ def checked(
     return given
 
 
+def refuse_gradients(inputs: Inputs, targets: Targets, initial: Starts | None = None) -> None:
+    """Refuse data that require a gradient, of a run that keeps no graph.
+
+    Raises
+    ------
+    ValueError
+        If something does; the message names it.
+    """
+    named: dict[str, object] = {"inputs": inputs, "targets": targets}
+    for what, given in (("inputs", inputs), ("initial value", initial)):
+        if isinstance(given, Mapping) and not isinstance(given, xr.Dataset):
+            named |= {f"{what} of population {name}": value for name, value in given.items()}
+    for what, value in named.items():
+        tensor = value.values if isinstance(value, Signal) else value
+        if isinstance(tensor, Tensor) and tensor.requires_grad:
+            raise InvalidValueError(
+                f"{what}: the tensor requires a gradient, and no graph is kept here; nd.activity keeps one, and "
+                ".detach() leaves it out"
+            )
+
+
 def _told_apart(network: Network, inputs: Mapping[str, Series]) -> tuple[dict[str, Tensor], dict[str, Placed]]:
     """Return the inputs that are tensors, and those that are signals."""
     tensors: dict[str, Tensor] = {}

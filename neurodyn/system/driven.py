@@ -34,7 +34,7 @@ class Placed:
 
     def write(self, time: float, out: Tensor, members: int) -> None:
         """Write its value at a time into `out`, shape (member · sample, …)."""
-        value = self.course.at(time)
+        value = self.course.at(time).detach()
         if self.course.by_network and value.ndim <= len(self.shape) + 1:
             value = value.view(len(value), *[1] * (len(self.shape) + 2 - value.ndim), *value.shape[1:])
         out.view(members, -1, *self.shape).copy_(value)

@@ -50,7 +50,7 @@ class Entry:
             self.term = self._scaled(self.coupling.map.bind(points, self.sources, self.target))
 
     def _scaled(self, term: Term) -> Term:
-        return _Scaled(term, self.coupling.gain) if isinstance(self.coupling.gain, Tensor) else term
+        return _Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
 
 
 class _Scaled(Term):

@@ -20,7 +20,7 @@ from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_n
 from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes, loops_in_order
 from neurodyn.network.parts import Coupling, Population
-from neurodyn.network.vectors import Vector
+from neurodyn.network.vectors import Vector, plain
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive, weights_of
 from neurodyn.system.delays import Echo, Echoes
@@ -254,12 +254,13 @@ class Plan:
         if held or driven:
             shape = (self.samples, *self.shapes[population.name])
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
+        leak = plain(population.leak)
         if population.instantaneous:
-            return Equation(population.name, 1.0 / population.leak, 0.0, constant, held, moving, driven)
-        scale = self.pace(network, population.name) / population.tau
-        if isinstance(population.leak, Tensor):
-            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, population.leak)
-        return Equation(population.name, scale, population.leak, constant, held, moving, driven)
+            return Equation(population.name, 1.0 / leak, 0.0, constant, held, moving, driven)
+        scale = self.pace(network, population.name) / plain(population.tau)
+        if isinstance(leak, Tensor):
+            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, leak)
+        return Equation(population.name, scale, leak, constant, held, moving, driven)
 
     def _entry(self, coupling: Coupling, sources: tuple[str, ...], target: str) -> Entry:
         source = sources if len(sources) > 1 else sources[0]
@@ -353,6 +354,7 @@ def marks(network: Network) -> tuple[object, ...]:
             _mark(layer, found)
     for _, tensor in network.feedback_parameters():
         found += (id(tensor), tensor.data_ptr(), tensor.requires_grad)
+    found += [tensor._version for _, tensor in network.tensors]  # of which a plan keeps what it has made
     return tuple(found)
 
 
@@ -408,7 +410,7 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
     if shape is None:
         shape = _shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
     if isinstance(population.initial, Tensor):
-        return population.initial.expand(given.samples, *shape)
+        return population.initial.detach().expand(given.samples, *shape)
     return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
 
 

@@ -283,8 +283,8 @@ class System:
         members = self.network.members
         self._seeds = seeds_of(seed, members, self.samples // members)
 
-    def paths(self, step: float) -> BrownianPaths | None:
-        """Return the paths of the noise for steps of a size; None where there is no noise.
+    def paths(self, step: float, *, standard: bool = False) -> BrownianPaths | None:
+        """Return the paths of the noise for steps of a size, W itself if `standard`; None where there is no noise.
 
         Raises
         ------
@@ -296,7 +296,7 @@ class System:
         if self._seeds is None:
             raise InvalidValueError(f"population {self.noisy[0]} has noise, and the system no seed; call system.seed")
         places = {name: (place, self.shapes[name]) for name, place in self.places()}
-        sigmas = {name: self.network[name].noise for name in self.noisy}
+        sigmas = {name: 1.0 if standard else self.network[name].noise for name in self.noisy}
         return BrownianPaths(sigmas, places, self._seeds, step, self.new_state().flat)
 
     def refuse_delays(self, what: str, advice: str) -> None:

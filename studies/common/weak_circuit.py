@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neurodyn.analysis.spectrum import of_matrix
+
 NEWTON, PSEUDO = 30, 80
 """The most iterations of Newton's method, and of pseudo-transient continuation."""
 TOLERANCE = 1e-10
@@ -93,7 +95,7 @@ class WeakCircuits:
         found = torch.full_like(self.slope, torch.nan)
         if bool(known.any()):
             _, jacobian = self.take(known).field(activity[known], gamma)
-            found[known] = torch.linalg.eigvals(jacobian).real.amax(1)
+            found[known] = torch.tensor([of_matrix(each.numpy(force=True)).abscissa for each in jacobian]).to(found)
         return found
 
     def in_target_units(self, activity: Tensor) -> Tensor:

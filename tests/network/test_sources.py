@@ -88,7 +88,7 @@ def test_a_jointly_linear_map_has_the_closed_form():
     assert "Exact" in run.attrs["solver"]
     decay = np.exp(-2.0)  # x = (1 − e⁻ᵗ) u, and y = ∫ e^{s−t} (1 + e⁻ˢ) u ds
     np.testing.assert_allclose(run.y[0], u.numpy() * (1 - decay + 2 * decay), atol=1e-12)
-    activity = nd.Exact().activity(network, u, times=[2.0])
+    activity = nd.activity(network, u, duration=2.0, solver=nd.Exact(), save_at=[2.0])
     np.testing.assert_allclose(activity["y"].detach(), run.y, atol=1e-12)
     np.testing.assert_allclose(nd.equilibrium(network, u).y, u.numpy(), atol=1e-12)
 

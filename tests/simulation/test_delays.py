@@ -425,8 +425,8 @@ def first() -> Any:
             r"x → x has the delay 1, and the solver Exact\(.*\) takes none; give nd.Adaptive",
         ),
         (
-            lambda: nd.Exact().activity(chain(0.5), U, times=[1.0]),
-            "has the delay .*, and a closed form takes none",
+            lambda: nd.activity(chain(0.5), U, duration=1.0, solver=nd.Euler(0.1)),
+            "has the delay .*, and what is differentiated takes none",
         ),
         (lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.Stabilized()), r"the solver Stabilized\(.*none"),
         (lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.TorchDiffEq()), r"the solver TorchDiffEq\(.*none"),

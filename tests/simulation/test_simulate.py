@@ -138,14 +138,6 @@ def test_a_run_leaves_the_module_and_the_global_state_alone() -> None:
     assert all(p.grad is None for p in example.module.parameters())
 
 
-def test_inputs_that_require_grad_are_welcome() -> None:
-    example = mlp()
-    example.inputs.requires_grad_()
-    run = nd.simulate(ar.network(example.module), example.inputs, example.targets, duration=1.0, record=["s", "x1"])
-    assert run.s.dtype == np.float64
-    assert example.inputs.grad is None
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])

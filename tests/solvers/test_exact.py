@@ -179,7 +179,7 @@ SOLVERS = [nd.Exact(), nd.Exact(euler_step=0.1)]
 
 def assert_differentiable(solver, network, inputs, targets=None, initial=None, by=()):
     """The activity is that of `simulate`, and its derivatives by some tensors are those of finite differences."""
-    activity = solver.activity(network, inputs, targets, times=TIMES, initial=initial)
+    activity = nd.activity(network, inputs, targets, duration=3.0, solver=solver, save_at=TIMES, initial=initial)
     given = [None if value is None else value.detach() for value in (inputs, targets)]
     start = {name: value.detach() for name, value in (initial or {}).items()}
     run = nd.simulate(network, *given, duration=3.0, solver=solver, save_at=TIMES, initial=start)
@@ -188,7 +188,9 @@ def assert_differentiable(solver, network, inputs, targets=None, initial=None, b
         np.testing.assert_allclose(found.detach().numpy(), run[name].values, rtol=0, atol=1e-13)
     leaves = [leaf for leaf in (inputs, targets, *by) if leaf is not None and leaf.requires_grad]
     assert gradcheck(
-        lambda *_: tuple(solver.activity(network, inputs, targets, times=TIMES, initial=initial).values()),
+        lambda *_: tuple(
+            nd.activity(network, inputs, targets, duration=3.0, solver=solver, save_at=TIMES, initial=initial).values()
+        ),
         leaves,
         fast_mode=True,
     )
@@ -225,7 +227,8 @@ def test_activity_is_differentiable_through_convolutions_and_pooling():
     solver = nd.Exact()
 
     def first(*_):
-        return solver.activity(network, example.inputs, example.targets, times=[1.0])["x2"].flatten()[:3]
+        found = nd.activity(network, example.inputs, example.targets, duration=1.0, solver=solver, save_at=[1.0])
+        return found["x2"].flatten()[:3]
 
     run = nd.simulate(network, example.inputs, example.targets, duration=1.0, solver=solver, save_at=[1.0])
     np.testing.assert_allclose(first().detach().numpy(), run["x2"].values.ravel()[:3], rtol=0, atol=1e-13)
@@ -311,7 +314,9 @@ def test_activity_of_a_deep_net_keeps_its_precision():
     found = {}
     for dtype in (torch.float32, torch.float64):
         network, x, t = bound((8,) * 41, dtype=dtype, scale=1.5)
-        found[dtype] = nd.Exact().activity(network, x, t.requires_grad_(), times=[1.0, 40.0, 1000.0])["x1"]
+        times = [1.0, 40.0, 1000.0]
+        activity = nd.activity(network, x, t.requires_grad_(), duration=1000.0, solver=nd.Exact(), save_at=times)
+        found[dtype] = activity["x1"]
         (gradient,) = torch.autograd.grad(found[dtype].sum(), t, retain_graph=True)
         assert bool(torch.isfinite(gradient).all())
     wanted = found[torch.float64].detach()
@@ -321,23 +326,24 @@ def test_activity_of_a_deep_net_keeps_its_precision():
 def test_where_there_is_no_differentiable_closed_form_it_is_refused():
     example = mlp()
     network = ar.network(example.module)
-    with pytest.raises(ValueError, match=r"times: an array of finite times ≥ 0, not \[-1.0\]"):
-        nd.Exact().activity(network, example.inputs, example.targets, times=[-1.0])
-    with pytest.raises(ValueError, match=r"times: Euler iterates exist at multiples of their step 0.1"):
-        nd.Exact(euler_step=0.1).activity(network, example.inputs, example.targets, times=[0.25])
+    iterates, flow = nd.Exact(euler_step=0.1), nd.Exact()
+    with pytest.raises(ValueError, match=r"save_at: Euler iterates exist at multiples of their step 0.1"):
+        nd.activity(network, example.inputs, example.targets, duration=1.0, save_at=[0.25], solver=iterates)
     with pytest.raises(ValueError, match=r"inputs of population s .*NaN"):
-        nd.Exact().activity(network, torch.full_like(example.inputs, torch.nan), example.targets, times=[1.0])
+        nd.activity(network, torch.full_like(example.inputs, torch.nan), example.targets, duration=1.0, solver=flow)
     live = ar.network(example.module, relaxation_derivative="live")
     for refused, inputs, targets in [
         (live, example.inputs, example.targets),
         (rotation(), torch.ones(2, 3, dtype=torch.float64), None),
     ]:
-        with pytest.raises(ValueError, match=r"has no differentiable closed form: that takes a linear, acyclic"):
-            nd.Exact().activity(refused, inputs, targets, times=[1.0])
-    populations = [nd.Population("a", 2), nd.Population("b", 2)]
-    inverse = nd.Network("inverse", populations, [nd.Coupling("a", "b", nd.Inverse(nn.Linear(2, 2)))])
-    with pytest.raises(ValueError, match=r"coupling a → b: Inverse has no differentiable closed form"):
-        nd.Exact().activity(inverse, None, times=[1.0])
+        with pytest.raises(
+            ValueError, match=r"is not linear, so it has no closed form|that takes a linear, acyclic network"
+        ):
+            nd.activity(refused, inputs, targets, duration=1.0, solver=flow, save_at=[1.0])
+    tau = torch.tensor([1.0, 2.0], requires_grad=True)
+    slowed = nd.Network("slowed", [nd.Population("a", 2, tau=tau)])
+    with pytest.raises(ValueError, match=r"population a: its tau is a tensor, and the differentiable closed form"):
+        nd.activity(slowed, None, duration=1.0, solver=flow, save_at=[1.0])
 
 
 def test_activity_of_several_rates_keeps_its_digits_early_in_a_deep_network():
@@ -352,7 +358,8 @@ def test_activity_of_several_rates_keeps_its_digits_early_in_a_deep_network():
     )
     # e^{At} = e^{-2t} e^{(A + 2)t}, of which the Taylor series has no negative term: every entry keeps its digits.
     shifted = np.diag(np.append(2.0, 2.0 - rates)) + np.diag(np.append(1.0, np.full(depth - 1, gain)), k=-1)
-    found = nd.Exact().activity(network, torch.ones(1, 1, dtype=torch.float64), times=times)
+    drive = torch.ones(1, 1, dtype=torch.float64)
+    found = nd.activity(network, drive, duration=5.0, solver=nd.Exact(), save_at=times)
     for place, time in enumerate(times):
         term = total = np.eye(depth + 1)[0]
         for n in range(1, 1000):

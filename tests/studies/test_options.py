@@ -17,7 +17,7 @@ from tests.processes import run
 matplotlib.use("agg")
 FOLDER = Path(__file__).parents[2] / "studies"
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.py"))
-WITHOUT_DATA = {"runtime", "weak_feedback"}
+WITHOUT_DATA = {"rate_networks", "runtime", "weak_feedback"}
 TRAINING = {"accuracy", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
     "zero_divergence"
 }
@@ -29,6 +29,7 @@ TINY = {
     "gait_training": "--hidden 1 --tower 20 10 --epochs 1",
     "gamma_sweep": "--hidden 1 --width 4 --epochs 1 --samples 40",
     "graphs": "--sizes 1 --steps 1",
+    "rate_networks": "--units 12 --ring 16 --samples 5",
     "runtime": "--widths 4 --seconds 0.01",
     "scalability": "--epochs 1",
     "simplifications": "--layers 6 --epochs 1",
@@ -43,9 +44,9 @@ def options(study: str, *arguments: str) -> Options:
     return parse(importlib.import_module(study).PAPER, "", arguments)
 
 
-def test_there_are_13_and_nothing_else_is_a_script():
+def test_there_are_14_and_nothing_else_is_a_script():
     assert set(TINY) == set(STUDIES)
-    assert len(STUDIES) == 13
+    assert len(STUDIES) == 14
     for path in FOLDER.rglob("*.py"):
         assert ("__main__" in path.read_text(encoding="utf-8")) == (path.parent == FOLDER)
 

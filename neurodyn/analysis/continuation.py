@@ -1,0 +1,301 @@
+"""Equilibria as a parameter changes: branches round folds, with folds and Hopf points located."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from neurodyn.analysis.branch import Branch, Point
+from neurodyn.analysis.linearised import Linearised, linearised
+from neurodyn.checks import number, positive, users, whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.network.network import Network
+from neurodyn.simulation.trajectory import unit_coordinates, unit_dims
+from neurodyn.solvers.base import steady
+from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.system.binding import bound
+from neurodyn.system.bound import Inputs, Targets, check_network
+from neurodyn.system.continued import Starts
+
+_MODES = 6
+"""How many eigenvalues are returned along a branch."""
+
+
+@dataclass(frozen=True)
+class _Special:
+    kind: str
+    point: Point
+    frequency: float
+
+
+def continuation(
+    declare: Callable[[float], Network],
+    start: float,
+    stop: float,
+    inputs: Inputs = None,
+    targets: Targets = None,
+    *,
+    initial: Starts | None = None,
+    step: float = 0.05,
+    most: int = 1000,
+) -> xr.Dataset:
+    """Follow an equilibrium as a parameter p goes from one value to another, by its arclength, and so round folds.
+
+    The branch 0 = F(x, p) is followed in the metric ds² = |dx|²/n + (dp / |stop − start|)², n units, by a predictor
+    along its tangent and Newton's method across it (Keller), until p leaves [start, stop] on either side. Between
+    neighbouring points, folds (dp/ds = 0), Hopf points (a pair ±iω of eigenvalues) and branch points (a real eigenvalue
+    crosses 0 without a fold) are located by Brent's method.
+
+    Parameters
+    ----------
+    declare
+        `declare(p)` returns the network at p; networks differ in numbers alone.
+    start, stop
+        Where p begins and ends.
+    inputs, targets
+        As for `nd.simulate`, of one sample; without noise, and with data that stand still.
+    initial
+        Near which equilibrium to begin: populations by name, the others where they start. By default near the one that
+        the dynamics reach at `start`.
+    step
+        The longest step in arclength.
+    most
+        The most points.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over `arc`, with the coordinate `parameter`: each dynamic population, with its own dimensions; `stable`,
+        `abscissa` (the largest Re λ) and over `mode` the rightmost eigenvalues' `growth`, Re λ, and `frequency`, Im λ;
+        and `eigenvalue_residual`, beyond 500 units that of Arnoldi's method. Over `point`, for each one located: `kind`
+        ("fold", "hopf" or "branch"), `arc_at`, `parameter_at`, `frequency_at` (ω of a Hopf point, 0 elsewhere), and
+        `<population>_at`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or no equilibrium is found at `start`.
+    DivergenceError
+        If no step leads on.
+
+    Warns
+    -----
+    RuntimeWarning
+        If `most` points do not suffice.
+
+    References
+    ----------
+    H. B. Keller (1977); Y. A. Kuznetsov, Elements of Applied Bifurcation Theory (2004), §10.
+
+    Examples
+    --------
+    dx/dt = p + x − x³ folds at p = ±2/√27:
+
+    >>> import neurodyn as nd, torch
+    >>> def declare(p):
+    ...     cubic = nd.Pointwise(lambda x: 2 * x - x**3)
+    ...     populations = [nd.Population("b", 1, clamp=nd.Constant(p)), nd.Population("x", 1, initial=-1.5)]
+    ...     return nd.Network("fold", populations, [nd.Coupling("x", "x", cubic), nd.Coupling("b", "x")])
+    >>> branch = nd.analysis.continuation(declare, -1.0, 1.0)
+    >>> branch.kind.values.tolist(), branch.parameter_at.values.round(4).tolist()
+    (['fold', 'fold'], [0.3849, -0.3849])
+    """
+    if not callable(declare) or isinstance(declare, Network):
+        raise InvalidTypeError(
+            f"declare must be a function of the parameter that returns a Network, not {type(declare).__name__}"
+        )
+    start, stop = number("start", start), number("stop", stop)
+    if start == stop:
+        raise InvalidValueError(f"stop: the parameter goes from {start:g} to another value")
+    step, most = positive("step", step), whole("most", most, least=2)
+    scan = _Scan(declare, start, stop, inputs, targets, initial)
+    branch = Branch(scan, scan.near)
+    first = branch.first(scan.near[0].double().cpu().numpy(), 1.0)
+    if first is None:
+        raise InvalidValueError(
+            f"start: Newton's method finds no equilibrium at {start:g} from where the dynamics lead; give one near by "
+            "initial="
+        )
+    points = list(branch.points(first, step, most))
+    if len(points) == most and 0.0 < points[-1].place[-1] < 1.0:
+        warnings.warn(
+            f"continuation: after {most} points the parameter is {scan.parameter(points[-1]):g}, and the branch goes "
+            "on; take a longer step=, or more by most=",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    special = [each for pair in pairwise(points) for each in _between(branch, *pair)]
+    return scan.dataset(points, special)
+
+
+class _Scan:
+    """The networks at each parameter, bound to the same data."""
+
+    def __init__(
+        self,
+        declare: Callable[[float], Network],
+        start: float,
+        stop: float,
+        inputs: Inputs,
+        targets: Targets,
+        initial: Starts | None,
+    ) -> None:
+        self._declare, self._start, self._span = declare, start, stop - start
+        self._inputs, self._targets = inputs, targets
+        self._kept: tuple[float, Linearised] | None = None
+        self.network = self._network(start)
+        with bound(self.network, inputs, targets, initial=initial, still="a continuation") as system, torch.no_grad():
+            if system.bounds:
+                raise InvalidValueError(
+                    f"population {next(iter(system.bounds))} has bounds, at which a branch has corners: a continuation "
+                    "takes none"
+                )
+            if system.samples != 1:
+                raise InvalidValueError(f"inputs: a continuation takes one sample, and there are {system.samples}")
+            state = system.initial_state()
+            if initial is None and system.dynamic:
+                with warnings.catch_warnings():  # Newton's method goes on from wherever this ends
+                    warnings.simplefilter("ignore", RuntimeWarning)
+                    state, _ = to_equilibrium(system, steady())
+        about = self(0.0)
+        self.near: Tensor = about.field.rows(state.activity)
+
+    def _network(self, p: float) -> Network:
+        with users("declare"):
+            network = self._declare(p)
+        check_network(network)
+        return network
+
+    def __call__(self, share: float) -> Linearised:
+        """Return the linearisation at a parameter."""
+        if self._kept is None or self._kept[0] != share:
+            network = self._network(self._start + share * self._span)
+            with linearised(network, self._inputs, self._targets, None, "continuation") as about:
+                kept = about
+            first = self._kept[1].system if self._kept is not None else kept.system
+            if kept.system.dynamic != first.dynamic or kept.system.shapes != first.shapes:
+                raise InvalidValueError(
+                    f"declare: at {self._start + share * self._span:g} the network has other dynamic populations than "
+                    f"at {self._start:g}; let networks differ in numbers alone"
+                )
+            self._kept = (share, kept)
+        return self._kept[1]
+
+    def parameter(self, point: Point) -> float:
+        """Return p at a point."""
+        return self._start + float(point.place[-1]) * self._span
+
+    def dataset(self, points: Sequence[Point], special: Sequence[_Special]) -> xr.Dataset:
+        """Return what was found, labelled."""
+        system, widths = self(0.0).system, self(0.0).field.widths
+        rate = {"units": "1/tau"}
+        modes = min(_MODES, len(points[0].spectrum.values))
+        values = np.stack([point.spectrum.values[:modes] for point in points])
+        variables: dict[str, Any] = {
+            "stable": ("arc", values.real[:, 0] < 0, {"units": "1", "long_name": "stable"}),
+            "abscissa": ("arc", values.real[:, 0], {**rate, "long_name": "spectral abscissa"}),
+            "growth": (("arc", "mode"), values.real, {**rate, "long_name": "growth rate Re λ"}),
+            "frequency": (("arc", "mode"), values.imag, {**rate, "long_name": "angular frequency Im λ"}),
+            "eigenvalue_residual": (
+                "arc",
+                [point.spectrum.residual for point in points],
+                {"units": "1", "long_name": "residual of the eigenvalues"},
+            ),
+            "kind": ("point", np.array([each.kind for each in special], dtype="U6"), {"long_name": "kind of point"}),
+            "arc_at": ("point", [each.point.arc for each in special], {"units": "1", "long_name": "arclength"}),
+            "parameter_at": (
+                "point",
+                [self.parameter(each.point) for each in special],
+                {"units": "1", "long_name": "parameter"},
+            ),
+            "frequency_at": (
+                "point",
+                [each.frequency for each in special],
+                {**rate, "long_name": "angular frequency of the critical pair"},
+            ),
+        }
+        coordinates: dict[str, Any] = {
+            "arc": ("arc", [point.arc for point in points], {"units": "1", "long_name": "arclength"})
+        }
+        parameters = [self.parameter(point) for point in points]
+        coordinates["parameter"] = ("arc", parameters, {"units": "1", "long_name": "parameter"})
+        begin = 0
+        for name, width in zip(system.dynamic, widths, strict=True):
+            shape, dims = system.shapes[name], unit_dims(name, system.shapes[name])
+            coordinates |= unit_coordinates(name, shape)
+            described = {"units": "1", "long_name": f"activity of population {name} at equilibrium"}
+            for along, where, key in (("arc", points, name), ("point", [each.point for each in special], f"{name}_at")):
+                rows = [point.place[begin : begin + width].reshape(shape) for point in where]
+                stacked = np.array(rows).reshape(len(rows), *shape)
+                variables[key] = ((along, *dims), stacked, described)
+            begin += width
+        attributes = {"network": self.network.name, "equations": self.network.equations()}
+        return xr.Dataset(variables, coordinates, attributes)
+
+
+def _between(branch: Branch, one: Point, two: Point) -> Iterator[_Special]:
+    """Yield the folds, Hopf points and branch points between two neighbouring points."""
+    folds = one.tangent[-1] * two.tangent[-1] < 0
+    if folds:
+        yield from _located(branch, one, two, "fold", lambda point: float(point.tangent[-1]))
+    pairs, singles = (_unstable(two, pair) - _unstable(one, pair) for pair in (True, False))
+    if pairs and pairs % 2 == 0:
+        yield from _located(branch, one, two, "hopf", _critical_pair)
+    if singles % 2 and not folds:
+        yield from _located(branch, one, two, "branch", _critical_number)
+
+
+def _unstable(point: Point, pair: bool) -> int:
+    values = point.spectrum.values
+    return int(((values.real > 0) & ((values.imag != 0) == pair)).sum())
+
+
+def _critical_pair(point: Point) -> float:
+    """Return the real part of the pair of eigenvalues that is closest to the imaginary axis."""
+    pairs = point.spectrum.values[point.spectrum.values.imag != 0]
+    return float(pairs.real[np.abs(pairs.real).argmin()]) if len(pairs) else np.nan
+
+
+def _critical_number(point: Point) -> float:
+    """Return the real eigenvalue that is closest to 0."""
+    numbers = point.spectrum.values[point.spectrum.values.imag == 0].real
+    return float(numbers[np.abs(numbers).argmin()]) if len(numbers) else np.nan
+
+
+def _located(branch: Branch, one: Point, two: Point, kind: str, test: Callable[[Point], float]) -> Iterator[_Special]:
+    """Yield the point where a test function crosses 0, if it does so between two points."""
+    from scipy.optimize import brentq  # here, because it takes long to import
+
+    known = {0.0: one, 1.0: two}
+    length = two.arc - one.arc
+
+    def value(share: float) -> float:
+        if share not in known:
+            found = branch.at(one, share * length)
+            if found is None:
+                return np.nan
+            known[share] = found[0]
+        return test(known[share])
+
+    ends = value(0.0), value(1.0)
+    if not ends[0] * ends[1] < 0:
+        return
+    try:
+        share = float(brentq(value, 0.0, 1.0, xtol=1e-13, rtol=1e-13))
+    except ValueError:  # the test function has no value in between
+        return
+    value(share)
+    point = known.get(share)
+    if point is None or abs(test(point)) > 1e-3 * max(map(abs, ends)):
+        return  # it jumped across 0
+    pairs = point.spectrum.values[point.spectrum.values.imag != 0]
+    frequency = float(abs(pairs.imag[np.abs(pairs.real).argmin()])) if kind == "hopf" else 0.0
+    yield _Special(kind, point, frequency)

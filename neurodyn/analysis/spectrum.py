@@ -1,0 +1,103 @@
+"""The rightmost eigenvalues of a Jacobian, of the whole matrix or by Arnoldi's method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurodyn.analysis.linearised import DENSE, Linearised
+from neurodyn.errors import InvalidValueError
+
+Complex = NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues of one sample's Jacobian.
+
+    Parameters
+    ----------
+    values
+        The rightmost first.
+    largest
+        Those of the largest modulus.
+    residual
+        max ‖Jᵀ v − λ v‖ / ‖λ v‖ of the values; 0 of a whole spectrum, which LAPACK gives to rounding.
+    """
+
+    values: Complex
+    largest: Complex
+    residual: float
+
+    @property
+    def abscissa(self) -> float:
+        """The largest real part."""
+        return float(self.values.real[0])
+
+    @property
+    def euler_step(self) -> float:
+        """The largest h with |1 + hλ| ≤ 1, 0 where a mode does not decay."""
+        every = np.concatenate([self.values, self.largest])
+        if not (every.real < 0).all():
+            return 0.0
+        return float((-2 * every.real / np.abs(every) ** 2).min())
+
+
+def spectrum(about: Linearised, x: Tensor, sample: int, count: int) -> Spectrum:
+    """Return the eigenvalues of one sample's Jacobian at x, shape (sample, unit): `count` of them beyond 500 units.
+
+    Raises
+    ------
+    ValueError
+        If Arnoldi's method does not converge.
+
+    References
+    ----------
+    R. B. Lehoucq, D. C. Sorensen, C. Yang, ARPACK Users' Guide (1998).
+    """
+    if about.small:
+        free = about.free(x)[sample].cpu().numpy()
+        return of_matrix(about.matrix(x)[sample].double().cpu().numpy()[np.ix_(free, free)])
+    if about.field.bounds is not None:
+        raise InvalidValueError(
+            f"population {next(iter(about.system.bounds))} has bounds, and beyond {DENSE} units eigenvalues are found "
+            "of networks without them alone"
+        )
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs  # here, because it takes long to import
+
+    # That of Jᵀ is that of J, and costs one way back through F; other samples' rows of it are left at 0.
+    def pulled(v: NDArray[Any]) -> NDArray[np.float64]:
+        rows = torch.zeros_like(x)
+        rows[sample] = torch.as_tensor(v.reshape(-1)).to(x)
+        found: NDArray[np.float64] = about.transposed(x, rows)[sample].double().cpu().numpy()
+        return found
+
+    operator = LinearOperator((about.units, about.units), matvec=pulled, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(about.units)
+    tolerance, width = 10 * torch.finfo(x.dtype).eps, min(about.units, max(60, 6 * count))
+    known: dict[str, tuple[Complex, Complex]] = {}
+    for which in ("LR", "LM"):
+        try:
+            known[which] = eigs(operator, k=count, which=which, v0=start, ncv=width, tol=tolerance)
+        except ArpackNoConvergence as error:
+            raise InvalidValueError(
+                f"network {about.system.network.name!r}: Arnoldi's method has found {len(error.eigenvalues)} of "
+                f"{count} eigenvalues; ask for fewer or more by count="
+            ) from error
+    values, vectors = known["LR"]
+    images = np.stack([pulled(v.real) + 1j * pulled(v.imag) for v in vectors.T], 1)
+    off = np.linalg.norm(images - values * vectors, axis=0) / np.maximum(np.abs(values), np.finfo(float).tiny)
+    order = np.argsort(-values.real, kind="stable")
+    return Spectrum(values[order], known["LM"][0], float(off.max()))
+
+
+def of_matrix(jacobian: NDArray[Any]) -> Spectrum:
+    """Return the whole spectrum of a matrix, the rightmost first."""
+    values = np.linalg.eigvals(jacobian).astype(np.complex128)
+    values = values[np.lexsort((-values.imag, -values.real))]
+    return Spectrum(values, values[:0], 0.0)
