@@ -2,8 +2,8 @@
 
 A perceptron learns by activation relaxation, as it is and fully simplified (learned feedback weights, no derivative in
 the relaxation), and by predictive coding (IL, Z-IL, Fa-Z-IL); a network of square orthogonal layers, whose outputs
-beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer. Backprop trains both from the same
-weights and on the same batches, so that differences are paired. What each paper claims is judged: of rules that should
+beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer, and by backprop with it. Backprop
+trains both from the same weights and on the same batches, so that differences are paired. What each paper claims is judged: of rules that should
 be backprop, by how far the first update is off backprop's; of the others, by the accuracy, where two standard errors
 and half a point count. The seeds are trained at once; a run that was stopped goes on where it was; and
 `torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
@@ -64,21 +64,28 @@ class Rule:
     declare
         A function of a module and a seed, that returns what learns.
     reference
-        The rule that it is compared with: backprop of the same module.
+        The rule that it is compared with: backprop of the same module, or of a regularized rule regularized backprop.
     paper
         What its paper says of it.
     claim
-        What of that is judged: that it makes the update of backprop, another one, or that it is as accurate.
+        What of that is judged: that it makes the update of backprop, another one, or that it is as accurate; or None.
     look
         Of its curves.
+    square
+        Whether it trains the square network, and not the perceptron.
     """
 
     label: str
     declare: Declare
     reference: str
     paper: str
-    claim: Literal["update", "other update", "accuracy"]
+    claim: Literal["update", "other update", "accuracy"] | None
     look: Mapping[str, Any]
+    square: bool = False
+
+
+def backprop(module: nn.Sequential, seed: int) -> nn.Module:
+    return module
 
 
 def simplified(module: nn.Sequential, seed: int) -> nd.Network:
@@ -89,11 +96,14 @@ def gait(module: nn.Sequential, seed: int) -> nd.Network:
     return tp.network(module, rule="gait", gamma=GAMMA).regularized(nd.Orthogonality(STRENGTH))
 
 
+def regularized(module: nn.Sequential, seed: int) -> nd.Network:
+    """Return backprop with the regularizer: activation relaxation, whose gradient is backprop's."""
+    return ar.network(module).regularized(nd.Orthogonality(STRENGTH))
+
+
 REFERENCE = {"color": plot.GREY, "linewidth": 4, "alpha": 0.45}
 RULES: Mapping[str, Rule] = {
-    "backprop": Rule(
-        "backprop", lambda module, seed: module, "backprop", "MNIST: about 98 % (AR, 2nd paper)", "accuracy", REFERENCE
-    ),
+    "backprop": Rule("backprop", backprop, "backprop", "MNIST: about 98 % (AR, 2nd paper)", None, REFERENCE),
     "ar": Rule(
         "AR",
         lambda module, seed: ar.network(module),
@@ -136,19 +146,30 @@ RULES: Mapping[str, Rule] = {
     ),
     "backprop-square": Rule(
         "backprop, square",
-        lambda module, seed: module,
+        backprop,
         "backprop-square",
         "as GAIT-prop",
-        "accuracy",
+        None,
         {**REFERENCE, "color": plot.GREEN},
+        square=True,
+    ),
+    "backprop-regularized": Rule(
+        "backprop, square, regularized",
+        regularized,
+        "backprop-square",
+        "–",
+        None,
+        {"color": plot.BLACK, "linestyle": ":"},
+        square=True,
     ),
     "gait": Rule(
-        "GAIT-prop, square",
+        "GAIT-prop, square, regularized",
         gait,
-        "backprop-square",
+        "backprop-regularized",
         "indistinguishable from backprop (figs. 2, 3)",
         "accuracy",
         {"color": plot.GREEN, "linestyle": "-."},
+        square=True,
     ),
 }
 
@@ -203,13 +224,13 @@ class Options(StudyOptions):
 
     def build(self, rule: Rule, inputs: int, classes: int, seed: int) -> nn.Sequential:
         """Return the module that a rule trains."""
-        if rule.reference == "backprop":
+        if not rule.square:
             return nd.mlp([inputs, *self.hidden, classes], activation=self.activation, seed=seed)
         return tp.tower([inputs] * (len(self.hidden) + 2), outputs=classes, weights="orthogonal", seed=seed)
 
     def checkpoint(self, dataset: str, name: str) -> Path:
         """Return the folder of a run's checkpoint, which bears its settings, but for the number of epochs."""
-        square = RULES[name].reference != "backprop"
+        square = RULES[name].square
         layers = f"{len(self.hidden)}-hidden" if square else "-".join(map(str, [*self.hidden, self.activation]))
         settings = [layers, f"rate-{self.square_rate if square else self.rate:g}", f"batch-{self.batch}"]
         return self.out / "runs" / dataset / name / "_".join([*settings, "seeds-" + "-".join(map(str, self.seeds))])
@@ -232,7 +253,7 @@ def train(options: Options, dataset: str, name: str, device: torch.device) -> xr
             test,
             epochs=options.epochs,
             batch_size=options.batch,
-            learning_rate=options.rate if rule.reference == "backprop" else options.square_rate,
+            learning_rate=options.square_rate if rule.square else options.rate,
             seeds=options.seeds,
             device=device,
             checkpoint=options.checkpoint(dataset, name),
@@ -282,7 +303,7 @@ def measured(history: xr.Dataset, options: Options) -> xr.Dataset:
 def verdict(found: xr.Dataset, dataset: str, name: str) -> str:
     """Judge what a rule's paper claims of it, by this run."""
     rule = RULES[name]
-    if rule.reference == name:
+    if rule.claim is None:
         return "–"
     off = float(found.first_update.sel(dataset=dataset, rule=name).mean())
     if rule.claim == "accuracy":
