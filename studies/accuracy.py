@@ -3,10 +3,10 @@
 A perceptron learns by activation relaxation, as it is and fully simplified (learned feedback weights, no derivative in
 the relaxation), and by predictive coding (IL, Z-IL, Fa-Z-IL); a network of square orthogonal layers, whose outputs
 beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer, and by backprop with it. Backprop
-trains both from the same weights and on the same batches, so that differences are paired. What each paper claims is judged: of rules that should
-be backprop, by how far the first update is off backprop's; of the others, by the accuracy, where two standard errors
-and half a point count. The seeds are trained at once; a run that was stopped goes on where it was; and
-`torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
+trains both from the same weights and on the same batches, so that differences are paired. What each paper claims is
+judged: of rules that should be backprop, by how far the first update is off backprop's; of the others, by the accuracy,
+where two standard errors and half a point count. The seeds are trained at once; a run that was stopped goes on where it
+was; and `torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
 
 After figure 2 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain" (2020); figures 2 and 3 of N. Ahmad, M. A. J. van Gerven, L. Ambrogioni,
@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from common.claims import AR, GAIT, PC, Row, write_rows
 from common.learning_curves import agreement, draw, means_of, plus_minus, zoom
 from common.options import ActivationName, DatasetName, check_root, load, parse
 from common.options import Options as StudyOptions
@@ -67,6 +68,8 @@ class Rule:
         The rule that it is compared with: backprop of the same module, or of a regularized rule regularized backprop.
     paper
         What its paper says of it.
+    where
+        Which paper, and where in it.
     claim
         What of that is judged: that it makes the update of backprop, another one, or that it is as accurate; or None.
     look
@@ -79,6 +82,7 @@ class Rule:
     declare: Declare
     reference: str
     paper: str
+    where: tuple[str, str]
     claim: Literal["update", "other update", "accuracy"] | None
     look: Mapping[str, Any]
     square: bool = False
@@ -103,12 +107,13 @@ def regularized(module: nn.Sequential, seed: int) -> nd.Network:
 
 REFERENCE = {"color": plot.GREY, "linewidth": 4, "alpha": 0.45}
 RULES: Mapping[str, Rule] = {
-    "backprop": Rule("backprop", backprop, "backprop", "MNIST: about 98 % (AR, 2nd paper)", None, REFERENCE),
+    "backprop": Rule("backprop", backprop, "backprop", "MNIST: about 98 % (AR, 2nd paper)", (AR, ""), None, REFERENCE),
     "ar": Rule(
         "AR",
         lambda module, seed: ar.network(module),
         "backprop",
         "nearly identical to backprop (fig. 2)",
+        (AR, "figure 2"),
         "accuracy",
         {"color": plot.BLUE},
     ),
@@ -117,6 +122,7 @@ RULES: Mapping[str, Rule] = {
         simplified,
         "backprop",
         "as AR, with more variance (fig. 3)",
+        (AR, "figure 3 c"),
         "accuracy",
         {"color": plot.ORANGE},
     ),
@@ -125,6 +131,7 @@ RULES: Mapping[str, Rule] = {
         lambda module, seed: pc.network(module, step=STEP),
         "backprop",
         "differs from backprop (fig. 3)",
+        (PC, "figure 3"),
         "other update",
         {"color": plot.PURPLE},
     ),
@@ -133,6 +140,7 @@ RULES: Mapping[str, Rule] = {
         lambda module, seed: pc.network(module, learning="z-il"),
         "backprop",
         "equal to backprop",
+        (PC, "§3, figure 3"),
         "update",
         {"color": plot.VERMILION, "linestyle": "--"},
     ),
@@ -141,6 +149,7 @@ RULES: Mapping[str, Rule] = {
         lambda module, seed: pc.network(module, learning="fa-z-il"),
         "backprop",
         "the same result as Z-IL",
+        (PC, "§4"),
         "update",
         {"color": plot.SKY, "linestyle": ":", "linewidth": 2},
     ),
@@ -149,6 +158,7 @@ RULES: Mapping[str, Rule] = {
         backprop,
         "backprop-square",
         "as GAIT-prop",
+        (GAIT, ""),
         None,
         {**REFERENCE, "color": plot.GREEN},
         square=True,
@@ -158,6 +168,7 @@ RULES: Mapping[str, Rule] = {
         regularized,
         "backprop-square",
         "–",
+        (GAIT, ""),
         None,
         {"color": plot.BLACK, "linestyle": ":"},
         square=True,
@@ -167,6 +178,7 @@ RULES: Mapping[str, Rule] = {
         gait,
         "backprop-regularized",
         "indistinguishable from backprop (figs. 2, 3)",
+        (GAIT, "figures 2 A, 3 A"),
         "accuracy",
         {"color": plot.GREEN, "linestyle": "-."},
         square=True,
@@ -347,7 +359,35 @@ def main(options: Options) -> None:
         f"Hidden layers {about['hidden']}, {options.activation}; "
         f"Adam, rates {about['rates']}, batches of {options.batch}"
     )
-    print(summary(found, options.reach), files, sep="\n\n")
+    trained = float(found.seconds.sum()) if "seconds" in found else None
+    claims = write_rows(options, here(about, options), rows(found), seconds=trained)
+    print(summary(found, options.reach), claims, files, sep="\n\n")
+
+
+def here(about: Mapping[str, str], options: Options) -> str:
+    """Return the setting in words."""
+    return (
+        f"{' '.join(options.dataset)}; hidden layers {about['hidden']}, {options.activation}, and square; "
+        f"{options.epochs} epochs of Adam, rates {about['rates']}, batches of {options.batch}"
+    )
+
+
+def rows(found: xr.Dataset) -> list[Row]:
+    """Return what each rule came to beside its paper's claim."""
+    made = []
+    gap = differences(found).isel(epoch=-1)
+    for dataset, name in ((str(d), str(n)) for d in found.dataset.values for n in found.rule.values):
+        rule = RULES[name]
+        if rule.claim is None:
+            continue
+        at = {"dataset": dataset, "rule": name}
+        ours = f"{dataset}: {plus_minus(found.test_accuracy.isel(epoch=-1).sel(at))} %, "
+        ours += f"{plus_minus(gap.sel(at), '+')} points beside {RULES[rule.reference].label}, "
+        ours += f"first update {100 * float(found.first_update.sel(at).mean()):.1g} % off; "
+        ours += means_of(found.sizes["seed"])
+        there = "784-300-300-100-10, SGD" if rule.where[0] == AR else "784 units a layer" if rule.square else "MLP"
+        made.append(Row(*rule.where, there, f"{rule.label}: {rule.paper}", ours, verdict(found, dataset, name)))
+    return made
 
 
 def labels_of(name: str, values: tuple[str, ...]) -> xr.DataArray:
