@@ -31,22 +31,24 @@ tyro = needed("tyro", extra="studies")
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "NEURODYN_DATA"
 STUDIES: Mapping[str, str] = {
+    "depth": "",
     "convergence": "--seeds 0 1 2",
     "alignment": "--seeds 0 1",
     "graphs": "--sizes 1 2 4 --seeds 0 1",
     "weak_feedback": "",
-    "spike_detection": "--samples 20",
-    "zero_divergence": "--samples 1000 --epochs 3",
-    "simplifications": "--epochs 3",
-    "frozen_pass": "--epochs 2",
+    "spike_detection": "--samples 10 --steps 16",
+    "zero_divergence": "--samples 1000 --epochs 2 --hidden 1 3",
+    "simplifications": "--epochs 2 --seeds 0 1",
+    "frozen_pass": "--epochs 1 --seeds 0 1",
     "gamma_sweep": "",
     "runtime": "--widths 64 512 2048 --seconds 3",
     "scalability": "--epochs 2 --seeds 0 1",
     "gait_training": "--hidden 1 --tower 300 100 10 --epochs 2 --seeds 0 1",
-    "accuracy": "--epochs 5",
+    "accuracy": "--epochs 5 --rules backprop ar ar-simplified il z-il fa-z-il",
 }
 """Each study, the quickest first, with the options that make it short."""
-WITHOUT_DATA = ("weak_feedback", "runtime")
+WITHOUT_DATA = ("weak_feedback", "runtime", "depth")
+"""Those that take no data, or the small digits always."""
 SMALL: Mapping[str, str] = {"gait_training": "", "accuracy": "", "scalability": ""}
 """The options where those for MNIST are not for the small digits."""
 

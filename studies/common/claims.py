@@ -20,7 +20,7 @@ from neurodyn.errors import InvalidValueError
 FILE = "rows.json"
 IDENTITY_LESS = ("out", "quiet", "root", "device")
 """The options that say where a study runs, and not what."""
-AR, AR_SCALE, GAIT, PC = "AR", "AR, 2nd paper", "GAIT-prop", "PC"
+AR, AR_SCALE, GAIT, PC, BEYOND = "AR", "AR, 2nd paper", "GAIT-prop", "PC", "Beyond the papers"
 """The papers, by the names that `PAPERS` explains."""
 PAPERS = {
     AR: "Millidge, Tschantz, Seth, Buckley: Activation Relaxation (2020)",
@@ -28,6 +28,7 @@ PAPERS = {
     "Activation Relaxation Algorithm (2020)",
     GAIT: "Ahmad, van Gerven, Ambrogioni: GAIT-prop (2020)",
     PC: "Song, Lukasiewicz, Xu, Bogacz: Can the Brain Do Backpropagation? (2020)",
+    BEYOND: "What is derived or claimed elsewhere, with the depth scaling of Innocenti, Achour, Buckley: μPC (2025)",
 }
 
 

@@ -16,15 +16,17 @@ from tests.processes import run
 
 matplotlib.use("agg")
 FOLDER = Path(__file__).parents[2] / "studies"
-STUDIES = sorted(path.stem for path in FOLDER.glob("*.py"))
+GATHERING = "reproduction"
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != GATHERING)
 WITHOUT_DATA = {"runtime", "weak_feedback"}
-TRAINING = {"accuracy", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
+TRAINING = {"accuracy", "depth", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
     "zero_divergence"
 }
 TINY = {
     "accuracy": "--rules ar gait --epochs 1 --hidden 8",
     "alignment": "--hidden 1",
     "convergence": "--layers 6",
+    "depth": "--layers 2 3 --trained 4 --width 6 --epochs 1",
     "frozen_pass": "--layers 6 --epochs 1",
     "gait_training": "--hidden 1 --tower 20 10 --epochs 1",
     "gamma_sweep": "--hidden 1 --width 4 --epochs 1 --samples 40",
@@ -43,9 +45,9 @@ def options(study: str, *arguments: str) -> Options:
     return parse(importlib.import_module(study).PAPER, "", arguments)
 
 
-def test_there_are_13_and_nothing_else_is_a_script():
+def test_there_are_14_and_nothing_else_is_a_script():
     assert set(TINY) == set(STUDIES)
-    assert len(STUDIES) == 13
+    assert len(STUDIES) == 14
     for path in FOLDER.rglob("*.py"):
         assert ("__main__" in path.read_text(encoding="utf-8")) == (path.parent == FOLDER)
 
