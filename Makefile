@@ -9,7 +9,7 @@ OLDEST = .venv-oldest
 COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
 	tests/train tests/models tests/test_analysis.py
 
-.PHONY: convergence reproduction test test-portable test-oldest attack lint docs bench peers clean
+.PHONY: convergence reproduction test test-portable test-oldest attack lint docs browser bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
@@ -23,7 +23,7 @@ reproduction: $(INSTALLED)
 # Two processes of one thread each: small tensors gain nothing from more threads. What a file shares is made once.
 test: $(INSTALLED)
 	@echo "Running the tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not browser"
 
 # Some of them only: make test-portable COMPUTING=tests/solvers
 test-portable: $(INSTALLED)
@@ -60,7 +60,15 @@ docs: $(INSTALLED)
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
 	@echo "Building the site ..."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@$(BIN)/python docs/_ext/links.py docs/_build/html
 	@echo "It is in docs/_build/html/index.html."
+
+# The pages of nd.view, in the Chromium of the system's packages: apt install chromium
+browser: $(INSTALLED)
+	@echo "Installing what drives a browser ..."
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[browser]'
+	@echo "Testing the pages in a browser ..."
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 0 -m browser tests/view
 
 bench: $(INSTALLED)
 	@echo "Running the benchmarks ..."

@@ -30,14 +30,15 @@ from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabiliz
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.tableaux import Pair, Tableau
 from neurodyn.system.system import System
+from neurodyn.view.page import view
 
 __version__ = version("neurodyn")
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import `neurodyn.models` where it is first asked for: the library itself knows no model."""
-    if name == "models":
-        return import_module("neurodyn.models")
+    """Import `neurodyn.models`, for the library itself knows no model, and `neurodyn.plot` when first asked for."""
+    if name in ("models", "plot"):
+        return import_module(f"neurodyn.{name}")
     raise AttributeError(f"module 'neurodyn' has no attribute {name!r}")
 
 
@@ -106,4 +107,5 @@ __all__ = [
     "sweep",
     "train",
     "tune",
+    "view",
 ]

@@ -46,6 +46,15 @@ def backprop(network: Network, inputs: Tensor, targets: Tensor) -> xr.Dataset:
     ------
     ValueError
         If the network has no forward pass, or data do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.models.activation_relaxation.network(nd.mlp([3, 2, 2], seed=0))
+    >>> exact = nd.analysis.backprop(net, torch.ones(1, 3), torch.zeros(1, 2))
+    >>> dict(exact.x1.sizes)
+    {'sample': 1, 'x1_unit': 2}
     """
     check_network(network)
     if not network.forward:
@@ -87,6 +96,17 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
     ------
     TypeError, ValueError
         If one is no dataset, or they share no population.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.models.activation_relaxation.network(nd.mlp([3, 2, 2], seed=0))
+    >>> x, t = torch.ones(1, 3), torch.zeros(1, 2)
+    >>> run = nd.simulate(net, x, t, duration=20.0, save_at=2)
+    >>> far = nd.analysis.squared_distance(run, nd.analysis.backprop(net, x, t))
+    >>> bool(far.x1[-1] < 1e-9 * far.x1[0])
+    True
     """
     for what, given in (("trajectory", trajectory), ("reference", reference)):
         if not isinstance(given, xr.Dataset):
@@ -132,6 +152,15 @@ def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
     References
     ----------
     Song et al., "Can the Brain Do Backpropagation?" (2020), §4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.models.predictive_coding.network(nd.mlp([3, 2, 2], seed=0), steps=4, step=0.5)
+    >>> steps = nd.infer(net, torch.ones(1, 3), torch.zeros(1, 2))
+    >>> dict(nd.analysis.spikes(steps.e1, window=2).sizes)
+    {'step': 5, 'sample': 1, 'e1_unit': 2}
     """
     if isinstance(errors, xr.Dataset):
         activity = [name for name, values in errors.data_vars.items() if values.dtype != bool]

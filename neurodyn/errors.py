@@ -9,7 +9,17 @@ if TYPE_CHECKING:
 
 
 class NeurodynError(Exception):
-    """An error that neurodyn found: the message names what is wrong, and what would be right."""
+    """An error that neurodyn found: the message names what is wrong, and what would be right.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> try:
+    ...     nd.Euler(-1.0)
+    ... except nd.NeurodynError as error:
+    ...     print(error)
+    step of Euler must be positive and finite, not -1.0
+    """
 
 
 class InvalidValueError(NeurodynError, ValueError):
@@ -59,6 +69,16 @@ class DivergenceError(InvalidValueError):
         When, in units of time; None where it was no relaxation that diverged.
     population
         The first population, in the order of the declaration, that is not finite then; None likewise.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> unstable = nd.Network("unstable", [nd.Population("x", 1, initial=1.0)], [nd.Coupling("x", "x", gain=1000.0)])
+    >>> try:
+    ...     nd.simulate(unstable, None, duration=1000.0, solver=nd.Euler(0.5))
+    ... except nd.DivergenceError as error:
+    ...     print(error.population)
+    x
     """
 
     def __init__(self, message: str, time: float | None, population: str | None) -> None:

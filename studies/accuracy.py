@@ -269,7 +269,7 @@ def train(options: Options, dataset: str, name: str, device: torch.device) -> xr
             seeds=options.seeds,
             device=device,
             checkpoint=options.checkpoint(dataset, name),
-            progress=False if options.quiet else None,
+            progress=not options.quiet,
         )
     except nd.train.DivergedError as error:
         history = error.history

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "generated" not in path.parts)
 CELL = re.compile(r"^```\{code-cell\}\n(?::[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 CELLS = {path: CELL.findall(path.read_text("utf-8")) for path in PAGES}
+
+
+def test_the_gallery_shows_every_study() -> None:
+    shown = re.findall(r'^figure\("(\w+)"', (DOCS / "gallery.md").read_text("utf-8"), re.M)
+    assert sorted(shown) == sorted(path.stem for path in (DOCS.parent / "studies").glob("*.py"))
 
 
 def test_the_reference_lists_every_public_name() -> None:
@@ -38,6 +44,22 @@ def test_its_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if CELLS[page]], ids=lambda path: path.stem)
 def test_its_cells_are_python(page: Path) -> None:
     ast.parse("\n".join(CELLS[page]))
+
+
+def test_a_built_page_is_searched_for_dead_links(tmp_path: Path) -> None:
+    spec = spec_from_file_location("links", DOCS / "_ext" / "links.py")
+    assert spec is not None
+    assert spec.loader is not None
+    links = module_from_spec(spec)
+    spec.loader.exec_module(links)
+    (tmp_path / "a.html").write_text('<h1 id="here"></h1><a href="b.html#there"></a><a href="#here"></a>', "utf-8")
+    (tmp_path / "b.html").write_text('<a href="a.html#nowhere"></a><a href="c.html"></a><img src="//x.org/y">', "utf-8")
+    assert links.dead(tmp_path) == [
+        "a.html: there is no anchor b.html#there",
+        "b.html: it would fetch //x.org/y",
+        "b.html: there is no anchor a.html#nowhere",
+        "b.html: there is no c.html",
+    ]
 
 
 @pytest.mark.parametrize("page", ["tutorials/own_rule.md"])

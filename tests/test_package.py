@@ -139,7 +139,7 @@ def test_the_metadata_point_to_what_an_index_does_not_hold(tmp_path: Path) -> No
     assert [link for link in links if not "".join(link).startswith("https://")] == []
     (repository,) = (url.removeprefix("Homepage, ") for url in urls if url.startswith("Homepage, "))
     images = re.findall(rf"{repository}/raw/main/([^)\"]+)", text)
-    assert "docs/convergence.png" in images
+    assert "docs/relaxation.gif" in images
     assert all((ROOT / image).exists() for image in images)
     required = {re.split(r"[^a-z0-9]", each)[0] for each in built.requires or () if "extra ==" not in each}
     assert "torch" in required

@@ -18,6 +18,8 @@ import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
+from neurodyn.models import target_propagation as tp
+from neurodyn.network.sketch import sketch
 from neurodyn.view import diagram
 from tests.problems import PROBLEMS
 
@@ -103,7 +105,11 @@ def test_it_shows_every_population_and_coupling_once_and_a_legend_of_what_occurs
     assert sorted(labels) == sorted([p.name for p in network.populations] + sizes)
     sign = ["negative gain"] if any(c.gain < 0 for c in network.couplings) else []
     roles = {p.role for p in network.populations}
-    assert sorted(legend_texts(ax)) == sorted({type(c.map).__name__ for c in network.couplings} | roles | {*sign})
+    kinds = {"forward": "forward pass", "plasticity": "learns"}
+    others = {name for kind, name in kinds.items() if artists(ax, kind)}
+    assert sorted(legend_texts(ax)) == sorted(
+        {type(c.map).__name__ for c in network.couplings} | roles | others | {*sign}
+    )
 
 
 def test_nothing_overlaps(network, ax):
@@ -165,7 +171,7 @@ def test_inhibition_ends_in_a_bar_and_excitation_in_an_arrow():
 def test_layers_run_from_left_to_right_and_populations_of_one_kind_in_a_row(layers):
     module = nd.mlp([8] * (layers + 1))
     for net, rows in ((ar.network(module, output="relaxing"), "x"), (pc.network(module), "xe")):
-        at = diagram.place(net)
+        at = diagram.place(sketch(net))
         across = [at["s"][0], *(at[f"x{i}"][0] for i in range(1, layers + 1))]
         assert np.all(np.diff(across) > 2 * diagram.RADIUS)
         for kind in rows:
@@ -178,7 +184,8 @@ def test_layers_run_from_left_to_right_and_populations_of_one_kind_in_a_row(laye
 
 def test_a_population_alone_in_its_column_keeps_to_the_row_of_its_kind():
     populations = [nd.Population(name, 1) for name in ("a1", "b1", "b2")]
-    at = diagram.place(nd.Network("rows", populations, [nd.Coupling("a1", "b2"), nd.Coupling("b1", "b2")]))
+    net = nd.Network("rows", populations, [nd.Coupling("a1", "b2"), nd.Coupling("b1", "b2")])
+    at = diagram.place(sketch(net))
     assert at["b2"][1] == at["b1"][1] != at["a1"][1]
 
 
@@ -189,17 +196,48 @@ def test_any_network_has_room_for_its_populations_and_a_lane_for_each_coupling(d
     pair = st.tuples(st.sampled_from(names), st.sampled_from(names))
     couplings = data.draw(st.integers(1, 2)) * data.draw(st.lists(pair, max_size=8, unique=True))
     net = nd.Network("any", [nd.Population(name, 1) for name in names], [nd.Coupling(*pair) for pair in couplings])
-    places = diagram.place(net)
+    places = diagram.place(sketch(net))
     assert sorted(places) == sorted(names)
     for a, b in combinations(names, 2):
         assert np.linalg.norm(places[a] - places[b]) > 2.5 * diagram.RADIUS
-    curves = diagram.route(net, places)
+    curves = diagram.route(sketch(net), places)
     assert len(curves) == len(couplings)
     for (one, p), (other, q) in combinations(zip(couplings, curves, strict=True), 2):
         if set(one) == set(other):
             lanes = sum(set(pair) == set(one) for pair in couplings)
             apart = np.linalg.norm(diagram.points_of(p)[12] - diagram.points_of(q)[12])
             assert apart > (0.1 if lanes == 2 else 0.05), (one, other)
+
+
+def test_the_input_is_tied_in_and_what_learns_is_written_where_it_learns():
+    ax = ar.network(nd.mlp([8, 6, 4, 3])).plot()
+    assert [name for name, _ in artists(ax, "forward")] == ["s → x1", "x1 → x2", "x2 → x3"]
+    assert [name for name, _ in artists(ax, "mark")] == ["θ1", "θ2", "θ3"]
+    assert not artists(ax, "plasticity")
+    weak = tp.weak_feedback(nd.mlp([6, 6, 6], activation="leaky_relu"), gamma=0.5).plot()
+    assert [name for name, _ in artists(weak, "plasticity")] == ["s → d1", "forward1 → d2"]
+    assert [name for name, _ in artists(weak, "mark")].count("×0.25") == 2  # γ (1 − γ) and γ²
+
+
+def test_many_columns_go_on_below_in_the_opposite_direction():
+    module = nd.mlp([4] * 20)
+    at = diagram.place(sketch(ar.network(module)))
+    names = ["s", *(f"x{layer}" for layer in range(1, 20))]
+    steps = np.diff([at[name] for name in names], axis=0)
+    turn = int(np.argmin(steps[:, 1]))
+    assert turn + 1 <= diagram.COLUMNS
+    assert np.all(steps[:turn, 0] > 0)
+    assert np.all(steps[turn + 1 :, 0] < 0)
+    assert steps[turn, 0] == pytest.approx(0)
+
+
+def test_opposite_ways_between_two_populations_keep_apart():
+    shown = sketch(ar.network(nd.mlp([8, 6, 4, 3])))
+    places = diagram.place(shown)
+    for arrow, curve in zip(shown.arrows, diagram.route(shown, places), strict=True):
+        above = diagram.points_of(curve)[12, 1] - places["s"][1]
+        if "s" not in (arrow.source, arrow.target):
+            assert (above > 0) == (arrow.kind == "forward"), str(arrow)
 
 
 def test_it_draws_in_the_axes_it_is_given():

@@ -78,7 +78,7 @@ def test_its_rule_finds_the_gradients_of_backprop_and_learns(notebooks):
 def test_what_it_points_to_exists():
     links = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README)
     local = [a or b for a, b in links if not (a or b).startswith("https:")]
-    assert "docs/convergence.png" in local
+    assert "docs/relaxation.gif" in local
     assert [path for path in local if not (ROOT / path).exists()] == []
     targets = re.findall(r"^make (\w+)", README, flags=re.MULTILINE)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

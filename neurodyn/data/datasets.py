@@ -45,7 +45,8 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     Examples
     --------
-    >>> train, test = digits()
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.digits()
     >>> inputs, targets = train[:64]
     >>> inputs.shape, targets.shape
     (torch.Size([64, 64]), torch.Size([64, 10]))
@@ -117,6 +118,16 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
     References
     ----------
     E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Repository, 1998.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.digits()
+    >>> len(train), len(test)
+    (1437, 360)
+    >>> inputs, targets = train[:2]
+    >>> tuple(inputs.shape), tuple(targets.shape)
+    ((2, 64), (2, 10))
     """
     test_fraction, seed = number("test_fraction", test_fraction), whole("seed", seed, least=0)
     flatten = flag("flatten", flatten)
@@ -170,6 +181,11 @@ def mnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Samples, Sa
     References
     ----------
     Y. LeCun et al., Gradient-based learning applied to document recognition, *Proc. IEEE* 86, 1998.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.mnist()  # doctest: +SKIP
     """
     return _idx("mnist", root, flatten)
 
@@ -180,6 +196,11 @@ def fashion_mnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Sam
     References
     ----------
     H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, arXiv:1708.07747, 2017.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.fashion_mnist()  # doctest: +SKIP
     """
     return _idx("fashion-mnist", root, flatten)
 
@@ -190,6 +211,11 @@ def kmnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Samples, S
     References
     ----------
     T. Clanuwat et al., Deep Learning for Classical Japanese Literature, arXiv:1812.01718, 2018.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.kmnist()  # doctest: +SKIP
     """
     return _idx("kmnist", root, flatten)
 
@@ -202,13 +228,24 @@ def cifar10(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples,
     References
     ----------
     A. Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, University of Toronto, 2009.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.cifar10()  # doctest: +SKIP
     """
     files = [f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)]
     return _cifar("cifar10", files, "cifar-10-batches-bin/test_batch.bin", 10, root, flatten)
 
 
 def cifar100(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Samples]:
-    """Return CIFAR-100 with its 100 fine classes; all else as in `cifar10`."""
+    """Return CIFAR-100 with its 100 fine classes; all else as in `cifar10`.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.cifar100()  # doctest: +SKIP
+    """
     return _cifar("cifar100", ["cifar-100-binary/train.bin"], "cifar-100-binary/test.bin", 100, root, flatten)
 
 
@@ -221,6 +258,11 @@ def svhn(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Sa
     ----------
     Y. Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, *NIPS Workshop on
     Deep Learning and Unsupervised Feature Learning*, 2011.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.svhn()  # doctest: +SKIP
     """
     from scipy.io.matlab import MatReadError, loadmat
 

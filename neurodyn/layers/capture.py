@@ -135,6 +135,20 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
         If there is no module, or no tensor.
     ValueError
         If the module cannot be captured; the message says why and what to do.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> class Skip(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.linear = torch.nn.Linear(3, 3)
+    ...
+    ...     def forward(self, x):
+    ...         return x + self.linear(x).tanh()
+    >>> [operation.name for operation in nd.capture(Skip(), torch.ones(2, 3))]
+    ['linear_1', 'tanh_1', 'add_1']
     """
     if not isinstance(module, nn.Module):
         raise InvalidTypeError(f"capture takes an nn.Module, not {type(module).__name__}")

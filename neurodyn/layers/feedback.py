@@ -37,6 +37,14 @@ class FeedbackWeights:
     References
     ----------
     Millidge et al., "Activation Relaxation" (2020), §3.1; fixed ones: T. P. Lillicrap et al., Nat. Commun. 7 (2016).
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> _, second = nd.cut(nd.mlp([4, 3, 2]))
+    >>> psi = nd.FeedbackWeights(second, seed=0, learned=False)
+    >>> nd.Coupling("x2", "x1", nd.Feedback(second, weights=psi)).text
+    "ψ2 (f'(x̄) ⊙ x2)"
     """
 
     def __init__(self, stage: Stage, *, seed: int, learned: bool, sigma: float = 0.05) -> None:

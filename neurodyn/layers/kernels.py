@@ -62,6 +62,11 @@ def kernels(libraries: str = "torch") -> None:
         If it is no text.
     ValueError
         If a library is unknown, or this build of PyTorch is without it.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> nd.kernels("torch")  # the default: PyTorch's own
     """
     global _onednn, _numpy
     if not isinstance(libraries, str):

@@ -37,6 +37,13 @@ class FirstUnits(nn.Module):
     References
     ----------
     Ahmad et al., "GAIT-prop" (2020), §7, "Auxiliary units and information loss".
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> nd.FirstUnits(2)(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+    [[1.0, 2.0]]
     """
 
     def __init__(self, units: int) -> None:
@@ -90,6 +97,16 @@ def mlp(
     TypeError, ValueError
         If there are fewer than two sizes, one is no positive integer, the activation or the weights are unknown, the
         seed is no integer ≥ 0, the device is not there, or the dtype is not floating-point.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> nd.mlp([4, 3, 2], activation="relu")
+    Sequential(
+      (0): Linear(in_features=4, out_features=3, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=3, out_features=2, bias=True)
+    )
     """
     sizes = check_sizes("mlp", sizes, activation)
     layers: list[nn.Module] = []

@@ -104,6 +104,14 @@ class Stage:
     Forward hooks of a layer, or a forward put on it, are called. Those of an `nn.Sequential`, which is taken apart, and
     backward hooks are refused, and so is, when a network is run, a module whose layers, hooks or forward have changed
     since. Parameters are taken as they then are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> stage = nd.Stage([torch.nn.Linear(3, 2), torch.nn.Tanh()], "1")
+    >>> stage.label, stage.output_size
+    ('Linear(3 → 2), Tanh', 2)
     """
 
     def __init__(self, layers: nn.Module | Iterable[nn.Module], name: str | None = None) -> None:
@@ -588,6 +596,12 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
         If `module` is no `nn.Module`.
     ValueError
         If it has no layers, or one that cannot be part of a stage.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> [stage.label for stage in nd.cut(nd.mlp([4, 3, 2]))]
+    ['Linear(4 → 3), Tanh', 'Linear(3 → 2)']
     """
     before_activation = flag("before_activation", before_activation)
     flag("before_activation", before_activation)

@@ -36,6 +36,11 @@ def tune() -> xr.Dataset:
         `seconds` over `operation` and `library`: the median time of a product (64 × 300 × 300 and 64 × 784 × 300), of
         tanh (64 × 300), and of a norm as an adaptive step takes it (64 × 600), in float32; NaN where a library does
         not offer it. The attribute `kernels` names the libraries that pay, as `neurodyn.kernels` takes them.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> advice = nd.tune()  # doctest: +SKIP
     """
     operations = _operations()
     seconds = np.full((len(operations), 3), np.nan)

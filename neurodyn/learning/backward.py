@@ -22,8 +22,9 @@ from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import swept, to_equilibrium
+from neurodyn.system.binding import computed
 from neurodyn.system.bound import Inputs, check_network, sums_are_finite
-from neurodyn.system.system import State, System, bound
+from neurodyn.system.system import State, System
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,18 @@ class Lesson:
     ----------
     output
         That of the forward pass, shape (sample, …); None for a network without one.
+    losses
+        Those of the output, shape (sample,); None without an output or targets.
     iterations
         The steps of discrete inference, or the evaluations of the vector field that a relaxation took; None where one
         sweep gave the equilibrium.
     """
 
     output: Tensor | None
+    losses: Tensor | None
     iterations: int | None
 
 
-@torch.no_grad()
 def backward(
     network: Network,
     inputs: Inputs,
@@ -86,11 +89,21 @@ def backward(
     -----
     RuntimeWarning
         As `equilibrium`, where the network goes to one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([3, 2, 2], seed=0)
+    >>> x, t = torch.ones(1, 3), torch.zeros(1, 2)
+    >>> loss = nd.backward(nd.models.activation_relaxation.network(module), x, t)
+    >>> found = [parameter.grad.clone() for parameter in module.parameters()]
+    >>> exact = torch.autograd.grad(0.5 * (module(x) - t).square().sum(), list(module.parameters()))
+    >>> all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, exact))
+    True
     """
-    lesson = learn(network, inputs, targets, duration=duration, solver=solver)
-    if lesson.output is None or targets is None:
-        return None
-    return per_sample(network.loss, lesson.output, targets).mean()
+    losses = learn(network, inputs, targets, duration=duration, solver=solver).losses
+    return None if losses is None else losses.mean()
 
 
 @torch.no_grad()
@@ -126,11 +139,21 @@ def learn(
         )
     if duration is not None and solver is None:
         refuse_to_set_aside(network, "a relaxation for a duration without solver=")
-    with bound(network, inputs, targets, still="learning at the end of a relaxation") as system:
+
+    def compute(system: System) -> tuple[list[Tensor | None], tuple[tuple[nn.Parameter, ...], int | None]]:
         return _learn(system, duration, solver)
 
+    still = "learning at the end of a relaxation"
+    found, (parameters, iterations) = computed(network, inputs, targets, compute, repeat=duration is None, still=still)
+    output, losses, *gradients = found
+    _write(parameters, gradients)
+    return Lesson(output, losses, iterations)
 
-def _learn(system: System, duration: float | None, solver: Solver | None) -> Lesson:
+
+def _learn(
+    system: System, duration: float | None, solver: Solver | None
+) -> tuple[list[Tensor | None], tuple[tuple[nn.Parameter, ...], int | None]]:
+    """Return the output, the losses and the gradients; and the parameters that these are of, and the iterations."""
     network = system.network
     members = network.members
     learns = {id(rule): rule.learns for rule in network.plasticity}
@@ -167,9 +190,11 @@ def _learn(system: System, duration: float | None, solver: Solver | None) -> Les
             weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
             found.add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
     found.check(network)
-    found.write(itertools.chain(*learns.values()))
-    forward = system.data.forward
-    return Lesson(None if forward is None else forward.output.clone(), iterations)  # another batch overwrites it
+    parameters = tuple(p for p in dict.fromkeys(itertools.chain(*learns.values())) if p.requires_grad)
+    forward, targets = system.data.forward, system.data.targets
+    output = None if forward is None else forward.output.clone()  # another batch overwrites it
+    losses = None if output is None or targets is None else per_sample(network.loss, output, targets)
+    return [output, losses, *map(found.of, parameters)], (parameters, iterations)
 
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
@@ -229,14 +254,18 @@ class _Gradients:
                         rule.post,
                     )
 
-    def write(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the gradients to `.grad`, as autograd would, hooks included; 0 for what the rules never acted on."""
-        for parameter in parameters:
-            if parameter.requires_grad and parameter not in self._found:
-                self._found[parameter] = torch.zeros_like(parameter)
-        for parameter, gradient in self._found.items():
-            if has_gradient_hooks(parameter):
-                with torch.enable_grad():
-                    parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
-            else:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    def of(self, parameter: nn.Parameter) -> Tensor:
+        """Return the gradient of a parameter; 0 where no rule ever acted on it."""
+        gradient = self._found.get(parameter)
+        return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+def _write(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]) -> None:
+    """Add gradients to `.grad`, as autograd would, hooks included."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert gradient is not None, "each has one"
+        if has_gradient_hooks(parameter):
+            with torch.enable_grad():
+                parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
+        else:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

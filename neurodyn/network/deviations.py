@@ -33,6 +33,13 @@ class ForwardDeviation(OfStage):
     ------
     ValueError
         If a layer has no inverse, or the scale is not positive.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> _, second = nd.cut(nd.mlp([3, 3, 3]))
+    >>> nd.Coupling("d1", "d2", nd.ForwardDeviation(second, 0.01)).text
+    '(g2(x̄) − g2(x̄ − 0.01 d1)) / 0.01'
     """
 
     scale: float | tuple[float, ...]
@@ -82,6 +89,13 @@ class InverseDeviation(Inverse):
     ------
     ValueError
         If a layer has no inverse, or the scale is not positive.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> stages = nd.cut(nd.models.target_propagation.tower([3, 3, 3]))
+    >>> nd.Coupling("d2", "d1", nd.InverseDeviation(stages[1], 0.01)).text
+    '(g2⁻¹(ḡ2) − g2⁻¹(ḡ2 − 0.01 d2)) / 0.01'
     """
 
     scale: float | tuple[float, ...]

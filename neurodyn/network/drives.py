@@ -29,6 +29,15 @@ class Data:
         The forward pass, or None for a network without one.
     loss
         The loss of the forward pass's output.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> from neurodyn.layers.losses import squared_error
+    >>> data = nd.Data({"s": torch.ones(4, 3)}, None, None, squared_error)
+    >>> data.inputs["s"].shape
+    torch.Size([4, 3])
     """
 
     inputs: dict[str, Tensor]
@@ -43,6 +52,20 @@ class Drive(ABC):
     It is read once for each batch, and a few times before the first, to see that it writes into none of the data, gives
     each sample what that would get alone, and the same again from the same random state. It may draw from the global
     random states (of PyTorch, NumPy and Python), as `Noisy` does.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> class Doubled(nd.Drive):
+    ...     def value(self, population, data):
+    ...         return 2 * data.inputs["s"]
+    ...
+    ...     def __str__(self):
+    ...         return "2 input"
+    >>> held = [nd.Population("s", 1, clamp=nd.Input()), nd.Population("x", 1, clamp=Doubled())]
+    >>> nd.equilibrium(nd.Network("held", held), torch.tensor([[3.0]])).x.item()
+    6.0
     """
 
     reads_targets: bool = False
@@ -66,6 +89,17 @@ class Input(Drive):
     ----------
     integer
         Whether the inputs are integers, such as indices of words, which the forward pass alone reads.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> populations = [nd.Population("s", 2, clamp=nd.Input()), nd.Population("x", 2)]
+    >>> net = nd.Network("leaky", populations, [nd.Coupling("s", "x")])
+    >>> print(net["s"].clamp)
+    input
+    >>> nd.equilibrium(net, torch.tensor([[1.0, 2.0]])).x.values.tolist()
+    [[1.0, 2.0]]
     """
 
     integer: bool = False
@@ -88,6 +122,16 @@ class Target(Drive):
     ----------
     optional
         Whether a run may go without targets, which leaves the population free.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.Network("supervised", [nd.Population("x", 1, clamp=nd.Target(optional=True), initial=1.0)])
+    >>> nd.equilibrium(net, None, torch.tensor([[3.0]])).x.item()
+    3.0
+    >>> nd.equilibrium(net, None).x.item()
+    0.0
     """
 
     optional: bool = False
@@ -115,6 +159,15 @@ class Constant(ByValue, Drive):
     ------
     TypeError, ValueError
         If the value is neither, or not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> bias = nd.Population("b", 2, clamp=nd.Constant(torch.tensor([1.0, -1.0])))
+    >>> net = nd.Network("biased", [bias, nd.Population("x", 2)], [nd.Coupling("b", "x")])
+    >>> nd.equilibrium(net, None).x.values.tolist()
+    [[1.0, -1.0]]
     """
 
     def __init__(self, value: Vector) -> None:
@@ -139,6 +192,13 @@ class ForwardValue(Drive):
     ----------
     stage
         The stage g_l, one of the network's `forward`.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> stage = nd.cut(nd.mlp([3, 2]))[0]
+    >>> print(nd.Population("x1", 2, initial=nd.ForwardValue(stage)).initial)
+    ḡ1
     """
 
     stage: Stage
@@ -172,6 +232,16 @@ class Noisy(Drive):
     ------
     TypeError, ValueError
         If there is no drive, or one of integers, or σ is not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> noisy = nd.Population("s", 1000, clamp=nd.Noisy(nd.Input(), sigma=0.1))
+    >>> net = nd.Network("noise", [noisy, nd.Population("x", 1000)], [nd.Coupling("s", "x")])
+    >>> run = nd.simulate(net, torch.zeros(1, 1000), duration=9.0, save_at=2, seed=0)
+    >>> 0.05 < float(run.x[-1].std()) < 0.15
+    True
     """
 
     drive: Drive
@@ -210,7 +280,19 @@ class Noisy(Drive):
 
 @dataclass(frozen=True)
 class LossGradient(Drive):
-    """∂ℒ/∂x̄_L of each sample, at the forward pass's output x̄_L."""
+    """∂ℒ/∂x̄_L of each sample, at the forward pass's output x̄_L.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> stage = nd.Stage(torch.nn.Linear(2, 1, bias=False), "1")
+    >>> _ = torch.nn.init.ones_(stage.parameters[0])
+    >>> populations = [nd.Population("s", 2, clamp=nd.Input()), nd.Population("e", 1, clamp=nd.LossGradient())]
+    >>> net = nd.Network("error", populations, forward=[stage])
+    >>> nd.equilibrium(net, torch.ones(1, 2), torch.zeros(1, 1)).e.item()  # ∂ ½(2 − 0)²/∂x̄
+    2.0
+    """
 
     reads_targets = True
 

@@ -124,6 +124,17 @@ class Map:
     (no mean over the first axis). It may have kinks and jumps, and no value (NaN) or an exception where it is not
     defined. Before a run, each map is asked a few times for each shape of data, where the run starts and beside, and
     refused if it is otherwise, or not `linear` or `homogeneous` where it says so.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> class Square(nd.Map):
+    ...     def apply(self, x):
+    ...         return x.square()
+    >>> populations = [nd.Population("x", 1, clamp=nd.Constant(3.0)), nd.Population("y", 1)]
+    >>> net = nd.Network("square", populations, [nd.Coupling("x", "y", Square())])
+    >>> nd.equilibrium(net, None).y.item()
+    9.0
     """
 
     linear: bool = False
@@ -276,7 +287,14 @@ class Pointwise(Map):
 
 @dataclass(frozen=True)
 class Identity(Map):
-    """The source's activity itself."""
+    """The source's activity itself.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> nd.Coupling("a", "b").map
+    Identity()
+    """
 
     linear = True
     homogeneous = True
@@ -341,6 +359,14 @@ class Forward(OfStage):
     ----------
     stage
         A `Stage`, or any `nn.Module`, which becomes one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> recurrent = nd.Coupling("x", "x", nd.Forward(torch.nn.Tanh()), gain=2.0)
+    >>> print(nd.Network("bistable", [nd.Population("x", 1, initial=0.1)], [recurrent]).equations())
+    dx/dt = −x + 2 Tanh(x)
     """
 
     def __init__(self, stage: Stage | nn.Module) -> None:
@@ -396,6 +422,13 @@ class Feedback(OfStage):
     at
         Of a live J, the population at whose activity it is taken, in place of the coupling's target; a point is "live"
         where this is given.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> first, second = nd.cut(nd.mlp([4, 3, 2]))
+    >>> nd.Coupling("x2", "x1", nd.Feedback(second, "frozen")).text
+    'J2(x̄)ᵀ x2'
     """
 
     point: Literal["frozen", "live"] = "frozen"
@@ -527,6 +560,13 @@ class Inverse(OfStage):
     ------
     ValueError
         If a layer has no inverse.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> stages = nd.cut(nd.models.target_propagation.tower([3, 3, 3]))
+    >>> nd.Coupling("t2", "t1", nd.Inverse(stages[1])).text
+    'g2⁻¹(t2)'
     """
 
     def __init__(self, stage: Stage | nn.Module) -> None:
@@ -614,6 +654,13 @@ class Modulated(Wrapping):
     TypeError, ValueError
         If `map`, `stage` or `power` is not as above, or the stage's last layers are no activations, so that its units
         have no derivative f'(h) of their own.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> stage, *_ = nd.cut(nd.mlp([3, 3, 3]))
+    >>> nd.Coupling("d1", "i1", nd.Modulated(nd.Identity(), stage, 2)).text
+    "f'(h1)² ⊙ d1"
     """
 
     stage: Stage = field()

@@ -54,6 +54,15 @@ class Network:
         If names are unknown or duplicate, sizes do not fit, a coupling leads into a clamped population, instantaneous
         populations form a cycle, a stage is used at the forward pass but is not in `forward`, or plasticity acts at a
         step that the inference does not reach.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> u, x = nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, tau=2.0)
+    >>> net = nd.Network("leaky", [u, x], [nd.Coupling("u", "x", gain=0.5)])
+    >>> print(net.equations())
+    u = input
+    2 dx/dt = −x + 0.5 u
     """
 
     stacked: tuple[Network, ...] = ()
@@ -229,7 +238,7 @@ class Network:
 
     def _repr_html_(self) -> str:
         """Show the diagram and the equations in a notebook."""
-        from neurodyn.plot import network_html
+        from neurodyn.view.svg import network_html
 
         return network_html(self)
 

@@ -78,6 +78,16 @@ class Population(ByValue):
     -----
     Activity is a rate, or a membrane potential without spikes: a threshold with a reset, as of integrate-and-fire
     neurons, is beyond what is declared here.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> nd.Population("x", 300, tau=2.0).role
+    'dynamic'
+    >>> nd.Population("e", 300, tau=0.0).role
+    'instantaneous'
+    >>> nd.Population("image", (1, 28, 28), clamp=nd.Input()).shape
+    (1, 28, 28)
     """
 
     name: str
@@ -182,6 +192,13 @@ class Coupling(ByValue):
         What the target receives of the source's activity.
     gain
         The factor; a number, or a tensor of the target's shape, one for each of its units.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> inhibition = nd.Coupling("a", "b", gain=-2)
+    >>> print(inhibition, inhibition.text)
+    a → b a
     """
 
     source: str | tuple[str, ...]
@@ -263,6 +280,17 @@ class Plasticity:
         Feedback weights ψ of the stage that learn in place of its parameters, by (ΔW)ᵀ.
     regularizer
         Adds its gradient to that of the weights, once an update.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> stage = nd.Stage(torch.nn.Linear(3, 2), "1")
+    >>> populations = [nd.Population("s", 3, clamp=nd.Input()), nd.Population("x", 2, clamp=nd.LossGradient())]
+    >>> net = nd.Network("delta rule", populations, [], [nd.Plasticity(stage, "s", "x")], forward=[stage])
+    >>> loss = nd.backward(net, torch.ones(1, 3), torch.zeros(1, 2))
+    >>> tuple(stage.parameters[0].grad.shape)
+    (2, 3)
     """
 
     stage: Stage
@@ -344,6 +372,15 @@ class Observable:
         it would return of it alone, without writing into the activity, and the same whenever it is asked.
     long_name
         What it is, for axes and tables.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> norm = nd.Observable("norm", lambda activity: activity["x"].square().sum(1), "‖x‖²")
+    >>> net = nd.Network("leak", [nd.Population("x", 2, initial=1.0)], observables=[norm])
+    >>> run = nd.simulate(net, None, duration=1.0, save_at=2, record="norm")
+    >>> run.norm.values.astype(float).round(3).tolist()
+    [[2.0], [0.271]]
     """
 
     name: str

@@ -15,6 +15,20 @@ class Regularizer(ABC):
     """A penalty on the weights of a stage. Subclass it for one of one's own.
 
     Its gradient enters once an update, whatever the batch; biases have none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> class Decay(nd.Regularizer):
+    ...     def penalty(self, weights):
+    ...         return 0.005 * weights.square().sum()
+    ...
+    ...     def gradient(self, weights):
+    ...         return 0.01 * weights
+    >>> net = nd.models.activation_relaxation.network(nd.mlp([3, 2])).regularized(Decay())
+    >>> type(net.plasticity[0].regularizer).__name__
+    'Decay'
     """
 
     @abstractmethod
@@ -50,6 +64,13 @@ class Orthogonality(Regularizer):
     References
     ----------
     Ahmad et al., "GAIT-prop" (2020), eq. 23.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> bool(torch.allclose(nd.Orthogonality(0.1).gradient(torch.eye(3)), torch.zeros(3, 3)))
+    True
     """
 
     strength: float

@@ -48,7 +48,7 @@ class Signal:
     ... )
     >>> step = nd.Signal([0.0, 1.0, 2.0], [0.0, 1.0, 1.0], interpolation="previous")
     >>> run = nd.simulate(leaky, step, duration=2.0, save_at=[1.0, 2.0])
-    >>> run.x.values.ravel().round(3).tolist()
+    >>> run.x.values.ravel().astype(float).round(3).tolist()
     [0.0, 0.632]
     """
 

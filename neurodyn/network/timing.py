@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurodyn.checks import flag, positive, whole
 from neurodyn.errors import InvalidTypeError
+from neurodyn.layers.repeated import all_true, expect
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Inference:
     ------
     TypeError, ValueError
         If γ is not positive, or the number of steps no integer ≥ 0.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> leak = nd.Population("x", 1, initial=1.0)
+    >>> net = nd.Network("leak", [leak], inference=nd.Inference(step=0.5, steps=3))
+    >>> nd.infer(net, None).x.values.ravel().tolist()
+    [1.0, 0.5, 0.25, 0.125]
     """
 
     step: float
@@ -54,6 +63,14 @@ class AtStep:
     ------
     TypeError, ValueError
         If it is no integer ≥ 0.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([4, 3, 2])
+    >>> z_il = nd.models.predictive_coding.network(module, learning="z-il")
+    >>> [rule.when.step for rule in z_il.plasticity]
+    [1, 0]
     """
 
     step: int
@@ -82,6 +99,14 @@ class OnSpike:
     ------
     TypeError, ValueError
         If the window is no integer ≥ 1, or `moved_by` no name.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([4, 3, 2])
+    >>> fa_z_il = nd.models.predictive_coding.network(module, learning="fa-z-il")
+    >>> fa_z_il.plasticity[0].when
+    OnSpike(window=4, moved_by=None)
     """
 
     window: int
@@ -154,5 +179,5 @@ class SpikeDetector:
         if self._first is None:
             return 1
         if self._quiet is None:
-            return 1 + self.window * bool(self._first.all())
+            return 1 + self.window * expect(all_true, [self._first])
         return 1 + max(0, self.window - int(self._quiet.max()))

@@ -63,6 +63,13 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         If the file could not be written; what was there before stays.
     ImportError
         If it should be Zarr, and that is not installed.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> run = nd.simulate(nd.Network("leak", [nd.Population("x", 1, initial=1.0)]), None, duration=1.0)
+    >>> nd.save(run, "run.nc").name
+    'run.nc'
     """
     path, kind = _format(path)
     if not isinstance(data, xr.Dataset):
@@ -128,6 +135,13 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         If it is damaged, or not what its name says; what a chunk of a store holds is checked when it is read.
     ImportError
         If it is Zarr, and that or Dask is not installed.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> run = nd.simulate(nd.Network("leak", [nd.Population("x", 1, initial=1.0)]), None, duration=1.0)
+    >>> nd.load(nd.save(run, "run.nc")).identical(run)
+    True
     """
     path, kind = _format(path)
     if not path.exists():

@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.layers.repeated import all_true, expect
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
+from neurodyn.network.sketch import sketch
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
+from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, check_network
-from neurodyn.system.system import State, System, bound
+from neurodyn.system.system import State, System
 
 Act = Callable[[Plasticity, State, Tensor], None]
 """What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""
@@ -61,6 +64,17 @@ def infer(
         If the network declares no inference, or an argument does not fit.
     DivergenceError
         If the activity is not finite at the last step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> net = nd.models.predictive_coding.network(nd.mlp([3, 2, 2], seed=0), learning="z-il")
+    >>> steps = nd.infer(net, torch.ones(1, 3), torch.zeros(1, 2))
+    >>> dict(steps.x1.sizes)
+    {'step': 2, 'sample': 1, 'x1_unit': 2}
+    >>> steps.acts.values.astype(int).tolist()  # at which step each rule acts
+    [[0, 1], [1, 0]]
     """
     check_network(network)
     inference = network.inference
@@ -164,8 +178,10 @@ def _run(
             spikes_later = now + detectors[i].soonest <= inference.steps
             if spikes_later and now == pending[i][-1]:
                 unfinished.append(i)
+            elif expect(all_true, [spikes]):
+                act(rules[i], state, post)
             elif bool(spikes.any()):
-                act(rules[i], state, post if bool(spikes.all()) else post * spikes)
+                act(rules[i], state, post * spikes)
             if not spikes_later:
                 del waiting[i]
         if not waiting and whole is None:
@@ -294,6 +310,7 @@ class _Whole:
             {
                 "network": network.name,
                 "equations": network.equations(),
+                "diagram": sketch(network).text(),
                 "plasticity": "\n".join(plasticity_text(rule) for rule in network.plasticity),
                 "inference": str(inference),
                 **versions(),

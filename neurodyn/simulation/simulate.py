@@ -14,11 +14,11 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from neurodyn.checks import check_dense, flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
+from neurodyn.progress import Bar
 from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
@@ -35,11 +35,12 @@ from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
 from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
-from neurodyn.system.system import System, bound
+from neurodyn.system.system import System
 
 SaveAt = int | Literal["steps"] | ArrayLike | None
 
@@ -57,7 +58,7 @@ def simulate(
     store: str | os.PathLike[str] | None = None,
     initial: Starts | None = None,
     until: Until | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     seed: Seed = None,
 ) -> xr.Dataset:
     """Integrate a network in time and return its trajectory.
@@ -99,7 +100,8 @@ def simulate(
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
         always recorded.
     progress
-        Whether to show a bar, on a terminal.
+        Whether to show a bar, or in a log file a line every ten seconds, of a run over two seconds; by default on a
+        terminal only.
     seed
         Of the noise: an integer ≥ 0, so that sample k draws from the seed and k; or one for each sample. Stacked
         networks share the paths, unless it has the shape (network, sample). `Noisy` drives draw from it, too. By
@@ -123,6 +125,16 @@ def simulate(
         If memory cannot hold the trajectory.
     DivergenceError
         If the activity becomes non-finite.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, tau=2.0, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=2.0, save_at=3)
+    >>> run.x.values.ravel().astype(float).round(3).tolist()
+    [1.0, 0.607, 0.368]
+    >>> run.attrs["solver"]
+    'Exact(euler_step=None)'
     """
     if isinstance(network, Sequence):
         if store is not None:
@@ -154,7 +166,8 @@ def simulate(
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
     if store is not None and not isinstance(store, (str, os.PathLike)):
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
-    flag("progress", progress)
+    if progress is not None:
+        flag("progress", progress)
     with ExitStack() as stack:
         with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
             system = stack.enter_context(bound(network, inputs, targets, initial=initial))
@@ -176,7 +189,7 @@ def simulate(
         if until is not None:
             expected = None  # it may end long before
         recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
-        bar = tqdm(total=duration, unit="τ", desc=network.name, disable=None if progress else True)
+        bar = Bar(total=duration, unit="τ", desc=network.name, wanted=progress)
         try:
             with bar:
                 report = solver.integrate(
@@ -185,7 +198,7 @@ def simulate(
                     duration,
                     recorder,
                     until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
-                    progress=_WithinTotal(bar) if progress else None,
+                    progress=None if bar.disable else _WithinTotal(bar),
                 )
             attributes = run_attributes(system, replace(report, reason=reason))
             return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
@@ -244,6 +257,15 @@ def equilibrium(
     RuntimeWarning
         If a sample has not converged within `max_duration`, or has started exactly at an equilibrium that is not
         stable, and rests there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> populations = [nd.Population("s", 1, clamp=nd.Input()), nd.Population("x", 1)]
+    >>> net = nd.Network("leaky", populations, [nd.Coupling("s", "x", gain=0.5)])
+    >>> nd.equilibrium(net, torch.tensor([[3.0]])).x.item()
+    1.5
     """
     if isinstance(network, Sequence):
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
@@ -315,7 +337,7 @@ def _apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
 class _WithinTotal:
     """A bar that does not run over where steps do: by rounding, or those of a solver that steps beyond the end."""
 
-    def __init__(self, bar: tqdm) -> None:
+    def __init__(self, bar: Bar) -> None:
         self._bar = bar
 
     def update(self, n: float) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from neurodyn.checks import file_path, flag, needed, one_of, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream
 from neurodyn.simulation.blocks import AtOnce, Failure, Part, Point, Work
 from neurodyn.simulation.executors import Scheduler, shares_process
@@ -38,7 +38,7 @@ def sweep(
     *,
     at_once: AtOnce = None,
     scheduler: Any = None,
-    progress: bool = False,
+    progress: bool | None = None,
     store: str | os.PathLike[str] | None = None,
     block: int | None = None,
     on_error: Literal["raise", "record"] = "raise",
@@ -69,7 +69,8 @@ def sweep(
         `dask.distributed` cluster, or the `Client` of one; or an executor with a method `submit`, as those of
         `concurrent.futures` have.
     progress
-        Whether to show a bar, on a terminal.
+        Whether to show a bar, or in a log file a line every ten seconds, of a sweep over two seconds; by default on a
+        terminal only.
     store
         A Zarr store (`….zarr`) for the results. Where it holds the same sweep, by a fingerprint of the grid, the
         functions with what they read, and the versions, what is missing is added; where it holds anything else, that
@@ -111,11 +112,21 @@ def sweep(
         If processes that run blocks are killed again and again.
     Exception
         What `point` raises, with a note that says at which point.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> def end(tau):
+    ...     net = nd.Network("leak", [nd.Population("x", 1, tau=tau, initial=1.0)])
+    ...     return nd.simulate(net, None, duration=1.0, save_at=2).isel(time=-1)
+    >>> nd.sweep(end, {"tau": [1.0, 2.0]}).x.values.ravel().astype(float).round(3).tolist()
+    [0.368, 0.607]
     """
     for what, function in (("point", point), ("at_once", at_once)):
         if not callable(function) and not (what == "at_once" and (function is None or function is True)):
             raise InvalidTypeError(f"{what}: a function, not a {type(function).__name__}")
-    flag("progress", progress)
+    if progress is not None:
+        flag("progress", progress)
     one_of("on_error", on_error, ("raise", "record"))
     if block is not None:
         block = whole("block", block, least=1)
@@ -132,7 +143,7 @@ def sweep(
     elif block is None and not (path is None and runs.here):
         block = min(max(points.size // 100, _AT_ONCE[0]), _AT_ONCE[1])
     work = Work(point, at_once, Grid(points.values, block), on_error == "record")
-    bar = tqdm(total=points.size, unit="point", disable=None if progress else True)
+    bar = Bar(total=points.size, unit="point", desc="sweep", wanted=progress)
     with bar:
         if path is None:
             return _in_memory(work, runs, bar)
@@ -187,7 +198,7 @@ class _Task:
         return opened(self.store, self.work.grid)
 
 
-def _in_memory(work: Work, runs: Scheduler[Any], bar: tqdm) -> xr.Dataset:
+def _in_memory(work: Work, runs: Scheduler[Any], bar: Bar) -> xr.Dataset:
     parts: dict[int, Part] = {}
     with closing(runs.map(_Task(work, runs.threads), range(work.grid.blocks))) as done:
         for number, part in done:
@@ -243,7 +254,7 @@ def _nothing_like(form: xr.Dataset, points: int) -> xr.Dataset:
     return xr.Dataset(nothing, form.coords)
 
 
-def _stored(work: Work, runs: Scheduler[Any], bar: tqdm, path: Path, share: tuple[int, int]) -> xr.Dataset:
+def _stored(work: Work, runs: Scheduler[Any], bar: Bar, path: Path, share: tuple[int, int]) -> xr.Dataset:
     from neurodyn.simulation.sweep_store import SweepStore, creating, sharing
 
     fingerprint = _fingerprint(work)

@@ -36,7 +36,7 @@ from neurodyn.simulation.trajectory import versions
 _ABOUT = "neurodyn_sweep"
 """The attribute that makes a store that of a sweep."""
 _TEXT = np.dtype("O", metadata={"element_type": str})  # as xarray knows text of any length
-_OF_ALL = ("equations", "inference_not_run")
+_OF_ALL = ("diagram", "equations", "inference_not_run")
 """What a run of several networks says of all of them."""
 _PAUSE = 0.1
 _SHARE = re.compile(r"\.(.+)\.share-(\d+)-of-(\d+)\.lock")

@@ -19,6 +19,7 @@ from neurodyn.checks import listed, needed
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
+from neurodyn.network.sketch import sketch
 from neurodyn.network.vectors import text_of
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
@@ -319,6 +320,7 @@ def run_attributes(system: System, report: Report) -> dict[str, Any]:
     return {
         "network": system.network.name,
         "equations": system.network.equations(),
+        "diagram": sketch(system.network).text(),
         **({} if inference is None else {"inference_not_run": str(inference)}),
         "solver": report.solver,
         "solver_reason": report.reason,

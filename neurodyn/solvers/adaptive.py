@@ -43,6 +43,14 @@ class Adaptive(ErrorControlled):
     ----------
     E. Hairer, S. P. Nørsett, G. Wanner, Solving Ordinary Differential Equations I, §II.4 and II.6; for the control,
     K. Gustafsson, ACM Trans. Math. Softw. 17 (1991).
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=1.0, solver=nd.Adaptive("tsit5", rtol=1e-6, atol=1e-8), save_at=2)
+    >>> round(float(run.x[-1].item()), 4)
+    0.3679
     """
 
     method: Literal["heun_euler", "bosh3", "dopri5", "tsit5"] | Pair = "dopri5"

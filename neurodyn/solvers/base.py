@@ -92,6 +92,14 @@ class steady:
         If the velocity that it is given, in a condition of one's own, is not the one that the run hands out.
     ValueError
         If the tolerance is not positive.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=100.0, solver=nd.Euler(0.5), until=nd.steady(0.01))
+    >>> float(run.time[-1]), run.attrs["converged"]
+    (3.5, 1)
     """
 
     tolerance: float | None = None
@@ -146,7 +154,16 @@ class Progress(Protocol):
 
 
 class Solver(ABC):
-    """An integrator of dx/dt = F(x). Subclasses are frozen dataclasses of their settings."""
+    """An integrator of dx/dt = F(x). Subclasses are frozen dataclasses of their settings.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> isinstance(nd.Euler(0.1), nd.Solver)
+    True
+    >>> nd.Euler(0.1).steps_in(1.0)
+    10
+    """
 
     takes_noise: ClassVar[bool] = False
     """Whether it integrates populations with noise."""

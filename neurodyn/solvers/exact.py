@@ -53,6 +53,14 @@ class Exact(Solver):
     References
     ----------
     M. Hochbruck, C. Lubich, SIAM J. Numer. Anal. 34 (1997), for the Krylov exponential.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=1.0, solver=nd.Exact(), save_at=2)
+    >>> round(float(run.x[-1].item()), 4)
+    0.3679
     """
 
     euler_step: float | None = None

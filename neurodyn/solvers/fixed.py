@@ -60,6 +60,15 @@ class FixedStep(Solver):
     ------
     TypeError, ValueError
         If the step is not positive, or `compile` no bool.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> midpoint = nd.FixedStep(0.1, nd.Tableau(2, ((), (0.5,)), (0.0, 1.0)))
+    >>> run = nd.simulate(net, None, duration=1.0, solver=midpoint, save_at=2)
+    >>> round(float(run.x[-1].item()), 3)
+    0.369
     """
 
     step: float
@@ -364,6 +373,13 @@ class Euler(FixedStep):
     """The explicit Euler method, order 1: x ← x + h F(x).
 
     With noise, the Euler–Maruyama method: x ← x + h F(x) + σ ΔW, of strong order 1, as the noise is additive.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> nd.simulate(net, None, duration=1.0, solver=nd.Euler(0.5)).x.values.ravel().tolist()
+    [1.0, 0.5, 0.25]
     """
 
     takes_noise = True
@@ -375,6 +391,13 @@ class Heun(FixedStep):
     """Heun's method, order 2: x ← x + h/2 (F(x) + F(x + h F(x))).
 
     With noise, x ← x + h/2 (F(x) + F(x + h F(x) + σ ΔW)) + σ ΔW, of strong order 1, and of order 2 in the drift.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> nd.simulate(net, None, duration=1.0, solver=nd.Heun(0.5)).x.values.ravel().tolist()  # (1 − h + h²/2)ⁿ
+    [1.0, 0.625, 0.390625]
     """
 
     takes_noise = True
@@ -383,6 +406,15 @@ class Heun(FixedStep):
 
 @dataclass(frozen=True)
 class RK4(FixedStep):
-    """The classical Runge–Kutta method, order 4."""
+    """The classical Runge–Kutta method, order 4.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=1.0, solver=nd.RK4(0.1), save_at=2)
+    >>> round(float(run.x[-1].item()), 4)
+    0.3679
+    """
 
     tableau: Tableau = field(default=RK4_TABLEAU, init=False, repr=False)

@@ -44,6 +44,14 @@ class Stabilized(ErrorControlled):
     ----------
     B. P. Sommeijer, L. F. Shampine, J. G. Verwer, "RKC: an explicit solver for parabolic PDEs", J. Comput. Appl. Math.
     88 (1997).
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=1.0, solver=nd.Stabilized(rtol=1e-5, atol=1e-7), save_at=2)
+    >>> round(float(run.x[-1].item()), 3)
+    0.368
     """
 
     rtol: float = 1e-3

@@ -130,6 +130,15 @@ class Pair(Tableau):
     TypeError, ValueError
         As for `Tableau`; if the last stage is not the first of the next step, or the error or the interpolant does not
         fit the solution.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> heun_euler = nd.Pair(2, ((), (1.0,), (0.5, 0.5)), (0.5, 0.5, 0.0), error=(0.0, 0.5, -0.5))
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=1.0, solver=nd.Adaptive(heun_euler, rtol=1e-5), save_at=2)
+    >>> round(float(run.x[-1].item()), 3)
+    0.368
     """
 
     error: Numbers

@@ -65,6 +65,14 @@ class TorchDiffEq(Solver):
     References
     ----------
     R. T. Q. Chen, torchdiffeq (2018), https://github.com/rtqichen/torchdiffeq.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> net = nd.Network("leak", [nd.Population("x", 1, initial=1.0)])
+    >>> run = nd.simulate(net, None, duration=1.0, solver=nd.TorchDiffEq("dopri5"), save_at=2)
+    >>> round(float(run.x[-1].item()), 3)
+    0.368
     """
 
     def __init__(self, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-7, **options: Any) -> None:

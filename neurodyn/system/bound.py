@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.checks import check_dense
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.repeated import expect
 from neurodyn.network.drives import (
     Constant,
     Data,
@@ -80,13 +81,13 @@ class Given:
 
     @property
     def shapes(self) -> tuple[object, ...]:
-        """All of it but the numbers."""
+        """All of it but the numbers, and how they lie in memory."""
         tensors = [*self.inputs.values(), *self.initial.values()]
         if self.targets is not None:
             tensors.append(self.targets)
         return (
             *(self.dtype, self.device, self.samples, *self.inputs, "initial", *self.initial),
-            *((tensor.shape, tensor.dtype) for tensor in tensors),
+            *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors),
             *("varying", *self.varying),
         )
 
@@ -513,10 +514,14 @@ def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
 
 def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
     """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
+    return expect(_sums_are_finite, list(tensors))
+
+
+def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:
     sums = [tensor.sum() for tensor in tensors]
-    if sums and not sums[0].is_cpu:
-        return bool(torch.isfinite(torch.stack(sums)).all())  # waits for the device once
-    return all(math.isfinite(each.item()) for each in sums)
+    if len(sums) > 3 and math.isfinite(torch.stack(sums).sum().item()):  # waits for a device once
+        return True
+    return all(math.isfinite(each.item()) for each in sums)  # the sum of all may have overflowed alone
 
 
 def count_samples(

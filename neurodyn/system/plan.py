@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.kernels import kernels_in_use
+from neurodyn.layers.repeated import Repeated
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
 from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
@@ -18,7 +21,7 @@ from neurodyn.network.maps import Identity, OperatingPoints
 from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.parts import Population
 from neurodyn.structure.cache import start_of, structure_of
-from neurodyn.system.bound import Given, check_block, check_finite, read_drive
+from neurodyn.system.bound import Given, check_block, check_finite, read_drive, weights_of
 from neurodyn.system.driven import Driven, Placed
 from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
 from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
@@ -77,6 +80,7 @@ class Plan:
         self.dtype, self.device, self.samples = given.dtype, given.device, given.samples
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
+        self._repeated: Repeated[Any] | None = None
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
@@ -137,11 +141,20 @@ class Plan:
         return True
 
     def release(self) -> None:
-        """Let go of the batch."""
+        """Let go of the batch, if there is one."""
+        if self._batch is None:
+            return
         self._batch = None
         self.points.forget()
         if self._forward is not None:
             self._forward.forget()
+
+    def repeated(self, network: Network) -> Repeated[Any]:
+        """Return what is computed of a network for one batch after the other."""
+        if self._repeated is None:
+            own = [equation.constant for equation in self.equations.values() if equation.constant is not None]
+            self._repeated = Repeated([*weights_of(network), self.instant, *own])
+        return self._repeated
 
     @property
     def batch(self) -> Batch:
@@ -244,26 +257,29 @@ def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[s
 
 
 def marks(network: Network) -> tuple[object, ...]:
-    """Return what tells whether a network's layers are as they were: their parts, modes, hooks and tensors' memory.
+    """Return what tells whether a network's layers are as they were: parts, settings, hooks, and tensors' memory.
+
+    And what computes them.
 
     It names objects by their `id`, which are those objects' own as long as they live.
     """
-    found: list[object] = []
+    found: list[object] = [kernels_in_use(), torch.backends.mkldnn.enabled]
     for stage in network.stages:
         for layer in stage.layers:
             _mark(layer, found)
     for _, tensor in network.feedback_parameters():
-        found += (id(tensor), tensor.data_ptr())
+        found += (id(tensor), tensor.data_ptr(), tensor.requires_grad)
     return tuple(found)
 
 
 def _mark(module: nn.Module, found: list[object]) -> None:
     # The dictionaries themselves: PyTorch's own walk through a module takes longer than a small gradient.
     found += (id(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
+    found += [getattr(module, name, None) for name in getattr(type(module), "__constants__", ())]
     for tensors in (module._parameters, module._buffers):
         for tensor in tensors.values():
             if tensor is not None:
-                found += (id(tensor), tensor.data_ptr())
+                found += (id(tensor), tensor.data_ptr(), tensor.stride(), tensor.requires_grad)
     for part in module._modules.values():
         if part is not None:
             _mark(part, found)

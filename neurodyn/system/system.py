@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,17 +18,15 @@ from neurodyn.network.network import Network
 from neurodyn.network.signals import Course, breaks_of, jumps_of
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
-from neurodyn.system.bound import Given, Inputs, Targets, check_network, checked, sums_are_finite, weights_of
+from neurodyn.system.bound import Given, Inputs, Targets, checked, sums_are_finite
 from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.own import check_observed, look_at_observables
-from neurodyn.system.plan import Plan, marks
+from neurodyn.system.plan import Plan
 
 Time = float | Literal["held"] | None
 """A time, where there are signals."""
-_MOST_PLANS = 4
-"""For how many shapes of data the plans of a network are kept."""
 
 
 class State:
@@ -82,6 +77,15 @@ class System:
         If inputs, targets or an initial value are no floating-point tensors, or their dtypes differ.
     ValueError
         If shapes, devices or names do not fit, targets are missing, or something is not finite.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> system = nd.System(nd.Network("leak", [nd.Population("x", 1, initial=2.0)]))
+    >>> state, slope = system.initial_state(), system.new_state()
+    >>> system.field(state, slope)  # dx/dt
+    >>> slope.activity["x"].item()
+    -2.0
     """
 
     def __init__(
@@ -267,7 +271,8 @@ class System:
             own = value.view(members, 1, -1, *value.shape[1:])
             return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
 
-        held = {name: repeat(value) for name, value in self.clamped.items()}
+        # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
+        held = {n: repeat(value).clone() if n in self._driven else repeat(value) for n, value in self.clamped.items()}
         for place, (start, time) in enumerate(moments):
             self.enter(start)
             self._move({name: each for name, each in self._driven.items() if name not in self._jumping}, time)
@@ -443,86 +448,3 @@ class System:
             if not bool(torch.isfinite(state.activity[population.name]).all()):
                 return population.name
         return None
-
-
-@dataclass
-class _Idle:
-    """The plans of a network that are not in use.
-
-    Parameters
-    ----------
-    marks
-        What tells whether the layers are as they were when the plans were made.
-    weights
-        Those of the layers and of the feedback. They keep the memory that `marks` names by its place.
-    plans
-        By the shapes of their data, those last used at the end.
-    """
-
-    marks: tuple[object, ...]
-    weights: list[Tensor]
-    plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
-
-    def take(self, shapes: tuple[object, ...]) -> Plan | None:
-        plans = self.plans.get(shapes)
-        try:
-            return plans.pop() if plans else None
-        except IndexError:  # another thread was faster
-            return None
-
-    def put_back(self, shapes: tuple[object, ...], plan: Plan) -> None:
-        plan.release()
-        self.plans.setdefault(shapes, []).append(plan)
-        self.plans.move_to_end(shapes)
-        while len(self.plans) > _MOST_PLANS:
-            self.plans.popitem(last=False)
-
-
-_IDLE: WeakKeyDictionary[Network, _Idle] = WeakKeyDictionary()
-
-
-@contextmanager
-def bound(
-    network: Network,
-    inputs: Inputs,
-    targets: Targets = None,
-    *,
-    initial: Starts | None = None,
-    still: str | None = None,
-) -> Iterator[System]:
-    """Bind a network to data for a while, by a plan that earlier batches of the same shapes have left, if there is one.
-
-    Another batch takes over the system's memory afterwards, so that what is to last has to be copied. A plan serves one
-    batch at a time: whoever comes while it is in use, such as another thread, makes another one.
-
-    Parameters
-    ----------
-    network, inputs, targets, initial
-        As for `System`.
-    still
-        What the system is for, where that takes no data that vary in time.
-
-    Yields
-    ------
-    System
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
-    """
-    check_network(network)
-    now, idle = marks(network), _IDLE.get(network)
-    if idle is None or idle.marks != now:
-        given = checked(network, inputs, targets, initial, still=still)
-        idle = _IDLE[network] = _Idle(now, weights_of(network))
-    else:
-        given = checked(network, inputs, targets, initial, idle.weights, still=still)
-    shapes = given.shapes
-    plan = idle.take(shapes)
-    if plan is None or not plan.bind(network, given):
-        plan = Plan(network, given)
-    system = System.__new__(System)
-    system._follow(network, plan)
-    yield system
-    idle.put_back(shapes, plan)

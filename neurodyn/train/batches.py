@@ -165,11 +165,16 @@ def batches(data: Data, batch_size: int = 64, *, seed: int = 0, epoch: int = 1) 
 
     Examples
     --------
-    >>> for epoch in range(1, 9):
-    ...     for inputs, targets in nd.train.batches(train, 64, seed=0, epoch=epoch):
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([64, 10], seed=0)
+    >>> network = nd.models.activation_relaxation.network(module)
+    >>> optimizer = torch.optim.Adam(module.parameters())
+    >>> for epoch in range(1, 3):
+    ...     for inputs, targets in nd.train.batches(nd.data.digits()[0][:128], 64, seed=0, epoch=epoch):
     ...         optimizer.zero_grad()
-    ...         nd.backward(network, inputs, targets)
-    ...         optimizer.step()
+    ...         loss = nd.backward(network, inputs, targets)
+    ...         _ = optimizer.step()
     """
     pairs = Pairs(data, "data")
     batch_size = whole("batch_size", batch_size, least=1)

@@ -259,7 +259,7 @@ class ModuleLearner(Learner):
             losses = self.losses(output, targets)
             check_differentiable(losses)
             losses.mean(1).sum().backward()  # type: ignore[no-untyped-call]
-        return Lesson(output.detach(), None)
+        return Lesson(output.detach(), losses.detach().flatten(), None)
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from tqdm import tqdm
 
 from neurodyn.errors import (
     DivergedError,
@@ -23,6 +22,7 @@ from neurodyn.errors import (
 )
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.learning.backward import Lesson
+from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream, seeded
 from neurodyn.simulation.trajectory import versions
 from neurodyn.train.batches import Pairs, shuffled
@@ -165,8 +165,8 @@ class Run:
     def go(self, progress: bool | None) -> xr.Dataset:
         """Train until all epochs are done."""
         done = (self.epoch - 1) * self.batches + self.batch
-        silent = self.processes.rank > 0 or (None if progress is None else not progress)
-        bar = tqdm(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, disable=silent)
+        wanted = False if self.processes.rank > 0 else progress
+        bar = Bar(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, wanted=wanted)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
             if done == 0 and self.metrics.functions:
                 self._begin_history()
@@ -207,8 +207,8 @@ class Run:
         self.optimizer.zero_grad()
         lesson = self._lesson(inputs, targets)
         measured: dict[str, Tensor] = {}
-        if lesson.output is not None:
-            measured["train_loss"] = self.learner.losses(lesson.output, targets).double().mean(1)
+        if lesson.output is not None and lesson.losses is not None:
+            measured["train_loss"] = lesson.losses.view(len(self.seeds), -1).double().mean(1)
             if self.train.outputs > 1:
                 measured["train_accuracy"] = self.learner.hits(lesson.output, targets).double().mean(1)
         if lesson.iterations is not None:

@@ -112,7 +112,8 @@ def fit(
         "iterations" keeps what is measured at each batch; "angles" measures the angle between each layer's update and
         backprop's, at the cost of backprop beside the rule.
     progress
-        Whether to show a bar; by default on a terminal.
+        Whether to show a bar, or in a log file a line every ten seconds, of a training over two seconds; by default on
+        a terminal only.
     callbacks
         Functions that are called with the history after each epoch; the run ends when one returns True.
     metrics
@@ -146,6 +147,15 @@ def fit(
         If the loss or a parameter becomes non-finite; the checkpoint then holds the last good state.
     KeyboardInterrupt
         On SIGINT; with a checkpoint, after the batch at hand is finished and the state is saved.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> train, test = nd.data.digits()
+    >>> net = nd.models.activation_relaxation.network(nd.mlp([64, 10], seed=0))
+    >>> history = nd.train.fit(net, train[:128], test[:64], epochs=1, progress=False)
+    >>> dict(history.sizes)
+    {'epoch': 1}
     """
     epochs, batch_size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
     checkpoint_minutes = not_negative("checkpoint_minutes", checkpoint_minutes)

@@ -1,4 +1,4 @@
-"""The picture of a network: where its populations stand, and how its couplings run.
+"""What one looks at: the picture of a network, and the page of a dataset.
 
 Imports whatever it shows.
 """

@@ -1,4 +1,4 @@
-"""The geometry of a network's picture: where its populations stand, and how its couplings run between them."""
+"""The geometry of a network's picture: where its populations stand, and how its arrows run between them."""
 
 from __future__ import annotations
 
@@ -11,75 +11,103 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodyn.network.maps import Feedback, Inverse
-from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling
+from neurodyn.network.sketch import Sketch
 
 Points = NDArray[np.float64]
 """Points of the plane, shape (n, 2); the control points of a Bézier curve, or points on it."""
 
 RADIUS = 0.3
 """The radius of a population's node, in the picture's unit of length."""
-_COLUMN, _ROW = 1.2, 1.15
+COLUMNS = 12
+"""The most columns that stand beside each other; more go on below, from right to left, and so on."""
+_COLUMN, _ROW, _BAND = 1.3, 1.15, 0.45
 _CLEARANCE = 0.08
+_MARK = 0.25
+"""How far marks keep from each other."""
 _BENDS = (0.0, 0.13, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 _CURVE_POINTS = np.linspace(0.0, 1.0, 25)[:, None]
 
 
-def place(network: Network) -> dict[str, Points]:
+def place(sketch: Sketch) -> dict[str, Points]:
     """Return where each population stands, shape (2,).
 
-    Columns run from left to right in the order of the forward pass; in a column, populations whose names differ from
-    their neighbours' by the number alone keep to one row. Three and more that depend on each other stand in a circle.
+    Columns run from left to right in the order of the forward pass, and more than `COLUMNS` in bands, like a ploughed
+    field; in a column, populations whose names differ from their neighbours' by the number alone keep to one row.
+    Three and more that depend on each other stand in a circle.
 
     Parameters
     ----------
-    network
+    sketch
         The network.
     """
-    columns = _columns(network)
-    rows = _rows([[] if _ring(column, len(columns)) else column for column in columns])
-    middle = -_ROW * max(rows.values(), default=0) / 2
+    columns, rings = _columns(sketch)
+    rows = _rows([[] if ring else column for column, ring in zip(columns, rings, strict=True)])
+    deepest = max(rows.values(), default=0)
+    middle = -_ROW * deepest / 2
+    bands = math.ceil(len(columns) / COLUMNS)
+    wide = math.ceil(len(columns) / bands)
     places: dict[str, Points] = {}
-    x = 0.0
-    for column in columns:
-        ring = _ring(column, len(columns))
-        x += ring
-        for number, name in enumerate(column):
+    x = top = 0.0
+    for number, (column, ring) in enumerate(zip(columns, rings, strict=True)):
+        band, along = divmod(number, wide)
+        forth = 1.0 if band % 2 == 0 else -1.0
+        if band and not along:
+            lowest = min(float(at[1]) for at in places.values())
+            x, top = x + forth * _COLUMN, lowest - _ROW - _BAND
+        x += forth * ring
+        for at, name in enumerate(column):
             # Two start from the left, more from the top; clockwise.
-            angle = math.pi / (1 if len(column) == 2 else 2) - 2 * math.pi * number / len(column)
-            on_ring = (x + ring * math.cos(angle), middle + ring * math.sin(angle))
-            places[name] = np.array(on_ring if ring else (x, -_ROW * rows[name]))
-        x += ring + _COLUMN
+            angle = math.pi / (1 if len(column) == 2 else 2) - 2 * math.pi * at / len(column)
+            on_ring = (x + ring * math.cos(angle), top + middle + ring * math.sin(angle))
+            places[name] = np.array(on_ring if ring else (x, top - _ROW * rows[name]))
+        x += forth * (ring + _COLUMN)
     return places
 
 
-def _columns(network: Network) -> list[list[str]]:
-    """Sort the populations into columns: what depends on each other shares one, what follows stands to the right."""
+def _columns(sketch: Sketch) -> tuple[list[list[str]], list[float]]:
+    """Sort the populations into columns, and return the radius of the circle in which each stands, or 0.
+
+    A stage leads to the next column, and what passes through none stays in its own, where the network has stages. What
+    depends on each other shares a column.
+    """
+    inputs = {node.name for node in sketch.nodes if node.input}
+    staged = any(arrow.stage for arrow in sketch.arrows)
     before: nx.DiGraph[str] = nx.DiGraph()
-    before.add_nodes_from(p.name for p in network.populations)
-    for coupling in network.couplings:
-        for source in coupling.sources:
-            clamp = network[source].clamp
-            teaches = clamp is not None and clamp.reads_targets and not clamp.optional
-            backward = teaches or isinstance(coupling.map, (Feedback, Inverse))
-            before.add_edge(*((coupling.target, source) if backward else (source, coupling.target)))
-    before.add_edges_from((rule.pre, rule.post) for rule in network.plasticity)
+    before.add_nodes_from(node.name for node in sketch.nodes)
+    for arrow in sketch.arrows:
+        near = staged and not (arrow.stage or arrow.backward)
+        ends = (arrow.target, arrow.source) if arrow.backward else (arrow.source, arrow.target)
+        apart = int(not near or arrow.source in inputs)
+        if before.has_edge(*ends):
+            apart = max(apart, before.edges[ends]["apart"])
+        before.add_edge(*ends, apart=apart)
     groups = nx.condensation(before)
-    level = {group: number for number, row in enumerate(nx.topological_generations(groups)) for group in row}
+    group_of = groups.graph["mapping"]
+    apart_of: dict[tuple[int, int], int] = {}
+    for one, other, apart in before.edges(data="apart"):
+        pair = group_of[one], group_of[other]
+        apart_of[pair] = max(apart, apart_of.get(pair, 0))
+    level = dict.fromkeys(groups, 0)
+    for group in nx.topological_sort(groups):
+        for after in groups.successors(group):
+            level[after] = max(level[after], level[group] + apart_of[group, after])
     for group in groups:
         # What nothing precedes stands right before what it enters, not at the far left.
         if not groups.in_degree(group) and groups.out_degree(group):
-            level[group] = min(level[after] for after in groups.successors(group)) - 1
-    columns: list[list[str]] = [[] for _ in range(max(level.values()) + 1)]
-    for population in network.populations:
-        columns[level[groups.graph["mapping"][population.name]]].append(population.name)
-    return columns
+            level[group] = min(level[after] - apart_of[group, after] for after in groups.successors(group))
+    first = min(level.values())
+    columns: list[list[str]] = [[] for _ in range(max(level.values()) - first + 1)]
+    for node in sketch.nodes:
+        columns[level[group_of[node.name]] - first].append(node.name)
+    columns = [column for column in columns if column]
+    return columns, [_ring(column, len(columns), group_of, apart_of) for column in columns]
 
 
-def _ring(column: Sequence[str], columns: int) -> float:
+def _ring(column: Sequence[str], columns: int, group_of: dict[str, int], apart_of: dict[tuple[int, int], int]) -> float:
     """Return the radius of the circle on which the populations of a column stand; 0 if they stand in a stack."""
-    if len(column) > 2 or (len(column) == 2 and columns == 1):
+    group = group_of[column[0]]
+    mutual = all(group_of[name] == group for name in column) and apart_of.get((group, group), 0)
+    if (len(column) > 2 and mutual) or (len(column) == 2 and columns == 1) or (columns == 1 and len(column) > 4):
         return _COLUMN / 2 / math.sin(math.pi / len(column))
     return 0.0
 
@@ -88,28 +116,29 @@ def _rows(stacks: Sequence[Sequence[str]]) -> dict[str, int]:
     rows: dict[str, int] = {}
     of_stem: dict[str, int] = {}
     for stack in stacks:
-        for name in stack:
-            stem = re.sub(r"\d+$", "", name)
+        known = [name for name in stack if _stem(name) in of_stem]
+        for name in [*known, *(name for name in stack if name not in known)]:
             taken = {rows[other] for other in stack if other in rows}
             free = min(set(range(len(stack) + 1)) - taken)
-            rows[name] = free if of_stem.get(stem, free) in taken else of_stem.get(stem, free)
-            of_stem.setdefault(stem, rows[name])
+            wanted = of_stem.get(_stem(name), free)
+            rows[name] = free if wanted in taken else wanted
+            of_stem.setdefault(_stem(name), rows[name])
     return rows
 
 
-def links(network: Network) -> list[tuple[str, Coupling]]:
-    """Return the arrows of a network: each source of each coupling, with the coupling."""
-    return [(source, coupling) for coupling in network.couplings for source in coupling.sources]
+def _stem(name: str) -> str:
+    return re.sub(r"\d+$", "", name)
 
 
-def route(network: Network, places: dict[str, Points]) -> list[Points]:
-    """Return the curve of each of the network's `links`, from centre to centre.
+def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
+    """Return the curve of each arrow of the sketch, from centre to centre.
 
-    Curves keep clear of the other nodes; two that connect the same pair run side by side.
+    Curves keep clear of the other nodes; two that connect the same pair run side by side, in opposite directions on
+    opposite sides.
 
     Parameters
     ----------
-    network
+    sketch
         The network.
     places
         Where its populations stand.
@@ -119,36 +148,74 @@ def route(network: Network, places: dict[str, Points]) -> list[Points]:
     list of array
         The control points of a Bézier curve: three of an arc, four of a loop, which starts and ends at the node's rim.
     """
-    arrows = links(network)
-    shared = Counter(frozenset((source, c.target)) for source, c in arrows)
+    arrows = sketch.arrows
+    shared = Counter(frozenset((arrow.source, arrow.target)) for arrow in arrows)
     curves: dict[int, Points] = {}
     loops: dict[str, list[Points]] = {name: [] for name in places}
-    for number, (a, coupling) in enumerate(arrows):
-        if coupling.target == a:
+    for number, arrow in enumerate(arrows):
+        a = arrow.source
+        if arrow.target == a:
             arcs = [_arc(places[a], places[b], 0.0) for b in places if b != a and shared[frozenset((a, b))]]
             curves[number] = _loop(places[a], [*arcs, *loops[a]])
             loops[a].append(curves[number])
     taken: set[tuple[str, str, float]] = set()
-    for number, (a, coupling) in enumerate(arrows):
-        b = coupling.target
+    # Short ways first: they have the least choice.
+    lengths = {n: np.linalg.norm(places[a.target] - places[a.source]).round(6) for n, a in enumerate(arrows)}
+    for number in sorted(lengths, key=lambda n: lengths[n]):
+        a, b = arrows[number].source, arrows[number].target
         if a == b:
             continue
         others = [name for name in places if name not in (a, b)]
         nodes = np.array([places[name] for name in others]).reshape(-1, 2)
         lines = np.concatenate([np.empty((0, 2)), *(points_of(loop) for name in others for loop in loops[name])])
-        sizes = _BENDS if shared[frozenset((a, b))] == 1 else _BENDS[1:]
-        bends = [bend for size in sizes for bend in (size, -size)]
-        arcs = [_arc(places[a], places[b], bend) for bend in bends]
-        clear = [_clearance(arc, nodes, lines) for arc in arcs]
-        crossings = [_crossings(arc, list(curves.values())) for arc in arcs]
-        # Of the free arcs that are as clear of the nodes as need be, the straightest, and of its two sides the emptier.
-        _, _, _, _, bend = min(
-            (_lane(a, b, bend) in taken, -room, abs(bend), crossed, bend)
-            for bend, room, crossed in zip(bends, clear, crossings, strict=True)
-        )
+        paired = shared[frozenset((a, b))] > 1
+        bends = [bend for size in (_BENDS[1:] if paired else _BENDS) for bend in (-size, size)]
+        # Of the free arcs that are as clear of the nodes as need be, the straightest; then its left, so that opposite
+        # directions keep apart, or where it is alone, the emptier side.
+        ranks = {}
+        for bend in bends:
+            room = _clearance(_arc(places[a], places[b], bend), nodes, lines)
+            ranks[bend] = (_lane(a, b, bend) in taken, -room, abs(bend), paired and bend > 0)
+        best = min(ranks.values())
+        equal = [bend for bend, rank in ranks.items() if rank == best]
+        known = list(curves.values())
+        crossed = {each: _crossings(_arc(places[a], places[b], each), known) for each in equal}
+        bend = min((crossings, each) for each, crossings in crossed.items())[1]
         taken.add(_lane(a, b, bend))
         curves[number] = _arc(places[a], places[b], bend)
     return [curves[number] for number in range(len(arrows))]
+
+
+def mark_places(sketch: Sketch, places: dict[str, Points], curves: Sequence[Points]) -> list[Points | None]:
+    """Return where each arrow's mark stands, shape (2,): on its curve, clear of nodes and of other marks.
+
+    Parameters
+    ----------
+    sketch
+        The network.
+    places, curves
+        Of its populations, and of its arrows.
+    """
+    centres = np.array(list(places.values()))
+    taken: list[Points] = []
+    found: list[Points | None] = []
+    for arrow, curve in zip(sketch.arrows, curves, strict=True):
+        if not arrow.mark:
+            found.append(None)
+            continue
+        candidates = points_of(curve)[[12, 9, 15, 7, 17, 5, 19]]
+        room = [
+            min(
+                float(np.linalg.norm(centres - point, axis=1).min()) - RADIUS,
+                min((float(np.linalg.norm(other - point)) for other in taken), default=1.0) - _MARK,
+            )
+            for point in candidates
+        ]
+        clear = [number for number, each in enumerate(room) if each > 0]
+        place = candidates[clear[0] if clear else int(np.argmax(room))]
+        taken.append(place)
+        found.append(place)
+    return found
 
 
 def _arc(start: Points, end: Points, bend: float) -> Points:

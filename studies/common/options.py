@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tqdm import tqdm
-
 import neurodyn as nd
 from neurodyn.checks import needed, positive, usable_device, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import NAMED
+from neurodyn.progress import Bar
 
 tyro = needed("tyro", extra="studies")
 
@@ -45,7 +44,7 @@ class Options:
     device
         Where to compute, e.g. cpu or cuda.
     quiet
-        No progress bars.
+        Show no progress.
     """
 
     out: Path = Path("results")
@@ -79,8 +78,8 @@ class Options:
         return f"Setting: {'--full' if self.full else 'default'}" + (f", but {', '.join(differing)}" * bool(differing))
 
     def progress(self, things: Iterable[Any] | None = None, **look: Any) -> Any:
-        """Return a bar for things that are gone through, or of `total` steps; shown on a terminal, unless `quiet`."""
-        return tqdm(things, **look, disable=True if self.quiet else None)
+        """Return a bar for things that are gone through, or of `total` steps; in a log file lines, unless `quiet`."""
+        return Bar(things, wanted=not self.quiet, **look)
 
 
 @dataclass(frozen=True)

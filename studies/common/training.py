@@ -67,7 +67,7 @@ def fit(
             seeds=seeds,
             device=options.device,
             metrics=measured,
-            progress=False,
+            progress=not options.quiet,
             **how,
         )
     except (nd.DivergenceError, nd.train.DivergedError) as error:

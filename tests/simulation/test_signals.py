@@ -201,6 +201,18 @@ def test_what_varies_is_recorded_if_asked():
     np.testing.assert_allclose(exact.u.values, [given("linear")(t) for t in SAVED], atol=1e-12)
 
 
+@pytest.mark.parametrize("units", [1, 3])
+def test_a_closed_form_follows_a_signal_of_one_sample(units):
+    pair = [nd.Population("u", units, clamp=nd.Input()), nd.Population("x", units)]
+    net = nd.Network("leaky", pair, [nd.Coupling("u", "x")])
+    values = torch.arange(3.0 * units, dtype=torch.float64).reshape(3, 1, units)
+    for interpolation in ("linear", "previous"):
+        signal = nd.Signal([0.0, 1.0, 2.0], values, interpolation=interpolation)
+        exact = nd.simulate(net, signal, duration=2.0, save_at=[0.5, 1.5, 2.0])
+        stepped = nd.simulate(net, signal, duration=2.0, save_at=[0.5, 1.5, 2.0], solver=nd.RK4(0.01))
+        xr.testing.assert_allclose(exact.x, stepped.x, rtol=1e-6)
+
+
 def test_stacked_networks_share_a_signal_or_have_one_each():
     networks = [network(gain=gain) for gain in (1.0, 0.5)]
     settings: dict[str, Any] = {"duration": 2.0, "solver": nd.RK4(0.05), "save_at": SAVED}

@@ -16,6 +16,7 @@ from torch import nn
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
+from neurodyn.progress import Bar
 from tests.problems import EXAMPLES, PROBLEMS, decay, hopfield, mlp, random, sigmoid, stiff_pair, tensor, wilson_cowan
 
 # Defaults and requests
@@ -365,15 +366,15 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list:
     """Collect the progress bars, each with the terminal that it is drawn on."""
     made: list = []
     front_door = importlib.import_module("neurodyn.simulation.simulate")  # nd.simulate is the function
-    tqdm = front_door.tqdm
+    monkeypatch.setattr("neurodyn.progress.AFTER", 0.0)
 
     def on_a_terminal(**settings):
         terminal = Terminal()
-        bar = tqdm(**settings, file=terminal, mininterval=0.0, miniters=0)
+        bar = Bar(**settings, file=terminal, mininterval=0.0)
         made.append((bar, terminal))
         return bar
 
-    monkeypatch.setattr(front_door, "tqdm", on_a_terminal)
+    monkeypatch.setattr(front_door, "Bar", on_a_terminal)
     return made
 
 
@@ -389,8 +390,8 @@ def test_a_bar_counts_simulated_time(solver: nd.Solver, bars: list) -> None:
     assert bar.n == pytest.approx(0.7)
 
 
-def test_no_bar_unless_asked_for(bars: list) -> None:
-    decay().simulate(5.0, solver=nd.Euler(0.1))
+def test_no_bar_where_it_is_refused(bars: list) -> None:
+    decay().simulate(5.0, solver=nd.Euler(0.1), progress=False)
     ((_, terminal),) = bars
     assert terminal.getvalue() == ""
 

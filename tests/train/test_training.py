@@ -354,7 +354,8 @@ def test_callbacks_see_the_history_and_may_end_the_run() -> None:
     xr.testing.assert_equal(history.drop_vars("seconds"), fit(mlp(), epochs=3).drop_vars("seconds"))
 
 
-def test_progress_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_on_request(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurodyn.progress.AFTER", 0.0)
     fit(RULES["AR"](0), progress=True)
     assert "activation relaxation: 100%" in capsys.readouterr().err
     fit(mlp())

@@ -1,0 +1,203 @@
+"""Notes of the operations of PyTorch that a computation comes down to."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+_MOST_BYTES = 2**27
+"""How much memory is kept while operations are noted: what takes more spends its time in arithmetic."""
+_MOST_OPERATIONS = 20_000
+_OF_THE_NUMBERS = {
+    torch.Tag.data_dependent_output,
+    torch.Tag.dynamic_output_shape,
+    torch.Tag.nondeterministic_seeded,
+}
+"""What marks an operation whose result, or what is made of it, is not a matter of shapes alone."""
+_MAKING = {torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default, torch.ops.aten.empty_strided.default}
+"""Operations that make room."""
+_FILLING = {torch.ops.aten.copy_.default, torch.ops.aten.zero_.default, torch.ops.aten.fill_.Scalar}
+"""Operations that make their first argument anew."""
+
+
+Operations = Callable[..., tuple[list[Tensor | None], list[bool]]]
+"""A function of the tensors of a batch that returns results, and whether each condition holds."""
+
+
+class _NotedError(Exception):
+    """Something cannot be noted."""
+
+
+class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the operations that are made while it is on.
+
+    Parameters
+    ----------
+    batch
+        Tensors that will be others.
+    known
+        Tensors that will be where they are, with whatever is then in them.
+    """
+
+    def __init__(self, batch: Sequence[Tensor], known: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._graph = fx.Graph()
+        self._nodes: dict[int, fx.Node] = {}
+        self._kept: list[object] = []  # so that no other tensor comes to stand where one did
+        self._places = {_place(tensor) for tensor in known}
+        self._made = {_place(tensor) for tensor in batch}
+        """Where tensors lie that are others for every batch."""
+        self._constants: dict[str, Tensor] = {}
+        self._conditions: list[fx.Node] = []
+        self._pure: set[fx.Node] = set()
+        self._bytes = self._count = 0
+        self._on = True
+        for place, tensor in enumerate(batch):
+            self._name(tensor, self._graph.placeholder(f"batch_{place}"))
+
+    def __torch_dispatch__(
+        self, operation: OpOverload, types: object, given: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        value = operation(*given, **options)
+        if self._on:
+            try:
+                self._note(operation, given, options, value)
+            except _NotedError:
+                self._give_up()
+        return value
+
+    def expect(self, condition: Callable[[Sequence[Tensor]], bool], tensors: Sequence[Tensor]) -> bool:
+        """Return what a condition says of tensors, and note it."""
+        on, self._on = self._on, False
+        holds = condition(tensors)
+        if on and holds:
+            try:
+                nodes = [self._node(tensor) for tensor in tensors]
+            except _NotedError:
+                self._give_up()
+            else:
+                self._conditions.append(self._graph.call_function(condition, (nodes,)))
+                self._on = True
+        return holds
+
+    def operations(
+        self, results: Sequence[Tensor | None]
+    ) -> Callable[..., tuple[list[Tensor | None], list[bool]]] | None:
+        """Return a function of a batch that makes what was noted; None if not all could be.
+
+        Parameters
+        ----------
+        results
+            What it is to return first; second, it returns whether each condition holds.
+        """
+        if not self._on:
+            return None
+        try:
+            self._graph.output(([self._new(result) for result in results], self._conditions))
+        except _NotedError:
+            return None
+        finally:
+            self._kept.clear()
+        self._graph.eliminate_dead_code(lambda node: node not in self._pure)
+        code = self._graph.python_code("self")
+        names = dict(code.globals)
+        exec(code.src, names)
+        made: Operations = partial(names["forward"], SimpleNamespace(**self._constants))
+        return made
+
+    def _note(self, operation: OpOverload, given: tuple[Any, ...], options: dict[str, Any], value: Any) -> None:
+        self._count += 1
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if self._count > _MOST_OPERATIONS or not all(each is None or isinstance(each, Tensor) for each in values):
+            raise _NotedError
+        if _OF_THE_NUMBERS.intersection(operation.tags):
+            raise _NotedError
+        self._kept.append(values)
+        if operation in _MAKING:
+            self._places.add(_place(values[0]))  # which serves the next batch again
+            self._bytes += values[0].untyped_storage().nbytes()
+            return
+        filled = options.get("out", given[0] if operation in _FILLING else None)
+        if filled is not None and filled.numel() * filled.element_size() == filled.untyped_storage().nbytes():
+            self._places.add(_place(filled))
+        if _is_view(operation) and isinstance(given[0], Tensor):
+            if id(given[0]) not in self._nodes and self._stays(given[0]):
+                return  # a view of what stays, stays
+            if operation is torch.ops.aten.detach.default:
+                self._name(values[0], self._node(given[0]))
+                return
+        node = self._call(operation, self._named(given), self._named(options))
+        if not operation._schema.is_mutable:
+            self._pure.add(node)
+        for place, each in enumerate(values):
+            if each is None or id(each) in self._nodes or self._stays(each):
+                continue  # nothing, or what was written to
+            own = node if each is value else self._graph.call_function(operator.getitem, (node, place))
+            self._name(each, own)
+            self._pure.add(own)
+            if not _is_view(operation):
+                self._made.add(_place(each))
+                self._bytes += each.untyped_storage().nbytes()
+        if self._bytes > _MOST_BYTES:
+            raise _NotedError
+
+    def _call(self, operation: OpOverload, given: Any, options: Any) -> fx.Node:
+        """Note a call, of PyTorch's own function of the name where there is one: it is called in half the time."""
+        name = operation._schema.name.removeprefix("aten::")
+        if operation.namespace == "aten" and hasattr(torch, name):
+            return self._graph.call_function(getattr(torch, name), given, options)
+        if operation.namespace == "aten" and hasattr(Tensor, name):
+            return self._graph.call_method(name, given, options)
+        return self._graph.call_function(operation, given, options)
+
+    def _named(self, values: Any) -> Any:
+        return tree_map_only(Tensor, self._node, values)
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        node = self._nodes.get(id(tensor))
+        if node is None:
+            if not self._stays(tensor):
+                raise _NotedError
+            name = f"known_{len(self._constants)}"
+            self._constants[name] = tensor.detach()
+            node = self._graph.get_attr(name)
+            self._name(tensor, node)
+        return node
+
+    def _new(self, result: Tensor | None) -> fx.Node | None:
+        """Return the node of a result, of which another batch overwrites nothing."""
+        if result is None:
+            return None
+        node = self._node(result)
+        return self._graph.call_method("clone", (node,)) if self._stays(result) else node
+
+    def _name(self, tensor: Tensor, node: fx.Node) -> None:
+        self._nodes[id(tensor)] = node
+        self._kept.append(tensor)
+
+    def _stays(self, tensor: Tensor) -> bool:
+        place = _place(tensor)
+        return place in self._places and place not in self._made
+
+    def _give_up(self) -> None:
+        self._on = False
+        self._kept.clear()
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _is_view(operation: OpOverload) -> bool:
+    returns = operation._schema.returns
+    return bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)

@@ -1,0 +1,109 @@
+"""Computations that are made for batch after batch: after the first three, by the operations that they come down to.
+
+A small gradient costs more in Python, which finds its way through the declaration, than in arithmetic, and it finds the
+same way for every batch of one shape.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+try:
+    from neurodyn.layers.notes import Notes, Operations
+except ImportError:  # PyTorch makes no promise for what it stands on; without it, every batch goes the long way
+    Notes = None  # type: ignore[assignment, misc]
+
+Rest = TypeVar("Rest")
+_here = threading.local()
+
+
+def expect(condition: Callable[[Sequence[Tensor]], bool], tensors: Sequence[Tensor]) -> bool:
+    """Return what a condition says of tensors, on which the course of a computation depends.
+
+    What was noted of the computation is good for as long as the condition holds.
+    """
+    notes: Notes | None = getattr(_here, "notes", None)
+    return condition(tensors) if notes is None else notes.expect(condition, tensors)
+
+
+def all_true(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether all values of boolean tensors are true: a condition for `expect`."""
+    return all(bool(tensor.all()) for tensor in tensors)
+
+
+class Repeated(Generic[Rest]):
+    """A computation that is made for one batch after the other, all of the same shapes.
+
+    It is made as it is written for the first batch, noted with the second, and compared with the third, to the bit.
+    What cannot be noted is made as it is written every time.
+
+    Parameters
+    ----------
+    known
+        The tensors that it may read beside a batch and what it makes of it: weights, and buffers that it fills.
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        self._known = list(known)
+        self._batches = 0
+        self._operations: Operations | None = None
+        self._rest: Rest | None = None
+
+    @property
+    def noted(self) -> bool:
+        """Whether the operations are known, and have been compared."""
+        return self._operations is not None and self._batches > 2
+
+    def again(self, batch: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], Rest] | None:
+        """Return what the operations give for a batch; None where they are not known, or do not hold for it."""
+        if not self.noted:
+            return None
+        return self._alone(batch)
+
+    def made(
+        self, batch: Sequence[Tensor], compute: Callable[[], tuple[Sequence[Tensor | None], Rest]]
+    ) -> tuple[Sequence[Tensor | None], Rest]:
+        """Return what a computation gives for a batch, made as it is written.
+
+        Parameters
+        ----------
+        batch
+            The tensors of the batch, each of them another object.
+        compute
+            Returns new tensors, or None in the place of one, and what is the same for every batch.
+        """
+        self._batches += 1
+        if self._batches == 2 and Notes is not None:
+            return self._note(batch, compute)
+        found, rest = compute()
+        if self._batches == 3 and self._operations is not None:
+            alone = self._alone(batch)
+            if alone is None or not all(map(_equal, alone[0], found)):
+                self._operations = None
+        return found, rest
+
+    def _alone(self, batch: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], Rest] | None:
+        assert self._operations is not None, "they are noted"
+        found, held = self._operations(*batch)
+        return (found, cast(Rest, self._rest)) if all(held) else None
+
+    def _note(
+        self, batch: Sequence[Tensor], compute: Callable[[], tuple[Sequence[Tensor | None], Rest]]
+    ) -> tuple[Sequence[Tensor | None], Rest]:
+        notes = _here.notes = Notes(batch, self._known)
+        try:
+            with notes:
+                found, self._rest = compute()
+        finally:
+            _here.notes = None
+        self._operations = notes.operations(found)
+        return found, self._rest
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return torch.equal(one, other) if one is not None and other is not None else one is other

@@ -1,0 +1,268 @@
+"""Binding a network to batch after batch: the plans of earlier ones are used again, and what they came down to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from neurodyn.layers.losses import squared_error
+from neurodyn.layers.points import is_plain
+from neurodyn.network.drives import Input
+from neurodyn.network.maps import Pointwise, Wrapping
+from neurodyn.network.network import Network
+from neurodyn.system.bound import (
+    Given,
+    Inputs,
+    Targets,
+    check_modes,
+    check_network,
+    checked,
+    sums_are_finite,
+    weights_of,
+)
+from neurodyn.system.continued import Starts
+from neurodyn.system.plan import Plan, marks
+from neurodyn.system.system import System
+
+Rest = TypeVar("Rest")
+_MOST_PLANS = 4
+"""For how many shapes of data the plans of a network are kept."""
+
+
+@dataclass(frozen=True)
+class _Door:
+    """What was found of a batch that came in, and need not be looked for in others of the same kind.
+
+    Parameters
+    ----------
+    population
+        Whose input it is.
+    dtype, device, samples, shapes
+        As of `Given`.
+    """
+
+    population: str
+    dtype: torch.dtype
+    device: torch.device
+    samples: int
+    shapes: tuple[object, ...]
+
+    def given(self, network: Network, weights: list[Tensor], inputs: Tensor, targets: Tensor | None) -> Given | None:
+        """Return a batch whose numbers are finite."""
+        for origin in network.origins:
+            origin.check()
+        check_modes(self.device)
+        if not sums_are_finite([*weights, inputs] if targets is None else [*weights, inputs, targets]):
+            return None
+        return Given({self.population: inputs.detach()}, targets, {}, self.dtype, self.device, self.samples)
+
+
+def _kind(inputs: Inputs, targets: Targets) -> Hashable:
+    """Return all of a batch but its numbers; None where it is more than inputs and targets."""
+    if type(inputs) is not Tensor or (targets is not None and type(targets) is not Tensor):
+        return None
+    own = (inputs.shape, inputs.dtype, inputs.device, inputs.layout, inputs.stride())
+    if targets is None:
+        return own
+    return (*own, targets.shape, targets.dtype, targets.device, targets.layout, targets.stride())
+
+
+@dataclass
+class _Idle:
+    """The plans of a network that are not in use.
+
+    Parameters
+    ----------
+    marks
+        What tells whether the layers are as they were when the plans were made.
+    weights
+        Those of the layers and of the feedback. They keep the memory that `marks` names by its place.
+    known
+        Whether nothing but shapes and tensors counts for what is computed.
+    plans
+        By the shapes of their data, those last used at the end.
+    doors
+        What was found of the batches of each kind.
+    """
+
+    marks: tuple[object, ...]
+    weights: list[Tensor]
+    known: bool
+    plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
+    doors: dict[Hashable, _Door] = field(default_factory=dict)
+
+    def take(self, shapes: tuple[object, ...]) -> Plan | None:
+        plans = self.plans.get(shapes)
+        try:
+            return plans.pop() if plans else None
+        except IndexError:  # another thread was faster
+            return None
+
+    def put_back(self, shapes: tuple[object, ...], plan: Plan) -> None:
+        plan.release()
+        self.plans.setdefault(shapes, []).append(plan)
+        self.plans.move_to_end(shapes)
+        while len(self.plans) > _MOST_PLANS:
+            self.plans.popitem(last=False)
+
+
+_IDLE: WeakKeyDictionary[Network, _Idle] = WeakKeyDictionary()
+
+
+class _AtHand:
+    """A batch, checked, and a plan that an earlier one has left, if there is one."""
+
+    def __init__(
+        self, network: Network, inputs: Inputs, targets: Targets, initial: Starts | None, still: str | None
+    ) -> None:
+        check_network(network)
+        self._network, now, idle = network, marks(network), _IDLE.get(network)
+        if idle is None or idle.marks != now:
+            given = checked(network, inputs, targets, initial, still=still)
+            idle = _IDLE[network] = _Idle(now, weights_of(network), _is_known(network))
+            self.given, self._shapes = given, given.shapes
+        else:
+            self.given, self._shapes = _enter(network, inputs, targets, initial, idle, still)
+        self._idle, self.known = idle, idle.known
+        self.plan = idle.take(self._shapes)
+
+    def system(self) -> System:
+        """Bind the network to the batch."""
+        if self.plan is None or not self.plan.bind(self._network, self.given):
+            self.plan = Plan(self._network, self.given)
+        system = System.__new__(System)
+        system._follow(self._network, self.plan)
+        return system
+
+    def put_back(self) -> None:
+        """Leave the plan to another batch."""
+        assert self.plan is not None, "it has been bound"
+        self._idle.put_back(self._shapes, self.plan)
+
+
+@contextmanager
+def bound(
+    network: Network,
+    inputs: Inputs,
+    targets: Targets = None,
+    *,
+    initial: Starts | None = None,
+    still: str | None = None,
+) -> Iterator[System]:
+    """Bind a network to data for a while, by a plan that earlier batches of the same shapes have left, if there is one.
+
+    Another batch takes over the system's memory afterwards, so that what is to last has to be copied. A plan serves one
+    batch at a time: whoever comes while it is in use, such as another thread, makes another one.
+
+    Parameters
+    ----------
+    network, inputs, targets, initial
+        As for `System`.
+    still
+        What the system is for, where that takes no data that vary in time.
+
+    Yields
+    ------
+    System
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `System`.
+    """
+    at_hand = _AtHand(network, inputs, targets, initial, still)
+    yield at_hand.system()
+    at_hand.put_back()
+
+
+def _enter(
+    network: Network, inputs: Inputs, targets: Targets, initial: Starts | None, idle: _Idle, still: str | None
+) -> tuple[Given, tuple[object, ...]]:
+    """Check a batch for a network whose layers are as they were."""
+    kind = None if initial is not None or still is None else _kind(inputs, targets)
+    door = idle.doors.get(kind)
+    if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
+        given = door.given(network, idle.weights, inputs, targets)
+        if given is not None:
+            return given, door.shapes
+    given = checked(network, inputs, targets, initial, idle.weights, still=still)
+    shapes = given.shapes
+    if kind is not None:
+        (name,) = given.inputs
+        if type(network[name].clamp) is Input and given.inputs[name].dtype == given.dtype:
+            idle.doors[kind] = _Door(name, given.dtype, given.device, given.samples, shapes)
+    return given, shapes
+
+
+def computed(
+    network: Network,
+    inputs: Inputs,
+    targets: Tensor | None,
+    compute: Callable[[System], tuple[Sequence[Tensor | None], Rest]],
+    *,
+    repeat: bool,
+    still: str,
+) -> tuple[Sequence[Tensor | None], Rest]:
+    """Bind a network to a batch, and compute tensors of it: as `Repeated`, if nothing but shapes and tensors counts.
+
+    Parameters
+    ----------
+    network, inputs, targets, still
+        As for `bound`; the data do not vary in time.
+    compute
+        Returns new tensors, or None in the place of one, and what is the same for all batches of their shapes.
+    repeat
+        Whether nothing that steers the computation depends on numbers, beside what it tells `expect`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `System`.
+    """
+    at_hand = _AtHand(network, inputs, targets, None, still)
+    given, plan = at_hand.given, at_hand.plan
+    if plan is None or not (repeat and at_hand.known):
+        found = compute(at_hand.system())
+        at_hand.put_back()
+        return found
+    repeated = plan.repeated(network)
+    batch = list(given.inputs.values())
+    if given.targets is not None:
+        batch.append(given.targets)
+    done = repeated.again(batch)
+    if done is None:
+        done = repeated.made(batch, lambda: compute(at_hand.system()))
+    at_hand.put_back()
+    return done
+
+
+def _is_known(network: Network) -> bool:
+    """Tell whether all that a network is made of depends on nothing but tensors, and on what `marks` tells."""
+    if network.loss is not squared_error:
+        return False
+    parts: list[object] = [drive for p in network.populations for drive in (p.clamp, p.initial)]
+    parts += [part for rule in network.plasticity for part in (rule.regularizer, rule.when)]
+    parts += [part for stage in network.stages for layer in stage.layers for part in layer.modules()]
+    for coupling in network.couplings:
+        map_ = coupling.map
+        while isinstance(map_, Wrapping):
+            parts.append(map_)
+            map_ = map_.map
+        parts.append(map_)
+    return all(map(_is_known_part, parts))
+
+
+def _is_known_part(part: object) -> bool:
+    if isinstance(part, nn.Module) and not is_plain(part):
+        return False
+    if isinstance(part, Pointwise):  # of someone's own function
+        return False
+    plain = part is None or isinstance(part, (int, float, str))
+    return plain or type(part).__module__.split(".")[0] in ("neurodyn", "torch")

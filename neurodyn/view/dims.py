@@ -1,0 +1,47 @@
+"""What the dimensions of a dataset mean to one who looks at it."""
+
+from __future__ import annotations
+
+import re
+
+import xarray as xr
+
+from neurodyn.errors import InvalidValueError
+
+OWN_DIM = re.compile(r"(.+)_(unit|channel|row|column|axis\d+)")
+"""A dimension of a population's own, and the population."""
+ALONG = ("time", "step", "epoch")
+"""Dimensions that run on."""
+
+
+def numeric(data: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
+    """Return the variables that have real numbers, and what to say of the others.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    keep, left_out = [], []
+    for name, variable in data.data_vars.items():
+        if variable.dtype.kind in "fiub" and variable.size:
+            keep.append(name)
+        elif variable.dtype.kind not in "OSTU" or name not in ("diagram", "equations"):
+            left_out.append(f"{name} is not shown: it holds {'nothing' if not variable.size else variable.dtype}.")
+    if not keep:
+        raise InvalidValueError("data: no variable of the dataset has real numbers to show")
+    return data[keep], left_out
+
+
+def along_of(data: xr.Dataset) -> str | None:
+    """Return the dimension that runs on: time, step or epoch, or else the longest one that is not of units."""
+    for name in ALONG:
+        if name in data.dims:
+            return name
+    others = [str(dim) for dim in data.dims if not is_own(str(dim))]
+    return max(others, key=lambda dim: data.sizes[dim], default=None)
+
+
+def is_own(dim: str) -> bool:
+    """Tell whether a dimension counts units, or rules of plasticity, which have a row each."""
+    return dim == "rule" or OWN_DIM.fullmatch(dim) is not None

@@ -1,0 +1,193 @@
+"""Bound to batch after batch, a network comes down to its operations where these are known, and only there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import neurodyn as nd
+from neurodyn.models import activation_relaxation as ar
+from neurodyn.models import predictive_coding as pc
+from neurodyn.models import target_propagation as tp
+from neurodyn.system.binding import bound
+
+
+def batch(seed: int, samples: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs, targets = torch.randn(2, samples, 5, generator=generator)
+    return inputs, targets
+
+
+def noted(network: nd.Network) -> bool:
+    with bound(network, *batch(0), still="a look") as system:
+        repeated = system.plan.repeated(network)
+    return repeated.noted
+
+
+def gradients(network: nd.Network, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+    parameters = [p for stage in network.stages for p in stage.parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    nd.backward(network, inputs, targets)
+    return [p.grad.clone() for p in parameters if p.grad is not None]
+
+
+def assert_as_anew(declare: Callable[[], nd.Network], network: nd.Network, inputs: Tensor, targets: Tensor) -> None:
+    for ours, anew in zip(gradients(network, inputs, targets), gradients(declare(), inputs, targets), strict=True):
+        assert torch.equal(ours, anew)
+
+
+def residual() -> nd.Network:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(5, 5), nn.LayerNorm(5), nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            value: Tensor = self.last(x + torch.relu(self.first(self.norm(x))))
+            return value
+
+    torch.manual_seed(0)
+    return ar.graph(Residual(), batch(0)[0])
+
+
+def convolutional() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 1, 5)),
+        nn.Conv2d(1, 2, (1, 2)),
+        nn.ReLU(),
+        nn.MaxPool2d((1, 2)),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+
+
+def mlp() -> nn.Sequential:
+    return nd.mlp([5, 5, 5, 5], seed=0)
+
+
+KNOWN: dict[str, Callable[[], nd.Network]] = {
+    "ar": lambda: ar.network(mlp()),
+    "ar, learned feedback": lambda: ar.network(mlp(), feedback="learned", weight_derivative="none"),
+    "ar of convolutions": lambda: ar.network(convolutional()),
+    "ar of a graph": residual,
+    "il": lambda: pc.network(mlp(), steps=6),
+    "z-il": lambda: pc.network(mlp(), learning="z-il"),
+    "z-il of convolutions": lambda: pc.network(convolutional(), learning="z-il"),
+    "fa-z-il": lambda: pc.network(mlp(), learning="fa-z-il"),
+}
+
+
+@pytest.mark.parametrize("declare", KNOWN.values(), ids=KNOWN)
+def test_batches_are_learned_from_by_operations_alone(declare: Callable[[], nd.Network]) -> None:
+    network = declare()
+    for seed in range(6):
+        assert_as_anew(declare, network, *batch(seed))
+    assert noted(network)
+
+
+def test_units_that_do_not_all_spike_take_the_long_way() -> None:
+    module = mlp()
+    network = pc.network(module, learning="fa-z-il")
+    for seed in range(4):
+        nd.backward(network, *batch(seed))
+    assert noted(network)
+    inputs, targets = batch(4)
+    targets[0] = module(inputs)[0].detach()  # this sample's error is 0, so that none of its units ever spikes
+    assert_as_anew(lambda: pc.network(module, learning="fa-z-il"), network, inputs, targets)
+
+
+class Scaled(nn.Module):
+    """A layer of someone's own, with a number that no tensor holds."""
+
+    scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x
+
+
+def test_a_layer_of_ones_own_counts_as_it_is() -> None:
+    layer = Scaled()
+    module = nn.Sequential(nn.Linear(5, 5), layer, nn.Linear(5, 5))
+    network = ar.network(module)
+    for seed in range(6):
+        layer.scale = 1.0 + seed // 5
+        assert_as_anew(lambda: ar.network(module), network, *batch(seed))
+    assert not noted(network)
+
+
+def test_a_loss_of_ones_own_counts_as_it_is() -> None:
+    factor = [1.0]
+
+    def loss(y: Tensor, t: Tensor) -> Tensor:
+        return factor[0] * (y - t).square().sum(1)
+
+    module = mlp()
+    network = ar.network(module, loss=loss)
+    for seed in range(6):
+        factor[0] = 1.0 + seed // 5
+        assert_as_anew(lambda: ar.network(module, loss=loss), network, *batch(seed))
+
+
+@pytest.mark.parametrize("way", ["same", "strided", "expanded"])
+def test_batches_of_the_same_shape_in_memory_of_another_kind(way: str) -> None:
+    module = mlp()
+    network = ar.network(module)
+    for seed in range(4):
+        nd.backward(network, *batch(seed))
+    inputs, targets = batch(4)
+    if way == "same":
+        targets = inputs
+    elif way == "strided":
+        inputs, targets = inputs.t().contiguous().t(), targets.repeat(2, 1)[::2]
+    else:
+        inputs = inputs[:1].expand(4, 5)
+    assert_as_anew(lambda: ar.network(module), network, inputs, targets)
+
+
+@pytest.mark.parametrize("declare", [KNOWN["ar"], KNOWN["z-il"]])
+def test_what_is_not_finite_is_refused_by_name(declare: Callable[[], nd.Network]) -> None:
+    network = declare()
+    before = [gradients(network, *batch(seed)) for seed in range(5)][-1]
+    inputs, targets = batch(5)
+    for bad in (torch.full_like(inputs, torch.inf), torch.where(inputs > 1, torch.nan, inputs)):
+        with pytest.raises(ValueError, match="inputs of population s"):
+            nd.backward(network, bad, targets)
+    parameters = [p for stage in network.stages for p in stage.parameters]
+    with torch.no_grad():
+        parameters[-2].mul_(1e4)
+    with pytest.raises(nd.DivergenceError):
+        nd.backward(network, inputs, 3e38 * targets.sign())
+    for parameter, grad in zip(parameters, before, strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, grad)
+    with torch.no_grad():
+        parameters[0][0, 0] = torch.nan
+    with pytest.raises(ValueError, match="a weight of stage 1 has 1 values"):
+        nd.backward(network, inputs, targets)
+
+
+def test_modes_that_change_are_noticed() -> None:
+    network = ar.network(mlp())
+    for seed in range(5):
+        nd.backward(network, *batch(seed))
+    with torch.autocast("cpu"), pytest.raises(ValueError, match="autocast"):
+        nd.backward(network, *batch(0))
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
+        nd.backward(network, *batch(0))
+    with pytest.raises(TypeError, match="float64"):
+        nd.backward(network, *(each.double() for each in batch(0)))
+
+
+@pytest.mark.parametrize("rule", ["gait", "itp"])
+def test_what_depends_on_numbers_is_made_as_it_is_written(rule: Any) -> None:
+    module = tp.tower([5, 5, 5], outputs=5, weights="orthogonal", seed=0)
+    network = tp.network(module, rule=rule)
+    for seed in range(5):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(1.1)
+        assert_as_anew(lambda: tp.network(module, rule=rule), network, *batch(seed))

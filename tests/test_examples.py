@@ -1,0 +1,44 @@
+"""Every public name has an example in its docstring, and each runs and prints what stands there."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+import neurodyn as nd
+
+matplotlib.use("agg")
+REFERENCE = (Path(__file__).parents[1] / "docs" / "reference" / "index.md").read_text("utf-8")
+NAMES = re.findall(r"^   ([\w.]+)$", REFERENCE, re.M)
+
+
+def public(name: str):
+    found = nd
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+# An alias of types has no docstring of its own.
+DOCUMENTED = [name for name in NAMES if inspect.isclass(public(name)) or inspect.isroutine(public(name))]
+
+
+def test_all_but_aliases_are_looked_at():
+    assert set(NAMES) - set(DOCUMENTED) == {"Activity", "Loss", "When"}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_its_example_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = inspect.cleandoc(public(name).__doc__)
+    example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
+    assert example.examples, "it has no example"
+    assert len(example.examples) <= 15, "more than one screen"
+    report: list[str] = []
+    result = doctest.DocTestRunner().run(example, out=report.append)
+    plt.close("all")
+    assert result.failed == 0, "".join(report)
