@@ -383,7 +383,8 @@ def rows(found: xr.Dataset) -> list[Row]:
         at = {"dataset": dataset, "rule": name}
         ours = f"{dataset}: {plus_minus(found.test_accuracy.isel(epoch=-1).sel(at))} %, "
         ours += f"{plus_minus(gap.sel(at), '+')} points beside {RULES[rule.reference].label}, "
-        ours += f"first update {100 * float(found.first_update.sel(at).mean()):.1g} % off; "
+        off = 100 * float(found.first_update.sel(at).mean())
+        ours += f"first update {off:.2g} % off; " if off < 10 else f"first update {off:.0f} % off; "
         ours += means_of(found.sizes["seed"])
         there = "784-300-300-100-10, SGD" if rule.where[0] == AR else "784 units a layer" if rule.square else "MLP"
         made.append(Row(*rule.where, there, f"{rule.label}: {rule.paper}", ours, verdict(found, dataset, name)))
