@@ -28,7 +28,9 @@ def results(tmp_path_factory):
 
 def test_it_writes_what_it_promises(results):
     out, found = results
-    assert {path.name for path in out.iterdir() if path.is_file()} == {f"accuracy.{k}" for k in ("png", "pdf", "nc")}
+    assert {path.name for path in out.iterdir() if path.is_file()} == {
+        f"accuracy.{k}" for k in ("png", "pdf", "nc")
+    } | {"rows.json"}
     assert found.rule.values.tolist() == list(study.RULES)
     assert found.test_accuracy.dims == ("dataset", "rule", "seed", "epoch")
     assert found.attrs["hidden"] == "20-15"

@@ -25,7 +25,7 @@ def results(tmp_path_factory):
         "SAMPLES": 2,
         "LEARNED_EPOCHS": 2,
     }
-    small |= {"STEPS": 200, "AROUND": 41, "ASIDE": (2, 2), "FLOW_TIME": 2.0, "LAG_SAMPLES": 2, "LAG_TIME": 5.0}
+    small |= {"STEPS": 200, "AROUND": 25, "ASIDE": (2, 2), "FLOW_TIME": 2.0, "LAG_SAMPLES": 2, "LAG_TIME": 5.0}
     small["PRECISE"] = nd.Adaptive("dopri5", rtol=1e-8, atol=1e-10)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
@@ -40,7 +40,7 @@ def test_it_writes_what_it_promises(results):
     figures = {
         f"gamma_sweep{part}{kind}" for part in ("", "_near_1", "_inference", "_continuous") for kind in (".png", ".pdf")
     }
-    data = {"training.nc", "near_1.nc", "energy.nc", "stability.nc", "flow.nc", "lag.nc"}
+    data = {"training.nc", "near_1.nc", "energy.nc", "stability.nc", "flow.nc", "lag.nc", "rows.json"}
     assert {path.name for path in results.iterdir()} == figures | data
     assert nd.load(results / "training.nc").attrs["dataset"] == "digits"
 
