@@ -233,8 +233,12 @@ def compare(options: Options) -> xr.Dataset:
     lost = np.full([len(values) for values in list(dims.values())[1:]], np.nan)
     tasks = list(product(KINDS, options.layers, PRECISIONS, options.seeds))
     for kind, layers, precision, seed in options.progress(tasks, unit="network"):
-        at = (KINDS.index(kind), options.layers.index(layers), list(PRECISIONS).index(precision))
-        at += (options.seeds.index(seed),)
+        at = (
+            KINDS.index(kind),
+            options.layers.index(layers),
+            list(PRECISIONS).index(precision),
+            options.seeds.index(seed),
+        )
         dtype = PRECISIONS[precision]
         inputs, targets = draw(options, seed, dtype)
         module = build(sizes(options), layers, kind, seed).to(inputs)

@@ -180,7 +180,8 @@ def document(tasks: Sequence[Task]) -> str:
         if (result := found[task.name]) is not None
     ]
     if ran:
-        parts += ["## What ran\n", grid(["command", "setting", "minutes of one core"], ran)]
+        parts += ["## What ran\n", "Minutes of one core; of `accuracy`, those that its epochs took by the clock.\n"]
+        parts += [grid(["command", "setting", "minutes"], ran)]
     missing = [[f"`{task.name}`", f"`{task.command}`"] for task in tasks if found[task.name] is None]
     if missing:
         parts += ["## Not run\n", grid(["study", "the command that would"], missing)]

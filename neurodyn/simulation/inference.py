@@ -151,9 +151,10 @@ def _run(
     """
     rules = system.network.plasticity
     state = system.initial_state()
-    detectors = {i: SpikeDetector(when.window) for i in pending if isinstance(when := rules[i].when, OnSpike)}
+    gates = {i: when for i in pending if isinstance(when := rules[i].when, OnSpike)}
+    detectors = {i: SpikeDetector(when.window) for i, when in gates.items()}
     waiting, unfinished = dict(pending), []
-    movers = {when.moved_by for i in detectors if isinstance(when := rules[i].when, OnSpike)}
+    movers = {when.moved_by for when in gates.values()}
     before: dict[str, Tensor] = {}
     for now, step in enumerate(plan):
         system.points.expire(step.settle)
@@ -170,7 +171,7 @@ def _run(
                 del waiting[i]
                 continue
             spikes = detectors[i].step(post)
-            mover = rules[i].when.moved_by
+            mover = gates[i].moved_by
             if mover is not None and now > 0:
                 spikes = spikes & (post == state.activity[mover] - before[mover] if mover in before else False)
             if whole is not None:
