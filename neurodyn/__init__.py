@@ -18,7 +18,7 @@ from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated, Pointwise
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
+from neurodyn.network.parts import Coupling, Observable, Plasticity, Population, Prospective
 from neurodyn.network.regularizers import Orthogonality, Regularizer
 from neurodyn.network.signals import Signal
 from neurodyn.network.timing import AtStep, Inference, OnSpike, When
@@ -81,6 +81,7 @@ __all__ = [
     "Plasticity",
     "Pointwise",
     "Population",
+    "Prospective",
     "Regularizer",
     "Signal",
     "Solver",

@@ -19,7 +19,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Solver, steady
-from neurodyn.solvers.base import Unrecorded
+from neurodyn.solvers.base import Unrecorded, refuse_delays
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import swept, to_equilibrium
 from neurodyn.system.binding import computed
@@ -205,9 +205,10 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> tup
         return state, report.evaluations
     state = system.initial_state()
     solver = for_trajectory(system).solver if solver is None else solver
+    refuse_delays(system, solver)
     solver.check(system)
     report = solver.integrate(system, state, duration, Unrecorded())
-    system.settle(state)
+    system.settle(state, duration)
     return state, report.evaluations
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from neurodyn.layers.stages import told_apart
 from neurodyn.network.drives import Drive
 from neurodyn.network.parts import Coupling, Plasticity, Population
-from neurodyn.network.vectors import Vector, is_number, largest_of, magnitude, text_of
+from neurodyn.network.prospective import Anticipation, prospective_sources
+from neurodyn.network.vectors import Vector, bounds_text, is_number, largest_of, magnitude, text_of
 
 if TYPE_CHECKING:
     from neurodyn.network.network import Network
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
 def network_equations(network: Network) -> str:
     """Return the equations as text, one line a population."""
     with told_apart(network.stages):
-        return "\n".join(equation(p, network.into(p.name)) for p in network.populations)
+        return "\n".join(_lines(network))
+
+
+def _lines(network: Network) -> list[str]:
+    lines = [equation(p, network.into(p.name)) for p in network.populations if not isinstance(p, Anticipation)]
+    for source in prospective_sources(network.couplings):
+        u = source.population
+        lines.append(f"{source} = {u} + {_number(network[u].tau)}d{u}/dt")
+    for torn, others in network.loops:
+        lines.append(f"{', '.join(sorted((*torn, *others)))} form a cycle, and are solved for together")
+    return lines
 
 
 def network_text(network: Network) -> str:
@@ -32,13 +43,15 @@ def _text(network: Network) -> str:
             f" held at {p.clamp}"
             if p.clamp
             else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}, from {_start_text(p.initial)}"
+            + ("" if p.bounds is None else f", in {bounds_text(p.bounds)}")
         )
         for p in network.populations
     ]
     text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
-    text += ["", f"couplings ({len(network.couplings)})"]
-    text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in network.couplings]
-    text += ["", "equations", *(f"  {equation(p, network.into(p.name))}" for p in network.populations)]
+    couplings = [c for c in network.couplings if not isinstance(network[c.target], Anticipation)]
+    text += ["", f"couplings ({len(couplings)})"]
+    text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in couplings]
+    text += ["", "equations", *(f"  {line}" for line in _lines(network))]
     if network.plasticity:
         text += [
             "",
@@ -81,7 +94,8 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
         left = f"{_number(population.tau)}d{x}/dt"
     clamped = f"        ({x} = {population.clamp} when given)" if population.clamp is not None else ""
     noise = f"        ({text_of(population.noise)} dW added to d{x})" if population.noisy else ""
-    return f"{left} = {right or '0'}{clamped}{noise}"
+    bounds = "" if population.bounds is None else f"        ({x} stays in {bounds_text(population.bounds)})"
+    return f"{left} = {right or '0'}{clamped}{noise}{bounds}"
 
 
 def plasticity_text(rule: Plasticity) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from neurodyn.network.drives import Constant, Drive, ForwardValue, Input, LossGr
 from neurodyn.network.equations import network_equations, network_text, size_text
 from neurodyn.network.maps import Feedback, Forward, Wrapping
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
+from neurodyn.network.prospective import with_anticipations
 from neurodyn.network.regularizers import Regularizer
 from neurodyn.network.timing import AtStep, Inference, OnSpike
 from neurodyn.network.vectors import Vector, text_of
@@ -47,6 +48,9 @@ class Network:
         The discrete inference by which the network learns; None for learning at the equilibrium.
     observables
         What may be recorded beside the populations.
+    algebraic
+        "solve" for instantaneous populations that form a cycle: what they agree on is solved for at each evaluation, to
+        rounding. By default such a cycle is refused.
 
     Raises
     ------
@@ -81,12 +85,20 @@ class Network:
         loss: Loss = squared_error,
         inference: Inference | None = None,
         observables: Iterable[Observable] = (),
+        algebraic: Literal["solve"] | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise InvalidTypeError(f"network {name!r}: its name is text, not {type(name).__name__}")
         self.name = name
+        if algebraic is not None and not (isinstance(algebraic, str) and algebraic == "solve"):
+            raise InvalidValueError(
+                f"network {name!r}: algebraic is 'solve', or None to refuse cycles of instantaneous populations, not "
+                f"{algebraic!r}"
+            )
+        self.algebraic = algebraic
+        declared, couplings = _all(Population, name, populations), _all(Coupling, name, couplings)
+        populations, self.couplings = with_anticipations(declared, couplings)
         self._populations = _by_name(name, populations)
-        self.couplings = _all(Coupling, name, couplings)
         self.plasticity = _all(Plasticity, name, plasticity)
         self.forward = _all(Stage, name, forward)
         sources(self.forward)  # refuses a stage that reads what comes later
@@ -119,7 +131,9 @@ class Network:
                 f"network {name!r}: a forward pass starts from one population clamped to Input(), and there are "
                 f"{len(self.inputs)}"
             )
-        self.instantaneous_order = self._order_instantaneous()
+        self.instantaneous_order, self.loops = self._order_instantaneous()
+        """The instantaneous populations in the order of evaluation; and of each cycle of them those that are torn out
+        of it, and the others, in the order of evaluation."""
         self.stages: tuple[Stage, ...] = tuple(
             dict.fromkeys(
                 [
@@ -159,6 +173,7 @@ class Network:
                 drive = getattr(population, what)
                 value = drive.constant if isinstance(drive, Constant) else drive
                 found.append((f"{what} of {name}", value))
+            found += [(f"bounds of {name}", bound) for bound in population.bounds or ()]
         found += [(f"gain of coupling {coupling}", coupling.gain) for coupling in self.couplings]
         return tuple((what, value) for what, value in found if isinstance(value, Tensor))
 
@@ -205,6 +220,7 @@ class Network:
             loss=self.loss,
             inference=self.inference,
             observables=self.observables.values(),
+            algebraic=self.algebraic,
         )
 
     def with_numbers(self, populations: Iterable[Population], couplings: Iterable[Coupling]) -> Network:
@@ -367,22 +383,25 @@ class Network:
                 f"population {population.name}: a loss gradient needs a forward pass; give forward="
             )
 
-    def _order_instantaneous(self) -> tuple[str, ...]:
+    def _order_instantaneous(self) -> tuple[tuple[str, ...], tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]:
         instantaneous = [p.name for p in self.populations if p.instantaneous]
         if not instantaneous:
-            return ()
+            return (), ()
         import networkx as nx  # here, because it takes long to import
 
         graph = self.graph(instantaneous)
         try:
             cycle = nx.find_cycle(graph)
         except nx.NetworkXNoCycle:
-            return tuple(nx.lexicographical_topological_sort(graph))
+            return tuple(nx.lexicographical_topological_sort(graph)), ()
+        if self.algebraic == "solve":
+            return loops_in_order(graph)
         path = " → ".join([cycle[0][0], *(edge[1] for edge in cycle)])
         by = dict.fromkeys(self._dependence(read, reader) for read, reader, *_ in cycle)
         raise InvalidValueError(
             f"network {self.name!r}: the instantaneous populations {path} form a cycle, so that none can be evaluated "
-            f"first; give one of them a time constant tau > 0, or remove one of the couplings {', '.join(by)}"
+            f"first; give one of them a time constant tau > 0, remove one of the couplings {', '.join(by)}, or say "
+            "Network(algebraic='solve') to have them solved for"
         )
 
     def _dependence(self, read: str, reader: str) -> str:
@@ -401,6 +420,33 @@ class Network:
                 if read in graph and coupling.target in graph:
                     graph.add_edge(read, coupling.target)
         return graph
+
+
+def loops_in_order(
+    graph: nx.DiGraph[str],
+) -> tuple[tuple[str, ...], tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]:
+    """Return the nodes of a graph, its cycles in one piece each, in the order of what they depend on; and the cycles.
+
+    Of each cycle, or several that hang together, come the nodes that have to be torn out for the others to be in order,
+    and the others in that order.
+    """
+    import networkx as nx
+
+    order: list[str] = []
+    loops: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    groups = nx.condensation(graph)
+    for group in nx.lexicographical_topological_sort(groups, key=lambda group: min(groups.nodes[group]["members"])):
+        rest = nx.DiGraph(graph.subgraph(groups.nodes[group]["members"]))
+        torn: list[str] = []
+        while not nx.is_directed_acyclic_graph(rest):
+            knots = {edge[0] for edge in nx.find_cycle(rest)}
+            torn.append(max(sorted(knots), key=lambda name: rest.in_degree(name) * rest.out_degree(name)))
+            rest.remove_node(torn[-1])
+        others = tuple(nx.lexicographical_topological_sort(rest))
+        order += [*torn, *others]
+        if torn:
+            loops.append((tuple(torn), others))
+    return tuple(order), tuple(loops)
 
 
 def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import number, one_of
+from neurodyn.checks import not_negative, number, one_of
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.stages import Stage
@@ -20,6 +22,7 @@ from neurodyn.network.timing import AtStep, OnSpike, When
 from neurodyn.network.vectors import (
     ByValue,
     Vector,
+    bounds_text,
     is_number,
     largest_of,
     least_of,
@@ -68,11 +71,15 @@ class Population(ByValue):
         targets) leaves the population free.
     noise
         σ ≥ 0, a number or a tensor of its shape: σ dW is added to dx, with W of a Wiener process for each unit.
+    bounds
+        (low, high), where the state of a dynamic population stays: dx/dt is 0 where it would lead outside, and each
+        step is clipped. Numbers, of which one may be infinite, or tensors of its shape. A drive that holds the
+        population may lead elsewhere.
 
     Raises
     ------
     TypeError, ValueError
-        If the name, the size, τ, the leak, the start or the noise is not as above.
+        If the name, the size, τ, the leak, the start, the noise or the bounds are not as above.
 
     Notes
     -----
@@ -97,6 +104,7 @@ class Population(ByValue):
     initial: Vector | Drive = 0.0
     clamp: Drive | None = None
     noise: Vector = 0.0
+    bounds: tuple[Vector, Vector] | None = None
 
     def __post_init__(self) -> None:
         _check_name("population", self.name)
@@ -131,6 +139,44 @@ class Population(ByValue):
             raise InvalidValueError(
                 f"population {self.name}: it is instantaneous, and equals its input from the start; leave initial out"
             )
+        if self.bounds is not None:
+            object.__setattr__(self, "bounds", self._checked_bounds(self.bounds))
+            if not isinstance(self.initial, Drive):
+                self.check_within("its start", torch.as_tensor(self.initial))
+
+    def _checked_bounds(self, bounds: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
+        where = f"population {self.name}: bounds"
+        if self.instantaneous or (self.clamp is not None and not self.clamp.optional):
+            raise InvalidValueError(
+                f"population {self.name}: it is {self.role}, and bounds are for a dynamic population; leave them out"
+            )
+        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+            raise InvalidTypeError(f"{where} are (low, high), not {bounds!r}")
+        low, high = (
+            sign * math.inf if is_number(end, sign * math.inf) else self._numbers(what, end)
+            for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
+        )
+        if bool((torch.as_tensor(low) >= torch.as_tensor(high)).any()):
+            raise InvalidValueError(f"{where}: low must be below high, and they are {bounds_text((low, high))}")
+        return low, high
+
+    def check_within(self, what: str, value: Tensor) -> None:
+        """Refuse values, shape (…, units), that the bounds do not hold.
+
+        Raises
+        ------
+        ValueError
+            If there is one; the message calls them `what`.
+        """
+        if self.bounds is None:
+            return
+        low, high = self.bounds
+        outside = (value < low) | (value > high)
+        if bool(outside.any()):
+            raise InvalidValueError(
+                f"population {self.name}: {what} has {int(outside.sum())} values outside its bounds "
+                f"{bounds_text(self.bounds)}; start inside, or change the bounds"
+            )
 
     def _numbers(self, what: str, value: Vector) -> Vector:
         """Return a number, or one for each unit where they differ."""
@@ -146,7 +192,7 @@ class Population(ByValue):
                     f"{where} has the shape {tuple(numbers.shape)}, and the population {self.shape}"
                 )
             numbers = uniform(numbers)
-        if what != "initial" and least_of(numbers) < 0:
+        if what in ("tau", "leak", "noise") and least_of(numbers) < 0:
             raise InvalidValueError(f"{where} must be ≥ 0, not {text_of(numbers)}")
         return numbers
 
@@ -178,6 +224,53 @@ class Population(ByValue):
         return "instantaneous" if self.instantaneous else "dynamic"
 
 
+class Prospective(str):
+    """A source u + τ du/dt: what a population will be about τ later, if what enters it stays as it is.
+
+    It does not lag behind what enters u, with whose couplings it is instantaneous. It is recorded as `u_prospective`.
+
+    Parameters
+    ----------
+    population
+        The name of u, a dynamic population without noise and bounds.
+
+    Raises
+    ------
+    TypeError
+        If that is no name.
+
+    References
+    ----------
+    P. Haider et al., "Latent equilibrium", NeurIPS (2021).
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> populations = [nd.Population("i", 1, clamp=nd.Input()), nd.Population("u", 1, tau=5.0), nd.Population("r", 1)]
+    >>> couplings = [nd.Coupling("i", "u"), nd.Coupling(nd.Prospective("u"), "r")]
+    >>> print(nd.Network("prospective", populations, couplings).equations())
+    i = input
+    5 du/dt = −u + i
+    dr/dt = −r + (u + τ du/dt)
+    u_prospective = u + 5 du/dt
+    """
+
+    population: str
+
+    def __new__(cls, population: str) -> Prospective:
+        if not isinstance(population, str):
+            raise InvalidTypeError(f"Prospective: the name of a population, not {type(population).__name__}")
+        source = super().__new__(cls, f"{population}_prospective")
+        source.population = population
+        return source
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.population,)
+
+    def __repr__(self) -> str:
+        return f"Prospective({self.population!r})"
+
+
 @dataclass(frozen=True, eq=False)
 class Coupling(ByValue):
     """A coupling: gain · map(source) enters the target.
@@ -185,13 +278,17 @@ class Coupling(ByValue):
     Parameters
     ----------
     source
-        The name of the population that it comes from, or a tuple of several names, where the map takes several.
+        The name of the population that it comes from, or a tuple of several names, where the map takes several;
+        `Prospective(name)` in place of a name takes u + τ du/dt.
     target
         The name of the population that it leads to.
     map
         What the target receives of the source's activity.
     gain
         The factor; a number, or a tensor of the target's shape, one for each of its units.
+    delay
+        d ≥ 0, in units of time: what enters the target at time t is the map of the sources' activity at t − d. Before
+        time 0, it was what it is then. A live Jacobian in the map is that of the present.
 
     Examples
     --------
@@ -205,6 +302,7 @@ class Coupling(ByValue):
     target: str
     map: Map = field(default_factory=Identity)
     gain: Vector = 1.0
+    delay: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.source, (tuple, list)):
@@ -234,6 +332,7 @@ class Coupling(ByValue):
         if least_of(gain) == 0 == largest_of(gain):
             raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
         object.__setattr__(self, "gain", gain)
+        object.__setattr__(self, "delay", not_negative(f"coupling {self}: its delay", self.delay))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -248,7 +347,15 @@ class Coupling(ByValue):
     @property
     def text(self) -> str:
         """What enters the target, but for the gain, as it stands in an equation."""
-        return self.map.describe(self.source, self.target)
+        ago = f"(t − {self.delay:g})" if self.delay else ""
+        read = tuple(
+            (f"({name.population} + τ d{name.population}/dt)" if isinstance(name, Prospective) else name) + ago
+            for name in self.sources
+        )
+        text = self.map.describe(read if len(read) > 1 else read[0], self.target)
+        for name in read:
+            text = text.replace(f"({name})", name if name.startswith("(") else f"({name})")
+        return text
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.sources))} → {self.target}"

@@ -16,6 +16,8 @@ from neurodyn.checks import check_dense, one_of, users
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 
 Given = TypeVar("Given")
+_ROUNDING = 1e-12
+"""How far beyond a time what it arrives with is looked up, relative to the time."""
 Interpolation = Literal["linear", "previous", "cubic"]
 
 
@@ -182,7 +184,40 @@ class FunctionOfTime:
         return value
 
 
-Course = Signal | FunctionOfTime
+class Delayed:
+    """A signal that arrives late: u(t − d), and u(0) before.
+
+    Parameters
+    ----------
+    course
+        The signal u.
+    delay
+        d, in units of time.
+    """
+
+    typed = constant = False
+
+    def __init__(self, course: Course, delay: float) -> None:
+        self._course, self._delay = course, delay
+        self.values: Tensor = course.values
+        self.by_network: bool = course.by_network
+        self.piecewise_constant: bool = course.piecewise_constant
+        self.piecewise_linear: bool = course.piecewise_linear
+        self.span: tuple[float, float] = (-np.inf, course.span[1] + delay)
+        self.jumps: NDArray[np.float64] = course.jumps[course.jumps > 0] + delay
+        breaks = course.breaks[course.breaks > 0] + delay
+        self.breaks: NDArray[np.float64] = breaks if course.piecewise_constant else np.append(delay, breaks)
+        """It bends, too, where it begins to move."""
+
+    def at(self, time: float) -> Tensor:
+        """Return the value at a time."""
+        late = time - self._delay
+        if self.piecewise_constant:  # past a jump, and not before it by rounding
+            late += _ROUNDING * max(1.0, abs(time))
+        return self._course.at(max(late, 0.0))
+
+
+Course = Signal | FunctionOfTime | Delayed
 """What varies in time."""
 
 

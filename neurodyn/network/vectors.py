@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -80,6 +82,12 @@ def text_of(value: Vector, digits: str = "g") -> str:
     return format(low, digits) if low == high else f"[{low:{digits}} … {high:{digits}}]"
 
 
+def bounds_text(bounds: tuple[Vector, Vector]) -> str:
+    """Return bounds as an interval, ends that differ from unit to unit as ranges."""
+    low, high = (text_of(end) if isinstance(end, Tensor) or abs(end) != math.inf else None for end in bounds)
+    return f"{'(−∞' if low is None else f'[{low}'}, {'∞)' if high is None else f'{high}]'}"
+
+
 def same(one: object, other: object) -> bool:
     """Tell whether two values are equal, tensors number by number."""
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -93,4 +101,6 @@ def same(one: object, other: object) -> bool:
 
 
 def _hashable(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(map(_hashable, value))
     return (value.shape, value.dtype, *value.flatten()[:8].tolist()) if isinstance(value, Tensor) else value

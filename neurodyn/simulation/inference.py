@@ -18,8 +18,9 @@ from neurodyn.network.network import Network
 from neurodyn.network.parts import Plasticity
 from neurodyn.network.sketch import sketch
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
+from neurodyn.simulation.chosen import recorded_names
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.simulation.trajectory import dataset, recorded_names, row_bytes, to_numpy, unit_coordinates, versions
+from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.binding import bound
@@ -149,6 +150,8 @@ def _run(
 
     That is a rule whose units can still spike after the last of its steps here, at which it then has not acted.
     """
+    system.refuse_delays("discrete inference", "simulate the network in continuous time, or leave the delay out")
+    system.refuse_loops("discrete inference")
     rules = system.network.plasticity
     state = system.initial_state()
     gates = {i: when for i in pending if isinstance(when := rules[i].when, OnSpike)}
@@ -193,6 +196,7 @@ def _run(
         before = {name: state.activity[name].clone() for name in step.advance if name in movers}
         for name, velocity in zip(step.advance, velocities, strict=True):
             state.activity[name].add_(velocity, alpha=inference.step)
+        system.confine(state, step.advance)
         system.points.expire(step.advance)
     return unfinished
 

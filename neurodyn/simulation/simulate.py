@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +20,22 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar
 from neurodyn.randomness import seeded
+from neurodyn.simulation.chosen import Record, chosen_of, recorded_names
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import (
     TrajectoryRecorder,
     dataset,
-    recorded_names,
     row_bytes,
     run_attributes,
     to_numpy,
 )
-from neurodyn.simulation.watched import Watched
+from neurodyn.simulation.watched import Lasting, Watched
 from neurodyn.solvers import Solver, steady
-from neurodyn.solvers.base import Until
+from neurodyn.solvers.base import Until, refuse_delays
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
@@ -54,7 +55,8 @@ def simulate(
     duration: float,
     solver: Solver | None = None,
     save_at: SaveAt = None,
-    record: Iterable[str] | None = None,
+    record: Record = None,
+    reduce: Mapping[str, Literal["mean", "std", "min", "max"]] | None = None,
     store: str | os.PathLike[str] | None = None,
     initial: Starts | None = None,
     until: Until | None = None,
@@ -88,7 +90,11 @@ def simulate(
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.
     record
-        The populations and observables to record; by default all populations but those clamped to the inputs.
+        The populations and observables to record; by default all populations but those clamped to the inputs. Or a
+        mapping from their names to the numbers of the units to keep, {"x1": [0, 5, 7], "x2": None}; None for all.
+    reduce
+        What to keep of the samples of a population, "mean", "std", "min" or "max", by name, so that neither memory nor
+        `store` has to hold each of them.
     store
         A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
     initial
@@ -98,7 +104,7 @@ def simulate(
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is
-        always recorded.
+        always recorded. With delays, `steady` has to hold for as long as the longest of them.
     progress
         Whether to show a bar, or in a log file a line every ten seconds, of a run over two seconds; by default on a
         terminal only.
@@ -141,6 +147,10 @@ def simulate(
             raise InvalidValueError(
                 "store: several networks run at once in memory alone; leave store out, or run one by one"
             )
+        if reduce is not None:
+            raise InvalidValueError(
+                "reduce: several networks run side by side; leave it out, and reduce the run over its `sample`"
+            )
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
             if solver is None:
                 for each in network:
@@ -171,8 +181,8 @@ def simulate(
     with ExitStack() as stack:
         with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
             system = stack.enter_context(bound(network, inputs, targets, initial=initial))
-        names = recorded_names(network, record)
-        system.look_at(names)
+        chosen = chosen_of(system, record, reduce)
+        system.look_at(chosen)
         system.check_span(duration)
         seed = _take_seed(system, seed, solver)
         reason = "as given"
@@ -181,14 +191,15 @@ def simulate(
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
         times = _save_times(save_at, duration, solver, system.origin)
+        refuse_delays(system, solver)
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
         if times is None and expected is not None:
-            expected += len(system.jumps(duration))
+            expected += len(system.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ())
         if until is not None:
             expected = None  # it may end long before
-        recorder = TrajectoryRecorder(system, names, times, expected, None if store is None else Path(store), solver)
+        recorder = TrajectoryRecorder(system, chosen, times, expected, None if store is None else Path(store), solver)
         bar = Bar(total=duration, unit="τ", desc=network.name, wanted=progress)
         try:
             with bar:
@@ -197,7 +208,7 @@ def simulate(
                     system.initial_state(),
                     duration,
                     recorder,
-                    until=until if until is None or isinstance(until, steady) else Watched(until, system.origin),
+                    until=_watched(until, system),
                     progress=None if bar.disable else _WithinTotal(bar),
                 )
             attributes = run_attributes(system, replace(report, reason=reason))
@@ -284,6 +295,12 @@ def equilibrium(
         state, report = to_equilibrium(system, steady(tolerance), max_duration)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
+
+
+def _watched(until: Until | None, system: System) -> Until | None:
+    if isinstance(until, steady) and system.echoes:
+        return Lasting(until.tolerance, duration=max(echo.delay for echo in system.echoes.all))
+    return until if until is None or isinstance(until, steady) else Watched(until, system.origin)
 
 
 def _take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,12 +15,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.checks import listed, needed
-from neurodyn.errors import InvalidValueError
+from neurodyn.checks import needed
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import sketch
 from neurodyn.network.vectors import text_of
+from neurodyn.simulation.chosen import Chosen
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.solvers.base import Report, Solver
@@ -36,6 +36,7 @@ _ALONG = {
     "time": {"units": "tau", "long_name": "time"},
     "step": {"units": "1", "long_name": "step of discrete inference"},
 }
+_SAMPLE = {"units": "1", "long_name": "sample of the batch"}
 _HELD_BYTES = 64 * 2**20
 """How much of a streamed trajectory is held in memory as it is computed, and as much as it is written."""
 _TIME_BYTES = 48
@@ -73,29 +74,6 @@ def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, ND
     return coordinates
 
 
-def recorded_names(network: Network, record: Iterable[str] | None, *, inputs: bool = False) -> list[str]:
-    """Return what a run records, each once: what is asked for, or all populations, with the inputs or without.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If what is asked for is no names, or nothing, or unknown.
-    """
-    if record is None:
-        return [p.name for p in network.populations if inputs or p.name not in network.inputs]
-    names = [record] if isinstance(record, str) else listed("record", record)
-    known = [*(p.name for p in network.populations), *network.observables]
-    unknown = [name for name in names if not isinstance(name, str) or name not in known]
-    if unknown:
-        raise InvalidValueError(
-            f"record: there is no population or observable {unknown[0]!r} in network {network.name!r}; there are "
-            f"{', '.join(known)}"
-        )
-    if not names:
-        raise InvalidValueError("record: name at least one population, or leave it out to record all")
-    return list(dict.fromkeys(names))
-
-
 class TrajectoryRecorder:
     """Collects the states that a solver saves, in memory or, with a store, in chunks streamed to Zarr.
 
@@ -103,8 +81,8 @@ class TrajectoryRecorder:
     ----------
     system
         The system that runs.
-    names
-        The populations and observables to record.
+    chosen
+        What to record of which populations and observables.
     times
         The times to save at, or None for every step.
     expected
@@ -118,28 +96,27 @@ class TrajectoryRecorder:
     def __init__(
         self,
         system: System,
-        names: Sequence[str],
+        chosen: Mapping[str, Chosen],
         times: NDArray[np.float64] | None,
         expected: int | None,
         store: Path | None,
         solver: Solver,
     ) -> None:
         self.times, self._solver = times, solver
-        self._system = system
-        held = [name for name in names if name in system.clamped and name not in system.driven]
-        self._names = [name for name in names if name not in held]
+        self._system, self._chosen = system, chosen
+        held = [name for name in chosen if name in system.clamped and name not in system.driven]
+        self._names = [name for name in chosen if name not in held]
         # Copied, because a clamp may be the caller's own tensor.
-        self._held = {name: to_numpy(system.clamped[name]).copy() for name in held}
-        self._order = list(names)
+        self._held = {name: to_numpy(chosen[name].of(system.clamped[name])).copy() for name in held}
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
-        sizes = [row_bytes(system, [name]) for name in names]
+        sizes = [each.bytes(system) for each in chosen.values()]
         self._capacity = expected or 64
         if store is not None:
             # Whole chunks, so that each is written once, and as many as share a file.
             rows = max(1, min(CHUNK_BYTES // max(sizes), _HELD_BYTES // sum(sizes)))
             chunks = max(1, min(SHARD_CHUNKS, _HELD_BYTES // (rows * sum(sizes))))
             self._capacity = min(self._capacity, rows * chunks)
-        self._row = row_bytes(system, self._names) + _TIME_BYTES
+        self._row = sum(chosen[name].bytes(system) for name in self._names) + _TIME_BYTES
         remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
         if store is not None:
             remedy = "record= fewer populations, or simulate fewer samples at once"
@@ -157,7 +134,7 @@ class TrajectoryRecorder:
         self._moments: list[float] = []
 
     def _buffer(self, name: str, capacity: int) -> Tensor:
-        shape = (capacity, self._system.samples, *self._system.shape(name))
+        shape = (capacity, *self._chosen[name].size(self._system.samples))
         if self._system.device.type == "cpu":
             # NumPy asks for huge pages, which makes the first write to a large buffer several times faster.
             return torch.from_numpy(np.empty(shape, to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype))
@@ -169,12 +146,14 @@ class TrajectoryRecorder:
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
-        if not (settled or self._dynamic_alone):
+        if not settled and self._dynamic_alone:
+            self._system.confine(state)
+        elif not settled:
             self._system.settle(state, time)
         if len(self._moments) == self._capacity:
             self._make_room()
         for name in self._names:
-            self._buffers[name][len(self._moments)].copy_(self._system.read(name, state))
+            self._buffers[name][len(self._moments)].copy_(self._chosen[name].of(self._system.read(name, state)))
         self._moments.append(self._system.origin + time)
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
@@ -191,8 +170,12 @@ class TrajectoryRecorder:
             count = min(self._capacity - here, len(times) - saved)
             for name, place in self._system.places():
                 if name in self._buffers:
-                    out = self._buffers[name][here : here + count].view(count, -1)
-                    if out.dtype == rows.dtype:
+                    out, chosen = self._buffers[name][here : here + count].view(count, -1), self._chosen[name]
+                    if not chosen.whole:
+                        columns = rows[:, place].view(len(rows), self._system.samples, *chosen.shape)
+                        for one, weight in zip(out, weights[saved : saved + count], strict=True):
+                            one.copy_(chosen.of(torch.tensordot(weight, columns, 1)).flatten())
+                    elif out.dtype == rows.dtype:
                         torch.mm(weights[saved : saved + count], rows[:, place], out=out)
                     else:  # NumPy lacks bfloat16
                         out.copy_(weights[saved : saved + count] @ rows[:, place])
@@ -220,12 +203,14 @@ class TrajectoryRecorder:
     def _dataset(self, attributes: Mapping[str, Any] | None = None) -> xr.Dataset:
         count = len(self._moments)
         values: dict[str, NDArray[Any]] = {}
-        for name in self._order:
+        for name in self._chosen:
             if name in self._held:
                 values[name] = np.broadcast_to(self._held[name], (count, *self._held[name].shape))
             else:
                 values[name] = to_numpy(self._buffers[name][:count])
-        return dataset(self._system, values, np.array(self._moments), attributes, solver=self._solver)
+        return dataset(
+            self._system, values, np.array(self._moments), attributes, solver=self._solver, chosen=self._chosen
+        )
 
     def finish(self, attributes: dict[str, Any]) -> xr.Dataset:
         """Return the trajectory, with the attributes that tell what ran; a streamed one is reopened from its store."""
@@ -249,6 +234,7 @@ def dataset(
     *,
     along: Literal["time", "step"] = "time",
     solver: Solver | None = None,
+    chosen: Mapping[str, Chosen] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Label the activity of populations, and observables.
 
@@ -266,34 +252,39 @@ def dataset(
         What `times` are.
     solver
         What integrated; each population's variable tells, and so does its step, and that of a declared inference.
+    chosen
+        What the values are of which populations and observables, where these are not all of them.
 
     Returns
     -------
     xarray.Dataset
         One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
-    coordinates: dict[str, Any] = {
-        "sample": ("sample", np.arange(system.samples), {"units": "1", "long_name": "sample of the batch"})
-    }
-    leading: tuple[str, ...] = ("sample",)
+    coordinates: dict[str, Any] = {}
+    ahead: tuple[str, ...] = ()
     if times is not None:
         coordinates[along] = (along, times, _ALONG[along])
-        leading = (along, "sample")
+        ahead = (along,)
     integrated = {} if solver is None else _integration(system.network, solver)
     variables: dict[str, Any] = {}
     for name, value in values.items():
+        own = chosen.get(name) or Chosen(system.shape(name))
+        leading = ahead if own.reduction is not None else (*ahead, "sample")
+        if own.reduction is None:
+            coordinates["sample"] = ("sample", np.arange(system.samples), _SAMPLE)
         if name in system.network.observables:
-            long_name = system.network.observables[name].long_name
+            long_name = own.described(system.network.observables[name].long_name)
             variables[name] = (leading, value, {"units": "1", "long_name": long_name})
             continue
         population, shape = system.network[name], system.shape(name)
         units = unit_coordinates(name, shape)
+        own.label(units)
         coordinates.update(units)
         role = "clamped" if name in system.clamped else "instantaneous" if population.instantaneous else "dynamic"
-        described = {"units": "1", "long_name": f"activity of population {name}", "role": role}
+        described = {"units": "1", "long_name": own.described(f"activity of population {name}"), "role": role}
         numbers = {"tau": population.tau, "leak": population.leak}
-        own = {what: text_of(value) if isinstance(value, Tensor) else value for what, value in numbers.items()}
-        variables[name] = ((*leading, *units), value, {**described, **own, **integrated})
+        paces = {what: text_of(value) if isinstance(value, Tensor) else value for what, value in numbers.items()}
+        variables[name] = ((*leading, *units), value, {**described, **paces, **integrated})
     return xr.Dataset(variables, coordinates, attributes)
 
 
@@ -309,8 +300,7 @@ def _integration(network: Network, solver: Solver) -> dict[str, str | float]:
 
 def row_bytes(system: System, names: Sequence[str]) -> int:
     """Return how many bytes populations and observables take in a dataset, all samples at one time."""
-    itemsize = to_numpy(torch.empty(0, dtype=system.dtype)).itemsize
-    return sum(prod(system.shape(name)) for name in names) * system.samples * itemsize
+    return sum(Chosen(system.shape(name)).bytes(system) for name in names)
 
 
 def run_attributes(system: System, report: Report) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""A stop condition of someone's own, watched as it is asked."""
+"""Stop conditions: one of someone's own, watched as it is asked, and rest under delays."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,33 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.maps import Activity
+from neurodyn.solvers.base import steady
 from neurodyn.system.probe import same
+
+
+@dataclass(frozen=True)
+class Lasting(steady):
+    """The stop condition `steady` of a network with delays: it has to hold for as long as the longest of them.
+
+    Until then, what moved before may still be on its way.
+
+    Parameters
+    ----------
+    duration
+        How long.
+    """
+
+    duration: float = field(kw_only=True)
+    _since: list[float] = field(default_factory=list, init=False, repr=False)
+
+    def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
+        """Tell whether the run may stop."""
+        if not super().__call__(time, activity, velocity):
+            self._since.clear()
+            return False
+        self._since.append(time)
+        del self._since[1:]
+        return time - self._since[0] >= self.duration * (1 - 1e-9)
 
 
 class Watched:

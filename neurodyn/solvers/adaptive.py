@@ -13,6 +13,7 @@ from torch import Tensor
 from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
+from neurodyn.solvers.past import Polynomials, refuse_order
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
 from neurodyn.system.system import System
 
@@ -53,6 +54,7 @@ class Adaptive(ErrorControlled):
     0.3679
     """
 
+    takes_delays = True
     method: Literal["heun_euler", "bosh3", "dopri5", "tsit5"] | Pair = "dopri5"
     rtol: float = 1e-5
     atol: float = 1e-7
@@ -64,9 +66,16 @@ class Adaptive(ErrorControlled):
             )
         super().__post_init__()
 
+    @property
+    def _pair(self) -> Pair:
+        return self.method if isinstance(self.method, Pair) else PAIRS[self.method]
+
+    def check(self, system: System) -> None:
+        super().check(system)
+        refuse_order(system, "the Pair", self._pair.order, dense=self._pair.interpolant is not None)
+
     def stepper(self, system: System, start: Tensor) -> Stepper:
-        pair = self.method if isinstance(self.method, Pair) else PAIRS[self.method]
-        return _PairStepper(system, pair, self.rtol, self.atol, start)
+        return _PairStepper(system, self._pair, self.rtol, self.atol, start)
 
 
 class _PairStepper(Stepper):
@@ -109,3 +118,19 @@ class _PairStepper(Stepper):
         for of_rows, moment in zip(between.flat.new_tensor(weights.tolist()), moments, strict=True):
             torch.mv(self._dense[self.turned], of_rows, out=between.flat)
             recorder.record(moment, between)
+
+    def remember(self, then: float, h: float) -> None:
+        past = self.system.past
+        assert past is not None, "a system with delays has one from its start on"
+        dense = h * self._pair.dense
+        weights = self.x.flat.new_tensor((np.flip(dense, axis=0) if self.turned else dense).tolist())
+        places = dict(self.system.places())
+        coefficients = {}
+        for name in past.names:
+            x, slopes = self.x.flat[places[name]], self._slopes[self.turned][places[name]]
+            own = x.new_empty(1 + weights.shape[1], len(x))  # each power's in a row, which is read as fast as written
+            own[0].copy_(x)
+            torch.mm(weights.t(), slopes.t(), out=own[1:])
+            coefficients[name] = own.t()
+        past.extend(then, Polynomials(self.time, then, coefficients))
+        past.forget(then)

@@ -167,6 +167,8 @@ class Solver(ABC):
 
     takes_noise: ClassVar[bool] = False
     """Whether it integrates populations with noise."""
+    takes_delays: ClassVar[bool] = False
+    """Whether it integrates couplings with delays, of which it extends the `past` of the system."""
 
     @abstractmethod
     def integrate(
@@ -210,6 +212,18 @@ class Solver(ABC):
     def check(self, system: System) -> None:
         """Warn about or refuse settings that do not suit a system, before a run."""
         return
+
+
+def refuse_delays(system: System, solver: Solver) -> None:
+    """Refuse a solver that takes no delays, for a system that has some.
+
+    Raises
+    ------
+    ValueError
+        If it is so.
+    """
+    if not solver.takes_delays:
+        system.refuse_delays(f"the solver {solver!r}", "give nd.Adaptive(), or one of fixed step such as nd.RK4(step)")
 
 
 class SavePoints:

@@ -83,6 +83,8 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
         Whether something asks for steps: a stop condition, or the steps themselves.
     """
     structure = system.structure
+    if system.echoes:
+        return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), "delays: adaptive Runge–Kutta")
     if structure.linear and not steps and refused_signals(system) is None:
         return Choice(Exact(), "linear: the closed form")
     if not structure.gradient_flow:

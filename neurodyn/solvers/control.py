@@ -171,6 +171,10 @@ class Stepper(ABC):
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
         """Record the dense output at the fractions θ of the step from x to y, before it is accepted."""
 
+    def remember(self, then: float, h: float) -> None:
+        """Extend the past of a system with delays by the step from x to y at `then`, before it is accepted."""
+        raise NotImplementedError(f"{type(self).__name__} takes no delays")
+
 
 class ErrorControlled(Solver):
     """A method with step control.
@@ -210,11 +214,12 @@ class ErrorControlled(Solver):
     ) -> Report:
         step = self.stepper(system, state.flat)
         save = SavePoints(recorder.times)
-        h = step.initial_size(duration)
+        longest = min(system.echoes.delays, default=math.inf)  # or else a step would read its own end
+        h = step.initial_size(min(duration, longest))
         time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
-        ends = [*system.breaks(duration).tolist(), duration]
-        jumps = set(system.jumps(duration).tolist())
         order = step.error_order
+        ends = [*system.ends(duration, order).tolist(), duration]
+        jumps = system.jumps(duration).tolist()
         moments = save.at(0.0, 0.0)
         for moment in moments:
             recorder.record(moment, step.x)
@@ -222,6 +227,7 @@ class ErrorControlled(Solver):
             system.settle(step.x, 0.0)
         stop = until is not None and until(0.0, step.x.activity, velocity(system, step.slope))
         while not stop and time < duration:
+            h = min(h, longest)
             end, full = ends[0], h
             last = time + h >= end * (1 - 1e-12)
             h = end - time if last else h
@@ -242,11 +248,14 @@ class ErrorControlled(Solver):
             inside = save.before(then, 1e-12 * duration)
             if inside:
                 step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
+            if system.echoes:
+                step.remember(then, h)
             step.accept()
             step.time = then
             if last and len(ends) > 1:
                 ends.pop(0)
-                if then in jumps:
+                if jumps and jumps[0] <= then:
+                    jumps = [jump for jump in jumps if jump > then]
                     system.enter(then)
                     step.evaluate(step.x, step.slope)
             moments = save.at(then, 1e-12 * duration)

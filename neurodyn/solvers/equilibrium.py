@@ -72,9 +72,13 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
     bound = stop.bound(system.dtype)
     if system.structure.acyclic:
         state, slope = swept(system), system.new_state()
-        system.field(state, slope)
+        system.field(state, slope, "held")
         left = residual(system, slope)
         return state, Report("sweep", 1, 0, 0, left, left <= bound, 0.0, "acyclic: one sweep is exact", stable=True)
+    system.refuse_delays(
+        f"the equilibrium of a cyclic network such as {system.network.name!r}, whose stability depends on it,",
+        "simulate the network for as long as it takes",
+    )
     return _Search(system, bound).run(max_duration)
 
 
@@ -137,7 +141,8 @@ class _Search:
             self._earlier, self._x = self._x, self._field.of(self._state)
             self._accelerate(report.time)
         self._take(self._growth > 0, self._x)
-        self._field.write(torch.where(self._arrived[:, None], self._found, self._x), self._state)
+        x = torch.where(self._arrived[:, None], self._found, self._x)
+        self._field.write(self._field.resting(x), self._state)
         slope = self._system.new_state()
         self._system.field(self._state, slope)
         _refuse_overflow(self._system, self._state)

@@ -81,6 +81,8 @@ class Exact(Solver):
         return steps
 
     def check(self, system: System) -> None:
+        system.refuse_loops("a closed form")
+        system.refuse_bounds("a closed form", "use Adaptive()")
         if not system.structure.linear:
             raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"
@@ -184,6 +186,7 @@ class Exact(Solver):
                 f"network {network.name!r} is driven by signals, and this closed form takes what stands still; pass "
                 "tensors"
             )
+        system.refuse_delays("a closed form", "simulate the network with Adaptive()")
         rate = system.structure.rate
         if not (system.structure.linear and system.structure.acyclic):
             raise InvalidValueError(

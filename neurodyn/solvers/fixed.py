@@ -28,6 +28,7 @@ from neurodyn.solvers.base import (
     hermite,
     velocity,
 )
+from neurodyn.solvers.past import FixedPast, refuse_order
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
 from neurodyn.solvers.tableaux import RK4 as RK4_TABLEAU
 from neurodyn.system.system import State, System, Time
@@ -71,6 +72,7 @@ class FixedStep(Solver):
     0.369
     """
 
+    takes_delays = True
     step: float
     tableau: Tableau
     compile: bool = field(default=False, kw_only=True, repr=False)
@@ -94,6 +96,13 @@ class FixedStep(Solver):
         return steps_of(duration, self.step)
 
     def check(self, system: System) -> None:
+        refuse_order(system, type(self).__name__, self.tableau.order, dense=False)
+        for delay in system.echoes.delays[:1]:
+            if self.step > delay * (1 + 1e-9):
+                raise InvalidValueError(
+                    f"step of {type(self).__name__}: {self.step:g} is longer than the shortest delay {delay:g}, so "
+                    "that a step would read its own end; take one that is no longer, or Adaptive()"
+                )
         limit = self.stability_limit(system)
         if limit is not None and self.step > limit * (1 + 1e-9):
             warnings.warn(
@@ -112,7 +121,7 @@ class FixedStep(Solver):
         until: Until | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        steps = _Steps(self.step, duration, system.jumps(duration))
+        steps = _Steps(self.step, duration, system.cuts(duration, self.tableau.order))
         slopes = [system.new_state() for _ in self.tableau.b]
         work = system.new_state() if len(slopes) > 1 else state
         save = SavePoints(recorder.times)
@@ -126,10 +135,15 @@ class FixedStep(Solver):
         if compiled:
             if noise.paths is not None:
                 raise InvalidValueError("compile: noise is drawn between the steps; leave compile out")
+            system.refuse_delays("compile", "leave it out")
+            system.refuse_loops("compile")
             self._check_compilable(recorder.times, duration, until)
+        past = FixedPast(system, self.tableau.order) if system.echoes else None
         system.enter(time)
         while True:
             system.field(state, slopes[0], time)
+            if past is not None:
+                past.reach(time, state, slopes[0])
             if inside:
                 h = time - earlier
                 between = system.new_state()
@@ -152,6 +166,8 @@ class FixedStep(Solver):
             if steps.at_jump:
                 system.enter(time)
                 system.field(state, slopes[0], time)
+                if past is not None:
+                    past.turn(slopes[0])
             moments = save.at(time, tolerance)
             for moment in moments:
                 recorder.record(moment, state, settled=True)
@@ -162,6 +178,8 @@ class FixedStep(Solver):
                     self._locate_divergence(system, state, rewind, since)
                 rewind.copy_(state.flat)
                 since = [time]
+                if past is not None:
+                    past.forget(time)
             if stop or done:
                 break
             if compiled and steps.whole(_STEPS_COMPILED, save.next - tolerance):

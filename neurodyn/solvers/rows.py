@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,9 @@ from neurodyn.system.system import State, System
 
 class Rows:
     """τ dx/dt = τ F(x) of a system, as a function of matrices (sample, unit) of the dynamic populations side by side.
+
+    Of populations with bounds it is clip(x + τF(x)) − x, which is 0 at the same places, and does not jump where F leads
+    outside: there, x rests at the bound whatever the others do.
 
     Parameters
     ----------
@@ -28,7 +32,25 @@ class Rows:
         """τ of each unit, shape (unit,) or, of stacked networks, (sample, unit)."""
         self.step = self._of_populations([1.0 / _or_one(p.leak) for p in free])
         """What x ← x + step · τF(x) takes for a full step, 1/leak, shape (unit,)."""
+        self.bounds = self._of_bounds()
+        """Where each unit stays, shape (unit,) both; None where no population has bounds."""
         self.evaluations = 0
+
+    def _of_bounds(self) -> tuple[Tensor, Tensor] | None:
+        if not self.system.bounds:
+            return None
+        unbounded = (-math.inf, math.inf)
+        each = [self.system.bounds.get(name, unbounded) for name in self.system.dynamic]
+        low, high = (self._of_populations([bounds[end] for bounds in each]) for end in (0, 1))
+        return low, high
+
+    def resting(self, x: Tensor) -> Tensor:
+        """Return states with each unit that F leads beyond its bound at that bound, where it rests."""
+        if self.bounds is None:
+            return x
+        slope, (low, high) = self._slope_at(x), self.bounds
+        ahead = self.of(self._state) + slope
+        return torch.where((ahead <= low) | (ahead >= high), ahead.clamp(low, high), x)
 
     def _of_populations(self, values: Sequence[float | Tensor]) -> Tensor:
         names = self.system.dynamic
@@ -51,7 +73,16 @@ class Rows:
             state.activity[name].copy_(block.view_as(state.activity[name]))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return τ F(x)."""
+        """Return τ F(x), or what takes its place under bounds."""
+        slope = self._slope_at(x)
+        if self.bounds is None:
+            return slope
+        inside = self.of(self._state)
+        ahead, (low, high) = inside + slope, self.bounds
+        return torch.where((low < ahead) & (ahead < high), slope + (inside - x), ahead.clamp(low, high) - x)
+
+    def _slope_at(self, x: Tensor) -> Tensor:
+        """Return τ F at x, which is brought inside its bounds in `_state`."""
         self.write(x, self._state)
         self.system.field(self._state, self._slope)
         self.evaluations += 1

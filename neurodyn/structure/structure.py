@@ -28,10 +28,10 @@ class Structure:
     reads
         The free populations that each free population's equation depends on, its own leak aside.
     linear
-        F is linear (or affine) in the state.
+        F is linear (or affine) in the state, which has no bounds, without a cycle of instantaneous populations.
     acyclic
         No population depends on itself but through its leak, so that the Jacobian is triangular with −leak/τ on its
-        diagonal: nilpotent coupling plus a leak.
+        diagonal: nilpotent coupling plus a leak; and none that lacks a leak rests at its bounds alone.
     order
         The order in which one sweep evaluates the equilibrium of an acyclic network; None otherwise.
     weak_order
@@ -40,8 +40,8 @@ class Structure:
     gradient_flow
         F = −∇E of an energy E, with each population's time constant as its metric.
     smooth
-        No coupling that is not linear has a known kink, as a rectifier or max pooling has, where F or its derivative
-        jumps.
+        No population has bounds, and no coupling that is not linear has a known kink, as a rectifier or max pooling
+        has, where F or its derivative jumps.
     rate
         The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
     spectral_bound
@@ -74,8 +74,9 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     free = [p for p in network.populations if p.name not in clamped]
     couplings = [c for c in network.couplings if c.target not in clamped]
     graph = network.graph(p.name for p in free)
-    acyclic = nx.is_directed_acyclic_graph(graph)
-    linear = all(_linear(c, clamped) for c in couplings)
+    bounded = [p for p in free if p.bounds is not None]
+    acyclic = nx.is_directed_acyclic_graph(graph) and not any(p.leakless for p in bounded)
+    linear = not bounded and not network.loops and all(_linear(c, clamped) for c in couplings)
     rates = [p.leak / p.tau for p in free if not p.instantaneous]
     alike = {uniform(rate) if isinstance(rate, Tensor) else rate for rate in rates}
     return Structure(
@@ -85,7 +86,8 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         order=tuple(nx.topological_sort(graph)) if acyclic else None,
         weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
-        smooth=all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings),
+        smooth=not bounded
+        and all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings),
         rate=_number(next(iter(alike))) if linear and acyclic and len(alike) == 1 else None,
         spectral_bound=max(map(largest_of, rates), default=0.0) if acyclic else None,
     )
@@ -170,6 +172,8 @@ def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:
     """
     instantaneous = {p.name for p in network.populations if p.instantaneous} - set(clamped)
     couplings = [c for c in network.couplings if c.target not in clamped]
+    if any(p.bounds is not None and p.name not in clamped for p in network.populations):
+        return False
     if any(len(c.sources) > 1 and not set(c.sources) <= set(clamped) for c in couplings):
         return False
     gains = {id(c): uniform(c.gain) for c in couplings}

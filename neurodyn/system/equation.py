@@ -23,10 +23,16 @@ class Entry:
         The coupling.
     term
         Its map, bound.
+    sources
+        What the map is bound to: the coupling's sources, or their echoes.
+    target
+        Likewise.
     """
 
     coupling: Coupling
     term: Term
+    sources: str | tuple[str, ...]
+    target: str
 
     def __post_init__(self) -> None:
         gain = self.coupling.gain
@@ -41,7 +47,7 @@ class Entry:
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
         if not self.term.renew():
-            self.term = self._scaled(self.coupling.map.bind(points, self.coupling.source, self.coupling.target))
+            self.term = self._scaled(self.coupling.map.bind(points, self.sources, self.target))
 
     def _scaled(self, term: Term) -> Term:
         return _Scaled(term, self.coupling.gain) if isinstance(self.coupling.gain, Tensor) else term

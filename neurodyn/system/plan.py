@@ -18,12 +18,15 @@ from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stages import ForwardPass
 from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
 from neurodyn.network.maps import Identity, OperatingPoints
-from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes
-from neurodyn.network.parts import Population
+from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes, loops_in_order
+from neurodyn.network.parts import Coupling, Population
+from neurodyn.network.vectors import Vector
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive, weights_of
+from neurodyn.system.delays import Echo, Echoes
 from neurodyn.system.driven import Driven, Placed
 from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
+from neurodyn.system.loops import Loop, loops_of
 from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
 
 
@@ -84,6 +87,8 @@ class Plan:
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
+        self.bounds = {p.name: self._ends(p.bounds) for p in self.free if p.bounds is not None}
+        """Of each population that has them, (low, high), tensors of no axes or of the shape of a sample."""
         self.dynamic, self._held, self._driven = tuple(batch.starts), tuple(batch.clamped), tuple(batch.driven)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
         for population in self.free:
@@ -93,11 +98,20 @@ class Plan:
         self.structure = structure_of(network, frozenset(batch.clamped))
         self.sizes = {p.name: self.samples * prod(self.shapes[p.name]) for p in self.free}
         self._take_from_forward(network)
+        self.echoes = Echoes()
+        """What delayed couplings read."""
         self.equations = {p.name: self._equation(network, p) for p in self.free}
+        self.echoed = self.echoes.blocks
         self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)
+        self.loops: dict[str, Loop] = {}
+        """Cycles of instantaneous populations, each by the first of them in the order of evaluation."""
+        if network.loops:  # of which a clamp may have opened one
+            self.instantaneous, cycles = loops_in_order(network.graph(self.instantaneous))
+            self.loops = loops_of(cycles, self.equations.__getitem__, self.points)
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
+        self._check_history(given)
         if has_own_parts(network) and not given.held:
             self._look_at_couplings(network)
         else:
@@ -106,6 +120,7 @@ class Plan:
     def _look_at_couplings(self, network: Network) -> None:
         """Look at the maps of what is held, work out what they contribute, and look at the others."""
         known = self.batch.clamped | self.batch.starts
+        self.echoes.rest(known)
         look_at_couplings(network, known, frozenset(known), self.shapes, self.points)
         self._hold()
         settled: dict[str, Tensor] = {}
@@ -113,7 +128,8 @@ class Plan:
             settled[name] = torch.zeros((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
             self.points.expire()
             with suppress(Exception):  # it has no value at the start, where an equilibrium need not be
-                self.equations[name].evaluate(known | settled, settled[name])
+                self.equations[name].evaluate(known | settled | self.echoes.blocks, settled[name])
+            self.echoes.rest(settled)
         look_at_couplings(network, known | settled, frozenset(settled), self.shapes, self.points)
         self._take_from_forward(network)
 
@@ -125,6 +141,7 @@ class Plan:
         ValueError
             If something that the batch leads to is not finite.
         """
+        self._check_history(given)
         batch = self._bring(network, given)
         values = batch.clamped | batch.starts
         if tuple(batch.clamped) != self._held or tuple(batch.starts) != self.dynamic:
@@ -135,10 +152,20 @@ class Plan:
             return False
         self._batch = batch
         self._take_from_forward(network)
-        for equation in self.equations.values():
+        for equation in (*self.equations.values(), *(equation for _, equation in self.echoes.settled)):
             equation.renew(self.points)
         self._hold()
         return True
+
+    def _check_history(self, given: Given) -> None:
+        """Refuse to go on, with delays, from a moment of a run: what was before it is not known."""
+        if self.echoes and given.origin:
+            coupling = self.echoes.couplings[0]
+            raise InvalidValueError(
+                f"initial: the moment at time {given.origin:g} of a run holds nothing of what was before, which the "
+                f"delay {coupling.delay:g} of coupling {coupling} reads; run all of the time at once, or start anew "
+                "from {name: tensor}, as if all had been at rest there"
+            )
 
     def release(self) -> None:
         """Let go of the batch, if there is one."""
@@ -164,6 +191,8 @@ class Plan:
 
     def rest(self, network: Network) -> None:
         """Say that populations hold again what they held before the first step."""
+        for loop in self.loops.values():
+            loop.forget()
         self.instant.zero_()  # and stays so where inference does not evaluate it
         self._take_from_forward(network)
 
@@ -193,7 +222,9 @@ class Plan:
         starts: dict[str, Tensor] = {}
         for population in network.populations:
             if not population.instantaneous and population.name not in clamped:
-                starts[population.name] = _start(network, population, data, given, clamped | starts)
+                start = _start(network, population, data, given, clamped | starts)
+                population.check_within("its start", start)
+                starts[population.name] = start
         return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
 
     def _take_from_forward(self, network: Network) -> None:
@@ -208,7 +239,11 @@ class Plan:
         moving: list[Entry] = []
         driven: list[Entry] = []
         for coupling in network.into(population.name):
-            entry = Entry(coupling, coupling.map.bind(self.points, coupling.source, coupling.target))
+            if coupling.delay and any(map(self._moves, coupling.sources)):
+                moving.append(self._delayed(network, coupling, population.name))
+                self.echoes.couplings.append(coupling)
+                continue
+            entry = self._entry(coupling, coupling.sources, coupling.target)
             if not all(name in self.batch.clamped for name in entry.reads):
                 moving.append(entry)
             elif any(name in self.batch.driven for name in entry.reads):
@@ -225,6 +260,55 @@ class Plan:
         if isinstance(population.leak, Tensor):
             return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, population.leak)
         return Equation(population.name, scale, population.leak, constant, held, moving, driven)
+
+    def _entry(self, coupling: Coupling, sources: tuple[str, ...], target: str) -> Entry:
+        source = sources if len(sources) > 1 else sources[0]
+        return Entry(coupling, coupling.map.bind(self.points, source, target), source, target)
+
+    def _moves(self, name: str) -> bool:
+        """Tell whether a population is anything else than constant, so that a delay matters."""
+        return name not in self.batch.clamped or name in self.batch.driven
+
+    def _delayed(self, network: Network, coupling: Coupling, target: str, earlier: float = 0.0) -> Entry:
+        """Return a coupling's entry into a population, or into its echo that is so much earlier."""
+        delay = earlier + coupling.delay
+        sources = tuple(
+            self._echo(network, name, delay) if delay and self._moves(name) else name for name in coupling.sources
+        )
+        return self._entry(coupling, sources, target)
+
+    def _echo(self, network: Network, name: str, delay: float) -> str:
+        """Return the key of a population's echo, which is made where there is none yet."""
+        echoes = self.echoes
+        block = torch.empty((self.samples, *self.shapes[name]), dtype=self.dtype, device=self.device)
+        echo = Echo(name, delay, block)
+        if any(each.key == echo.key for each in echoes.all):
+            return echo.key
+        if name in self.batch.driven:
+            echoes.driven.append(echo)
+        elif name in self.batch.starts:
+            echoes.dynamic.append(echo)
+        else:
+            if any(name in (*torn, *others) for torn, others in network.loops):
+                raise InvalidValueError(
+                    f"population {name} is read with a delay, and is solved for in a cycle of instantaneous "
+                    "populations, which has no past; give one of the cycle a time constant tau > 0"
+                )
+            entries = []
+            for coupling in network.into(name):
+                if not set(coupling.reads) <= set(coupling.sources):
+                    raise InvalidValueError(
+                        f"coupling {coupling}: its map reads more than its sources, and population {name} is read with "
+                        "a delay; give it a time constant tau > 0, or take its Jacobian at the forward pass"
+                    )
+                entries.append(self._delayed(network, coupling, echo.key, delay))
+            scale = 1.0 / network[name].leak
+            echoes.settled.append((echo, Equation(echo.key, scale, 0.0, None, [], entries)))
+        return echo.key
+
+    def _ends(self, bounds: tuple[Vector, Vector]) -> tuple[Tensor, Tensor]:
+        low, high = (torch.as_tensor(end, dtype=self.dtype, device=self.device) for end in bounds)
+        return low, high
 
     def pace(self, network: Network, name: str) -> float | Tensor:
         """Return how many times as fast as declared a population is: 1, or of stacked networks that of each sample."""

@@ -57,6 +57,8 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
     beside.compare("forward", first.forward, other.forward)
     beside.equal("the populations", *([p.name for p in network.populations] for network in (first, other)))
     beside.equal("the couplings", *([str(c) for c in network.couplings] for network in (first, other)))
+    beside.equal("algebraic", first.algebraic, other.algebraic)
+    beside.equal("the delays", *([c.delay for c in network.couplings] for network in (first, other)))
     beside.equal("the observables", *(list(network.observables) for network in (first, other)))
     for one, its in zip(first.couplings, other.couplings, strict=True):
         beside.feedback(f"the feedback weights of coupling {one}", one.map.feedback_weights, its.map.feedback_weights)
@@ -81,6 +83,7 @@ def _compare_populations(beside: Comparison, one: Population, other: Population)
     leaky = [torch.as_tensor(each.leak).gt(0).expand(each.shape or ()).tolist() for each in (one, other)]
     beside.equal(f"whether population {one.name} has a leak", *leaky)
     beside.compare(f"noise of population {one.name}", one.noise, other.noise)
+    beside.compare(f"bounds of population {one.name}", one.bounds, other.bounds)
     for what in ("clamp", "initial"):
         drive = getattr(one, what)
         beside.compare(f"{what} of population {one.name}", drive, getattr(other, what))

@@ -20,6 +20,7 @@ from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
 from neurodyn.system.bound import Given, Inputs, Targets, checked, sums_are_finite
 from neurodyn.system.continued import Starts
+from neurodyn.system.delays import Past, distinct, kinks
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.own import check_observed, look_at_observables
@@ -38,13 +39,17 @@ class State:
         The dynamic populations' activity, shape (n,).
     activity
         Every population's activity by name: views of `flat`, the instantaneous populations' buffers, the clamps.
+    echoes
+        What delayed couplings read.
     """
 
-    __slots__ = ("activity", "flat", "pieces")
+    __slots__ = ("activity", "flat", "pieces", "read")
 
-    def __init__(self, flat: Tensor, activity: dict[str, Tensor]) -> None:
+    def __init__(self, flat: Tensor, activity: dict[str, Tensor], echoes: Mapping[str, Tensor]) -> None:
         self.flat = flat
         self.activity = activity
+        self.read = {**activity, **echoes} if echoes else activity
+        """What couplings read: every population's activity, and the echoes."""
         self.pieces = pieces(flat)
         """Views of `flat`, for sums of states."""
 
@@ -104,14 +109,24 @@ class System:
         self.data, self.clamped = plan.batch.data, plan.batch.clamped
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
+        self.bounds = plan.bounds
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
         self._seeds: NDArray[np.uint64] | None = None
         self._driven, self.origin = plan.batch.driven, plan.batch.origin
         self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
+        self.echoes, self._echoed, self._settled_echoes = plan.echoes, plan.echoed, plan.echoes.settled
+        self._late = plan.echoes.shifted(self._driven) if self._echoed else {}
+        self._moving_late = self._late
+        """Those signals that arrive late and move within a step, where a solver says when each begins."""
+        self.past: Past | None = None
+        """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
+        self._recalled: float | None = None
         self._within: dict[str, Driven] | None = None
         """What moves within a step, where a solver says when each begins; None where none has."""
         self._instant = dict(self._cut(plan.instant, plan.instantaneous))
         self._instantaneous_equations = [plan.equations[name] for name in plan.instantaneous]
+        self.loops = plan.loops
+        self._in_loops = {name for loop in plan.loops.values() for name in loop.names}
         self._dynamic_equations = [plan.equations[name] for name in plan.dynamic]
         self.has_offsets = any(
             entry.silenced_by is None for equation in plan.equations.values() for entry in equation.moving
@@ -127,6 +142,10 @@ class System:
         if self._driven:
             self._within = None
             self._move(self._driven, 0.0)
+        if self.echoes:
+            names = dict.fromkeys(echo.name for echo in self.echoes.dynamic)
+            self.past = Past({name: state.activity[name] for name in names}, max(self.echoes.delays, default=0.0))
+            self._moving_late, self._recalled = self._late, None
         return state
 
     def new_state(self, flat: Tensor | None = None) -> State:
@@ -136,7 +155,7 @@ class System:
         activity = dict(self.clamped)
         activity.update(self._instant)
         activity.update(self.blocks(flat))
-        return State(flat, activity)
+        return State(flat, activity, self._echoed)
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
@@ -158,6 +177,8 @@ class System:
     def field(self, state: State, out: State, time: Time = None) -> None:
         """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.
 
+        A state outside its bounds is brought inside first, and where F leads outside, dx/dt is 0.
+
         Parameters
         ----------
         state, out
@@ -167,20 +188,84 @@ class System:
         """
         self.settle(state, time)
         for equation in self._dynamic_equations:
-            equation.evaluate(state.activity, out.activity[equation.name])
+            equation.evaluate(state.read, out.activity[equation.name])
+        for name, (low, high) in self.bounds.items():
+            x, slope = state.activity[name], out.activity[name]
+            slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
+
+    def confine(self, state: State, names: Collection[str] | None = None) -> None:
+        """Bring the populations that have bounds inside them; of `names` alone, if these are given."""
+        for name, (low, high) in self.bounds.items():
+            if names is None or name in names:
+                state.activity[name].clamp_(low, high)
 
     def settle(self, state: State, time: Time = None) -> None:
-        """Bring the instantaneous populations to their activity at `state`; parameters as of `field`."""
-        if self._driven and time != "held":
+        """Bring `state` inside its bounds, and the instantaneous populations to their activity there; as `field`."""
+        if self.bounds:
+            self.confine(state)
+        if (self._driven or self._echoed) and time != "held":
             if time is None:
+                why = "is driven by signals" if self._driven else "has delays"
                 raise InvalidValueError(
-                    f"network {self.network.name!r} is driven by signals: F depends on the time; give it, as in "
+                    f"network {self.network.name!r} {why}: F depends on the time; give it, as in "
                     "system.field(state, out, time)"
                 )
-            self._move(self._driven if self._within is None else self._within, time)
+            if self._driven:
+                self._move(self._driven if self._within is None else self._within, time)
+            if self._echoed and time != self._recalled:
+                self._recall(time)
         self.points.expire()
+        for echo, equation in self._settled_echoes:
+            equation.evaluate(state.read, echo.block)
+        if self.loops:
+            self._settle_loops(state)
+            return
         for equation in self._instantaneous_equations:
-            equation.evaluate(state.activity, state.activity[equation.name])
+            equation.evaluate(state.read, state.activity[equation.name])
+
+    def _settle_loops(self, state: State) -> None:
+        for equation in self._instantaneous_equations:
+            if equation.name in self.loops:
+                self.loops[equation.name].solve(state.read)
+            elif equation.name not in self._in_loops:
+                equation.evaluate(state.read, state.activity[equation.name])
+
+    def refuse_bounds(self, what: str, advice: str) -> None:
+        """Refuse a network whose populations have bounds, for something that takes none.
+
+        Raises
+        ------
+        ValueError
+            If one has; the message names it, and says what would be right.
+        """
+        for name in self.bounds:
+            raise InvalidValueError(f"population {name} has bounds, and {what} takes none; {advice}")
+
+    def refuse_loops(self, what: str) -> None:
+        """Refuse a network whose instantaneous populations form a cycle, for something that solves none.
+
+        Raises
+        ------
+        ValueError
+            If they do.
+        """
+        for loop in self.loops.values():
+            raise InvalidValueError(f"{loop.text}, which is solved for at each evaluation: {what} takes none")
+
+    def _recall(self, time: float) -> None:
+        """Bring the echoes of what is dynamic, or driven, to what it was so long before a time."""
+        if self.past is None:
+            raise InvalidValueError(
+                f"network {self.network.name!r} has delays: F depends on the past, which begins with "
+                "system.initial_state()"
+            )
+        for echo in self.echoes.dynamic:
+            self.past.write(echo.name, time - echo.delay, echo.block)
+            if echo.name in self.bounds:
+                echo.block.clamp_(*self.bounds[echo.name])
+        for late in self._moving_late.values():
+            late.move(self.origin + time)
+        self._recalled = time
 
     @property
     def noisy(self) -> tuple[str, ...]:
@@ -214,6 +299,20 @@ class System:
         sigmas = {name: self.network[name].noise for name in self.noisy}
         return BrownianPaths(sigmas, places, self._seeds, step, self.new_state().flat)
 
+    def refuse_delays(self, what: str, advice: str) -> None:
+        """Refuse a network whose couplings have delays, for something that takes none.
+
+        Raises
+        ------
+        ValueError
+            If one has; the message names it, and says what would be right.
+        """
+        if self.echoes:
+            coupling = self.echoes.couplings[0]
+            raise InvalidValueError(
+                f"coupling {coupling} has the delay {coupling.delay:g}, and {what} takes none; {advice}"
+            )
+
     def check_span(self, duration: float) -> None:
         """Refuse a run that leaves the span of a signal.
 
@@ -241,8 +340,21 @@ class System:
         return len(self._jumping) < len(self._driven)
 
     def jumps(self, end: float) -> NDArray[np.float64]:
-        """Return when signals jump between 0 and the end of a run, increasing."""
-        return jumps_of(self.signals, self.origin, self.origin + end) - self.origin
+        """Return when signals jump between 0 and the end of a run, or their echoes do, increasing."""
+        return jumps_of((*self.signals, *self._late_signals), self.origin, self.origin + end) - self.origin
+
+    @property
+    def _late_signals(self) -> tuple[Course, ...]:
+        return tuple(late.signal.course for late in self._late.values())
+
+    def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
+        """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
+        jumps = self.jumps(end)
+        if not self.echoes:
+            return jumps
+        begins = [echo.delay for echo in self.echoes.driven]
+        found = kinks(self.echoes.delays, jumps, begins, end, order, adaptive=adaptive)
+        return distinct(np.union1d(found, jumps), self.echoes.delays)
 
     def enter(self, time: float) -> None:
         """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
@@ -252,10 +364,22 @@ class System:
         if self._driven:
             self._within = {name: each for name, each in self._driven.items() if name not in self._jumping}
             self._move(self._jumping, time)
+        if self.echoes:
+            self._moving_late = {key: late for key, late in self._late.items() if not late.jumps_alone}
+            for late in self._late.values():
+                late.move(self.origin + time)
+            self._recalled = None
 
     def breaks(self, end: float) -> NDArray[np.float64]:
-        """Return when signals jump or bend between 0 and the end of a run, increasing."""
-        return breaks_of(self.signals, self.origin, self.origin + end) - self.origin
+        """Return when signals, or their echoes, jump or bend between 0 and the end of a run, increasing."""
+        return breaks_of((*self.signals, *self._late_signals), self.origin, self.origin + end) - self.origin
+
+    def ends(self, end: float, order: int) -> NDArray[np.float64]:
+        """Return when steps of a method that adapts them have to end: at `cuts`, and where signals bend."""
+        breaks = self.breaks(end)
+        if not self.echoes:
+            return breaks
+        return distinct(np.union1d(breaks, self.cuts(end, order, adaptive=True)), self.echoes.delays)
 
     def repeated(self, moments: Sequence[tuple[float, float]]) -> System:
         """Return the system with its samples repeated once a moment, at which what varies stands still.
@@ -435,7 +559,11 @@ class System:
                     f"population {name} has no leak and does not depend on itself, so it has no equilibrium; give it a "
                     "leak > 0"
                 )
-            self._equations[name].balance(state.activity, state.activity[name], leak)
+            if self.echoes:
+                self.echoes.rest(state.activity)
+            self._equations[name].balance(state.read, state.activity[name], leak)
+            if name in self.bounds:
+                self.confine(state, (name,))
             self.points.expire((name,))
 
     def seems_finite(self, state: State) -> bool:

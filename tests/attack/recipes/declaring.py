@@ -183,7 +183,13 @@ DECLARING = (
         ),
         clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)", "nd.Constant(1.0)"]),
         noise=REAL("0.0", right=["0", "0.5", "torch.ones(3)"], wrong=["-1", "-0.5", "np.int64(-1)"]),
+        bounds=(OBJECT | NOTHING)(
+            "(0.0, 1.0)",
+            right=['(-float("inf"), 1.0)', "[-1, 1]", "(-torch.ones(3), 1.0)"],
+            wrong=["(1.0, 0.0)", "(0.5, 1.0)", "(0.0, None)", "(torch.zeros(2), 1.0)", '(0.0, float("nan"))'],
+        ),
     ),
+    Recipe("nd.Prospective", population=IDENTIFIER('"a"', either=['"a b"', '""'])),
     Recipe(
         "nd.Coupling",
         source=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['("a", "c")', "(1, 2)", '("a", "a")']),
@@ -195,6 +201,7 @@ DECLARING = (
             either=["torch.zeros(4, 3, dtype=torch.float64)"],
             wrong=["0", "0.0", "torch.zeros(3)"],
         ),
+        delay=REAL("0.0", right=["0", "0.5"], wrong=["-1", "-0.5", "np.int64(-1)"]),
     ),
     Recipe(
         "nd.Plasticity",
@@ -258,6 +265,7 @@ DECLARING = (
                 "[len]",
             ],
         ),
+        algebraic=(CHOICE | NOTHING)('"solve"', wrong=['"Solve"']),
     ),
     Recipe("net().equations"),
     Recipe("net().into", name=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['"nonsense"', '"x"'])),

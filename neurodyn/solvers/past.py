@@ -1,0 +1,133 @@
+"""What a solver leaves of its steps for couplings with delays: the states between, at the order of its method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neurodyn.errors import InvalidValueError
+from neurodyn.solvers.base import hermite
+from neurodyn.system.delays import Past
+from neurodyn.system.system import State, System
+
+_CUBIC = 4
+"""The order of a method up to which a cubic between two states keeps it."""
+
+
+class _Moment(NamedTuple):
+    """Populations at the end of a step, and their slopes; none where steps are straight."""
+
+    time: float
+    activity: dict[str, Tensor]
+    slopes: dict[str, Tensor]
+
+
+class _Between(NamedTuple):
+    """A step of fixed size: a cubic between its ends where their slopes are known, otherwise a straight line."""
+
+    end: float
+    first: _Moment
+    last: _Moment
+
+    def write(self, name: str, time: float, out: Tensor) -> None:
+        """Write the activity of a population at a time of the step into `out`."""
+        end, (start, activity, slopes), (_, activity_after, slopes_after) = self
+        h = end - start
+        theta = (time - start) / h
+        if theta > 1.0 - 1e-9:
+            out.copy_(activity_after[name])
+        elif not slopes:
+            torch.lerp(activity[name], activity_after[name], theta, out=out)
+        else:
+            slope, slope_after = slopes[name], slopes_after[name]
+            hermite(activity[name], slope, activity_after[name], slope_after, h=h, theta=theta, out=out)
+
+
+class FixedPast:
+    """The past that a method of fixed step leaves.
+
+    Parameters
+    ----------
+    system
+        The system, at its start.
+    order
+        The order of the method; one of order 1, and noise, take straight lines.
+    """
+
+    def __init__(self, system: System, order: int) -> None:
+        assert system.past is not None, "a system with delays has one from its start on"
+        self._past: Past = system.past
+        self._names = tuple(system.past.names)
+        self._straight = order == 1 or bool(system.noisy)
+        self._last: _Moment | None = None
+        self._free: list[dict[str, Tensor]] = []
+        """Memory of what has been forgotten: fresh memory costs more than what is written into it."""
+
+    def reach(self, time: float, state: State, slope: State) -> None:
+        """Take up the end of a step, with the slope by which it ends."""
+        moment = _Moment(time, self._kept(state), {} if self._straight else self._kept(slope))
+        if self._last is not None and time > self._last.time:
+            self._past.extend(time, _Between(time, self._last, moment))
+        self._last = moment
+
+    def turn(self, slope: State) -> None:
+        """Take up the slope by which the next step begins, where it is another one."""
+        if self._last is not None and not self._straight:
+            self._last = _Moment(self._last.time, self._last.activity, self._kept(slope))
+
+    def forget(self, time: float) -> None:
+        """Let go of what no step from a time on reads."""
+        for piece in self._past.forget(time):
+            assert isinstance(piece, _Between), "which it has extended the past by"
+            self._free.append(piece.first.activity)
+            if piece.first.slopes:
+                self._free.append(piece.first.slopes)
+
+    def _kept(self, state: State) -> dict[str, Tensor]:
+        if not self._free:
+            return {name: state.activity[name].clone() for name in self._names}
+        kept = self._free.pop()
+        for name, block in kept.items():
+            block.copy_(state.activity[name])
+        return kept
+
+
+@dataclass(frozen=True)
+class Polynomials:
+    """A step whose dense output is a polynomial in θ, from 0 to 1.
+
+    Parameters
+    ----------
+    start, end
+        When it starts, and when it ends.
+    coefficients
+        Those of θ⁰, θ¹, … of each population, shape (n, power).
+    """
+
+    start: float
+    end: float
+    coefficients: dict[str, Tensor]
+
+    def write(self, name: str, time: float, out: Tensor) -> None:
+        """Write the activity of a population at a time of the step into `out`."""
+        theta, coefficients = (time - self.start) / (self.end - self.start), self.coefficients[name]
+        powers = [theta**power for power in range(coefficients.shape[1])]
+        torch.mv(coefficients, coefficients.new_tensor(powers), out=out.view(-1))
+
+
+def refuse_order(system: System, what: str, order: int, *, dense: bool) -> None:
+    """Refuse a method whose states between the steps are of a lower order than it is, where delays read them.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    if system.echoes.dynamic and order > _CUBIC and not dense:
+        raise InvalidValueError(
+            f"solver: {what} is of order {order}, and the cubic between its steps, which the delay of coupling "
+            f"{system.echoes.couplings[0]} reads, of order {_CUBIC}; take a method of that order at most, or Adaptive()"
+        )
