@@ -214,6 +214,8 @@ def test_the_input_is_tied_in_and_what_learns_is_written_where_it_learns():
     assert [name for name, _ in artists(ax, "forward")] == ["s → x1", "x1 → x2", "x2 → x3"]
     assert [name for name, _ in artists(ax, "mark")] == ["θ1", "θ2", "θ3"]
     assert not artists(ax, "plasticity")
+    late = nd.Network("late", [nd.Population("x", 1)], [nd.Coupling("x", "x", gain=-1.5, delay=2.0)]).plot()
+    assert [name for name, _ in artists(late, "mark")] == ["×1.5, delay 2"]
     weak = tp.weak_feedback(nd.mlp([6, 6, 6], activation="leaky_relu"), gamma=0.5).plot()
     assert [name for name, _ in artists(weak, "plasticity")] == ["s → d1", "forward1 → d2"]
     assert [name for name, _ in artists(weak, "mark")].count("×0.25") == 2  # γ (1 − γ) and γ²

@@ -27,7 +27,8 @@ class Page(HTMLParser):
 
 def dead(site: Path) -> list[str]:
     """Return a line for each dead link of the pages of a folder."""
-    pages = {path.resolve(): Page(path.read_text("utf-8")) for path in sorted(site.rglob("*.html"))}
+    paths = sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)  # where templates lie
+    pages = {path.resolve(): Page(path.read_text("utf-8")) for path in paths}
     found = []
     for path, page in pages.items():
         where = path.relative_to(site.resolve())

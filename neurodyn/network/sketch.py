@@ -60,6 +60,8 @@ class Arrow:
         Which parameters learn from its two ends, e.g. "θ2"; empty if none.
     factor
         The absolute value of its gain, where that is not 1.
+    delay
+        Its delay, where that is not 0.
     """
 
     source: str
@@ -71,11 +73,13 @@ class Arrow:
     negative: bool = False
     learns: str = ""
     factor: str = ""
+    delay: str = ""
 
     @property
     def mark(self) -> str:
-        """What stands at the arrow: what learns, and the factor."""
-        return ", ".join(filter(None, (self.learns, f"×{self.factor}" if self.factor else "")))
+        """What stands at the arrow: what learns, the factor, and the delay."""
+        factor, delay = f"×{self.factor}" * bool(self.factor), f"delay {self.delay}" * bool(self.delay)
+        return ", ".join(filter(None, (self.learns, factor, delay)))
 
     def __str__(self) -> str:
         return f"{self.source} → {self.target}"
@@ -191,6 +195,7 @@ def _coupling(network: Network, coupling: Coupling, source: str, bare: Map, *, l
         backward=teaches or isinstance(bare, (Feedback, Inverse)),
         negative=largest_of(coupling.gain) < 0,
         factor="" if is_number(size, 1) else text_of(size, ".2g"),
+        delay=f"{coupling.delay:g}" * (coupling.delay > 0),
     )
 
 

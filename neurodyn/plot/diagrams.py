@@ -36,8 +36,8 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
 
     Populations stand from left to right in the order of the forward pass: a `Forward` coupling points right, a
     `Feedback` or an `Inverse` left. More than twelve columns go on below, from right to left. An arrow of negative gain
-    ends in a bar; a gain that is not ±1 stands at its arrow, and so does θ2, where the parameters of stage 2 learn from
-    the arrow's two ends. Dashes are the forward pass, dots a plasticity whose ends nothing else connects.
+    ends in a bar. At an arrow stand a gain that is not ±1, a delay, and θ2 where the parameters of stage 2 learn from
+    its two ends. Dashes are the forward pass, dots a plasticity whose ends nothing else connects.
 
     Parameters
     ----------
