@@ -9,11 +9,16 @@ OLDEST = .venv-oldest
 COMPUTING = tests/layers tests/network tests/structure tests/system tests/solvers tests/simulation tests/learning \
 	tests/train tests/models tests/analysis
 
-.PHONY: convergence test test-portable test-oldest attack lint docs browser bench peers clean
+.PHONY: convergence reproduction test test-portable test-oldest attack lint docs browser bench peers clean
 
 convergence: $(INSTALLED)
 	@echo "Running the convergence study ..."
 	@$(BIN)/python studies/convergence.py
+
+# Every study, on the digits of MNIST of a folder: make reproduction NEURODYN_DATA=FOLDER. It goes on where it was.
+reproduction: $(INSTALLED)
+	@echo "Running every study, two at a time, within two hours, and writing docs/REPRODUCTION.md ..."
+	@$(if $(NEURODYN_DATA),NEURODYN_DATA=$(NEURODYN_DATA) )$(BIN)/python studies/reproduction.py
 
 # Two processes of one thread each: small tensors gain nothing from more threads. What a file shares is made once.
 test: $(INSTALLED)

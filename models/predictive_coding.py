@@ -44,6 +44,7 @@ def network(
     steps: int | Literal["equilibrium"] | None = None,
     step: float | None = None,
     spike_window: int = 4,
+    spike: Literal["error", "moved"] = "error",
     initial_noise: float = 0.0,
 ) -> Network:
     """Declare the PC network of a feedforward module, cut before the activations.
@@ -65,9 +66,7 @@ def network(
     learning
         When W_l learns: at the end of inference ("il"); at inference step L − l ("z-il", C2), which with a step of 1
         (C3) equals backprop; or when its error units spike ("fa-z-il"), which needs no control signal and equals
-        "z-il" where feedback reaches every unit. A unit whose feedback is exactly 0 at step L − l (an inactive ReLU,
-        what max-pooling passes over) spikes a step later, when its prediction changes, and "fa-z-il" then departs from
-        backprop.
+        "z-il" where feedback reaches every unit (see `spike`).
     error_tau
         The time constant of the error populations; 0 makes them instantaneous, as in the paper.
     steps
@@ -77,6 +76,13 @@ def network(
         The integration step γ of discrete inference; 0.5 by default for "il", and 1 otherwise.
     spike_window
         t_d of φ, for "fa-z-il".
+    spike
+        Which error units spike, for "fa-z-il". "error", as in the paper: those whose error leaves 0. A unit whose
+        feedback is exactly 0 at step L − l (an inactive ReLU, what max-pooling passes over) then spikes a step later,
+        when its prediction changes, and the rule departs from backprop. "moved": of those, the ones whose error is by
+        how much their own value has moved in the last step, e_l(t) = x_l(t) − x_l(t−1), so that the prediction stood
+        still. This is as local, needs no control signal, and equals "z-il" with ReLU and max pooling, in as many steps
+        as just reach the first layer.
     initial_noise
         σ of Gaussian noise on the start x_l(0) = μ_l of the hidden layers (ablation of C1).
 
@@ -102,6 +108,11 @@ def network(
     stages = cut(module, before_activation=True)
     initial_noise = number("initial_noise", initial_noise)
     spike_window = whole("window of spikes", spike_window, least=1)
+    one_of("spike", spike, ("error", "moved"))
+    if spike != "error" and learning != "fa-z-il":
+        raise InvalidValueError(f"spike: {learning!r} does not wait for spikes; only 'fa-z-il' does")
+    if spike == "moved" and error_tau:
+        raise InvalidValueError("spike: errors that lag, error_tau > 0, are at no step by how much a value has moved")
     if not any(stage.parameters for stage in stages):
         raise InvalidValueError("no stage of the module has weights, so that no error population has anything to teach")
     values = [f"x{stage.name}" for stage in stages]
@@ -128,8 +139,15 @@ def network(
 
     inference = _inference(learning, steps, step, len(stages))
     plasticity = [
-        Plasticity(stage, pre, e, _when(learning, len(stages) - number, spike_window), presynaptic="live", gain=-1.0)
-        for number, (stage, pre, e) in enumerate(zip(stages, below, errors, strict=True), start=1)
+        Plasticity(
+            stage,
+            pre,
+            e,
+            _when(learning, len(stages) - number, OnSpike(spike_window, x if spike == "moved" else None)),
+            presynaptic="live",
+            gain=-1.0,
+        )
+        for number, (stage, pre, x, e) in enumerate(zip(stages, below, values, errors, strict=True), start=1)
         if stage.parameters
     ]
     return Network(
@@ -166,8 +184,8 @@ def _inference(learning: str, steps: int | str | None, step: float | None, layer
     return Inference(step, steps, by_default=by_default)
 
 
-def _when(learning: str, distance: int, window: int) -> When:
-    rules: dict[str, When] = {"il": "end", "z-il": AtStep(distance), "fa-z-il": OnSpike(window)}
+def _when(learning: str, distance: int, spike: OnSpike) -> When:
+    rules: dict[str, When] = {"il": "end", "z-il": AtStep(distance), "fa-z-il": spike}
     return rules[learning]
 
 

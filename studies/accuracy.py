@@ -2,11 +2,11 @@
 
 A perceptron learns by activation relaxation, as it is and fully simplified (learned feedback weights, no derivative in
 the relaxation), and by predictive coding (IL, Z-IL, Fa-Z-IL); a network of square orthogonal layers, whose outputs
-beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer. Backprop trains both from the same
-weights and on the same batches, so that differences are paired. What each paper claims is judged: of rules that should
-be backprop, by how far the first update is off backprop's; of the others, by the accuracy, where two standard errors
-and half a point count. The seeds are trained at once; a run that was stopped goes on where it was; and
-`torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
+beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer, and by backprop with it. Backprop
+trains both from the same weights and on the same batches, so that differences are paired. What each paper claims is
+judged: of rules that should be backprop, by how far the first update is off backprop's; of the others, by the accuracy,
+where two standard errors and half a point count. The seeds are trained at once; a run that was stopped goes on where it
+was; and `torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
 
 After figure 2 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain" (2020); figures 2 and 3 of N. Ahmad, M. A. J. van Gerven, L. Ambrogioni,
@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from common.claims import AR, GAIT, PC, Row, write_rows
 from common.learning_curves import agreement, draw, means_of, plus_minus, zoom
 from common.options import ActivationName, DatasetName, check_root, load, parse
 from common.options import Options as StudyOptions
@@ -64,21 +65,31 @@ class Rule:
     declare
         A function of a module and a seed, that returns what learns.
     reference
-        The rule that it is compared with: backprop of the same module.
+        The rule that it is compared with: backprop of the same module, or of a regularized rule regularized backprop.
     paper
         What its paper says of it.
+    where
+        Which paper, and where in it.
     claim
-        What of that is judged: that it makes the update of backprop, another one, or that it is as accurate.
+        What of that is judged: that it makes the update of backprop, another one, or that it is as accurate; or None.
     look
         Of its curves.
+    square
+        Whether it trains the square network, and not the perceptron.
     """
 
     label: str
     declare: Declare
     reference: str
     paper: str
-    claim: Literal["update", "other update", "accuracy"]
+    where: tuple[str, str]
+    claim: Literal["update", "other update", "accuracy"] | None
     look: Mapping[str, Any]
+    square: bool = False
+
+
+def backprop(module: nn.Sequential, seed: int) -> nn.Module:
+    return module
 
 
 def simplified(module: nn.Sequential, seed: int) -> nd.Network:
@@ -89,16 +100,20 @@ def gait(module: nn.Sequential, seed: int) -> nd.Network:
     return tp.network(module, rule="gait", gamma=GAMMA).regularized(nd.Orthogonality(STRENGTH))
 
 
+def regularized(module: nn.Sequential, seed: int) -> nd.Network:
+    """Return backprop with the regularizer: activation relaxation, whose gradient is backprop's."""
+    return ar.network(module).regularized(nd.Orthogonality(STRENGTH))
+
+
 REFERENCE = {"color": plot.GREY, "linewidth": 4, "alpha": 0.45}
 RULES: Mapping[str, Rule] = {
-    "backprop": Rule(
-        "backprop", lambda module, seed: module, "backprop", "MNIST: about 98 % (AR, 2nd paper)", "accuracy", REFERENCE
-    ),
+    "backprop": Rule("backprop", backprop, "backprop", "MNIST: about 98 % (AR, 2nd paper)", (AR, ""), None, REFERENCE),
     "ar": Rule(
         "AR",
         lambda module, seed: ar.network(module),
         "backprop",
         "nearly identical to backprop (fig. 2)",
+        (AR, "figure 2"),
         "accuracy",
         {"color": plot.BLUE},
     ),
@@ -107,6 +122,7 @@ RULES: Mapping[str, Rule] = {
         simplified,
         "backprop",
         "as AR, with more variance (fig. 3)",
+        (AR, "figure 3 c"),
         "accuracy",
         {"color": plot.ORANGE},
     ),
@@ -115,6 +131,7 @@ RULES: Mapping[str, Rule] = {
         lambda module, seed: pc.network(module, step=STEP),
         "backprop",
         "differs from backprop (fig. 3)",
+        (PC, "figure 3"),
         "other update",
         {"color": plot.PURPLE},
     ),
@@ -123,6 +140,7 @@ RULES: Mapping[str, Rule] = {
         lambda module, seed: pc.network(module, learning="z-il"),
         "backprop",
         "equal to backprop",
+        (PC, "§3, figure 3"),
         "update",
         {"color": plot.VERMILION, "linestyle": "--"},
     ),
@@ -131,24 +149,39 @@ RULES: Mapping[str, Rule] = {
         lambda module, seed: pc.network(module, learning="fa-z-il"),
         "backprop",
         "the same result as Z-IL",
+        (PC, "§4"),
         "update",
         {"color": plot.SKY, "linestyle": ":", "linewidth": 2},
     ),
     "backprop-square": Rule(
         "backprop, square",
-        lambda module, seed: module,
+        backprop,
         "backprop-square",
         "as GAIT-prop",
-        "accuracy",
+        (GAIT, ""),
+        None,
         {**REFERENCE, "color": plot.GREEN},
+        square=True,
+    ),
+    "backprop-regularized": Rule(
+        "backprop, square, regularized",
+        regularized,
+        "backprop-square",
+        "–",
+        (GAIT, ""),
+        None,
+        {"color": plot.BLACK, "linestyle": ":"},
+        square=True,
     ),
     "gait": Rule(
-        "GAIT-prop, square",
+        "GAIT-prop, square, regularized",
         gait,
-        "backprop-square",
+        "backprop-regularized",
         "indistinguishable from backprop (figs. 2, 3)",
+        (GAIT, "figures 2 A, 3 A"),
         "accuracy",
         {"color": plot.GREEN, "linestyle": "-."},
+        square=True,
     ),
 }
 
@@ -203,13 +236,13 @@ class Options(StudyOptions):
 
     def build(self, rule: Rule, inputs: int, classes: int, seed: int) -> nn.Sequential:
         """Return the module that a rule trains."""
-        if rule.reference == "backprop":
+        if not rule.square:
             return nd.mlp([inputs, *self.hidden, classes], activation=self.activation, seed=seed)
         return tp.tower([inputs] * (len(self.hidden) + 2), outputs=classes, weights="orthogonal", seed=seed)
 
     def checkpoint(self, dataset: str, name: str) -> Path:
         """Return the folder of a run's checkpoint, which bears its settings, but for the number of epochs."""
-        square = RULES[name].reference != "backprop"
+        square = RULES[name].square
         layers = f"{len(self.hidden)}-hidden" if square else "-".join(map(str, [*self.hidden, self.activation]))
         settings = [layers, f"rate-{self.square_rate if square else self.rate:g}", f"batch-{self.batch}"]
         return self.out / "runs" / dataset / name / "_".join([*settings, "seeds-" + "-".join(map(str, self.seeds))])
@@ -232,7 +265,7 @@ def train(options: Options, dataset: str, name: str, device: torch.device) -> xr
             test,
             epochs=options.epochs,
             batch_size=options.batch,
-            learning_rate=options.rate if rule.reference == "backprop" else options.square_rate,
+            learning_rate=options.square_rate if rule.square else options.rate,
             seeds=options.seeds,
             device=device,
             checkpoint=options.checkpoint(dataset, name),
@@ -282,7 +315,7 @@ def measured(history: xr.Dataset, options: Options) -> xr.Dataset:
 def verdict(found: xr.Dataset, dataset: str, name: str) -> str:
     """Judge what a rule's paper claims of it, by this run."""
     rule = RULES[name]
-    if rule.reference == name:
+    if rule.claim is None:
         return "–"
     off = float(found.first_update.sel(dataset=dataset, rule=name).mean())
     if rule.claim == "accuracy":
@@ -326,7 +359,36 @@ def main(options: Options) -> None:
         f"Hidden layers {about['hidden']}, {options.activation}; "
         f"Adam, rates {about['rates']}, batches of {options.batch}"
     )
-    print(summary(found, options.reach), files, sep="\n\n")
+    trained = float(found.seconds.sum()) if "seconds" in found else None
+    claims = write_rows(options, here(about, options), rows(found), seconds=trained)
+    print(summary(found, options.reach), claims, files, sep="\n\n")
+
+
+def here(about: Mapping[str, str], options: Options) -> str:
+    """Return the setting in words."""
+    return (
+        f"{' '.join(options.dataset)}; hidden layers {about['hidden']}, {options.activation}, and square; "
+        f"{options.epochs} epochs of Adam, rates {about['rates']}, batches of {options.batch}"
+    )
+
+
+def rows(found: xr.Dataset) -> list[Row]:
+    """Return what each rule came to beside its paper's claim."""
+    made = []
+    gap = differences(found).isel(epoch=-1)
+    for dataset, name in ((str(d), str(n)) for d in found.dataset.values for n in found.rule.values):
+        rule = RULES[name]
+        if rule.claim is None:
+            continue
+        at = {"dataset": dataset, "rule": name}
+        ours = f"{dataset}: {plus_minus(found.test_accuracy.isel(epoch=-1).sel(at))} %, "
+        ours += f"{plus_minus(gap.sel(at), '+')} points beside {RULES[rule.reference].label}, "
+        off = 100 * float(found.first_update.sel(at).mean())
+        ours += f"first update {off:.2g} % off; " if off < 10 else f"first update {off:.0f} % off; "
+        ours += means_of(found.sizes["seed"])
+        there = "784-300-300-100-10, SGD" if rule.where[0] == AR else "784 units a layer" if rule.square else "MLP"
+        made.append(Row(*rule.where, there, f"{rule.label}: {rule.paper}", ours, verdict(found, dataset, name)))
+    return made
 
 
 def labels_of(name: str, values: tuple[str, ...]) -> xr.DataArray:

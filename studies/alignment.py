@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from common.claims import GAIT, Row, holds, write_rows
 from common.options import DataOptions, parse
 from common.report import table, write
 from common.training import angle, loss
@@ -45,6 +46,8 @@ GAMMA = 1e-3
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 POINTS = 400
 """Of a layer in a scatter plot."""
+ALIGNED = 1.0
+"""The angle in degrees within which updates are called equal."""
 RULES: dict[Rule, str] = {"tp": "TP", "itp": "ITP", "gait": "GAIT-prop"}
 COLOURS: dict[Rule, str] = {"tp": plot.VERMILION, "itp": plot.GREEN, "gait": plot.BLUE}
 WEIGHTS: dict[InitialWeights, str] = {"xavier": "random", "orthogonal": "orthogonal"}
@@ -198,7 +201,27 @@ def main(options: Options) -> None:
         f"Updates of untrained networks against backprop: {about['dataset']}, layers {about['layers']}, leaky ReLU, "
         f"{mean_of(len(options.seeds))}"
     )
-    print(summary(found), files, sep="\n\n")
+    here = f"{about['dataset']}, layers {about['layers']}, leaky ReLU, γ = {GAMMA:g}, float64"
+    print(summary(found), write_rows(options, here, rows(found)), files, sep="\n\n")
+
+
+def rows(found: xr.Dataset) -> list[Row]:
+    """Return what came out beside the paper's figure 1, for the layer whose update is farthest off."""
+    at = found.angle.sel(gamma=GAMMA, precision="float64", form="deviation").max("layer")
+    claims: list[tuple[Rule, InitialWeights, str, bool]] = [
+        ("gait", "orthogonal", "GAIT-prop, orthogonal weights: updates almost perfectly equal backprop's", True),
+        ("gait", "xavier", "GAIT-prop, random weights: updates scatter around backprop's", False),
+        ("tp", "orthogonal", "TP, orthogonal weights: updates scatter widely", False),
+    ]
+    made = []
+    for rule, weights, claim, equal in claims:
+        angles = at.sel(rule=rule, weights=weights)
+        near = float(angles.max()) < ALIGNED
+        ours = f"angle to backprop's update, farthest layer: {float(angles.min()):.2g}° to {float(angles.max()):.2g}°, "
+        ours += mean_of(found.sizes["seed"]).replace("mean", "range")
+        verdict = holds(near == equal, f"{'aligned' if near else 'not aligned'} within {ALIGNED:g}°")
+        made.append(Row(GAIT, "figure 1", "MNIST, 784 units a layer, untrained", claim, ours, verdict))
+    return made
 
 
 def mean_of(seeds: int) -> str:

@@ -17,16 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import xarray as xr
+from common.claims import AR_SCALE, Row, holds, write_rows
 from common.learning_curves import (
     BASELINE,
     PerceptronOptions,
     Variants,
+    beside,
     caption,
     compare,
     draw,
     draw_accuracy,
     draw_angles,
+    equivalent,
     summary,
 )
 from common.options import ActivationName, parse
@@ -48,6 +52,10 @@ PANELS: dict[str, Variants] = {
     },
 }
 VARIANTS: Variants = {BASELINE: {}} | {name: options for panel in PANELS.values() for name, options in panel.items()}
+
+
+DESTROYED = 20.0
+"""So many points less are called destroyed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,20 @@ def main(options: Options) -> None:
     print(
         f"Activation relaxation with a forward pass that is not frozen: {options.activation}, layers {about['layers']}"
     )
-    print(summary(found), files, sep="\n\n")
+    here = f"{options}, {options.activation}, hidden layers {about['layers']}"
+    print(summary(found), write_rows(options, here, rows(found)), files, sep="\n\n")
+
+
+def rows(found: xr.Dataset) -> list[Row]:
+    """Return what came out beside the paper's figure 1."""
+    names = dict(zip(("live f', relaxation", "live f', weights", "live f', both"), "abc", strict=True))
+    figures = {name: f"figure 1 {letter}" for name, letter in names.items()}
+    setting = "MNIST, 784-300-300-100-10, tanh"
+    made = equivalent(found, figures, paper=AR_SCALE, setting=setting, claim="performance is not affected")
+    gap, ours = beside(found, "live presynaptic")
+    destroyed = holds(bool((gap.fillna(-np.inf) < -DESTROYED).all()), f"not all seeds lose {DESTROYED:g} points")
+    made.append(Row(AR_SCALE, "figure 1 d", setting, "live presynaptic activity destroys performance", ours, destroyed))
+    return made
 
 
 def figure(found: xr.Dataset) -> Figure:

@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from common.claims import GAIT, Row, holds, write_rows
 from common.learning_curves import agreement, caption, draw, means_of, plus_minus, zoom
 from common.options import TrainingOptions, parse
 from common.report import table, write
@@ -261,7 +262,33 @@ def main(options: Options) -> None:
     with plot.style():
         figures = {"gait_training": picture(found), "gait_training_regularizer": draw_regularizer(found, scanned)}
         files = write(options.out, figures, {"gait_training": found, "scan": scanned}, about)
-    print(summary(found), scan_table(scanned), files, sep="\n\n")
+    here = f"{about['training']}, leaky ReLU, float64"
+    print(summary(found), scan_table(scanned), write_rows(options, here, rows(found)), files, sep="\n\n")
+
+
+def rows(found: xr.Dataset) -> list[Row]:
+    """Return what came out beside the paper's figures 2 and 3."""
+    end = found.test_accuracy.isel(epoch=-1)
+    setting = "MNIST, 784 units a layer or a tower, Adam"
+    made = []
+    for network in map(str, found.network.values):
+        where = "figure 2 C" if network == LINEAR else "figure 3 B" if network == TOWER else "figure 2 A"
+        rules = ("GAIT-prop", "BP") if network == LINEAR else ("GAIT-prop, regularized", "BP, regularized")
+        one, other = (end.sel(network=network, rule=rule) for rule in rules)
+        ours = f"{network}: {plus_minus(one)} % ({rules[0]}), {plus_minus(other)} % ({rules[1]}), difference "
+        ours += f"{plus_minus(one - other, '+')}; {means_of(found.sizes['seed'])}"
+        claim = "GAIT-prop is indistinguishable from backprop"
+        made.append(Row(GAIT, where, setting, claim, ours, agreement(one - other).partition(" (")[0]))
+    nonlinear = [name for name in found.network.values if name != LINEAR]
+    behind = (end.sel(rule="TP") - end.sel(rule="BP")).sel(network=nonlinear)
+    means = behind.mean("seed")
+    ours = (
+        f"{float(means.min()):+.1f} to {float(means.max()):+.1f} points, by network; {means_of(behind.sizes['seed'])}"
+    )
+    lower = holds(float(means.max()) < 0, "not in all of these networks")
+    claim = "TP suffers from lower accuracy in nonlinear networks"
+    made.append(Row(GAIT, "figure 2 A", setting, claim, ours, lower))
+    return made
 
 
 def picture(found: xr.Dataset) -> Figure:

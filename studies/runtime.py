@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from common.claims import PC, Row, holds, write_rows
 from common.options import Options as StudyOptions
 from common.options import parse
 from common.report import table, write
@@ -177,9 +178,24 @@ def main(options: Options) -> None:
         "\nA step of IL multiplies by the weights between hidden layers twice, backprop three times in all: where that "
         "is what\ncosts, 20 steps tend to 13 times backprop."
     )
+    print(write_rows(options, f"{about['setting']}; {about['processor']}", rows(shown, published)))
     with plot.style():
         figure = draw(shown.sel(network=list(map(str, options.widths))), published)
     print("\n" + write(options.out, {"runtime": figure}, {"runtime": times}, about))
+
+
+def rows(times: xr.Dataset, published: Mapping[str, float]) -> list[Row]:
+    """Return what came out beside the paper's table 4."""
+    made = []
+    for rule in RULES:
+        ratios = times.ratio.sel(rule=rule)
+        low, high, theirs = float(ratios.min()), float(ratios.max()), published[rule] / published[BACKPROP]
+        ours = f"{low:.2f} to {high:.2f} times backprop, by network; at the widest {float(ratios[-1]):.2f}"
+        verdict = holds(low <= 1.25 * theirs and high >= theirs / 1.25, f"{high / theirs:.2g} times that at most")
+        made.append(
+            Row(PC, "table 4", "ImageNet", f"{rule}: {theirs:.2f} times backprop's time an update", ours, verdict)
+        )
+    return made
 
 
 def summary(times: xr.Dataset, published: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ from neurodyn.network.maps import Feedback, Forward, Wrapping
 from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
 from neurodyn.network.prospective import with_anticipations
 from neurodyn.network.regularizers import Regularizer
-from neurodyn.network.timing import AtStep, Inference
+from neurodyn.network.timing import AtStep, Inference, OnSpike
 from neurodyn.network.vectors import Vector, text_of
 
 if TYPE_CHECKING:
@@ -352,6 +352,17 @@ class Network:
             )
         if isinstance(rule.when, AtStep) and rule.when.step > self.inference.steps:
             raise InvalidValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
+        if isinstance(rule.when, OnSpike) and rule.when.moved_by is not None:
+            mover, post = self._known(rule.when.moved_by, f"{where}: moved_by"), self._populations[rule.post]
+            if mover.instantaneous:
+                raise InvalidValueError(
+                    f"{where}: moved_by {mover.name!r} is instantaneous, and takes no steps; name a dynamic population"
+                )
+            if None not in (mover.shape, post.shape) and mover.shape != post.shape:
+                raise InvalidValueError(
+                    f"{where}: moved_by {mover.name!r} has {size_text(mover)} units, and {post.name!r} "
+                    f"{size_text(post)}; the two are compared unit by unit"
+                )
 
     def _check_drive(self, population: Population, drive: Vector | Drive | None) -> None:
         if isinstance(drive, Input) and population.name not in self.inputs:

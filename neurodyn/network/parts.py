@@ -460,7 +460,8 @@ class Plasticity:
     def reads(self) -> frozenset[str]:
         """The populations whose live activity the rule depends on."""
         live = "live" in (self.presynaptic, self.derivative)
-        return frozenset({self.post, self.pre} if live else {self.post})
+        mover = {self.when.moved_by} if isinstance(self.when, OnSpike) and self.when.moved_by is not None else set()
+        return frozenset({self.post, self.pre} if live else {self.post}) | mover
 
     @property
     def reads_forward(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.checks import flag, positive, whole
+from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.repeated import all_true, expect
 
 
@@ -89,11 +90,15 @@ class OnSpike:
     ----------
     window
         t_d, as in `SpikeDetector`.
+    moved_by
+        The name of a population of the same size, such as the values x of the errors ε = x − μ. A unit then spikes only
+        if its activity is exactly what the unit there moved by in the last step, so that nothing else has moved it:
+        ε_t = x_t − x_{t−1}. At the first step, φ alone decides.
 
     Raises
     ------
     TypeError, ValueError
-        If the window is no integer ≥ 1.
+        If the window is no integer ≥ 1, or `moved_by` no name.
 
     Examples
     --------
@@ -101,16 +106,22 @@ class OnSpike:
     >>> module = nd.mlp([4, 3, 2])
     >>> fa_z_il = nd.models.predictive_coding.network(module, learning="fa-z-il")
     >>> fa_z_il.plasticity[0].when
-    OnSpike(window=4)
+    OnSpike(window=4, moved_by=None)
     """
 
     window: int
+    moved_by: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", whole("window of spikes", self.window, least=1))
+        if self.moved_by is not None and not isinstance(self.moved_by, str):
+            raise InvalidTypeError(
+                f"moved_by of OnSpike is the name of a population, or None, not {type(self.moved_by).__name__}"
+            )
 
     def __str__(self) -> str:
-        return f"when a unit of it spikes (window {self.window})"
+        only = "" if self.moved_by is None else f", moved by {self.moved_by} alone"
+        return f"when a unit of it spikes (window {self.window}{only})"
 
 
 When = Literal["end"] | AtStep | OnSpike

@@ -54,7 +54,8 @@ def infer(
     xarray.Dataset
         One variable a population, with dimensions `step` (0, the start, to the last), `sample` and the population's
         own. Of each population whose error units gate a rule that acts `OnSpike`, `<name>_spikes`: φ, boolean, likewise
-        (`<name>_spikes<window>`, where rules of several windows read it). Of a network with plasticity, `acts`, boolean
+        (`<name>_spikes<window>`, where rules of several windows read it, and `<name>_spikes<window>_<population>` of
+        rules with `moved_by` there). Of a network with plasticity, `acts`, boolean
         over `step` and `rule`: at which steps each rule acts, in the order of the declaration; the attribute
         `plasticity` has a line for each.
 
@@ -154,8 +155,11 @@ def _run(
     system.refuse_loops("discrete inference")
     rules = system.network.plasticity
     state = system.initial_state()
-    detectors = {i: SpikeDetector(when.window) for i in pending if isinstance(when := rules[i].when, OnSpike)}
+    gates = {i: when for i in pending if isinstance(when := rules[i].when, OnSpike)}
+    detectors = {i: SpikeDetector(when.window) for i, when in gates.items()}
     waiting, unfinished = dict(pending), []
+    movers = {when.moved_by for when in gates.values()}
+    before: dict[str, Tensor] = {}
     for now, step in enumerate(plan):
         system.points.expire(step.settle)
         for name in step.settle:
@@ -171,6 +175,9 @@ def _run(
                 del waiting[i]
                 continue
             spikes = detectors[i].step(post)
+            mover = gates[i].moved_by
+            if mover is not None and now > 0:
+                spikes = spikes & (post == state.activity[mover] - before[mover] if mover in before else False)
             if whole is not None:
                 whole.spiked(rules[i], spikes)
             spikes_later = now + detectors[i].soonest <= inference.steps
@@ -187,6 +194,7 @@ def _run(
         velocities = [torch.empty_like(state.activity[name]) for name in step.advance]
         for name, velocity in zip(step.advance, velocities, strict=True):
             system.evaluate(name, state, velocity, step.silent)
+        before = {name: state.activity[name].clone() for name in step.advance if name in movers}
         for name, velocity in zip(step.advance, velocities, strict=True):
             state.activity[name].add_(velocity, alpha=inference.step)
         system.confine(state, step.advance)
@@ -231,6 +239,10 @@ def refuse_to_set_aside(network: Network, instead: str) -> None:
         )
 
 
+def _suffix(when: OnSpike) -> str:
+    return str(when.window) + ("" if when.moved_by is None else f"_{when.moved_by}")
+
+
 class _Whole:
     """What happens at every step of inference: the activity of populations, the spikes, and when rules act.
 
@@ -255,14 +267,14 @@ class _Whole:
         self._values = {name: self._empty(name, count) for name in names if name not in system.clamped}
         self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
         self._order = names
-        gates = {(rule.post, rule.when.window) for rule in rules if isinstance(rule.when, OnSpike)}
+        gates = {(rule.post, rule.when) for rule in rules if isinstance(rule.when, OnSpike)}
         posts = [post for post, _ in gates]
         self._spikes = {
-            (post, window): (
-                f"{post}_spikes" + (str(window) if posts.count(post) > 1 else ""),
+            (post, when): (
+                f"{post}_spikes" + (_suffix(when) if posts.count(post) > 1 else ""),
                 np.zeros((count, system.samples, *system.shape(post)), dtype=bool),
             )
-            for post, window in sorted(gates)
+            for post, when in sorted(gates, key=lambda gate: (gate[0], gate[1].window, gate[1].moved_by or ""))
         }
         self._acts = np.zeros((count, len(rules)), dtype=bool)
         self._places = {id(rule): place for place, rule in enumerate(rules)}
@@ -281,7 +293,7 @@ class _Whole:
     def spiked(self, rule: Plasticity, spikes: Tensor) -> None:
         """Record which units of a rule's postsynaptic population spike at the step at hand."""
         assert isinstance(rule.when, OnSpike), "no other rule has a detector"
-        self._spikes[rule.post, rule.when.window][1][self._now] = to_numpy(spikes)
+        self._spikes[rule.post, rule.when][1][self._now] = to_numpy(spikes)
 
     def act(self, rule: Plasticity, state: State, post: Tensor) -> None:
         """Record that a rule acts at the step at hand."""

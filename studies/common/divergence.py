@@ -115,12 +115,12 @@ def order(seed: int, place: int) -> int:
 
 
 def alike(rules: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """Return groups of rules, by their place, that differ in a step of at most 1 alone."""
+    """Return groups of rules, by their place, that differ in the step alone, and in whether it exceeds 1."""
     groups: dict[Any, list[int]] = {}
     for place, rule in enumerate(rules):
         step = rule.get("step", 1.0)
-        shared = {name: value for name, value in rule.items() if name != "step" or step > 1}
-        key = place if "initial_noise" in rule else str(sorted(shared.items()))
+        shared = {name: value for name, value in rule.items() if name != "step"}
+        key = place if "initial_noise" in rule else (step > 1, str(sorted(shared.items())))
         groups.setdefault(key, []).append(place)
     return list(groups.values())
 
@@ -153,7 +153,7 @@ def diverge(
     hidden
         How many hidden layers they have.
     rules
-        The options of `pc.network`, one mapping a rule. Those that differ in the step alone, up to 1, learn at once.
+        The options of `pc.network`, one mapping a rule. Those of `alike` learn at once.
     progress
         A bar to advance by 1 a rule.
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 import neurodyn as nd
+from common.claims import Row
 from common.options import ActivationName, TrainingOptions
 from common.report import table
 from common.training import Learning, angle, fit
@@ -292,6 +293,17 @@ def means_of(seeds: int) -> str:
     return "one seed" if seeds == 1 else f"mean of {seeds} seeds ± its standard error"
 
 
+def equivalent(
+    found: xr.Dataset, names: Mapping[str, str], *, paper: str, setting: str, claim: str, reference: str = BASELINE
+) -> list[Row]:
+    """Return a row for each variant that a paper says to perform as another, by the figure that says so."""
+    made = []
+    for name, where in names.items():
+        gap, ours = beside(found, name, reference)
+        made.append(Row(paper, where, setting, f"{name}: {claim}", ours, agreement(gap).partition(" (")[0]))
+    return made
+
+
 NEAR = 0.5
 """A difference of accuracies, in points, that does not matter here."""
 
@@ -313,6 +325,16 @@ def agreement(difference: xr.DataArray) -> str:
     if abs(mean) + 2 * error <= 2 * NEAR:
         return f"agrees ({text})"
     return f"undecided ({text})"
+
+
+def beside(found: xr.Dataset, name: str, reference: str = BASELINE) -> tuple[xr.DataArray, str]:
+    """Return the test accuracy of a variant at the end less that of another, and both as text."""
+    end = found.test_accuracy.isel(epoch=-1)
+    gap = end.sel(variant=name) - end.sel(variant=reference)
+    diverged = int(end.sel(variant=name).isnull().sum())
+    text = f"{plus_minus(end.sel(variant=name))} %, {plus_minus(gap, '+')} points beside {reference}"
+    text += f", {diverged} of {gap.sizes['seed']} diverged" * bool(diverged)
+    return gap, f"{text}; {means_of(gap.sizes['seed'])}"
 
 
 def plus_minus(values: xr.DataArray, sign: str = "") -> str:

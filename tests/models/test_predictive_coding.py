@@ -305,6 +305,38 @@ def test_fa_z_il_departs_from_backprop_where_feedback_is_exactly_zero(make) -> N
         assert spikes[due + 1 :].any() == (1 < number < stages)
 
 
+def tied_pooling() -> Example:
+    """Return a network whose first pooling has ties in most of its windows: it sees mostly blank images."""
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 3, 2), nn.ReLU(), nn.MaxPool2d(2)]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 4)).double()
+    inputs = (tensor(5, 1, 12, 12) > 2).double()
+    value = layers[1](layers[0].double()(inputs)).unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert ((value == value.amax(4, keepdim=True)).sum(4) > 1).double().mean() > 0.5
+    return Example(module, inputs, tensor(5, 4))
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("step", [1.0, 0.5])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: deep(6, "relu"), lambda: deep(4, "tanh"), max_pooling, tied_pooling],
+    ids=["ReLU", "tanh", "max", "ties"],
+)
+def test_a_unit_that_waits_for_its_own_value_to_move_learns_as_in_z_il(make, step, window) -> None:
+    example = make()
+    moved = learn(example, learning="fa-z-il", spike="moved", step=step, spike_window=window)
+    assert relative_distance(moved, learn(example, learning="z-il", step=step)) < 1e-12
+
+
+def test_waiting_for_its_own_value_does_not_suffice_for_the_first_layer_in_a_long_presentation() -> None:
+    """Its predictions never move; where all that a unit feeds was passed over, feedback comes late, and moves it."""
+    example = max_pooling()
+    assert relative_distance(learn(example, learning="fa-z-il", spike="moved", steps=8), example.gradients()) > 0.01
+    dense = deep(4, "relu")
+    assert relative_distance(learn(dense, learning="fa-z-il", spike="moved", steps=8), dense.gradients()) < 1e-12
+
+
 # Exact silence, and spikes
 
 
@@ -661,6 +693,9 @@ def test_where_the_start_is_noisy_nothing_is_taken_for_still(evaluations) -> Non
         ({"spike_window": 0, "learning": "fa-z-il"}, ValueError, "window of spikes must be an integer ≥ 1"),
         ({"spike_window": -4}, ValueError, "window of spikes must be an integer ≥ 1"),
         ({"spike_window": 1.5, "learning": "fa-z-il"}, TypeError, "window of spikes must be an integer ≥ 1"),
+        ({"spike": "value"}, ValueError, "spike is 'error' or 'moved', not 'value'"),
+        ({"spike": "moved"}, ValueError, "spike: 'il' does not wait for spikes; only 'fa-z-il' does"),
+        ({"spike": "moved", "learning": "fa-z-il", "error_tau": 0.1}, ValueError, "spike: errors that lag"),
         ({"initial_noise": -0.1}, ValueError, "sigma of the noise must be positive"),
         ({"error_tau": -0.1}, ValueError, "tau must be ≥ 0"),
     ],

@@ -58,6 +58,28 @@ def test_a_window_is_at_least_one_step(make) -> None:
         make(0)
 
 
+def test_what_moves_a_unit_is_a_dynamic_population_of_the_same_size() -> None:
+    def declare(moved_by: str) -> nd.Network:
+        stage = nd.cut(nd.mlp([3, 2]))[0]
+        populations = [
+            nd.Population("s", 3, clamp=nd.Input()),
+            nd.Population("x", 2, leak=0.0),
+            nd.Population("e", 2, tau=0.0),
+        ]
+        rule = nd.Plasticity(stage, "s", "e", nd.OnSpike(2, moved_by), presynaptic="live")
+        return nd.Network("spiking", populations, [nd.Coupling("x", "e")], [rule], inference=nd.Inference(1.0, 2))
+
+    assert "(window 2, moved by x alone)" in str(declare("x").plasticity[0].when)
+    with pytest.raises(ValueError, match="moved_by: there is no population 'y'; there are s, x, e"):
+        declare("y")
+    with pytest.raises(ValueError, match="moved_by 'e' is instantaneous, and takes no steps"):
+        declare("e")
+    with pytest.raises(ValueError, match="moved_by 's' has 3 units, and 'e' 2"):
+        declare("s")
+    with pytest.raises(TypeError, match="moved_by of OnSpike is the name of a population, or None, not int"):
+        nd.OnSpike(2, 3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("step", [0.0, -0.5, float("nan"), float("inf")])
 def test_a_step_of_inference_is_positive(step) -> None:
     with pytest.raises(ValueError, match="step of inference must be positive and finite"):

@@ -93,7 +93,9 @@ def networks(draw) -> nd.Network:
         st.one_of(
             st.just("end"),
             st.builds(nd.AtStep, st.integers(0, inference.steps)),
-            st.builds(nd.OnSpike, st.integers(1, 3)),
+            st.builds(
+                nd.OnSpike, st.integers(1, 3), st.sampled_from([None, *[p.name for p in populations if p.tau > 0]])
+            ),
         ),
         presynaptic=st.sampled_from(["live", "frozen"] if has_forward else ["live"]),
     )
@@ -130,6 +132,8 @@ def learn_from_everything(system: nd.System, inference: nd.Inference) -> Learned
                 gate = post != 0
                 for earlier in past[-when.window :]:
                     gate &= earlier[rule.post] == 0
+                if when.moved_by is not None and past:
+                    gate &= post == state.activity[when.moved_by] - past[-1][when.moved_by]
                 learned.act(rule, state, post * gate)
             elif now == (when.step if isinstance(when, nd.AtStep) else inference.steps):
                 learned.act(rule, state, post)

@@ -20,7 +20,7 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    expected = {f"alignment.{kind}" for kind in ("png", "pdf", "nc")} | {"scatter.nc"}
+    expected = {f"alignment.{kind}" for kind in ("png", "pdf", "nc")} | {"scatter.nc", "rows.json"}
     assert {path.name for path in results.iterdir()} == expected
     found = nd.load(results / "alignment.nc")
     assert found.attrs["layers"] == "64-64-64-64-64"

@@ -30,7 +30,7 @@ def results(tmp_path_factory):
 def test_it_writes_what_it_promises_and_leaves_nothing_half_written(results):
     names = {path.name for path in results.iterdir()}
     figures = {f"convergence{name}.{kind}" for name in ("", "_papers") for kind in ("png", "pdf")}
-    assert names == figures | {"trajectory.nc", "sweep.nc", "work_precision.nc", "papers.nc"}
+    assert names == figures | {"trajectory.nc", "sweep.nc", "work_precision.nc", "papers.nc", "rows.json"}
     assert plt.imread(results / "convergence.png").shape[2] in (3, 4)
     assert (results / "convergence.pdf").read_bytes().startswith(b"%PDF")
     for name in ("trajectory", "sweep", "work_precision"):

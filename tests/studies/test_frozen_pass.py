@@ -21,7 +21,9 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {f"frozen_pass.{kind}" for kind in ("png", "pdf", "nc")}
+    assert {path.name for path in results.iterdir()} == {f"frozen_pass.{kind}" for kind in ("png", "pdf", "nc")} | {
+        "rows.json"
+    }
     found = nd.load(results / "frozen_pass.nc")
     assert found.attrs["activation"] == "tanh"
     assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]

@@ -25,7 +25,7 @@ def results(tmp_path_factory):
 
 def test_it_writes_what_it_promises(results):
     figures = {f"gait_training{name}.{kind}" for name in ("", "_regularizer") for kind in ("png", "pdf")}
-    assert {path.name for path in results.iterdir()} == figures | {"gait_training.nc", "scan.nc"}
+    assert {path.name for path in results.iterdir()} == figures | {"gait_training.nc", "scan.nc", "rows.json"}
     found = nd.load(results / "gait_training.nc")
     assert found.layers.values.tolist() == ["64-64-64-64", "64-64-64-64", "64-20-10"]
     assert found.test_accuracy.dims == ("network", "rule", "seed", "epoch")

@@ -21,7 +21,6 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("gamma_sweep")
     small = {
         "GAMMAS": (0.1, 1.0, 10.0),
-        "TIMES": ("l", "0", "2", "64"),
         "NEAR": (0.99, 1.01),
         "SAMPLES": 2,
         "LEARNED_EPOCHS": 2,
@@ -32,6 +31,7 @@ def results(tmp_path_factory):
         for name, value in small.items():
             patch.setattr(study, name, value)
         arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "40", "--seeds", "1"]
+        arguments += ["--times", "l", "0", "2", "64"]
         study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out
 
@@ -40,7 +40,7 @@ def test_it_writes_what_it_promises(results):
     figures = {
         f"gamma_sweep{part}{kind}" for part in ("", "_near_1", "_inference", "_continuous") for kind in (".png", ".pdf")
     }
-    data = {"training.nc", "near_1.nc", "energy.nc", "stability.nc", "flow.nc", "lag.nc"}
+    data = {"training.nc", "near_1.nc", "energy.nc", "stability.nc", "flow.nc", "lag.nc", "rows.json"}
     assert {path.name for path in results.iterdir()} == figures | data
     assert nd.load(results / "training.nc").attrs["dataset"] == "digits"
 
@@ -165,7 +165,7 @@ def test_divergence_is_what_loops_by_hand_end_with(noise):
 def test_networks_that_learn_at_once_share_what_a_rule_alone_has():
     options = Options(hidden=(1,), width=5, epochs=1, samples=40, seeds=(3, 8))
     rules = [study.rule("l", gamma) for gamma in (0.5, 1.0, 5.0)] + [{"learning": "z-il", "initial_noise": 0.1}]
-    assert alike(rules) == [[0, 1], [2], [3]]
+    assert alike([*rules, study.rule("l", 10.0)]) == [[0, 1], [2, 4], [3]]
     together, _ = diverge(options, 1, rules[:2])
     alone, _ = diverge(options, 1, rules[:1])
     np.testing.assert_allclose(together.weights.isel(rule=0), alone.weights.isel(rule=0), rtol=1e-9)

@@ -36,7 +36,9 @@ def relaxation(results, name):
 
 def test_it_writes_what_it_promises_and_leaves_nothing_half_written(results):
     names = {path.name for path in results.iterdir()}
-    assert names == {*(f"relaxation_{name}.nc" for name in NAMES), "scaling.nc", "graphs.png", "graphs.pdf"}
+    assert names == {*(f"relaxation_{name}.nc" for name in NAMES), "scaling.nc", "graphs.png", "graphs.pdf"} | {
+        "rows.json"
+    }
     assert plt.imread(results / "graphs.png").shape[2] in (3, 4)
     assert nd.load(results / "scaling.nc").attrs["seeds"] == "3"
 

@@ -16,15 +16,17 @@ from tests.processes import run
 
 matplotlib.use("agg")
 FOLDER = Path(__file__).parents[2] / "studies"
-STUDIES = sorted(path.stem for path in FOLDER.glob("*.py"))
+GATHERING = "reproduction"
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != GATHERING)
 WITHOUT_DATA = {"rate_networks", "runtime", "weak_feedback"}
-TRAINING = {"accuracy", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
+TRAINING = {"accuracy", "depth", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
     "zero_divergence"
 }
 TINY = {
     "accuracy": "--rules ar gait --epochs 1 --hidden 8",
     "alignment": "--hidden 1",
     "convergence": "--layers 6",
+    "depth": "--layers 2 3 --trained 4 --width 6 --epochs 1",
     "frozen_pass": "--layers 6 --epochs 1",
     "gait_training": "--hidden 1 --tower 20 10 --epochs 1",
     "gamma_sweep": "--hidden 1 --width 4 --epochs 1 --samples 40",

@@ -22,7 +22,7 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {"runtime.png", "runtime.pdf", "runtime.nc"}
+    assert {path.name for path in results.iterdir()} == {"runtime.png", "runtime.pdf", "runtime.nc", "rows.json"}
 
 
 def test_ratios_are_those_of_the_medians_in_rounds_that_all_rules_share(results):

@@ -20,7 +20,9 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {f"scalability.{kind}" for kind in ("png", "pdf", "nc")}
+    assert {path.name for path in results.iterdir()} == {f"scalability.{kind}" for kind in ("png", "pdf", "nc")} | {
+        "rows.json"
+    }
     found = nd.load(results / "scalability.nc")
     assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]
     assert "digits, 1 epochs" in found.attrs["training"]

@@ -26,7 +26,9 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {f"simplifications.{kind}" for kind in ("png", "pdf", "nc")}
+    assert {path.name for path in results.iterdir()} == {f"simplifications.{kind}" for kind in ("png", "pdf", "nc")} | {
+        "rows.json"
+    }
     found = nd.load(results / "simplifications.nc")
     assert found.attrs["layers"] == "30-20"
     assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]

@@ -28,7 +28,7 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    data = {"depth.nc", "causes.nc", "raster_logistic.nc", "raster_relu.nc"}
+    data = {"depth.nc", "causes.nc", "raster_logistic.nc", "raster_relu.nc", "repaired.nc", "rows.json"}
     assert {path.name for path in results.iterdir()} == data | {"spike_detection.png", "spike_detection.pdf"}
     assert nd.load(results / "causes.nc").attrs["steps"] == "12"
 
@@ -60,6 +60,18 @@ def test_units_without_feedback_are_why_relu_fails(results):
     assert float(causes.share.sel(case="relu", outcome=study.OUTCOMES[0]).max()) < 0.9
     np.testing.assert_array_equal(causes.failed_without_feedback.sel(case=["relu", "pooled"]), 1)
     assert float(causes.update_distance.sel(case="relu").min()) > 1e-3
+
+
+def test_the_repaired_gate_makes_the_update_of_backprop_and_the_papers_does_not(results):
+    off = nd.load(results / "repaired.nc").off.sel(presented="L − 1")
+    assert (
+        float(off.sel(phi="moved").max()) < study.ROUNDING < float(off.sel(phi="error", case=["relu", "pooled"]).min())
+    )
+
+
+def test_ties_are_counted():
+    images = torch.tensor([[[[1.0, 1, 0, 3], [0, 0, 2, 3], [5, 4, 0, 0], [3, 2, 0, 0]]]])
+    assert study.ties(torch.nn.Sequential(torch.nn.MaxPool2d(2)), images) == 0.75
 
 
 def test_rounding_is_gone_in_float64(results):

@@ -32,7 +32,7 @@ def results(tmp_path_factory):
 
 def test_it_writes_what_it_promises(results):
     figures = {f"weak_feedback{name}.{kind}" for name in ("", "_phases") for kind in ("png", "pdf")}
-    assert {path.name for path in results.iterdir()} == figures | {"weak_feedback.nc", "phases.nc"}
+    assert {path.name for path in results.iterdir()} == figures | {"weak_feedback.nc", "phases.nc", "rows.json"}
 
 
 def test_the_equilibrium_carries_the_targets_up_to_gamma(results):

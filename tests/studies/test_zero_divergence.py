@@ -22,7 +22,7 @@ def results(tmp_path_factory):
 
 
 def test_it_writes_what_it_promises(results):
-    names = {"zero_divergence.png", "zero_divergence.pdf", "noise.nc", "properties.nc"}
+    names = {"zero_divergence.png", "zero_divergence.pdf", "noise.nc", "properties.nc", "rows.json"}
     assert {path.name for path in results.iterdir()} == names
 
 
