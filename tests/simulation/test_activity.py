@@ -14,6 +14,7 @@ from neurodyn.models import predictive_coding as pc
 
 F64 = torch.float64
 PRECISE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
+CLOSE: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-10}
 SAVED = [0.0, 0.33, 1.0]
 
 
@@ -82,7 +83,7 @@ class Case:
         (nd.RK4(0.1), "direct"),
         (nd.RK4(0.2), "checkpointed"),
         (nd.TorchDiffEq("rk4", step_size=0.1), "direct"),
-        (nd.TorchDiffEq("dopri5", **PRECISE), "backsolve"),
+        (nd.TorchDiffEq("dopri5", **CLOSE), "backsolve"),
     ],
     ids=repr,
 )
@@ -98,7 +99,8 @@ def test_the_activity_is_that_of_simulate_and_its_gradients_are_those_of_differe
     def function(*_):
         return tuple(case.activity(save_at=SAVED, solver=solver, adjoint=adjoint).values())
 
-    assert gradcheck(function, case.leaves, fast_mode=True, atol=1e-5)
+    # Undefined gradients are autograd's to fill in: the way back, which is long under backsolve, sees none.
+    assert gradcheck(function, case.leaves, fast_mode=True, atol=1e-5, check_undefined_grad=adjoint != "backsolve")
 
 
 def test_gradients_are_those_of_the_discrete_run_written_by_hand():
@@ -137,7 +139,7 @@ def test_frozen_forward_values_pass_gradients_on(options):
     network = ar.network(module, **options)
     x, t = tensor(2, 3).requires_grad_(), tensor(2, 2).requires_grad_()
     found = []
-    ways: list[tuple[nd.Solver, Any]] = [(nd.RK4(0.02), "direct"), (nd.TorchDiffEq(**PRECISE), "backsolve")]
+    ways: list[tuple[nd.Solver, Any]] = [(nd.RK4(0.02), "direct"), (nd.TorchDiffEq(**CLOSE), "backsolve")]
     for solver, adjoint in ways:
         hidden = 2.0 * x  # no leaf, and asked for its gradient too
         activity = nd.activity(network, hidden, t, duration=2.0, save_at=[0.5, 2.0], solver=solver, adjoint=adjoint)
@@ -213,7 +215,7 @@ def test_gradients_by_the_values_of_signals(interpolation, solver):
 
 def test_gradients_by_what_a_function_of_time_is_made_of():
     rate = torch.tensor(1.3, dtype=F64, requires_grad=True)
-    for solver, adjoint in [(nd.RK4(0.05), "checkpointed"), (nd.TorchDiffEq(**PRECISE), "backsolve")]:
+    for solver, adjoint in [(nd.RK4(0.05), "checkpointed"), (nd.TorchDiffEq(**CLOSE), "backsolve")]:
 
         def function(rate, solver=solver, adjoint=adjoint):
             drive = lambda t: torch.cos(rate * t).expand(2)  # noqa: E731
@@ -357,7 +359,7 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
 
     for values, name in zip(function(u), "xy", strict=True):
         np.testing.assert_allclose(values.detach(), run[name], rtol=0, atol=1e-12)
-    assert gradcheck(function, [u], atol=1e-4)  # the size of adapted steps depends on u, which is no part of it
+    assert gradcheck(function, [u], atol=1e-4, fast_mode=True)  # the size of adapted steps depends on u, which is no part of it
     assert float(run.x.max()) == 0.5
 
 
