@@ -197,7 +197,7 @@ def leaky(**population):
 
 
 @pytest.mark.parametrize("interpolation", ["previous", "linear", "cubic"])
-@pytest.mark.parametrize("solver", [nd.Heun(0.13), nd.Adaptive(**PRECISE)], ids=repr)
+@pytest.mark.parametrize("solver", [nd.Heun(0.13), nd.Adaptive(**CLOSE)], ids=repr)
 def test_gradients_by_the_values_of_signals(interpolation, solver):
     times, values = [0.0, 0.25, 0.6, 1.0, 1.2], tensor(5, 2).requires_grad_()
 
