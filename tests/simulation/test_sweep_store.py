@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(store)], env=environment) as running:
         while len(list((store / "computed" / "c").glob("*/*"))) < 2:
             assert running.poll() is None
+            time.sleep(0.01)
         running.send_signal(signal.SIGKILL)
     before = xr.open_zarr(store).computed.load()
     assert not bool(before.all())

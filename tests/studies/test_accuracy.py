@@ -80,7 +80,7 @@ def test_what_is_compared_starts_from_the_same_weights():
 
 
 def test_it_goes_on_where_it_stopped(tmp_path, capsys):
-    arguments = ("--rules", "backprop", "ar-simplified", "--seeds", "0", "--epochs")
+    arguments = ("--rules", "backprop", "ar-simplified", "--batch", "256", "--seeds", "0", "--epochs")
     whole = run(tmp_path / "whole", *arguments, "2")
     first = run(tmp_path / "parts", *arguments, "1")
     going_on = run(tmp_path / "parts", *arguments, "2")

@@ -5,6 +5,7 @@ import matplotlib
 import numpy as np
 import pytest
 import tyro
+from common import learning_curves
 
 import neurodyn as nd
 
@@ -15,8 +16,10 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("frozen_pass")
-    arguments = ["--layers", "30", "20", "--epochs", "5", "--seeds", "1", "--out", str(out)]
-    study.main(tyro.cli(study.Options, args=[*arguments, "--rate", "0.003"]))
+    arguments = ["--layers", "30", "20", "--epochs", "4", "--seeds", "1", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curves, "BATCH", 96)  # the fewer the updates, the larger each
+        study.main(tyro.cli(study.Options, args=[*arguments, "--rate", "0.003"]))
     return out
 
 

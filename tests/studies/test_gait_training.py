@@ -18,6 +18,7 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("gait_training")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "STRENGTHS", (0.0,))
+        patch.setattr(study, "BATCH", 90)
         arguments = ["--hidden", "2", "--tower", "20", "10", "--epochs", "3", "--seeds", "1"]
         study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out

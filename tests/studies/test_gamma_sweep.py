@@ -23,9 +23,9 @@ def results(tmp_path_factory):
         "GAMMAS": (0.1, 1.0, 10.0),
         "NEAR": (0.99, 1.01),
         "SAMPLES": 2,
-        "LEARNED_EPOCHS": 2,
+        "LEARNED_EPOCHS": 1,
     }
-    small |= {"STEPS": 200, "AROUND": 41, "ASIDE": (2, 2), "FLOW_TIME": 2.0, "LAG_SAMPLES": 2, "LAG_TIME": 5.0}
+    small |= {"STEPS": 200, "AROUND": 27, "ASIDE": (2, 2), "FLOW_TIME": 2.0, "LAG_SAMPLES": 2, "LAG_TIME": 5.0}
     small["PRECISE"] = nd.Adaptive("dopri5", rtol=1e-8, atol=1e-10)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():

@@ -19,8 +19,9 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("graphs")
     arguments = ["--sizes", "1", "2", "--steps", "2", "--seeds", "3", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "SAVED", 61)
+        patch.setattr(graphs, "SAVED", 41)
         patch.setattr(graphs, "SAMPLES", 4)
+        patch.setattr(graphs, "TRIED", 9)
         graphs.main(tyro.cli(graphs.Options, args=arguments))
     return out
 

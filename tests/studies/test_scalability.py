@@ -4,6 +4,7 @@ import matplotlib
 import pytest
 import scalability as study
 import tyro
+from common import learning_curves
 
 import neurodyn as nd
 
@@ -14,8 +15,10 @@ matplotlib.use("agg")
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("scalability")
-    arguments = ["--epochs", "1", "--seeds", "1", "--out", str(out)]
-    study.main(tyro.cli(study.Options, args=arguments))
+    arguments = ["--epochs", "1", "--rate", "0.0005", "--seeds", "1", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curves, "BATCH", 256)
+        study.main(tyro.cli(study.Options, args=arguments))
     return out
 
 
