@@ -359,7 +359,8 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
 
     for values, name in zip(function(u), "xy", strict=True):
         np.testing.assert_allclose(values.detach(), run[name], rtol=0, atol=1e-12)
-    assert gradcheck(function, [u], atol=1e-4, fast_mode=True)  # the size of adapted steps depends on u, which is no part of it
+    # The size of adapted steps depends on u, which is no part of the gradient.
+    assert gradcheck(function, [u], atol=1e-4, fast_mode=True)
     assert float(run.x.max()) == 0.5
 
 
