@@ -21,7 +21,7 @@ from neurodyn.solvers.base import Solver, Unrecorded
 from neurodyn.solvers.choice import check_solver
 from neurodyn.solvers.rows import Rows
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets
+from neurodyn.system.bound import Inputs, Targets, check_network
 from neurodyn.system.continued import Starts
 
 _FARTHEST = 0.01
@@ -86,6 +86,7 @@ def lyapunov(
     >>> round(nd.analysis.lyapunov(decay, duration=5.0).exponent.item(), 3)
     -0.5
     """
+    check_network(network)
     duration, interval = positive("duration", duration), positive("interval", interval)
     transient, count = not_negative("transient", transient), whole("count", count, least=1)
     if solver is not None:

@@ -195,6 +195,8 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _place(tensor: Tensor) -> int:
+    if tensor.layout != torch.strided:  # it lies in several places
+        raise _NotedError
     return tensor.untyped_storage().data_ptr()
 
 

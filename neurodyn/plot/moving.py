@@ -25,6 +25,7 @@ from neurodyn.view.dims import ALONG, along_of, is_own, numeric
 
 _MOST_PANELS = 12
 _ACROSS = 4
+_MOST_FRAMES = 20_000
 _RESOLUTION = 100
 
 Update = Callable[[int], None]
@@ -97,7 +98,9 @@ def animate(
         flag("progress", progress)
     path, rate = file_path("path", path), whole("rate", rate, least=1)
     writer = _writer(path, rate)
-    count = max(2, round(positive("seconds", seconds) * rate))
+    count = max(2.0, float(positive("seconds", seconds)) * rate)
+    if count > _MOST_FRAMES:
+        raise InvalidValueError(f"seconds: a film of {count:.3g} pictures; {_MOST_FRAMES:,} are the most")
     step = None if step is None else positive("step", step)
     shown, _ = numeric(data)
     name = along_of(shown) if along is None else along
@@ -108,7 +111,7 @@ def animate(
     panels = _panels(shown, str(name))
     if reference is not None and not set(panels) & set(map(str, reference.data_vars)):
         raise InvalidValueError(f"reference: it has none of {', '.join(panels)}")
-    frames = _frames(shown, str(name), count)
+    frames = _frames(shown, str(name), round(count))
     with style(), plt.ioff():
         across = min(_ACROSS, len(panels))
         down = math.ceil(len(panels) / across)

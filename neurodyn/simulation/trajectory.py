@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -306,11 +307,12 @@ def row_bytes(system: System, names: Sequence[str]) -> int:
 def run_attributes(system: System, report: Report) -> dict[str, Any]:
     """Return what ran, as the attributes of a dataset: text and numbers that NetCDF and Zarr keep unchanged."""
     inference = system.network.inference
+    equations, diagram = _described(system.network)
     stable = {} if report.stable is None else {"stable": int(report.stable)}
     return {
         "network": system.network.name,
-        "equations": system.network.equations(),
-        "diagram": sketch(system.network).text(),
+        "equations": equations,
+        "diagram": diagram,
         **({} if inference is None else {"inference_not_run": str(inference)}),
         "solver": report.solver,
         "solver_reason": report.reason,
@@ -322,6 +324,19 @@ def run_attributes(system: System, report: Report) -> dict[str, Any]:
         **stable,
         **versions(),
     }
+
+
+_DESCRIBED: WeakKeyDictionary[Network, tuple[str, str]] = WeakKeyDictionary()
+
+
+def _described(network: Network) -> tuple[str, str]:
+    """Return a network's equations and diagram, which take as long as a small relaxation."""
+    described = _DESCRIBED.get(network)
+    if described is None:
+        described = network.equations(), sketch(network).text()
+        if not network.tensors:  # whose numbers may be changed, and are shown
+            _DESCRIBED[network] = described
+    return described
 
 
 def versions() -> dict[str, str]:

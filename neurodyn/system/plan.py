@@ -81,6 +81,7 @@ class Plan:
 
     def __init__(self, network: Network, given: Given) -> None:
         self.dtype, self.device, self.samples = given.dtype, given.device, given.samples
+        _check_range(network, given.dtype)
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
         self._repeated: Repeated[Any] | None = None
@@ -369,6 +370,24 @@ def _mark(module: nn.Module, found: list[object]) -> None:
     for part in module._modules.values():
         if part is not None:
             _mark(part, found)
+
+
+def _check_range(network: Network, dtype: torch.dtype) -> None:
+    """Refuse numbers of the declaration that the run's dtype cannot hold; tensors are of that dtype."""
+    numbers: list[tuple[str, object]] = [(f"coupling {each}: its gain", each.gain) for each in network.couplings]
+    numbers += [(f"plasticity of stage {rule.stage.name}: its gain", rule.gain) for rule in network.plasticity]
+    for population in network.populations:
+        own = {"leak": population.leak, "initial value": population.initial, "noise": population.noise}
+        numbers += [(f"population {population.name}: its {what}", value) for what, value in own.items()]
+        if isinstance(population.tau, (int, float)) and population.tau:
+            numbers.append((f"population {population.name}: its rate 1/τ", 1.0 / population.tau))
+    most = torch.finfo(dtype).max
+    for what, number in numbers:
+        if isinstance(number, (int, float)) and abs(number) > most:
+            raise InvalidValueError(
+                f"{what}, {number:g}, is beyond the range of {dtype}, {most:.2g}; scale it down, or compute in another "
+                "dtype"
+            )
 
 
 def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -427,7 +427,7 @@ def test_no_bar_where_it_is_refused(bars: list) -> None:
         ({"record": "y"}, ValueError, "record: there is no population"),
         ({"record": 3}, TypeError, "record must be a list, not 3"),
         ({"record": torch.zeros(0)}, TypeError, "record must be a list, not a Tensor"),
-        ({"record": {}}, TypeError, "record must be a list, not a dict"),
+        ({"record": {}}, ValueError, "record: name at least one population"),
         ({"record": []}, ValueError, "record: name at least one population"),
         ({"until": 1e-6}, TypeError, r"until must be a condition such as steady\(1e-6\), not float"),
     ],

@@ -96,6 +96,6 @@ def test_digits_of_a_folder_are_what_studies_of_data_run_on(tmp_path, monkeypatc
 def test_every_study_is_part_of_it():
     from tests.studies.test_options import STUDIES
 
-    assert set(reproduction.STUDIES) == set(STUDIES)
+    assert set(reproduction.STUDIES) == set(STUDIES) - {"rate_networks"}  # which is of no paper's claims
     with pytest.raises(ValueError, match="only: hebb: the studies are"):
         reproduction.Options(only=("hebb",))

@@ -46,9 +46,9 @@ def options(study: str, *arguments: str) -> Options:
     return parse(importlib.import_module(study).PAPER, "", arguments)
 
 
-def test_there_are_14_and_nothing_else_is_a_script():
+def test_there_are_15_and_nothing_else_is_a_script():
     assert set(TINY) == set(STUDIES)
-    assert len(STUDIES) == 14
+    assert len(STUDIES) == 15
     for path in FOLDER.rglob("*.py"):
         assert ("__main__" in path.read_text(encoding="utf-8")) == (path.parent == FOLDER)
 

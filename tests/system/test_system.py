@@ -551,3 +551,21 @@ def test_modes_of_torch_under_which_all_would_be_something_else(mode, match: str
                 call()
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         nd.backward(network, *data)
+
+
+@pytest.mark.parametrize(
+    ("own", "gain", "message"),
+    [
+        ({"tau": 1e-300}, 1.0, "population a: its rate 1/τ, 1e\\+300, is beyond the range of torch.float32"),
+        ({"leak": 1e300}, 1.0, "population a: its leak"),
+        ({"initial": -1e300}, 1.0, "population a: its initial value, -1e\\+300"),
+        ({"noise": 1e39}, 1.0, "population a: its noise"),
+        ({}, 1e300, "coupling s → a: its gain"),
+    ],
+)
+def test_numbers_that_the_dtype_cannot_hold_are_refused(own, gain, message) -> None:
+    populations = [nd.Population("s", 3, clamp=nd.Input()), nd.Population("a", 3, **own)]
+    network = nd.Network("far", populations, [nd.Coupling("s", "a", gain=gain)])
+    with pytest.raises(ValueError, match=message):
+        nd.System(network, torch.ones(2, 3))
+    nd.System(network, torch.ones(2, 3, dtype=torch.float64))

@@ -68,7 +68,7 @@ DECLARING = (
     # timing
     Recipe("nd.Inference", step=POSITIVE("0.1"), steps=COUNT("3"), by_default=FLAG("False")),
     Recipe("nd.AtStep", step=COUNT("1")),
-    Recipe("nd.OnSpike", window=NATURAL("1")),
+    Recipe("nd.OnSpike", window=NATURAL("1"), moved_by=(IDENTIFIER | NOTHING)("None", either=['""', '"a b"'])),
     # drives
     Recipe("nd.Input", integer=FLAG("False")),
     Recipe("nd.Target", optional=FLAG("False")),
@@ -118,6 +118,20 @@ DECLARING = (
             ],
         ),
         name=(TEXT | NOTHING)('"1"'),
+    ),
+    Recipe(
+        "nd.SparseLinear",
+        weight=TENSOR(
+            "torch.eye(3)",
+            right=[
+                "torch.eye(3).to_sparse_csr()",
+                "torch.eye(3).to_sparse()",
+                "torch.zeros(4, 3, dtype=torch.float64)",
+            ],
+            either=["torch.zeros(0, 3)", "torch.zeros(5, 7)"],
+            wrong=["torch.eye(3) / 0", "torch.zeros(3)"],
+        ),
+        bias=NOTHING("None", right=["torch.zeros(3)"], wrong=["torch.zeros(2)", "torch.zeros(3).double()"]),
     ),
     Recipe("nd.FirstUnits", units=NATURAL("2")),
     Recipe("nd.Identity"),

@@ -66,6 +66,7 @@ MODELS = (
         module=MODULE,
         learning=CHOICE('"fa-z-il"', either=['"z-il"', '"il"']),
         spike_window=NATURAL("4"),
+        spike=CHOICE('"error"', right=['"moved"'], wrong=["None"]),
     ),
     Recipe(
         "tp.network",
