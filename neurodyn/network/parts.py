@@ -123,7 +123,7 @@ class Population(ByValue):
             object.__setattr__(self, "size", shape if isinstance(self.size, tuple) else shape[0])
         for what in ("tau", "leak", "initial", "noise"):
             value = getattr(self, what)
-            if not isinstance(value, Drive):
+            if what != "initial" or not isinstance(value, Drive):
                 object.__setattr__(self, what, self._numbers(what, value))
         if least_of(self.tau) == 0 < largest_of(self.tau):
             raise InvalidValueError(

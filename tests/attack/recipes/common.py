@@ -41,7 +41,8 @@ SIZES = OBJECT(
 SOLVERS = ("nd.RK4(0.1)", "nd.Heun(0.1)", "nd.Adaptive()", "nd.Stabilized()", "nd.TorchDiffEq()")
 INPUTS = TENSOR(
     "x()",
-    right=['{"s": x()}', "torch.zeros(4, 3, requires_grad=True)", "torch.zeros(4, 3, dtype=torch.float64)"],
+    right=['{"s": x()}', "torch.zeros(4, 3, dtype=torch.float64)"],
+    either=["torch.zeros(4, 3, requires_grad=True)"],  # refused where no graph is kept
     wrong=['{"s": x(units=4)}', '{"a": x()}', '{"s": x(), "a": x()}', "[x()]", "x().tolist()", "np.zeros((4, 3))"],
 )
 NO_TARGETS = NOTHING("None", wrong=["x()", "t()"])

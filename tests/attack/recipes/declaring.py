@@ -198,8 +198,8 @@ DECLARING = (
         clamp=(OBJECT | NOTHING)("None", right=["nd.Input()", "nd.Noisy(nd.Input(), 0.1)", "nd.Constant(1.0)"]),
         noise=REAL("0.0", right=["0", "0.5", "torch.ones(3)"], wrong=["-1", "-0.5", "np.int64(-1)"]),
         bounds=(OBJECT | NOTHING)(
-            "(0.0, 1.0)",
-            right=['(-float("inf"), 1.0)', "[-1, 1]", "(-torch.ones(3), 1.0)"],
+            "None",
+            right=["(0.0, 1.0)", '(-float("inf"), 1.0)', "[-1, 1]", "(-torch.ones(3), 1.0)"],
             wrong=["(1.0, 0.0)", "(0.5, 1.0)", "(0.0, None)", "(torch.zeros(2), 1.0)", '(0.0, float("nan"))'],
         ),
     ),

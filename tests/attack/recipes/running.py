@@ -85,9 +85,9 @@ RUNNING = (
         network=OBJECT(
             "pc_net()", wrong=["pc_net(steps=3)", "pc_net(step=0.1)", "pc_net", "module()"], either=["net()"]
         ),
-        inputs=TENSOR("x()", right=["torch.zeros(4, 3, requires_grad=True)"], wrong=["x(5)", "x(4, 2)", "None"]),
+        inputs=TENSOR("x()", wrong=["torch.zeros(4, 3, requires_grad=True)", "x(5)", "x(4, 2)", "None"]),
         targets=NOTHING(
-            "t()", right=["t().requires_grad_()"], wrong=["t(5)", "t(4, 3)", "t()[:, 0]", "t().double()", "t() / 0"]
+            "t()", wrong=["t().requires_grad_()", "t(5)", "t(4, 3)", "t()[:, 0]", "t().double()", "t() / 0"]
         ),
         duration=_DURATION,
         solver=(OBJECT | NOTHING)("None", right=["nd.Euler(0.1)", *SOLVERS], wrong=["nd.Exact()"]),
