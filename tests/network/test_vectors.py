@@ -1,5 +1,6 @@
 """Time constants, leaks, gains and starts that every unit has of its own, against the equations written by hand."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,13 @@ from torch import nn
 import neurodyn as nd
 from tests.problems import Array, random, tensor
 
-_NUMBERS = ("tau", "leak", "noise")
 TAU, LEAK, GAIN, START = (np.abs(random(3, seed=seed)) + 0.3 for seed in range(4))
+
+
+def _population(**numbers: Any) -> nd.Population:
+    return nd.Population("a", 3, **numbers)
+
+
 WEIGHTS = random(3, 3, seed=5, scale=0.4)
 U = random(2, 3, seed=6)
 
@@ -159,7 +165,7 @@ def test_a_trajectory_is_kept_in_files(tmp_path):
         (lambda: nd.Population("x", 2, leak=torch.tensor([1.0, np.nan])), "leak must be finite"),
         (lambda: nd.Population("x", 2, initial=torch.tensor([1, 2])), "a floating-point tensor"),
         (lambda: nd.Coupling("a", "b", gain=torch.zeros(3)), "must be finite and not 0"),
-        *((lambda what=what: nd.Population("a", 3, **{what: nd.Input()}), f"{what}.*not Input") for what in _NUMBERS),
+        *((partial(_population, **{what: nd.Input()}), f"{what}.*not Input") for what in ("tau", "leak", "noise")),
         (
             lambda: nd.Network(
                 "n",
