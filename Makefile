@@ -23,7 +23,7 @@ reproduction: $(INSTALLED)
 # Two processes of one thread each: small tensors gain nothing from more threads. What a file shares is made once.
 test: $(INSTALLED)
 	@echo "Running the tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not browser"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not browser"
 
 # Some of them only: make test-portable COMPUTING=tests/solvers
 test-portable: $(INSTALLED)

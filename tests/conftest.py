@@ -11,3 +11,8 @@ if find_spec("neurodyn.models") is None:  # neurodyn/ is taken from here, and mo
 # No deadline: how long an example takes says something of the machine, and of what else runs on it.
 settings.register_profile("neurodyn", deadline=None)
 settings.load_profile("neurodyn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first what starts other programs, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not {"train", "studies"} & set(item.path.parts))
