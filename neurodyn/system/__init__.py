@@ -1,4 +1,4 @@
-"""A network bound to data: inputs checked at the door, the state, the vector field, several networks as one.
+"""A network bound to data: inputs checked at the door, the state, the vector field, and several networks as one.
 
 Imports `structure`, `network` and `layers`.
 """
