@@ -12,8 +12,8 @@ from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
 from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.admission import take_apart
 from neurodyn.layers.points import AutogradPoint, layer_point
-from neurodyn.layers.stages import take_apart
 from tests.problems import tensor
 
 
