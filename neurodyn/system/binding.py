@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from neurodyn.layers.losses import squared_error
 from neurodyn.layers.points import is_plain
 from neurodyn.network.drives import Input
-from neurodyn.network.maps import Pointwise, Wrapping
 from neurodyn.network.network import Network
+from neurodyn.network.pointwise import Pointwise
+from neurodyn.network.wrapping import Wrapping
 from neurodyn.system.bound import (
     Given,
     Inputs,

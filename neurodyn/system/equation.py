@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.maps import Activity, OperatingPoints, Term
-from neurodyn.network.parts import Coupling
 from neurodyn.network.vectors import Vector
 
 

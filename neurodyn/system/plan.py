@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.forward import ForwardPass
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.layers.repeated import Repeated
 from neurodyn.layers.stacked import of_samples
-from neurodyn.layers.stages import ForwardPass
+from neurodyn.network.consistency import check_coupling_shapes, check_plasticity_shapes
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
-from neurodyn.network.maps import Identity, OperatingPoints
-from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes, loops_in_order
-from neurodyn.network.parts import Coupling, Population
+from neurodyn.network.maps import OperatingPoints
+from neurodyn.network.network import Network
+from neurodyn.network.order import loops_in_order
+from neurodyn.network.pointwise import Identity
+from neurodyn.network.population import Population
 from neurodyn.network.vectors import Vector, plain
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive, weights_of
