@@ -89,6 +89,7 @@ class Plan:
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
         self._repeated: Repeated[Any] | None = None
+        self._field: Repeated[None] | None = None
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
@@ -184,9 +185,20 @@ class Plan:
     def repeated(self, network: Network) -> Repeated[Any]:
         """Return what is computed of a network for one batch after the other."""
         if self._repeated is None:
-            own = [equation.constant for equation in self.equations.values() if equation.constant is not None]
-            self._repeated = Repeated([*weights_of(network), self.instant, *own])
+            self._repeated = Repeated(self._known(network))
         return self._repeated
+
+    def repeated_field(self, network: Network) -> Repeated[None]:
+        """Return the vector field at one state after the other, of a plan that is bound."""
+        if self._field is None:
+            self._field = Repeated(self._known(network))
+        return self._field
+
+    def _known(self, network: Network) -> list[Tensor]:
+        """Return what computations read that stays where it is, and what they fill."""
+        own = [each for equation in self.equations.values() for each in (equation.constant, equation.scale)]
+        own += [*(end for ends in self.bounds.values() for end in ends), *self.echoed.values()]
+        return [*weights_of(network), self.instant, *(each for each in own if isinstance(each, Tensor))]
 
     @property
     def batch(self) -> Batch:
