@@ -31,7 +31,7 @@ tyro = needed("tyro", extra="studies")
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "NEURODYN_DATA"
 STUDIES: Mapping[str, str] = {
-    "depth": "--layers 2 10 30 --trained 12 --seeds 0 1 --epochs 3",
+    "depth": "",
     "convergence": "--seeds 0 1 2",
     "alignment": "--seeds 0 1",
     "graphs": "--sizes 1 2 4 --seeds 0 1",
