@@ -38,8 +38,9 @@ BASELINE = "AR"
 
 Place = Literal["lower right", "center right"]
 
+DECAY = "weight_decay"
 Variants = Mapping[str, Mapping[str, Any]]
-"""The options of `ar.network`, by the name of the variant."""
+"""The options of `ar.network`, by the name of the variant; `DECAY` is the optimizer's, of W and ψ alike, not of it."""
 
 Build = Callable[[tuple[int, ...], int, int], nn.Sequential]
 """A function of the shape of an input, the number of classes and a seed, that returns a network."""
@@ -159,7 +160,9 @@ def compare(options: CurveOptions, build: Build, variants: Variants) -> xr.Datas
 
     def declare(variant: Mapping[str, Any] | None, seed: int) -> Learning:
         module = build(shape, classes, seed).to(options.device)
-        return module if variant is None else ar.network(module, seed=seed, **variant)
+        if variant is None:
+            return module
+        return ar.network(module, seed=seed, **{name: value for name, value in variant.items() if name != DECAY})
 
     named: dict[str, Mapping[str, Any] | None] = {BACKPROP: None, **variants}
     runs = []
@@ -172,9 +175,10 @@ def compare(options: CurveOptions, build: Build, variants: Variants) -> xr.Datas
             data=(samples, test),
             metrics={"update_angle": lambda learning: update_angle(learning, *probe), "feedback_angle": feedback_angle},
             batch_size=BATCH,
-            optimizer="sgd",
             # `.grad` is that of ½‖y − t‖² averaged over a batch, and the papers' that of Σ‖y − t‖².
-            learning_rate=2 * BATCH * options.rate,
+            optimizer=partial(
+                torch.optim.SGD, lr=2 * BATCH * options.rate, weight_decay=(variant or {}).get(DECAY, 0.0)
+            ),
             **(relaxation(first) if isinstance(first, nd.Network) else {}),
         )
         runs.append(history)
@@ -222,7 +226,7 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
         BACKPROP: {"color": plot.GREY, "linewidth": 3, "alpha": 0.5},
         BASELINE: {"color": plot.BLACK},
     }
-    colours = (plot.BLUE, plot.VERMILION, plot.GREEN, plot.PURPLE)
+    colours = (plot.BLUE, plot.VERMILION, plot.GREEN, plot.PURPLE, plot.SKY)
     looks = {name: {"color": colour} for name, colour in zip(variants, colours, strict=False)}
     for name, look in {**references, **looks}.items():
         draw(ax, found.test_accuracy.sel(variant=name), name, **look)

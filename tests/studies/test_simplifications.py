@@ -20,15 +20,16 @@ SMALL = PerceptronOptions(layers=(9, 7), activation="tanh", epochs=2, seeds=(3,)
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("simplifications")
-    arguments = ["--layers", "30", "20", "--epochs", "3", "--seeds", "1", "2", "--out", str(out)]
-    study.main(tyro.cli(study.Options, args=arguments))
+    arguments = ["--layers", "30", "20", "--epochs", "3", "--scan-epochs", "1", "--seeds", "1", "2", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "FACTORS", (1.0, 2000.0))
+        study.main(tyro.cli(study.Options, args=arguments))
     return out
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {f"simplifications.{kind}" for kind in ("png", "pdf", "nc")} | {
-        "rows.json"
-    }
+    figures = {f"simplifications{name}.{kind}" for name in ("", "_training") for kind in ("png", "pdf")}
+    assert {path.name for path in results.iterdir()} == figures | {"simplifications.nc", "rates.nc", "rows.json"}
     found = nd.load(results / "simplifications.nc")
     assert found.attrs["layers"] == "30-20"
     assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]
@@ -46,6 +47,14 @@ def test_variants_start_alike_and_only_AR_as_it_is_follows_backprop(results):
     assert float(ar.isel(layer=-1).max()) < 1e-3
     others = found.update_angle.drop_sel(variant=["backprop", "AR"]).isel(layer=0)
     assert float(others.min()) > 5
+
+
+def test_a_rate_at_which_all_diverge_is_told_from_one_at_which_none_does(results):
+    scanned = nd.load(results / "rates.nc")
+    assert [study.diverges_from(scanned, name) for name in study.SCANNED] == pytest.approx([4.0] * 3)
+    none = scanned.isel(rate=[0])
+    assert [study.diverges_from(none, name) for name in study.SCANNED] == [np.inf] * 3
+    assert study.rate_row(none, 1).verdict.startswith("differs")
 
 
 def test_learned_feedback_turns_towards_the_transpose_and_there_is_none_without(results):
