@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 import neurodyn as nd
@@ -313,10 +314,10 @@ NEAR = 0.5
 
 
 def agreement(difference: xr.DataArray) -> str:
-    """Say whether paired differences over `seed`, in points, agree with 0, by two standard errors of their mean.
+    """Say whether paired differences over `seed`, in points, agree with 0, by the 95 % interval of their mean.
 
-    It differs if it is larger than that and than `NEAR`, agrees if with two standard errors it stays within twice
-    `NEAR`, and is undecided otherwise.
+    It differs if 0 lies outside of that, by Student's t for so many seeds, and the mean is larger than `NEAR`; agrees
+    if the interval stays within twice `NEAR`; and is undecided otherwise.
     """
     mean, error = (float(value) for value in statistics(difference))
     text = plus_minus(difference, "+")
@@ -324,11 +325,13 @@ def agreement(difference: xr.DataArray) -> str:
         return f"diverged ({text})"
     if np.isnan(error):
         return f"undecided with one seed ({text})"
-    if abs(mean) > 2 * error and abs(mean) > NEAR:
+    seeds = int(difference.count())
+    half = float(student.ppf(0.975, seeds - 1)) * error
+    if abs(mean) > half and abs(mean) > NEAR:
         return f"differs ({text})"
-    if abs(mean) + 2 * error <= 2 * NEAR:
+    if abs(mean) + half <= 2 * NEAR:
         return f"agrees ({text})"
-    return f"undecided ({text})"
+    return f"undecided: {seeds} seeds are too few ({text})"
 
 
 def beside(found: xr.Dataset, name: str, reference: str = BASELINE) -> tuple[xr.DataArray, str]:

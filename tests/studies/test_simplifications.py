@@ -6,7 +6,8 @@ import pytest
 import simplifications as study
 import torch
 import tyro
-from common.learning_curves import BATCH, PerceptronOptions, compare, feedback_angle, summary, update_angle
+import xarray as xr
+from common.learning_curves import BATCH, PerceptronOptions, agreement, compare, feedback_angle, summary, update_angle
 from common.training import angle
 
 import neurodyn as nd
@@ -137,3 +138,14 @@ def test_angle(degrees):
     radians = np.deg2rad(degrees)
     a, b = torch.tensor([2.0, 0.0]).double(), torch.tensor([[3 * np.cos(radians)], [3 * np.sin(radians)]])
     assert angle(a, b) == pytest.approx(degrees, rel=1e-9, abs=1e-12)
+
+
+def test_few_seeds_decide_little_and_many_of_them_what_is_there():
+    def judged(*values: float) -> str:
+        return agreement(xr.DataArray(list(values), dims="seed")).partition(" (")[0]
+
+    assert judged(1.0, 2.0) == "undecided: 2 seeds are too few"  # 1.5 ± 0.5, of which 12.7 make the interval
+    assert judged(*[1.0, 2.0] * 5) == "differs"
+    assert judged(*[-0.1, 0.1] * 5) == judged(0.3, 0.3) == "agrees"
+    assert judged(1.0) == "undecided with one seed"
+    assert judged(np.nan, np.nan) == "diverged"
