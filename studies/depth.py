@@ -29,7 +29,7 @@ import xarray as xr
 from common.claims import BEYOND, Row, holds, write_rows
 from common.learning_curves import means_of, plus_minus
 from common.options import TrainingOptions, parse
-from common.report import table, write
+from common.report import number_of, table, write
 from common.training import Learning, loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -346,7 +346,7 @@ def main(options: Options) -> None:
 
 def rows(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> list[Row]:
     """Return what came out beside what is claimed of depth."""
-    seeds = f"{rules.sizes['seed']} seeds"
+    seeds = number_of(rules.sizes["seed"], "seed")
     made = []
     deepest = int(rules.layers[-1])
     for rule in ("AR", PAPERS_AR, "Z-IL", "Fa-Z-IL", "Fa-Z-IL, repaired φ", "GAIT-prop"):
@@ -470,8 +470,28 @@ def summary(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> str
     ]
     header = ["after training", "test accuracy (%)", "lower half reset", "upper half reset", "moved: layer 1"]
     parts.append(table([*header, f"{layers // 2}", f"{layers}"], rows))
-    parts.append(claim(received, trained))
+    parts += [departures(rules), claim(received, trained)]
     return "\n\n".join(parts)
+
+
+def departures(rules: xr.Dataset) -> str:
+    """Say from how many layers on each rule departs from backprop, and how much φ then does not see."""
+    lines = [f"From how many layers on the update is more than {EQUAL:g} off:"]
+    for rule in RULES:
+        parts = []
+        for precision, kind in product(PRECISIONS, KINDS):
+            off = rules.off.sel(rule=rule, precision=precision, kind=kind).mean("seed")
+            if bool(off.notnull().any()):
+                beyond = off.layers[off > EQUAL].values
+                parts.append(f"{kind}, {precision}: {beyond[0] if len(beyond) else 'none'}")
+        lines.append(f"  {rule}: {'; '.join(parts)}")
+    deepest = rules.unseen.isel(layers=-1).mean("seed")
+    shares = ", ".join(
+        f"{100 * float(deepest.sel(precision=precision, kind=kind)):.2g} % ({kind}, {precision})"
+        for precision, kind in product(PRECISIONS, KINDS)
+    )
+    lines.append(f"At {int(rules.layers[-1])} layers, φ cannot see the error of {shares} of the hidden units.")
+    return "\n".join(lines)
 
 
 def claim(received: xr.Dataset, trained: xr.Dataset) -> str:

@@ -31,7 +31,7 @@ from common.claims import PC, Row, holds, write_rows
 from common.learning_curves import means_of, plus_minus, statistics
 from common.linearised import Linearisation, linearise
 from common.options import parse
-from common.report import table, write
+from common.report import number_of, table, write
 from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -364,7 +364,7 @@ def rows(training: xr.Dataset) -> list[Row]:
     setting = "MNIST, logistic, 1 to 3 hidden layers of 32, 64 epochs"
     exact = training.sel(time="l", gamma=1.0).weights
     elsewhere = training.weights.where((training.time != "l") | (training.gamma != 1.0))
-    seeds = f"{training.sizes['seed']} seeds, {training.sizes['hidden']} depths"
+    seeds = f"{number_of(training.sizes['seed'], 'seed')}, {number_of(training.sizes['hidden'], 'depth')}"
     own = plus_minus(training.backprop_test_error.isel(epoch=-1).mean("hidden"))
     return [
         Row(

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 import xarray as xr
 from common.claims import AR, Row, holds, write_rows
 from common.options import DataOptions, parse
-from common.report import table, write
+from common.report import number_of, table, write
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -333,7 +333,7 @@ def rows(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> list[Row
                 "appendix A",
                 "derived, not run",
                 f"{name}: AR equals backprop on the computation graph",
-                f"{found.what}: gradient off by {found.gradient_error:.1e}, worst of {seeds} seeds; Euler takes "
+                f"{found.what}: gradient off by {found.gradient_error:.1e}, worst of {number_of(seeds, 'seed')}; Euler takes "
                 f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f} times a chain's iterations",
                 holds(found.gradient_error < EXACT, "more than rounding"),
             )

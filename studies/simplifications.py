@@ -40,7 +40,7 @@ from common.learning_curves import (
     zoom,
 )
 from common.options import parse
-from common.report import table, write
+from common.report import number_of, table, write
 from matplotlib.figure import Figure
 
 from neurodyn import plot
@@ -114,7 +114,7 @@ def rate_row(scanned: xr.Dataset, epochs: int) -> Row:
     least = {name: diverges_from(scanned, name) for name in SCANNED}
     parts = [f"{name} {'at none' if np.isinf(value) else f'from {value:g} on'}" for name, value in least.items()]
     ours = f"of rates up to {float(scanned.rate.max()):g}, {epochs} epochs: diverges {', '.join(parts)}; "
-    ours += f"{scanned.sizes['seed']} seeds"
+    ours += number_of(scanned.sizes["seed"], "seed")
     verdict = holds(least[FIXED] < min(least[LEARNED], least[BASELINE]), "not at lower rates than the others")
     return Row(AR, "§3.1", "rate not told", "fixed ψ diverges where learned ψ are stable", ours, verdict)
 

@@ -25,7 +25,7 @@ import xarray as xr
 from common import divergence
 from common.claims import PC, Row, holds, write_rows
 from common.options import parse
-from common.report import table, write
+from common.report import number_of, table, write
 from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -221,7 +221,7 @@ def main(options: Options) -> None:
 
 def rows(training: xr.Dataset, measured: xr.Dataset) -> list[Row]:
     """Return what came out beside the paper's figure 3, C1, and its table 2."""
-    seeds = f"{training.sizes['seed']} seeds, {training.sizes['hidden']} depths"
+    seeds = f"{number_of(training.sizes['seed'], 'seed')}, {number_of(training.sizes['hidden'], 'depth')}"
     exact, noisy = training.weights.sel(sigma=0.0), training.weights.isel(sigma=slice(1, None))
     made = [
         Row(
