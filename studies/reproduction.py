@@ -38,7 +38,7 @@ STUDIES: Mapping[str, str] = {
     "weak_feedback": "",
     "spike_detection": "--samples 10 --steps 16",
     "zero_divergence": "--samples 1000 --epochs 2 --hidden 1 3",
-    "simplifications": "--epochs 2 --scan-epochs 1",
+    "simplifications": "--epochs 2 --scan-epochs 1 --seeds 0 1",
     "frozen_pass": "--epochs 1 --seeds 0 1",
     "gamma_sweep": "",
     "runtime": "--widths 64 512 2048 --seconds 3",

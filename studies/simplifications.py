@@ -56,7 +56,7 @@ VARIANTS: Variants = {
     FIXED: {"feedback": "fixed"},
     FIXED_WITHOUT: {"feedback": "fixed", **NO_DERIVATIVE},
 }
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FACTORS = (0.25, 1.0, 4.0)
 """The learning rates of the scan, in units of the rate that is asked for."""
 SCANNED = (BASELINE, LEARNED, FIXED)
 

@@ -344,7 +344,8 @@ def draw(training: xr.Dataset, measured: xr.Dataset) -> Figure:
     right.set(yscale="log", ylim=(1e-17, 10), xlim=(-0.6, len(RULES) - 0.4), ylabel="|Δθ − Δθ_BP| / |Δθ_BP|")
     right.set_xticks(places, [name.replace(", ", ",\n") for name in RULES])
     right.set_title("(c) Is the update backprop's? The worst depth")
-    right.legend(loc="lower left")
+    right.tick_params(axis="x", labelsize=7)
+    right.legend(loc="center left")
     right.grid(axis="y", linewidth=0.3)
     return figure
 
