@@ -366,7 +366,7 @@ def energy_rows(energies: xr.Dataset) -> list[Row]:
             "derived",
             "the energy is bounded neither above nor below",
             f"E / (r²/2) for large r where it grows least: {ends}; one seed",
-            holds(not bounded, f"bounded below with {' and '.join(bounded)} weights"),
+            holds(not bounded, f"bounded below with {'; '.join(bounded)} weights"),
         ),
     ]
 
@@ -408,9 +408,11 @@ def draw_papers(papers: xr.Dataset, energies: xr.Dataset) -> Figure:
     below_right.set(xscale="log", xlabel="length r of x along v (1)", ylabel="E / (r²/2) (1)")
     below_right.set_title("(d) Far out, where it grows least")
     below_left.set_xlim(0, DURATION / 2)
+    below_left.set_yscale("symlog", linthresh=10)
+    below_right.set_yscale("symlog", linthresh=2)
     for ax in (below_left, below_right):
         ax.axhline(0.0, color=plot.GREY, linewidth=0.8, linestyle=":")
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, loc="center right")
     return figure
 
 

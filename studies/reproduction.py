@@ -31,7 +31,7 @@ tyro = needed("tyro", extra="studies")
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "NEURODYN_DATA"
 STUDIES: Mapping[str, str] = {
-    "depth": "",
+    "depth": "--epochs 3",
     "convergence": "--seeds 0 1 2",
     "alignment": "--seeds 0 1",
     "graphs": "--sizes 1 2 4 --seeds 0 1",

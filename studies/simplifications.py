@@ -113,7 +113,7 @@ def rate_row(scanned: xr.Dataset, epochs: int) -> Row:
     """Return what came out beside the paper's tendency to diverge."""
     least = {name: diverges_from(scanned, name) for name in SCANNED}
     parts = [f"{name} {'at none' if np.isinf(value) else f'from {value:g} on'}" for name, value in least.items()]
-    ours = f"of rates up to {float(scanned.rate.max()):g}, {epochs} epochs: diverges {', '.join(parts)}; "
+    ours = f"of rates up to {float(scanned.rate.max()):g}, {number_of(epochs, 'epoch')}, diverges: {', '.join(parts)}; "
     ours += number_of(scanned.sizes["seed"], "seed")
     verdict = holds(least[FIXED] < min(least[LEARNED], least[BASELINE]), "not at lower rates than the others")
     return Row(AR, "§3.1", "rate not told", "fixed ψ diverges where learned ψ are stable", ours, verdict)
@@ -148,6 +148,8 @@ def draw_training(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
         share = 100 * scanned.test_accuracy.sel(variant=name).isnull().mean("seed")
         axes[2].plot(scanned.rate, share, "o-", markersize=4, color=colour, label=name)
     axes[2].set(xscale="log", xlabel="rate (1)", ylabel="seeds that diverge (%)", title="(c) Learning rate")
+    axes[2].set_xticks(scanned.rate, [f"{rate:g}" for rate in scanned.rate.values])
+    axes[2].set_xticks([], minor=True)
     axes[2].legend(fontsize=8)
     caption(picture, found)
     return picture

@@ -243,6 +243,7 @@ def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:
     for layer in angles.layer.values:
         draw(ax, angles.sel(layer=layer), f"ψ{layer}")
     draw_angles(ax, "angle between ψ and Wᵀ (°)")
+    ax.set_xlim(-0.05 * float(angles.epoch[-1]), 1.05 * float(angles.epoch[-1]))  # where all seeds have diverged, too
 
 
 def draw_angles(ax: Axes, label: str) -> None:
