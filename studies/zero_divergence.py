@@ -119,7 +119,7 @@ def not_local(network: nd.Network) -> list[str]:
         A declaration in which each stage has a coupling `Forward(stage)`, which tells the stage's two sides; where it
         has none, what the stage learns from tells.
     """
-    sides = {learning.stage: (learning.pre, learning.post) for learning in network.plasticity}
+    sides: dict[Any, tuple[Any, str]] = {rule.stage: (rule.pre, rule.post) for rule in network.plasticity}
     sides |= {c.map.stage: (c.source, c.target) for c in network.couplings if isinstance(c.map, nd.Forward)}
     layer = {population: number for number, (population, _) in enumerate(sides.values())}
     layer |= {population: number for number, (_, population) in enumerate(sides.values(), start=1)}
