@@ -159,12 +159,35 @@ def process_state() -> tuple[bytes, bytes]:
 
     Python's is left out, as libraries draw from it in threads of their own.
     """
-    with _LOCK:
-        current = (
-            None if RandomStream._within else RandomStream._current
-        )  # within one, it is what this thread draws from
-        drawn, numpy = (RandomStream._read_cpu() if current is None else current._outside)[:2]
+    drawn, numpy = _drawn_from()[:2]
     return drawn.numpy().tobytes(), _numpy_as_tensor(numpy).numpy().tobytes()
+
+
+def generators() -> list[Tensor]:
+    """Return the state of the generators that this thread draws from, as `RandomStream.state` returns one."""
+    torchs, numpys, pythons = _drawn_from()[:3]
+    own = [torchs, _numpy_as_tensor(numpys), _python_as_tensor(pythons)]
+    in_use = torch.cuda.default_generators  # none before the first use of a GPU
+    return [*own, torch.cuda.get_rng_state()] if in_use else own
+
+
+@contextmanager
+def drawing_from(state: Sequence[Tensor]) -> Iterator[None]:
+    """Draw as the generators were when `generators` returned a state, and leave them as they are."""
+    stream = RandomStream(0, torch.device("cuda", torch.cuda.current_device()) if len(state) > 3 else None)
+    stream.load(state)
+    try:
+        with stream:
+            yield
+    finally:
+        stream.close()
+
+
+def _drawn_from() -> list[Any]:
+    with _LOCK:
+        # Within a stream, it is what this thread draws from.
+        current = None if RandomStream._within else RandomStream._current
+        return RandomStream._read_cpu() if current is None else current._outside
 
 
 def _numpy_as_tensor(state: Any) -> Tensor:
