@@ -151,7 +151,7 @@ def stored(options: Options, store: Path) -> xr.Dataset:
         ).load()
     swept = swept.drop_vars("computed").transpose("hidden", "seed", "time", "gamma", ...)
     once = {name: swept[name].isel(time=0, gamma=0, drop=True) for name in ("backprop_test_error", "backprop_moved")}
-    return swept.assign(once, diverged=swept.diverged.astype(np.int8))
+    return swept.assign({**once, "diverged": swept.diverged.astype(np.int8)})
 
 
 def near(options: Options) -> xr.Dataset:

@@ -76,11 +76,17 @@ def refuse_other(store: Path, kind: str, theirs: Mapping[str, str | None], own: 
         now, before = own.get(what, ""), theirs.get(what, "")
         if now is not None and before is not None and now != before:
             digests = _DIGEST.fullmatch(now) or _DIGEST.fullmatch(before)
-            told = "" if digests else f" ({before or None}, and now {now or None})"
+            told = "" if digests else " ({!r}, and now {!r})".format(*first_difference(before, now))
             raise InvalidValueError(
                 f"store {store} is of another {kind}: {what} is not what it was there{told}; choose another name, or "
                 "remove it"
             )
+
+
+def first_difference(one: str, other: str) -> tuple[str, str]:
+    """Return the first lines in which two texts differ; all of them where one only is longer."""
+    pairs = zip(f"{one}\n".splitlines(), f"{other}\n".splitlines(), strict=False)
+    return next((pair for pair in pairs if pair[0] != pair[1]), (one, other))
 
 
 def of_run(network: Network, data: Mapping[str, Any], settings: Mapping[str, object], like: Tensor) -> dict[str, str]:

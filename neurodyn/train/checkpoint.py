@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from neurodyn.errors import FileError, InvalidTypeError, InvalidValueError, NotAFolderError
+from neurodyn.simulation.fingerprint import first_difference
 from neurodyn.simulation.partial import Lock
 from neurodyn.simulation.states import StateFile
 
@@ -143,8 +144,7 @@ def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any
         if before == after:
             continue
         if isinstance(before, str) and isinstance(after, str):
-            pairs = zip(f"{before}\n".splitlines(), f"{after}\n".splitlines(), strict=False)
-            before, after = next(((a, b) for a, b in pairs if a != b), (before, after))
+            before, after = first_difference(before, after)
         raise InvalidValueError(
             f"the checkpoint in {folder} is of another run: its {name} was {before!r}, and now is {after!r}; it was "
             "left as it is: give another folder as checkpoint=, or the same arguments to go on with it"

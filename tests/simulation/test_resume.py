@@ -269,19 +269,17 @@ def test_a_run_that_is_killed_as_it_writes_goes_on_to_the_same_bits(
     assert names(tmp_path) == ["run.zarr"]
 
 
-def stop(store: Path, case: str = "Euler", **settings: Any) -> None:
-    with stopped_writing(3), pytest.raises(Stopped) as stopped:
-        simulate(case, torch.float64, store, **settings)
-    assert stopped.value.__notes__ == [
-        f"simulate: what was written of {store} is kept, and resume=True goes on from there"
-    ]
-
-
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the store of a run that has been stopped."""
     in_parts_of(17, torch.float64, monkeypatch)
-    stop(tmp_path / "run.zarr")
-    return tmp_path / "run.zarr"
+    store = tmp_path / "run.zarr"
+    with stopped_writing(3), pytest.raises(Stopped) as error:
+        simulate("Euler", torch.float64, store)
+    assert error.value.__notes__ == [
+        f"simulate: what was written of {store} is kept, and resume=True goes on from there"
+    ]
+    return store
 
 
 def test_without_resume_a_run_begins_anew(stopped: Path) -> None:
@@ -294,7 +292,7 @@ def test_without_resume_a_run_begins_anew(stopped: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "what"),
     [
-        ({"network": lambda: network(torch.float64, bounds=(-9.0, 9.0))}, "the network"),
+        ({"network": lambda: network(torch.float64, bounds=(-9.0, 9.0))}, "an equation of the network"),
         ({"inputs": lambda: 2 * still(torch.float64)}, "inputs"),
         ({"solver": lambda: nd.Euler(0.04)}, "solver"),
         ({"save_at": lambda: TIMES}, "save_at"),
@@ -411,15 +409,19 @@ def test_numbers_that_no_seed_was_given_for_are_those_of_the_interrupted_run(
         nd.Population("y", 8),
     ]
     noisy = nd.Network("noisy", populations, [nd.Coupling("u", "x")])
-    settings: dict[str, Any] = {"network": noisy, "solver": nd.Euler(0.05)}
+
+    def run(store: Path | None, **settings: Any) -> xr.Dataset:
+        return nd.simulate(noisy, still(torch.float64), duration=6.0, solver=nd.Euler(0.05), store=store, **settings)
+
     torch.manual_seed(5)
-    whole = simulate("Euler", torch.float64, None, **settings)
+    whole = run(None)
     torch.manual_seed(5)
-    stop(tmp_path / "run.zarr", **settings)
+    with stopped_writing(3), pytest.raises(Stopped):
+        run(tmp_path / "run.zarr")
     torch.manual_seed(77)
     before = torch.get_rng_state()
-    assert_same(simulate("Euler", torch.float64, tmp_path / "run.zarr", resume=True, **settings), whole)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert_same(run(tmp_path / "run.zarr", resume=True), whole)
+    np.testing.assert_array_equal(torch.get_rng_state(), before)
 
 
 def test_a_run_that_diverges_does_so_after_an_interruption_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ def test_divergence_is_what_loops_by_hand_end_with(noise):
 
 def test_each_network_is_a_point_of_a_sweep(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "GAMMAS", (0.5, 1.0))
-    options = study.Options(hidden=(1, 2), width=4, epochs=1, samples=40, seeds=(3, 8), times=("l", "1"), quiet=True)
+    options = study.Options(hidden=(1,), width=4, epochs=1, samples=40, seeds=(3, 8), times=("l",), quiet=True)
     swept = study.stored(options, tmp_path / "sweep.zarr")
     whole = study.sweep(options)
     assert dict(swept.sizes) == dict(whole.sizes)
