@@ -104,7 +104,7 @@ def simulate(
         A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
         A run that is interrupted leaves what it has written under a hidden name beside it.
     resume
-        Whether to go on from there: from the last part that was written, whole chunks of 64 MiB at most, to the same
+        Whether to go on from there: from the last part that was written, 16 MiB of whole chunks at most, to the same
         bits as an unbroken run. Without one to go on from, the run begins; where the store is complete, it is
         returned. Without `resume`, a run begins anew. Network, data and settings have to be those of the interrupted
         run, but for `until`, which is asked from there on, and `progress`; `seed=None` is the state of PyTorch's

@@ -37,8 +37,9 @@ _ALONG = {
     "step": {"units": "1", "long_name": "step of discrete inference"},
 }
 _SAMPLE = {"units": "1", "long_name": "sample of the batch"}
-_HELD_BYTES = 64 * 2**20
-"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written."""
+_HELD_BYTES = 16 * 2**20
+"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written; Zarr takes up to
+three times as much to encode it."""
 _TIME_BYTES = 48
 """What a time takes in memory: in the array, and in the list that it is collected in."""
 
