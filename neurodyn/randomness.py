@@ -154,19 +154,27 @@ def refusing_draws(message: str) -> Iterator[None]:
         raise InvalidValueError(message)
 
 
-def process_state() -> tuple[bytes, bytes]:
+def process_state() -> tuple[object, ...]:
     """Return the state of PyTorch's and NumPy's generators that this thread draws from, to be compared.
 
     Python's is left out, as libraries draw from it in threads of their own.
     """
-    drawn, numpy = _drawn_from()[:2]
-    return drawn.numpy().tobytes(), _numpy_as_tensor(numpy).numpy().tobytes()
+    with _LOCK:
+        current = (
+            None if RandomStream._within else RandomStream._current
+        )  # within one, it is what this thread draws from
+        states: list[Any] = [torch.get_rng_state(), _NUMPY.get_state()] if current is None else current._outside[:2]
+    drawn, (_, keys, *rest) = states
+    return (drawn.numpy().tobytes(), keys.tobytes(), *rest)
 
 
 def generators() -> list[Tensor]:
     """Return the state of the generators that this thread draws from, as `RandomStream.state` returns one."""
-    torchs, numpys, pythons = _drawn_from()[:3]
-    own = [torchs, _numpy_as_tensor(numpys), _python_as_tensor(pythons)]
+    with _LOCK:
+        # Within a stream, it is what this thread draws from.
+        current = None if RandomStream._within else RandomStream._current
+        drawn, numpy, python = (RandomStream._read_cpu() if current is None else current._outside)[:3]
+    own = [drawn, _numpy_as_tensor(numpy), _python_as_tensor(python)]
     in_use = torch.cuda.default_generators  # none before the first use of a GPU
     return [*own, torch.cuda.get_rng_state()] if in_use else own
 
@@ -181,13 +189,6 @@ def drawing_from(state: Sequence[Tensor]) -> Iterator[None]:
             yield
     finally:
         stream.close()
-
-
-def _drawn_from() -> list[Any]:
-    with _LOCK:
-        # Within a stream, it is what this thread draws from.
-        current = None if RandomStream._within else RandomStream._current
-        return RandomStream._read_cpu() if current is None else current._outside
 
 
 def _numpy_as_tensor(state: Any) -> Tensor:
