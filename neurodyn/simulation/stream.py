@@ -45,6 +45,7 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
     "files": dict,
     "solver": (dict, type(None)),
     "recorded": int,
+    "part": int,
     "until": (dict, type(None)),
 }
 """What the state of a run holds."""

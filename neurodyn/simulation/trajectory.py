@@ -128,14 +128,14 @@ class TrajectoryRecorder:
         self._refuse_too_large(f"a trajectory of {self._capacity:,} times", most, remedy)
         self._stream, self._until = stream, until if isinstance(until, Lasting) else None
         self.resumed: Kept | None = None
-        self._known: dict[str, Any] = {"solver": None, "recorded": 0, "until": None}
-        """Where the run stood, and how many times had been recorded by then."""
+        self._known: dict[str, Any] = {"solver": None, "recorded": 0, "until": None, "part": self._capacity}
+        """Where the run stood, how many times had been recorded by then, and how many a part has."""
         self._passed_over = 0
         """How many times that the run comes by are in the store already."""
         kept = None if stream is None else stream.begin()
         if stream is not None and kept is not None:
             self._known = {name: kept[name] for name in self._known}
-            self.resumed = kept["solver"]
+            self.resumed, self._capacity = kept["solver"], kept["part"]
             self._passed_over = stream.times - kept["recorded"]
             if self._until is not None and kept["until"] is not None:
                 self._until.load(kept["until"])
@@ -208,7 +208,8 @@ class TrajectoryRecorder:
         """Take where the run stands, after what has been recorded so far."""
         assert self._stream is not None, "it is due"
         until = None if self._until is None else self._until.kept()
-        self._known = {"solver": kept, "recorded": self._stream.times + len(self._moments), "until": until}
+        recorded = self._stream.times + len(self._moments)
+        self._known = {"solver": kept, "recorded": recorded, "until": until, "part": self._capacity}
         if len(self._moments) == self._capacity:
             self._make_room()
 

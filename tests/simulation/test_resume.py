@@ -282,6 +282,13 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return store
 
 
+def test_another_stop_condition_is_asked_from_there_on(stopped: Path) -> None:
+    whole = simulate("Euler", torch.float64, None)
+    found = simulate("Euler", torch.float64, stopped, resume=True, until=lambda time, x, v: time >= 4.999)
+    xr.testing.assert_equal(found, whole.isel(time=slice(len(found.time))))
+    assert float(found.time[-1]) == pytest.approx(5.0)
+
+
 def test_without_resume_a_run_begins_anew(stopped: Path) -> None:
     with stopped_after(10**9) as counted:
         simulate("Euler", torch.float64, stopped)
