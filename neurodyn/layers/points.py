@@ -94,6 +94,8 @@ class LayerPoint(ABC):
     """Whether `feedback` depends on the operating point, and so needs `forward` to have run there."""
     gradient_needs_forward = False
     """Whether `gradient` needs `forward` to have run at the operating point."""
+    takes_rows = False
+    """Whether `feedback` and `feedback_through` take several v side by side, shape (row, sample, …), as well."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
@@ -130,6 +132,7 @@ class LinearPoint(LayerPoint):
     """`nn.Linear`: y = W x + b."""
 
     feedback_needs_forward = False
+    takes_rows = True
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
@@ -165,6 +168,7 @@ class SparseLinearPoint(LayerPoint):
     """`SparseLinear`: y = W x + b, by sparse products with W and Wᵀ."""
 
     feedback_needs_forward = False
+    takes_rows = True
     layer: SparseLinear
 
     def __init__(self, layer: SparseLinear) -> None:
@@ -223,6 +227,8 @@ class Conv2dPoint(LayerPoint):
 
 class ActivationPoint(LayerPoint):
     """An activation with a known derivative, whose value is kept in one buffer as the operating point moves."""
+
+    takes_rows = True
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)

@@ -311,6 +311,8 @@ class StagePoint:
         self._needed_by_feedback = last + 1
         last = stage.weighted[-1] if stage.weighted else 0
         self._needed_by_gradient = last + self._layers[last].gradient_needs_forward
+        self.takes_rows = all(layer.takes_rows for layer in self._layers)
+        """Whether `feedback` takes several v side by side, shape (row, sample, …), as well."""
         self._inputs: tuple[Tensor, ...] = ()
         self._values: list[Tensor] = []
 

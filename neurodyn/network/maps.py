@@ -93,6 +93,18 @@ class Term(ABC):
         """
         return None
 
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        """Return the linear part of map(source) of several sources side by side; None, as here, where it takes one.
+
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            The sources, shape (row, sample, …).
+        """
+        return None
+
     def renew(self) -> bool:
         """Take up another batch, and weights that may have changed, in the buffers at hand.
 
@@ -325,6 +337,9 @@ class _IdentityTerm(Term):
     def value(self, activity: Activity) -> Tensor:
         return activity[self._source]
 
+    def each(self, activity: Activity, rows: Tensor) -> Tensor:
+        return rows
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class OfStage(Map):
@@ -540,10 +555,14 @@ class _FeedbackTerm(Term):
             out.add_(self.value(activity), alpha=gain)
 
     def value(self, activity: Activity) -> Tensor:
+        return self._back(activity, activity[self._source])
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        return self._back(activity, rows) if self._point(activity).takes_rows else None
+
+    def _back(self, activity: Activity, v: Tensor) -> Tensor:
         map_ = self._map
-        return self._point(activity).feedback(
-            activity[self._source], map_.argument, weights=self._weights, derivative=map_.derivative
-        )
+        return self._point(activity).feedback(v, map_.argument, weights=self._weights, derivative=map_.derivative)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -716,6 +735,10 @@ class _ModulatedTerm(Term):
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         self._term.assign(activity, out, gain)
         out.mul_(self._factor)
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        value = self._term.each(activity, rows)
+        return None if value is None else value * self._factor
 
 
 def names_of(source: Names) -> tuple[str, ...]:

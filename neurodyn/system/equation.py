@@ -49,6 +49,45 @@ class Entry:
         if not self.term.renew():
             self.term = self._scaled(self.coupling.map.bind(points, self.sources, self.target))
 
+    def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
+        """Return the linear part of gain · map of several states side by side, shape (row, sample, …).
+
+        Parameters
+        ----------
+        activity
+            Every population's activity; those of held populations, and the shapes of the others, count.
+        rows
+            The activity of the populations that may not be 0, shape (row, sample, …); what rows lack at the end is 0.
+        points
+            The operating points of the maps.
+
+        Returns
+        -------
+        Tensor or None
+            To be read; as many rows as may not be 0, None where none is.
+        """
+        read = {name: rows[name] for name in self.reads if name in rows}
+        if not read:
+            return None
+        if len(self.coupling.sources) == 1:
+            value = self.term.each(activity, *read.values())
+            if value is not None:
+                return value if self.gain == 1.0 else self.gain * value
+        count = max(map(len, read.values()))
+        at = {**activity, **{name: torch.zeros_like(row[0]) for name, row in read.items()}}
+        out = activity[self.target].new_zeros(count, *activity[self.target].shape)
+        offset = None
+        if self.silenced_by is None:
+            offset = torch.zeros_like(out[0])
+            points.expire(read)
+            self.term.add(at, offset, self.gain)
+        for place, total in enumerate(out):
+            at.update({name: row[place] if place < len(row) else torch.zeros_like(row[0]) for name, row in read.items()})
+            points.expire(read)
+            self.term.add(at, total, self.gain)
+        points.expire(read)
+        return out if offset is None else out.sub_(offset)
+
     def _scaled(self, term: Term) -> Term:
         return _Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
 
@@ -68,6 +107,10 @@ class _Scaled(Term):
             self._value = torch.empty_like(out)
         self._term.assign(activity, self._value, gain)
         out.addcmul_(self._gains, self._value)
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        value = self._term.each(activity, rows)
+        return None if value is None else value * self._gains
 
 
 @dataclass
@@ -152,6 +195,19 @@ class Equation:
         self._sum(activity, out, None, 0.0, silent)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
+
+    def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
+        """Return scale · Σ gain · map of several states side by side, without constants; as `Entry.each`."""
+        values = [value for entry in self.moving if (value := entry.each(activity, rows, points)) is not None]
+        if not values:
+            return None
+        total = max(values, key=len)
+        if len(values) > 1:
+            others = [value for value in values if value is not total]
+            total = total.clone()
+            for value in others:
+                total[: len(value)] += value
+        return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
 
     def _sum(
         self,

@@ -494,6 +494,25 @@ class System:
             block = (state if name in self._instant else out).activity[name]
             self._equations[name].couple(state.activity, block, silent)
 
+    def couple_each(self, name: str, state: State, rows: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the couplings alone make of several states side by side for one population, without offsets.
+
+        Parameters
+        ----------
+        name
+            The population.
+        state
+            A state, of which the held populations, and the shapes of the others, count.
+        rows
+            The activity of the populations that may not be 0, shape (row, sample, …); what rows lack at the end is 0.
+
+        Returns
+        -------
+        Tensor or None
+            To be read; as many rows as may not be 0, None where none is.
+        """
+        return self._equations[name].each(state.activity, rows, self.points)
+
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""
         observable = self.network.observables.get(name)
