@@ -404,6 +404,27 @@ class StagePoint:
             v = self._back(place, v, weights or {}, derivative)
         return self._layers[0].feedback_to(argument, v) if argument else v
 
+    def feedback_norm(
+        self, argument: int = 0, *, weights: Mapping[int, Tensor] | None = None, derivative: bool = True, rows: int
+    ) -> float | Tensor | None:
+        """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None where none is known.
+
+        Parameters
+        ----------
+        argument, weights, derivative
+            As for `feedback`.
+        rows
+            How many samples are fed back: the bound takes no longer than that.
+        """
+        norm: float | Tensor = 1.0
+        for place, layer in enumerate(self._layers):
+            if derivative or place not in self.stage.activations:
+                own = layer.feedback_norm((weights or {}).get(place), rows)
+                if own is None or argument:
+                    return None
+                norm = norm * own
+        return norm
+
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`, which is shaped like x; shapes as for `feedback`."""
         self._advance(self._needed_by_feedback)

@@ -105,6 +105,18 @@ class Term(ABC):
         """
         return None
 
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        """Return a bound on ‖map(source)‖₂ / ‖source‖₂ of a sample, offsets aside; None, as here, where none is known.
+
+        Parameters
+        ----------
+        activity
+            As for `each`.
+        rows
+            How many samples the map is applied to: the bound takes no longer than that.
+        """
+        return None
+
     def renew(self) -> bool:
         """Take up another batch, and weights that may have changed, in the buffers at hand.
 
@@ -340,6 +352,9 @@ class _IdentityTerm(Term):
     def each(self, activity: Activity, rows: Tensor) -> Tensor:
         return rows
 
+    def norm(self, activity: Activity, rows: int) -> float:
+        return 1.0
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class OfStage(Map):
@@ -560,6 +575,12 @@ class _FeedbackTerm(Term):
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
         return self._back(activity, rows) if self._point(activity).takes_rows else None
 
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        map_ = self._map
+        return self._point(activity).feedback_norm(
+            map_.argument, weights=self._weights, derivative=map_.derivative, rows=rows
+        )
+
     def _back(self, activity: Activity, v: Tensor) -> Tensor:
         map_ = self._map
         return self._point(activity).feedback(v, map_.argument, weights=self._weights, derivative=map_.derivative)
@@ -739,6 +760,10 @@ class _ModulatedTerm(Term):
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
         value = self._term.each(activity, rows)
         return None if value is None else value * self._factor
+
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        norm = self._term.norm(activity, rows)
+        return None if norm is None else norm * self._factor.abs().max()
 
 
 def names_of(source: Names) -> tuple[str, ...]:

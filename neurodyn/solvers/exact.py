@@ -28,6 +28,11 @@ class Exact(Solver):
         e_n  = Σ_{k<L} C(n, k) (1 − hλ)^{n−k} h^k N^k e(0)
 
     so that a whole trajectory costs the powers N^k e(0) and no steps; the coefficients are worked out in logarithms.
+    A population takes all powers of those that it reads in one product. Of more than 64 populations, powers are left
+    out where that changes no population, of no sample, at no time, by more than half the precision of the largest of
+    what is added up there: with bounds s_qp ≥ ‖N_qp‖₂ on the couplings, N^k e of population p takes part in population
+    q by at most Σ_j |c_{k+j}(t)| (Sʲ)_qp ‖N^k e_p‖.
+
     Other linear systems take the exponential of A on a Krylov space. Under signals that are piecewise constant or
     piecewise linear, in the state too, either holds from one of their times to the next.
 

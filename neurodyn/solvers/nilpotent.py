@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,6 +16,12 @@ from torch import Tensor
 from neurodyn.solvers.base import Recorder
 from neurodyn.system.system import State, System
 
+_DEEP = 64
+"""From how many populations on it pays to find out which powers can matter."""
+_SAVED = 4
+"""A bound may take as long as one in so many of all products."""
+_UNSCALED = 4
+"""After how many products powers are scaled anew: each may make them larger or smaller by nine orders of magnitude."""
 _SHORT = 16
 """Up to how many populations the powers of the coupling stay within single precision without scaling."""
 
@@ -61,9 +69,14 @@ def nilpotent(
     most = len(system.dynamic)
     rows = state.flat.new_zeros(1 + most if len(moments) else 0, system.size)
     scales: dict[str, Tensor] = {}
-    logs, signs = (torch.as_tensor(each, device=system.device) for each in _at_end(duration, most, rate, step))
+    at_end = _at_end(duration, most, rate, step)
+    logs, signs = (torch.as_tensor(each, device=system.device) for each in at_end)
+    then = coefficients(moments, np.arange(most) + (rate == 0), rate, step)
     places, count = dict(system.places()), 0
-    for name, powers in _powers(system, start):
+    stakes = None
+    if rate > 0 and most > _DEEP:
+        stakes = _stakes(system, fixed, start, np.concatenate([at_end[0] - [[0.0], [np.log(rate)]], then[0]]))
+    for name, powers in _powers(system, start, stakes or {}):
         count = max(count, len(powers.rows))
         place, used = places[name], slice(len(powers.rows))
         weights = logs[:, used] if powers.logs is None else logs[:, used] + powers.logs
@@ -78,9 +91,9 @@ def nilpotent(
         rows[0] = fixed.flat
         rows = rows[: 1 + count]
         common = _in_common(rows[1:], scales, places)
-        logs_then, signs_then = coefficients(moments, np.arange(count) + (rate == 0), rate, step)
         with np.errstate(over="ignore"):
-            table = np.concatenate([np.ones((len(moments), 1)), signs_then * np.exp(logs_then + common)], axis=1)
+            table = then[1][:, :count] * np.exp(then[0][:, :count] + common)
+        table = np.concatenate([np.ones((len(moments), 1)), table], axis=1)
         recorder.combine(moments, torch.as_tensor(table, dtype=system.dtype, device=system.device), rows)
     return count
 
@@ -95,31 +108,93 @@ class _Powers:
         Shape (k, sample, …), each row over its scale.
     logs
         The logarithms of the scales, shape (k,); None where all are 1.
+    products
+        How many products they have been through since they were scaled.
     """
 
     rows: Tensor
     logs: Tensor | None = None
+    products: int = 0
+
+    def first(self, count: int) -> _Powers:
+        """Return no more than so many of them."""
+        logs = None if self.logs is None else self.logs[:count]
+        return _Powers(self.rows[:count], logs, self.products)
 
 
-def _powers(system: System, start: State) -> Iterator[tuple[str, _Powers]]:
-    """Yield the powers of each dynamic population, after those that it reads.
+def _stakes(
+    system: System, fixed: State, start: State, logs: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]] | None:
+    """Return log μ_p[k] of each population: what leaving out N^k e of it costs everywhere, in units of its size.
+
+    With ‖·‖ over the units of a sample, and bounds s_qp on what a population p adds to ‖(N e)_q‖::
+
+        μ_p[k] = max_t |c_k(t)| / σ_p + Σ_q s_qp μ_q[k + 1]
+        σ_p = ½ε (‖x*_p‖ + min_t |c_0(t)| ‖e_p(0)‖), the least of any sample
+
+    the sum of the changes of all populations, each over half the precision ε of what is sure to round in it. What is
+    left out matters to no population, sample or time where Σ μ_p[k] ‖N^k e_p‖ ≤ 1.
+
+    Parameters
+    ----------
+    system
+        A system with a leak.
+    fixed, start
+        x* and e(0).
+    logs
+        log |c_k(t)| in x, and in F/λ, one row a time.
+
+    Returns
+    -------
+    dict or None
+        By population, shape (k,); None where a bound is not known.
+    """
+    norms = system.coupling_norms(start, system.samples * len(system.dynamic) // _SAVED)
+    if norms is None:
+        return None
+    order = system.structure.order
+    assert order is not None, "the network is acyclic"
+    sizes = start.flat.new_empty(2, len(system.dynamic), system.samples)
+    for state, size in zip((start, fixed), sizes, strict=True):
+        for name, out in zip(system.dynamic, size, strict=True):
+            torch.linalg.vector_norm(state.activity[name].flatten(1), dim=1, out=out)
+    of_start, of_fixed = sizes.amin(2).double().cpu().numpy()
+    with np.errstate(divide="ignore"):
+        precision = np.log(0.5 * torch.finfo(system.dtype).eps * (of_fixed + np.exp(logs[:, 0].min()) * of_start))
+    largest = logs.max(0)
+    stakes = {name: np.full(len(largest), -np.inf) for name in order}
+    for name, log in zip(system.dynamic, precision, strict=True):
+        stakes[name] = largest - log
+    for name in reversed(order):
+        of_sources = stakes[name] if name in system.instantaneous else np.append(stakes[name][1:], -np.inf)
+        for read, norm in norms[name].items():
+            if norm:
+                stakes[read] = np.logaddexp(stakes[read], np.log(norm) + of_sources)
+    return stakes
+
+
+def _powers(system: System, start: State, stakes: Mapping[str, NDArray[np.float64]]) -> Iterator[tuple[str, _Powers]]:
+    """Yield the powers of each dynamic population, of those that matter by their stakes, after those that it reads.
 
     What a population makes of all powers of another is one product. In a deep network each power is scaled to a largest
-    entry of 1, so that it neither overflows nor vanishes.
+    entry of 1 after some products, so that it neither overflows nor vanishes.
     """
     structure, deep = system.structure, len(system.dynamic) > _SHORT
     order = structure.order
     assert order is not None, "the network is acyclic"
-    readers = {name: sum(name in structure.reads[other] for other in order) for name in order}
+    readers = Counter(chain.from_iterable(structure.reads[name] for name in order))
     known: dict[str, _Powers] = {}
     for name in order:
         read = {other: known[other] for other in structure.reads[name] if other in known}
         rows, logs = _aligned(read)
+        products = 1 + max((powers.products for powers in read.values()), default=0)
         value = system.couple_each(name, start, rows)
         if name in system.instantaneous:
-            powers = None if value is None else _Powers(value, logs)
+            powers = None if value is None else _Powers(value, logs, products)
         else:
-            powers = _next(start.activity[name], value, logs, scaled=deep)
+            powers = _next(start.activity[name], value, logs, products if deep else None)
+            if name in stakes and powers.logs is not None and not powers.products:
+                powers = powers.first(_mattering(powers, stakes[name], 1 / len(system.dynamic)))
             yield name, powers
         for other in structure.reads[name]:
             readers[other] -= 1
@@ -129,19 +204,45 @@ def _powers(system: System, start: State) -> Iterator[tuple[str, _Powers]]:
             known[name] = powers
 
 
-def _next(start: Tensor, value: Tensor | None, logs: Tensor | None, *, scaled: bool) -> _Powers:
-    """Return the powers that begin with a start and go on with N times those of other populations."""
+def _mattering(powers: _Powers, stake: NDArray[np.float64], most: float) -> int:
+    """Return how many powers, just scaled, are kept where leaving out the others may cost so much."""
+    assert powers.logs is not None
+    count, units = len(powers.logs), powers.rows[0, 0].numel()
+    with np.errstate(over="ignore"):
+        costs = np.exp(stake[1:count] + powers.logs[1:].cpu().numpy() + 0.5 * np.log(units))
+    return 1 + int((~(np.cumsum(costs[::-1])[::-1] <= most)).sum())
+
+
+def _next(start: Tensor, value: Tensor | None, logs: Tensor | None, products: int | None) -> _Powers:
+    """Return the powers that begin with a start and go on with N times those of other populations.
+
+    Parameters
+    ----------
+    start
+        Shape (sample, …).
+    value
+        N times the others' powers, shape (k, sample, …), over their scales.
+    logs
+        The logarithms of these scales.
+    products
+        How many products the value has been through since it was scaled; None where it is not to be.
+    """
     if value is None:
-        return _Powers(start[None], start.new_zeros(1, dtype=torch.float64) if scaled else None)
-    rows = start.new_empty(1 + len(value), *start.shape)
+        return _Powers(start[None], None if products is None else start.new_zeros(1, dtype=torch.float64))
+    rows = start.new_empty(1 + value.shape[0], *start.shape)
     rows[0] = start
-    if not scaled:
+    if products is None:
         rows[1:] = value
         return _Powers(rows)
     assert logs is not None, "what is read is scaled, too"
-    largest = value.flatten(1).abs().amax(1).clamp_min(torch.finfo(value.dtype).tiny)
-    torch.div(value, largest.view(-1, *[1] * start.ndim), out=rows[1:])
-    return _Powers(rows, torch.cat([logs.new_zeros(1), logs[: len(value)] + largest.double().log()]))
+    if products < _UNSCALED:
+        rows[1:] = value
+    else:
+        products = 0
+        largest = value.flatten(1).abs().amax(1).clamp_min(torch.finfo(value.dtype).tiny)
+        torch.div(value, largest.view(-1, *[1] * start.ndim), out=rows[1:])
+        logs = logs + largest.double().log()
+    return _Powers(rows, torch.cat([logs.new_zeros(1), logs]), products)
 
 
 def _aligned(read: Mapping[str, _Powers]) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -82,7 +82,8 @@ class Entry:
             points.expire(read)
             self.term.add(at, offset, self.gain)
         for place, total in enumerate(out):
-            at.update({name: row[place] if place < len(row) else torch.zeros_like(row[0]) for name, row in read.items()})
+            for name, row in read.items():
+                at[name] = row[place] if place < len(row) else torch.zeros_like(row[0])
             points.expire(read)
             self.term.add(at, total, self.gain)
         points.expire(read)
@@ -111,6 +112,10 @@ class _Scaled(Term):
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
         value = self._term.each(activity, rows)
         return None if value is None else value * self._gains
+
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        norm = self._term.norm(activity, rows)
+        return None if norm is None else norm * self._gains.abs().max()
 
 
 @dataclass
@@ -208,6 +213,30 @@ class Equation:
             for value in others:
                 total[: len(value)] += value
         return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
+
+    def norms(self, activity: Activity, rows: int) -> dict[str, float | Tensor] | None:
+        """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, constants aside.
+
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            How many samples the maps are applied to: the bounds take no longer than that.
+
+        Returns
+        -------
+        dict or None
+            By the population that is read; None where one is not known.
+        """
+        factor = self.scale.abs().max() if isinstance(self.scale, Tensor) else abs(self.scale)
+        norms: dict[str, float | Tensor] = {}
+        for entry in self.moving:
+            own = entry.term.norm(activity, rows) if len(entry.reads) == 1 else None
+            if own is None:
+                return None
+            norms[entry.reads[0]] = norms.get(entry.reads[0], 0.0) + factor * abs(entry.gain) * own
+        return norms
 
     def _sum(
         self,

@@ -513,6 +513,31 @@ class System:
         """
         return self._equations[name].each(state.activity, rows, self.points)
 
+    def coupling_norms(self, state: State, rows: int) -> dict[str, dict[str, float]] | None:
+        """Return a bound on what ‖·‖₂ of each population adds to that of each other by the couplings, of any sample.
+
+        Parameters
+        ----------
+        state
+            A state, of which the shapes count.
+        rows
+            How many samples the couplings are applied to: the bounds take no longer than that.
+
+        Returns
+        -------
+        dict or None
+            By the target and the population that it reads; None where one is not known.
+        """
+        found: dict[str, dict[str, float | Tensor]] = {}
+        for name, equation in self._equations.items():
+            norms = equation.norms(state.activity, rows)
+            if norms is None:
+                return None
+            found[name] = norms
+        every = [torch.as_tensor(norm, device=self.device) for norms in found.values() for norm in norms.values()]
+        values = iter(torch.stack([norm.double() for norm in every]).tolist() if every else [])
+        return {name: {read: next(values) for read in norms} for name, norms in found.items()}
+
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""
         observable = self.network.observables.get(name)
