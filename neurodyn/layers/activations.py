@@ -58,6 +58,8 @@ class Activation:
         Whether its derivative jumps somewhere.
     steepest
         `steepest(layer)` returns the largest |f'|.
+    bend
+        `bend(layer)` returns by how much f' is larger above 0 than below; None where that is not its one kink.
     inverse
         None when f has none.
     make
@@ -70,6 +72,7 @@ class Activation:
     make: Callable[[], nn.Module]
     kinked: bool = False
     steepest: Callable[[Any], float] = lambda f: 1.0
+    bend: Callable[[Any], float] | None = None
     inverse: Inverse | None = None
 
 
@@ -143,6 +146,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         lambda f, x, y, v: aten.threshold_backward(v, x, 0.0),
         nn.ReLU,
         kinked=True,
+        bend=lambda f: 1.0,
     ),
     nn.Sigmoid: Activation(
         "sigmoid",
@@ -159,6 +163,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         partial(nn.LeakyReLU, 0.1),  # the slope of GAIT-prop
         kinked=True,
         steepest=lambda f: max(1.0, abs(f.negative_slope)),
+        bend=lambda f: 1.0 - f.negative_slope,
         inverse=Inverse(
             lambda f, y: functional.leaky_relu(y, 1.0 / f.negative_slope),
             lambda f, x, y, v, s: _bent(x, v, s, 1.0, f.negative_slope),

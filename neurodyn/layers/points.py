@@ -61,6 +61,12 @@ def is_smooth(layer: nn.Module) -> bool:
     return not any(isinstance(part, _KINKED) for part in layer.modules())
 
 
+def bend_of(layer: nn.Module) -> float | None:
+    """Return by how much f' is larger above 0 than below; None of a layer that is not known to bend there alone."""
+    activation = ACTIVATIONS.get(type(layer))
+    return None if activation is None or activation.bend is None or not is_plain(layer) else activation.bend(layer)
+
+
 _AS_WRITTEN = {
     kind: tuple(getattr(kind, name, None) for name in METHODS) for kind in (nn.Sequential, *ACTIVATIONS, *_AFFINE)
 }

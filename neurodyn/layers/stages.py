@@ -24,6 +24,7 @@ from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.origin import Origin, check_backward_hooks
 from neurodyn.layers.points import (
     LayerPoint,
+    bend_of,
     computes,
     is_activation,
     is_affine,
@@ -168,6 +169,17 @@ class Stage:
     def smooth(self) -> bool:
         """Whether no layer of g is known to have a kink."""
         return all(is_smooth(layer) for layer in self.layers)
+
+    @cached_property
+    def bend(self) -> float | None:
+        """By how much f' of the first layer is larger above 0 than below, where g has no other kink; None elsewhere."""
+        smooth = all(is_smooth(layer) for layer in self.layers[1:])
+        return bend_of(self.layers[0]) if smooth else None
+
+    @property
+    def bends_alone(self) -> bool:
+        """Whether g is continuous: no layer is known to have a kink but rectifiers."""
+        return all(is_smooth(layer) or bend_of(layer) is not None for layer in self.layers)
 
     @cached_property
     def input_size(self) -> int | None:
@@ -424,6 +436,14 @@ class StagePoint:
                     return None
                 norm = norm * own
         return norm
+
+    def add_jump(self, v: Tensor, out: Tensor, gain: float) -> None:
+        """Add to `out` by how much gain · Jᵀ v jumps as each unit of x passes 0, of a stage with a `bend`."""
+        assert self.stage.bend is not None, "the structure has looked"
+        self._advance(self._needed_by_feedback)
+        for place in range(len(self._layers) - 1, 0, -1):
+            v = self._layers[place].feedback(v)
+        out.add_(v, alpha=gain * self.stage.bend)
 
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`, which is shaped like x; shapes as for `feedback`."""

@@ -105,6 +105,16 @@ class Term(ABC):
         """
         return None
 
+    def add_jump(self, activity: Activity, out: Tensor, gain: float) -> None:
+        """Add to `out` by how much gain · map(source) jumps as each unit of the target passes 0: by nothing, as here.
+
+        Parameters
+        ----------
+        activity, out, gain
+            As for `add`.
+        """
+        return
+
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         """Return a bound on ‖map(source)‖₂ / ‖source‖₂ of a sample, offsets aside; None, as here, where none is known.
 
@@ -523,6 +533,12 @@ class Feedback(OfStage):
     def reads(self, source: str, target: str) -> tuple[str, ...]:
         return (source,) if self.linear else (source, self.at or target)
 
+    @property
+    def bends_at_zero(self) -> bool:
+        """Whether it jumps where a unit of the coupling's target passes 0, and nowhere else."""
+        own = not self.frozen and self.at is None and self.weights is None and self.derivative and not self.argument
+        return own and self.stage.bend is not None
+
     def adjoint_to(self, other: Map) -> bool:
         live = not self.frozen and self.at is None
         jacobian = self.weights is None and self.derivative and (live or self.stage.affine)
@@ -568,6 +584,10 @@ class _FeedbackTerm(Term):
             self._point(activity).add_feedback(activity[self._source], out, gain)
         else:
             out.add_(self.value(activity), alpha=gain)
+
+    def add_jump(self, activity: Activity, out: Tensor, gain: float) -> None:
+        if self._map.bends_at_zero:
+            self._point(activity).add_jump(activity[self._source], out, gain)
 
     def value(self, activity: Activity) -> Tensor:
         return self._back(activity, activity[self._source])

@@ -113,6 +113,11 @@ class _Scaled(Term):
         value = self._term.each(activity, rows)
         return None if value is None else value * self._gains
 
+    def add_jump(self, activity: Activity, out: Tensor, gain: float) -> None:
+        value = torch.zeros_like(out)
+        self._term.add_jump(activity, value, gain)
+        out.addcmul_(self._gains, value)
+
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         norm = self._term.norm(activity, rows)
         return None if norm is None else norm * self._gains.abs().max()
@@ -213,6 +218,14 @@ class Equation:
             for value in others:
                 total[: len(value)] += value
         return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
+
+    def jump(self, activity: Activity, out: Tensor) -> None:
+        """Write into `out` by how much the right side jumps as each unit of x passes 0."""
+        out.zero_()
+        for entry in self.moving:
+            entry.term.add_jump(activity, out, entry.gain)
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
+            out.mul_(self.scale)
 
     def norms(self, activity: Activity, rows: int) -> dict[str, float | Tensor] | None:
         """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, constants aside.

@@ -193,6 +193,11 @@ class System:
             x, slope = state.activity[name], out.activity[name]
             slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
+    def jump(self, state: State, out: State) -> None:
+        """Write by how much F jumps as each unit passes 0 into `out`, after `field` has been there."""
+        for equation in self._dynamic_equations:
+            equation.jump(state.read, out.activity[equation.name])
+
     def confine(self, state: State, names: Collection[str] | None = None) -> None:
         """Bring the populations that have bounds inside them; of `names` alone, if these are given."""
         for name, (low, high) in self.bounds.items():
