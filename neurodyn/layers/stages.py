@@ -437,19 +437,16 @@ class StagePoint:
                 norm = norm * own
         return norm
 
-    def add_jump(self, v: Tensor, out: Tensor, gain: float) -> None:
-        """Add to `out` by how much gain · Jᵀ v jumps as each unit of x passes 0, of a stage with a `bend`."""
-        assert self.stage.bend is not None, "the structure has looked"
-        self._advance(self._needed_by_feedback)
-        for place in range(len(self._layers) - 1, 0, -1):
-            v = self._layers[place].feedback(v)
-        out.add_(v, alpha=gain * self.stage.bend)
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float, jump: Tensor | None = None) -> None:
+        """Add gain · Jᵀ v to `out`, which is shaped like x, as is `jump`; shapes as for `feedback`.
 
-    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
-        """Add gain · Jᵀ v to `out`, which is shaped like x; shapes as for `feedback`."""
+        By how much that jumps as each unit of x passes 0, of a stage with a `bend`, is added to `jump`.
+        """
         self._advance(self._needed_by_feedback)
         for layer in self._layers[:0:-1]:
             v = layer.feedback(v)
+        if jump is not None and self.stage.bend is not None:
+            jump.add_(v, alpha=gain * self.stage.bend)
         self._layers[0].add_feedback(v, out, gain)
 
     def _back(self, place: int, v: Tensor, weights: Mapping[int, Tensor], derivative: bool) -> Tensor:

@@ -105,15 +105,9 @@ class Term(ABC):
         """
         return None
 
-    def add_jump(self, activity: Activity, out: Tensor, gain: float) -> None:
-        """Add to `out` by how much gain · map(source) jumps as each unit of the target passes 0: by nothing, as here.
-
-        Parameters
-        ----------
-        activity, out, gain
-            As for `add`.
-        """
-        return
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        """Do as `add`, and add to `jump` by how much that jumps as each unit of the target passes 0: by 0, as here."""
+        self.add(activity, out, gain)
 
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         """Return a bound on ‖map(source)‖₂ / ‖source‖₂ of a sample, offsets aside; None, as here, where none is known.
@@ -585,9 +579,11 @@ class _FeedbackTerm(Term):
         else:
             out.add_(self.value(activity), alpha=gain)
 
-    def add_jump(self, activity: Activity, out: Tensor, gain: float) -> None:
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
         if self._map.bends_at_zero:
-            self._point(activity).add_jump(activity[self._source], out, gain)
+            self._point(activity).add_feedback(activity[self._source], out, gain, jump)
+        else:
+            self.add(activity, out, gain)
 
     def value(self, activity: Activity) -> Tensor:
         return self._back(activity, activity[self._source])

@@ -82,39 +82,42 @@ def _advance(x: Tensor, below: Tensor, above: Tensor, h: float) -> Tensor:
     h
         The time.
     """
-    at_zero = torch.where(below > 0, above.clamp(min=0.0), below)
-    velocity = torch.where(x > 0, above, torch.where(x < 0, below, at_zero))
+    velocity = torch.where(x > 0, above, torch.where(x < 0, below, _at_zero(below, above)))
     end = x + h * velocity
     onwards = torch.where(velocity < 0, below.clamp(max=0.0), above.clamp(min=0.0))
     return torch.where(x * end < 0, end * (onwards / velocity), end)
 
 
+def _at_zero(below: Tensor, above: Tensor) -> Tensor:
+    """Return dx/dt of units at 0."""
+    return torch.where(below > 0, above.clamp(min=0.0), below)
+
+
 class _SlidingStepper(Stepper):
-    """The slopes are Filippov's; those of either side, of each stage, have matrices of their own."""
+    """The rows are x, the slopes of the stages as F is where they are, and y.
+
+    Most units stay on their side of 0, and take the pair's steps; for the others the slopes of either side are found
+    from F and its jumps.
+    """
 
     error_order = BOSH3.order
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
-        self._below = start.new_empty(len(BOSH3.b), len(start))
-        self._above = torch.empty_like(self._below)
+        stages = len(BOSH3.b)
+        self._jumps = [system.new_state() for _ in range(stages)]
+        self._positive = [torch.empty_like(start, dtype=torch.bool) for _ in range(stages)]
         self._stage = 0
-        self._jump = system.new_state()
-        super().__init__(system, rtol, atol, start, count=4)
-        rows = [np.array(row) / sum(row) for row in BOSH3.a[1:]]
-        self._weights = [start.new_tensor(row.tolist()) for row in rows]
-        self._nodes = [sum(row) for row in BOSH3.a[1:]]
-        self._embedded = start.new_tensor((np.array(BOSH3.b) - np.array(BOSH3.error)).tolist())
+        super().__init__(system, rtol, atol, start, count=stages + 2)
+        embedded = tuple(b - e for b, e in zip(BOSH3.b, BOSH3.error, strict=True))
+        self._sums = [start.new_tensor(row) for row in (*BOSH3.a[1:], embedded)]
+        self._nodes = [*BOSH3.nodes[1:], 1.0]
+        self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
         self._other = torch.empty_like(start)
 
     def evaluate(self, x: State, out: State, after: float = 0.0) -> None:
-        super().evaluate(x, out, after)
-        below, above = self._below[self._stage], self._above[self._stage]
-        self.system.jump(x, self._jump)
-        positive = x.flat > 0
-        torch.where(positive, out.flat - self._jump.flat, out.flat, out=below)
-        torch.where(positive, out.flat, out.flat + self._jump.flat, out=above)
-        at_zero = torch.where(below > 0, above.clamp(min=0.0), below)
-        torch.where(x.flat == 0, at_zero, out.flat, out=out.flat)
+        self.system.field_with_jump(x, out, self._jumps[self._stage], self.time + after)
+        self.evaluations += 1
+        torch.gt(x.flat, 0.0, out=self._positive[self._stage])
 
     def acceleration(self, h: float) -> Tensor:
         self._stage = 1
@@ -123,29 +126,54 @@ class _SlidingStepper(Stepper):
         return change
 
     def attempt(self, h: float) -> float:
-        for stage, (weights, node) in enumerate(zip(self._weights, self._nodes, strict=True), start=1):
-            self.y.flat.copy_(self._at(weights, node * h))
+        torch.eq(self.x.flat, 0.0, out=self._passing)
+        *stages, embedded = zip(self._sums, self._nodes, strict=True)
+        for stage, (weights, node) in enumerate(stages, start=1):
             self._stage = stage
-            self.evaluate(self.y, self.slope_after, node * h)
+            self._advanced(weights, node, h, self.y.flat)
+            self.evaluate(self.y, self.rows[1 + stage], node * h)
         self._stage = 0
-        self._other = self._at(self._embedded, h)
+        self._advanced(*embedded, h, self._other)
         return self.scaled_error()
 
-    def _at(self, weights: Tensor, h: float) -> Tensor:
-        """Return the state after a time h by the weighted means of the first stages' slopes."""
-        below, above = (torch.mv(each[: len(weights)].t(), weights) for each in (self._below, self._above))
-        return _advance(self.x.flat, below, above, h)
+    def _advanced(self, weights: Tensor, node: float, h: float, out: Tensor) -> None:
+        """Write the state at a fraction of a step into `out`, by sums of the first stages' slopes."""
+        *none, last = weights.tolist()
+        if any(none):
+            of_rows = weights.flip(0) if self.turned else weights
+            torch.addmv(self.x.flat, self.columns(1, 1 + len(weights))[self.turned], of_rows, alpha=h, out=out)
+        else:  # a state and one slope are added faster than multiplied
+            torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
+        self._passing |= torch.gt(out, 0.0, out=self._above).ne_(self._positive[0])
+        # Where a device would have to be waited for, all are seen to.
+        chosen = self._passing.nonzero()[:, 0] if out.is_cpu else slice(None)
+        below = above = torch.zeros_like(out[chosen])
+        for stage, weight in enumerate(weights.tolist()):
+            slope, jump = self.rows[1 + stage].flat[chosen], self._jumps[stage].flat[chosen]
+            positive = self._positive[stage][chosen]
+            below = below + weight / node * torch.where(positive, slope - jump, slope)
+            above = above + weight / node * torch.where(positive, slope, slope + jump)
+        there = _advance(self.x.flat[chosen], below, above, node * h)
+        out[chosen] = there if out.is_cpu else torch.where(self._passing, there, out)
 
     def error(self, out: Tensor) -> None:
         torch.sub(self.y.flat, self._other, out=out)
 
     def accept(self) -> None:
         super().accept()
-        self._below[0], self._above[0] = self._below[-1], self._above[-1]
+        self._jumps[0], self._jumps[-1] = self._jumps[-1], self._jumps[0]
+        self._positive[0], self._positive[-1] = self._positive[-1], self._positive[0]
+
+    @property
+    def motion(self) -> State:
+        motion = self.system.new_state(self.slope.flat.clone())
+        below = self.slope.flat
+        torch.where(self.x.flat == 0, _at_zero(below, below + self._jumps[0].flat), below, out=motion.flat)
+        return motion
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
-        powers = np.power.outer(np.asarray(thetas), np.arange(BOSH3.dense.shape[1]))
+        powers = np.power.outer(np.asarray(thetas), np.arange(1, BOSH3.dense.shape[1] + 1))
         between = self.system.new_state()
         for weights, theta, moment in zip(powers @ BOSH3.dense.T, thetas, moments, strict=True):
-            between.flat.copy_(self._at(between.flat.new_tensor(weights.tolist()), theta * h))
+            self._advanced(between.flat.new_tensor(weights.tolist()), theta, h, between.flat)
             recorder.record(moment, between)

@@ -113,10 +113,11 @@ class _Scaled(Term):
         value = self._term.each(activity, rows)
         return None if value is None else value * self._gains
 
-    def add_jump(self, activity: Activity, out: Tensor, gain: float) -> None:
-        value = torch.zeros_like(out)
-        self._term.add_jump(activity, value, gain)
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        value, by = torch.zeros_like(out), torch.zeros_like(out)
+        self._term.add_with_jump(activity, value, gain, by)
         out.addcmul_(self._gains, value)
+        jump.addcmul_(self._gains, by)
 
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         norm = self._term.norm(activity, rows)
@@ -219,13 +220,13 @@ class Equation:
                 total[: len(value)] += value
         return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
 
-    def jump(self, activity: Activity, out: Tensor) -> None:
-        """Write into `out` by how much the right side jumps as each unit of x passes 0."""
-        out.zero_()
-        for entry in self.moving:
-            entry.term.add_jump(activity, out, entry.gain)
+    def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
+        """Do as `evaluate`, and write into `jump` by how much the right side jumps as each unit of x passes 0."""
+        jump.zero_()
+        self._sum(activity, out, self.constant, self.leak, (), jump)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
+            jump.mul_(self.scale)
 
     def norms(self, activity: Activity, rows: int) -> dict[str, float | Tensor] | None:
         """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, constants aside.
@@ -258,6 +259,7 @@ class Equation:
         constant: Tensor | None,
         leak: float,
         silent: Collection[str],
+        jump: Tensor | None = None,
     ) -> None:
         entries = [each for each in self.moving if each.silenced_by not in silent] if silent else self.moving
         if constant is not None and leak:
@@ -266,13 +268,16 @@ class Equation:
             out.copy_(constant)
         elif leak:
             torch.mul(activity[self.name], -leak, out=out)
-        elif entries:
+        elif entries and jump is None:
             entries[0].term.assign(activity, out, entries[0].gain)
             entries = entries[1:]
         else:
             out.zero_()
         for entry in entries:
-            entry.term.add(activity, out, entry.gain)
+            if jump is None:
+                entry.term.add(activity, out, entry.gain)
+            else:
+                entry.term.add_with_jump(activity, out, entry.gain, jump)
 
 
 @dataclass
@@ -293,3 +298,8 @@ class EquationOfLeaks(Equation):
         out.addcmul_(activity[self.name], self.leaks, value=-1.0)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
+
+    def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
+        assert self.leaks is not None, "Plan makes one of leaks alone"
+        super().evaluate_with_jump(activity, out, jump)
+        out.sub_(activity[self.name] * self.leaks * self.scale)

@@ -193,10 +193,12 @@ class System:
             x, slope = state.activity[name], out.activity[name]
             slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
-    def jump(self, state: State, out: State) -> None:
-        """Write by how much F jumps as each unit passes 0 into `out`, after `field` has been there."""
+    def field_with_jump(self, state: State, out: State, jump: State, time: Time = None) -> None:
+        """Do as `field` of a system without bounds, and write by how much F jumps as each unit passes 0 into `jump`."""
+        self.settle(state, time)
         for equation in self._dynamic_equations:
-            equation.jump(state.read, out.activity[equation.name])
+            name = equation.name
+            equation.evaluate_with_jump(state.read, out.activity[name], jump.activity[name])
 
     def confine(self, state: State, names: Collection[str] | None = None) -> None:
         """Bring the populations that have bounds inside them; of `names` alone, if these are given."""
