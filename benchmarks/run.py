@@ -50,6 +50,7 @@ def main(options: Options) -> xr.Dataset:
         *cases.steps(options.device),
         *cases.inference(options.device),
         *cases.solvers(options.device),
+        *cases.kinks(options.device),
         *cases.training(options.device),
         *cases.stacking(options.device),
     ]
