@@ -34,7 +34,7 @@ class Options:
     device: str = "cpu"
     """Where to run: "cpu" or "cuda"."""
     kernels: str = "tuned"
-    """What computes on a CPU: "torch", "onednn", "numpy", "onednn, numpy", or "tuned" for what `nd.tune` recommends."""
+    """What computes products on a CPU: "torch", "onednn", or "tuned" for what `nd.tune` recommends."""
     seconds: float = 6.0
     """About how long each line is repeated."""
     out: Path = Path("results/benchmarks")
@@ -79,9 +79,8 @@ def _choose_kernels(wanted: str) -> None:
         print(f"{name:<12} {value}")
     print(f"\n{'operation':<26} {'setting':>12}  setting / best candidate")
     for operation, seconds in tuned.seconds.groupby("operation", squeeze=False):
-        times = seconds.squeeze("operation").to_series().dropna()
-        taken = next((name for name in times.index if name in chosen and name != "torch"), "torch")
-        print(f"{operation:<26} {taken:>12}  {times[taken] / times.min():.2f}")
+        times = seconds.squeeze("operation").to_series()
+        print(f"{operation:<26} {chosen:>12}  {times[chosen] / times.min():.2f}")
     print()
 
 
