@@ -89,15 +89,16 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), "delays: adaptive Runge–Kutta")
     if structure.linear and not steps and refused_signals(system) is None:
         return Choice(Exact(), "linear: the closed form")
+    if structure.kinks_at_zero:
+        kind = "a gradient flow with kinks" if structure.gradient_flow else "kinks"
+        sliding = Sliding(*_tolerances(system, "sliding"))
+        return Choice(sliding, f"{kind} where units pass 0: Runge–Kutta that slides along them")
     if not structure.gradient_flow:
         kind = "linear, where no closed form serves" if structure.linear else "no structure to use"
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")
     if structure.smooth:
         stabilized = Stabilized(*_tolerances(system, "stabilized"))
         return Choice(stabilized, "a smooth gradient flow: stabilised Runge–Kutta")
-    if structure.kinks_at_zero:
-        sliding = Sliding(*_tolerances(system, "sliding"))
-        return Choice(sliding, "a gradient flow with kinks where units pass 0: Runge–Kutta that slides along them")
     # Where F jumps, the error of the jump decides on the step, which more stages do not make longer.
     pair = Adaptive("heun_euler", *_tolerances(system, "heun_euler"))
     return Choice(pair, "a gradient flow with kinks: Heun's pair")

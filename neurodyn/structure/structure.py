@@ -44,8 +44,8 @@ class Structure:
         No population has bounds, and no coupling that is not linear has a known kink, as a rectifier or max pooling
         has, where F or its derivative jumps.
     kinks_at_zero
-        It is not smooth, has no bounds, and F jumps nowhere else than in dx_i/dt as x_i itself passes 0: where a live
-        `Feedback` ends in a rectifier.
+        F jumps, and nowhere else than in dx_i/dt as x_i itself passes 0: where a live `Feedback` ends in a rectifier.
+        No population has bounds.
     rate
         The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
     spectral_bound
@@ -93,7 +93,10 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
         smooth=smooth,
-        kinks_at_zero=not smooth and not bounded and all(_jumps_at_zero_alone(c, clamped) for c in couplings),
+        kinks_at_zero=not smooth
+        and not bounded
+        and all(_jumps_at_zero_alone(c, clamped) for c in couplings)
+        and any(isinstance(c.map, Feedback) and c.map.bends_at_zero for c in couplings),
         rate=_number(next(iter(alike))) if linear and acyclic and len(alike) == 1 else None,
         spectral_bound=max(map(largest_of, rates), default=0.0) if acyclic else None,
     )

@@ -107,6 +107,19 @@ def test_relaxation_of_relu_networks_is_filippovs_in_few_evaluations(sizes):
         np.testing.assert_allclose(run[name].values[0], value, rtol=0, atol=2e-3 * scale)
 
 
+def test_errors_with_a_time_constant_slide_as_well():
+    module = nd.mlp([8, 8, 8, 4], activation="relu", seed=0, dtype=torch.float64)
+    network = pc.network(module, steps="equilibrium", error_tau=0.5)
+    x, t = tensor(3, 8), tensor(3, 4, scale=0.3)
+    run = nd.simulate(network, x, t, duration=5.0, save_at=[5.0])
+    assert run.solver.startswith("Sliding")
+    assert run.evaluations <= 300
+    expected = nd.simulate(network, x, t, duration=5.0, save_at=[5.0], solver=nd.Euler(5e-4))
+    for name in ("x1", "x2", "e1", "e2"):
+        scale = float(abs(expected[name]).max())
+        assert float(abs(run[name] - expected[name]).max()) <= 3e-3 * max(scale, 1.0)
+
+
 def test_what_slides_counts_as_at_rest():
     network, x, t = one_unit(nn.ReLU(), -2.0)
     run = nd.simulate(network, x, t, duration=100.0, solver=nd.Sliding(), save_at=[0.0], until=nd.steady(1e-6))
