@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,6 +165,14 @@ class _SlidingStepper(Stepper):
         super().accept()
         self._jumps[0], self._jumps[-1] = self._jumps[-1], self._jumps[0]
         self._positive[0], self._positive[-1] = self._positive[-1], self._positive[0]
+
+    def kept(self) -> dict[str, Any]:
+        return {**super().kept(), "jump": self._jumps[0].flat.clone()}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        super().load(kept)
+        self._jumps[0].flat.copy_(kept["jump"])
+        torch.gt(self.x.flat, 0.0, out=self._positive[0])
 
     @property
     def motion(self) -> State:

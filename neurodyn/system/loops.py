@@ -8,7 +8,7 @@ starts from the last solution.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -67,6 +67,22 @@ class Loop:
     def forget(self) -> None:
         """Say that a run begins: its first solution is looked at, whether it is the only one."""
         self._factors = self._last = None
+
+    def kept(self) -> dict[str, Any]:
+        """Return copies of what the next solution depends on, beside what enters the cycle."""
+        factors = None if self._factors is None else [factor.clone() for factor in self._factors]
+        return {
+            "last": None if self._last is None else self._last.clone(),
+            "factors": factors,
+            "spent": self._spent,
+        }
+
+    def load(self, kept: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `kept` returned."""
+        last, factors = kept["last"], kept["factors"]
+        self._last = None if last is None else last.to(device)
+        self._factors = None if factors is None else (factors[0].to(device), factors[1].to(device))
+        self._spent = kept["spent"]
 
     def solve(self, activity: Mapping[str, Tensor]) -> None:
         """Bring the populations of the cycle to where they agree with what enters them.
