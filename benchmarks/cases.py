@@ -18,6 +18,7 @@ from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
 from neurodyn.solvers.base import Unrecorded
+from neurodyn.solvers.choice import for_trajectory
 from neurodyn.system.system import State
 from neurodyn.train.learners import Learner, NetworkLearner
 
@@ -26,6 +27,15 @@ INFERENCE = (784, 300, 300, 300, 10)
 DURATION = 20.0
 RESIDUAL = 1e-4
 MEMBERS = 8
+KINKED = {
+    "8-8-8-4": (8, 8, 8, 4),
+    "16-16-16-16-10": (16, 16, 16, 16, 10),
+    "20-64-32-16-8-4": (20, 64, 32, 16, 8, 4),
+    "32-32-32-10": (32, 32, 32, 10),
+    "64-64-64-10": (64, 64, 64, 10),
+    "64-64-64-64-64-10": (64, 64, 64, 64, 64, 10),
+}
+"""Networks of ReLU whose units slide along their kinks."""
 METHODS = ("dopri5", "bosh3", "adaptive_heun")
 """Those of torchdiffeq that are compared."""
 
@@ -249,6 +259,25 @@ def solvers(device: str) -> Iterator[Line]:
             yield Line(f"solver {name}, {width} wide", ways, {"neurodyn": error}, 2e-2)
 
 
+def kinks(device: str) -> Iterator[Line]:
+    """Predictive coding of small ReLU networks, whose units slide along their kinks, against Heun's pair."""
+    for name, layers in KINKED.items():
+        module = nd.mlp(layers, activation="relu", device=device)
+        x, t = data(layers, 8, device)
+        system = nd.System(pc.network(module, steps="equilibrium"), x, t)
+        exact = nd.System(pc.network(copy.deepcopy(module).double(), steps="equilibrium"), x.double(), t.double())
+        end, _ = integrate(exact, nd.Sliding(1e-7, 1e-8))
+        chosen = for_trajectory(system).solver
+        found, count = integrate(system, chosen)
+        error = float((found.flat.double() - end.flat).abs().max())
+        ways: dict[str, Callable[[], object]] = {
+            "neurodyn": partial(integrate, system, chosen),
+            "vector field alone": partial(evaluate, system, count),
+        }
+        line = f"PC of ReLU to t = 20, {name}: {count} evaluations"
+        yield Line(line, ways, {"neurodyn": error}, 2e-2)
+
+
 @torch.no_grad()
 def integrate(system: nd.System, solver: nd.Solver) -> tuple[State, int]:
     """Return the state at the end of a run, and how many evaluations of the vector field it took."""
@@ -397,7 +426,7 @@ def _growing(layers: Sequence[int], batch: int, device: str) -> dict[str, Callab
 
 GROUPS: dict[str, list[Callable[[str], Iterator[Line]]]] = {
     "One gradient": [learning],
-    "Relaxations": [trajectories, steps, inference],
+    "Relaxations": [trajectories, steps, inference, kinks],
     "What a solver adds": [solvers],
     "Training": [training, stacking],
 }

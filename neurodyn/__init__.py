@@ -35,7 +35,7 @@ from neurodyn.simulation.files import load, save
 from neurodyn.simulation.inference import infer
 from neurodyn.simulation.simulate import equilibrium, simulate
 from neurodyn.simulation.sweep import sweep
-from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Solver, Stabilized, TorchDiffEq, steady
+from neurodyn.solvers import RK4, Adaptive, Euler, Exact, Heun, Sliding, Solver, Stabilized, TorchDiffEq, steady
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.tableaux import Pair, Tableau
 from neurodyn.system.system import System
@@ -93,6 +93,7 @@ __all__ = [
     "Prospective",
     "Regularizer",
     "Signal",
+    "Sliding",
     "Solver",
     "SparseLinear",
     "Stabilized",

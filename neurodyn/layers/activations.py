@@ -56,6 +56,10 @@ class Activation:
         `feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x).
     kinked
         Whether its derivative jumps somewhere.
+    steepest
+        `steepest(layer)` returns the largest |f'|.
+    bend
+        `bend(layer)` returns by how much f' is larger above 0 than below; None where that is not its one kink.
     inverse
         None when f has none.
     make
@@ -67,6 +71,8 @@ class Activation:
     feedback: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
     make: Callable[[], nn.Module]
     kinked: bool = False
+    steepest: Callable[[Any], float] = lambda f: 1.0
+    bend: Callable[[Any], float] | None = None
     inverse: Inverse | None = None
 
 
@@ -140,12 +146,14 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         lambda f, x, y, v: aten.threshold_backward(v, x, 0.0),
         nn.ReLU,
         kinked=True,
+        bend=lambda f: 1.0,
     ),
     nn.Sigmoid: Activation(
         "sigmoid",
         lambda f, x, out: torch.sigmoid(x, out=out),
         lambda f, x, y, v: aten.sigmoid_backward(v, y),
         nn.Sigmoid,
+        steepest=lambda f: 0.25,
         inverse=Inverse(lambda f, y: torch.logit(y), _sigmoid_forward, _sigmoid_inverse, (0.0, 1.0)),
     ),
     nn.LeakyReLU: Activation(
@@ -154,6 +162,8 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         lambda f, x, y, v: aten.leaky_relu_backward(v, x, f.negative_slope, False),
         partial(nn.LeakyReLU, 0.1),  # the slope of GAIT-prop
         kinked=True,
+        steepest=lambda f: max(1.0, abs(f.negative_slope)),
+        bend=lambda f: 1.0 - f.negative_slope,
         inverse=Inverse(
             lambda f, y: functional.leaky_relu(y, 1.0 / f.negative_slope),
             lambda f, x, y, v, s: _bent(x, v, s, 1.0, f.negative_slope),

@@ -41,6 +41,8 @@ _KINKED = (
 _SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_MAXIMA, *_MEANS, nn.Flatten, nn.Unflatten, FirstUnits} - {
     nn.PReLU
 }
+_ROUNDED = 1.01
+"""What makes a bound on a norm one in spite of the rounding of its sums."""
 _AFFINE = (nn.Linear, SparseLinear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
 
 
@@ -57,6 +59,12 @@ def is_affine(layer: nn.Module) -> bool:
 def is_smooth(layer: nn.Module) -> bool:
     """Tell whether no part of a layer is known to have a kink, where its derivative jumps."""
     return not any(isinstance(part, _KINKED) for part in layer.modules())
+
+
+def bend_of(layer: nn.Module) -> float | None:
+    """Return by how much f' is larger above 0 than below; None of a layer that is not known to bend there alone."""
+    activation = ACTIVATIONS.get(type(layer))
+    return None if activation is None or activation.bend is None or not is_plain(layer) else activation.bend(layer)
 
 
 _AS_WRITTEN = {
@@ -94,6 +102,8 @@ class LayerPoint(ABC):
     """Whether `feedback` depends on the operating point, and so needs `forward` to have run there."""
     gradient_needs_forward = False
     """Whether `gradient` needs `forward` to have run at the operating point."""
+    takes_rows = False
+    """Whether `feedback` and `feedback_through` take several v side by side, shape (row, sample, …), as well."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
@@ -117,6 +127,18 @@ class LayerPoint(ABC):
         """Add gain · Jᵀ v to `out`."""
         out.add_(self.feedback(v), alpha=gain)
 
+    def feedback_norm(self, weights: Tensor | None, rows: int) -> float | Tensor | None:
+        """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None, as here, where none is known.
+
+        Parameters
+        ----------
+        weights
+            Feedback weights ψ in place of the transposed ones; None for these.
+        rows
+            How many samples the product with v has: the bound takes no longer than that many samples do.
+        """
+        return None
+
     def feedback_to(self, argument: int, v: Tensor) -> Tensor:
         """Return Jᵀ v, with J the Jacobian by one of several values that the layer reads, counted from 0."""
         raise InvalidTypeError(f"{type(self.layer).__name__} reads one value, and has no argument {argument}")
@@ -130,6 +152,7 @@ class LinearPoint(LayerPoint):
     """`nn.Linear`: y = W x + b."""
 
     feedback_needs_forward = False
+    takes_rows = True
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
@@ -155,6 +178,9 @@ class LinearPoint(LayerPoint):
     def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
         return linear(v, weights) if v.ndim == 2 else v @ weights.t()
 
+    def feedback_norm(self, weights: Tensor | None, rows: int) -> Tensor:
+        return spectral_bound(self.weight if weights is None else weights, rows)
+
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         weight = linear(v.t(), x.t())
@@ -165,6 +191,7 @@ class SparseLinearPoint(LayerPoint):
     """`SparseLinear`: y = W x + b, by sparse products with W and Wᵀ."""
 
     feedback_needs_forward = False
+    takes_rows = True
     layer: SparseLinear
 
     def __init__(self, layer: SparseLinear) -> None:
@@ -224,6 +251,8 @@ class Conv2dPoint(LayerPoint):
 class ActivationPoint(LayerPoint):
     """An activation with a known derivative, whose value is kept in one buffer as the operating point moves."""
 
+    takes_rows = True
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
         self._activation = next(ACTIVATIONS[kind] for kind in type(layer).__mro__ if kind in ACTIVATIONS)
@@ -239,6 +268,9 @@ class ActivationPoint(LayerPoint):
         assert self._x is not None, "StagePoint runs forward before feedback"
         assert self._y is not None
         return self._activation.feedback(self.layer, self._x, self._y, v)
+
+    def feedback_norm(self, weights: Tensor | None, rows: int) -> float:
+        return self._activation.steepest(self.layer)
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         return ()
@@ -379,6 +411,20 @@ class _StackedConv2dPoint(LayerPoint):
 
     def _each(self, function: Callable[[Conv2dPoint, Tensor], Tensor], x: Tensor) -> Tensor:
         return torch.cat([function(*each) for each in zip(self._points, x.chunk(len(self._points)), strict=True)])
+
+
+def spectral_bound(weight: Tensor, rows: int) -> Tensor:
+    """Return a bound on ‖W‖₂, by as many products as take no longer than W times some rows does.
+
+    It is ‖W‖₂ ≤ ‖(W Wᵀ)²‖_F^(1/4), a sixth above ‖W‖₂ for random W of 64 × 64; or else ‖W‖₂ ≤ ‖W‖_F.
+    """
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    matrix, power = weight, 1.0
+    if 2 * min(weight.shape) <= rows:
+        matrix, power = weight @ weight.mT if len(weight) < weight.shape[1] else weight.mT @ weight, 0.25
+        matrix = matrix @ matrix
+    norm: Tensor = torch.linalg.vector_norm(matrix).pow(power)
+    return _ROUNDED * norm
 
 
 def acts_sample_by_sample(layer: nn.Module) -> bool:

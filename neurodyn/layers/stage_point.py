@@ -29,6 +29,8 @@ class StagePoint:
         self._needed_by_feedback = last + 1
         last = stage.weighted[-1] if stage.weighted else 0
         self._needed_by_gradient = last + self._layers[last].gradient_needs_forward
+        self.takes_rows = all(layer.takes_rows for layer in self._layers)
+        """Whether `feedback` takes several v side by side, shape (row, sample, …), as well."""
         self._inputs: tuple[Tensor, ...] = ()
         self._values: list[Tensor] = []
 
@@ -120,11 +122,37 @@ class StagePoint:
             v = self._back(place, v, weights or {}, derivative)
         return self._layers[0].feedback_to(argument, v) if argument else v
 
-    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
-        """Add gain · Jᵀ v to `out`, which is shaped like x; shapes as for `feedback`."""
+    def feedback_norm(
+        self, argument: int = 0, *, weights: Mapping[int, Tensor] | None = None, derivative: bool = True, rows: int
+    ) -> float | Tensor | None:
+        """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None where none is known.
+
+        Parameters
+        ----------
+        argument, weights, derivative
+            As for `feedback`.
+        rows
+            How many samples are fed back: the bound takes no longer than that.
+        """
+        norm: float | Tensor = 1.0
+        for place, layer in enumerate(self._layers):
+            if derivative or place not in self.stage.activations:
+                own = layer.feedback_norm((weights or {}).get(place), rows)
+                if own is None or argument:
+                    return None
+                norm = norm * own
+        return norm
+
+    def add_feedback(self, v: Tensor, out: Tensor, gain: float, jump: Tensor | None = None) -> None:
+        """Add gain · Jᵀ v to `out`, which is shaped like x, as is `jump`; shapes as for `feedback`.
+
+        By how much that jumps as each unit of x passes 0, of a stage with a `bend`, is added to `jump`.
+        """
         self._advance(self._needed_by_feedback)
         for layer in self._layers[:0:-1]:
             v = layer.feedback(v)
+        if jump is not None and self.stage.bend is not None:
+            jump.add_(v, alpha=gain * self.stage.bend)
         self._layers[0].add_feedback(v, out, gain)
 
     def _back(self, place: int, v: Tensor, weights: Mapping[int, Tensor], derivative: bool) -> Tensor:

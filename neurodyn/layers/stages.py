@@ -16,7 +16,7 @@ from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.names import MARKS, layer_label
 from neurodyn.layers.origin import Origin
-from neurodyn.layers.points import computes, is_activation, is_affine, is_smooth, own_parameters
+from neurodyn.layers.points import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
 from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked
 from neurodyn.layers.stage_point import StagePoint
@@ -107,6 +107,17 @@ class Stage:
     def smooth(self) -> bool:
         """Whether no layer of g is known to have a kink."""
         return all(is_smooth(layer) for layer in self.layers)
+
+    @cached_property
+    def bend(self) -> float | None:
+        """By how much f' of the first layer is larger above 0 than below, where g has no other kink; None elsewhere."""
+        smooth = all(is_smooth(layer) for layer in self.layers[1:])
+        return bend_of(self.layers[0]) if smooth else None
+
+    @property
+    def bends_alone(self) -> bool:
+        """Whether g is continuous: no layer is known to have a kink but rectifiers."""
+        return all(is_smooth(layer) or bend_of(layer) is not None for layer in self.layers)
 
     @cached_property
     def input_size(self) -> int | None:

@@ -92,6 +92,34 @@ class Term(ABC):
         """
         return None
 
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        """Return the linear part of map(source) of several sources side by side; None, as here, where it takes one.
+
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            The sources, shape (row, sample, …).
+        """
+        return None
+
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        """Do as `add`, and add to `jump` by how much that jumps as each unit of the target passes 0: by 0, as here."""
+        self.add(activity, out, gain)
+
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        """Return a bound on ‖map(source)‖₂ / ‖source‖₂ of a sample, offsets aside; None, as here, where none is known.
+
+        Parameters
+        ----------
+        activity
+            As for `each`.
+        rows
+            How many samples the map is applied to: the bound takes no longer than that.
+        """
+        return None
+
     def renew(self) -> bool:
         """Take up another batch, and weights that may have changed, in the buffers at hand.
 

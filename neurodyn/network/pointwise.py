@@ -112,3 +112,9 @@ class _IdentityTerm(Term):
 
     def value(self, activity: Activity) -> Tensor:
         return activity[self._source]
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor:
+        return rows
+
+    def norm(self, activity: Activity, rows: int) -> float:
+        return 1.0

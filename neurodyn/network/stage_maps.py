@@ -187,6 +187,12 @@ class Feedback(OfStage):
     def reads(self, source: str, target: str) -> tuple[str, ...]:
         return (source,) if self.linear else (source, self.at or target)
 
+    @property
+    def bends_at_zero(self) -> bool:
+        """Whether it jumps where a unit of the coupling's target passes 0, and nowhere else."""
+        own = not self.frozen and self.at is None and self.weights is None and self.derivative and not self.argument
+        return own and self.stage.bend is not None
+
     def adjoint_to(self, other: Map) -> bool:
         live = not self.frozen and self.at is None
         jacobian = self.weights is None and self.derivative and (live or self.stage.affine)
@@ -234,10 +240,26 @@ class _FeedbackTerm(Term):
             out.add_(self.value(activity), alpha=gain)
 
     def value(self, activity: Activity) -> Tensor:
+        return self._back(activity, activity[self._source])
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        return self._back(activity, rows) if self._point(activity).takes_rows else None
+
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         map_ = self._map
-        return self._point(activity).feedback(
-            activity[self._source], map_.argument, weights=self._weights, derivative=map_.derivative
+        return self._point(activity).feedback_norm(
+            map_.argument, weights=self._weights, derivative=map_.derivative, rows=rows
         )
+
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        if self._map.bends_at_zero:
+            self._point(activity).add_feedback(activity[self._source], out, gain, jump)
+        else:
+            self.add(activity, out, gain)
+
+    def _back(self, activity: Activity, v: Tensor) -> Tensor:
+        map_ = self._map
+        return self._point(activity).feedback(v, map_.argument, weights=self._weights, derivative=map_.derivative)
 
 
 @dataclass(frozen=True, init=False, repr=False)

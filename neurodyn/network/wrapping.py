@@ -137,3 +137,11 @@ class _ModulatedTerm(Term):
     def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
         self._term.assign(activity, out, gain)
         out.mul_(self._factor)
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        value = self._term.each(activity, rows)
+        return None if value is None else value * self._factor
+
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        norm = self._term.norm(activity, rows)
+        return None if norm is None else norm * self._factor.abs().max()

@@ -5,6 +5,7 @@ from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Report, Solver, steady
 from neurodyn.solvers.exact import Exact
 from neurodyn.solvers.fixed import RK4, Euler, Heun
+from neurodyn.solvers.sliding import Sliding
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
 
@@ -16,6 +17,7 @@ __all__ = [
     "Exact",
     "Heun",
     "Report",
+    "Sliding",
     "Solver",
     "Stabilized",
     "TorchDiffEq",

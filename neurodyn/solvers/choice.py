@@ -17,6 +17,7 @@ from neurodyn.solvers.differentiable import refused_closed_form
 from neurodyn.solvers.exact import Exact
 from neurodyn.solvers.fixed import RK4, Euler, Heun
 from neurodyn.solvers.pieces import refused_signals
+from neurodyn.solvers.sliding import Sliding
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
 from neurodyn.system.system import System
@@ -25,10 +26,10 @@ _SPELLINGS: dict[str, str] = {
     Euler.__name__: "Euler(0.1)",
     Heun.__name__: "Heun(0.1)",
     RK4.__name__: "RK4(0.1)",
-    **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Exact, TorchDiffEq)},
+    **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Sliding, Exact, TorchDiffEq)},
 }
 """How each solver is made; those of fixed step need one."""
-_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4}
+_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 1e-4}
 """The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
 _FLOOR = 0.1
 """The absolute tolerance, in units of the relative one times the scale of the trajectory."""
@@ -88,6 +89,10 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), "delays: adaptive Runge–Kutta")
     if structure.linear and not steps and refused_signals(system) is None:
         return Choice(Exact(), "linear: the closed form")
+    if structure.kinks_at_zero:
+        kind = "a gradient flow with kinks" if structure.gradient_flow else "kinks"
+        sliding = Sliding(*_tolerances(system, "sliding"))
+        return Choice(sliding, f"{kind} where units pass 0: Runge–Kutta that slides along them")
     if not structure.gradient_flow:
         kind = "linear, where no closed form serves" if structure.linear else "no structure to use"
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")

@@ -162,6 +162,11 @@ class Stepper(ABC):
     def attempt(self, h: float) -> float:
         """Take a step of size h from x to the candidate y, with its slope, and return its scaled error."""
 
+    @property
+    def motion(self) -> State:
+        """dx/dt at x, which is F(x) but where that is not followed."""
+        return self.slope
+
     def accept(self) -> None:
         """Make the candidate, and its slope, the state."""
         self._turn()
@@ -252,7 +257,7 @@ class ErrorControlled(Solver):
                 recorder.record(moment, step.x)
             if until is not None:
                 system.settle(step.x, 0.0)
-                stop = until(0.0, step.x.activity, velocity(system, step.slope))
+                stop = until(0.0, step.x.activity, velocity(system, step.motion))
         else:
             kept = recorder.resumed
             h, time, accepted, rejected, grow_at_most = kept["control"]
@@ -313,7 +318,7 @@ class ErrorControlled(Solver):
             time = then
             if until is not None:
                 system.settle(step.x, time)
-                stop = until(time, step.x.activity, velocity(system, step.slope))
+                stop = until(time, step.x.activity, velocity(system, step.motion))
             h *= min(grow_at_most, max(0.2, step.growth(h, max(error, 1e-10))))
             h = max(h, full) if last and end < duration else h  # a step that a jump cut short tells little
             grow_at_most = 10.0
@@ -321,7 +326,7 @@ class ErrorControlled(Solver):
             recorder.record(time, step.x)
         state.flat.copy_(step.x.flat)
         return self.report(
-            system, step.slope, until, time=time, evaluations=step.evaluations, accepted=accepted, rejected=rejected
+            system, step.motion, until, time=time, evaluations=step.evaluations, accepted=accepted, rejected=rejected
         )
 
     def _refuse(self, system: System, step: Stepper, time: float) -> None:

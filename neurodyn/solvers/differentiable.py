@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.exact import coefficients
+from neurodyn.solvers.nilpotent import coefficients
 from neurodyn.system.system import System
 from neurodyn.system.traced import Blocks, TracedField
 

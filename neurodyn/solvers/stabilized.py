@@ -30,7 +30,7 @@ class Stabilized(ErrorControlled):
     s stages are stable up to h ρ ≈ 0.65 s² on the negative real axis, so that the cost of a long relaxation grows with
     the square root of its stiffness only. The spectral radius ρ of the Jacobian is estimated from a few differences of
     the vector field, or known from the declaration. Save points are interpolated by a cubic Hermite polynomial.
-    Where activations have kinks, F jumps, and `Adaptive("heun_euler")` takes fewer evaluations for the same error.
+    Where activations have kinks, F jumps, and `Sliding` takes fewer evaluations for the same error.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.network import Network
+from neurodyn.network.stage_maps import Feedback, Forward
 from neurodyn.network.vectors import Vector, largest_of, least_of, magnitude, uniform
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Structure:
     smooth
         No population has bounds, and no coupling that is not linear has a known kink, as a rectifier or max pooling
         has, where F or its derivative jumps.
+    kinks_at_zero
+        F jumps, and nowhere else than in dx_i/dt as x_i itself passes 0: where a live `Feedback` ends in a rectifier.
+        No population has bounds.
     rate
         The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
     spectral_bound
@@ -55,6 +59,7 @@ class Structure:
     weak_order: tuple[str, ...] | None
     gradient_flow: bool
     smooth: bool
+    kinks_at_zero: bool
     rate: float | None
     spectral_bound: float | None
 
@@ -79,6 +84,7 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     linear = not bounded and not network.loops and all(_linear(c, clamped) for c in couplings)
     rates = [p.leak / p.tau for p in free if not p.instantaneous]
     alike = {uniform(rate) if isinstance(rate, Tensor) else rate for rate in rates}
+    smooth = not bounded and all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings)
     return Structure(
         reads={name: frozenset(graph.predecessors(name)) for name in graph},
         linear=linear,
@@ -86,8 +92,11 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         order=tuple(nx.topological_sort(graph)) if acyclic else None,
         weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
-        smooth=not bounded
-        and all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings),
+        smooth=smooth,
+        kinks_at_zero=not smooth
+        and not bounded
+        and all(_jumps_at_zero_alone(c, clamped) for c in couplings)
+        and any(isinstance(c.map, Feedback) and c.map.bends_at_zero for c in couplings),
         rate=_number(next(iter(alike))) if linear and acyclic and len(alike) == 1 else None,
         spectral_bound=max(map(largest_of, rates), default=0.0) if acyclic else None,
     )
@@ -161,6 +170,16 @@ def _number(rate: Vector) -> float | None:
 def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:
     reads = coupling.reads
     return coupling.map.linear or all(name in clamped for name in reads)
+
+
+def _jumps_at_zero_alone(coupling: Coupling, clamped: Collection[str]) -> bool:
+    """Tell whether a coupling is continuous, but for what becomes of a unit of its target as that passes 0."""
+    map_ = coupling.map
+    if _linear(coupling, clamped) or all(stage.smooth for stage in map_.stages):
+        return True
+    if type(map_) is Forward:
+        return map_.stage.bends_alone
+    return type(map_) is Feedback and map_.bends_at_zero
 
 
 def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:

@@ -49,6 +49,46 @@ class Entry:
         if not self.term.renew():
             self.term = self._scaled(self.coupling.map.bind(points, self.sources, self.target))
 
+    def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
+        """Return the linear part of gain · map of several states side by side, shape (row, sample, …).
+
+        Parameters
+        ----------
+        activity
+            Every population's activity; those of held populations, and the shapes of the others, count.
+        rows
+            The activity of the populations that may not be 0, shape (row, sample, …); what rows lack at the end is 0.
+        points
+            The operating points of the maps.
+
+        Returns
+        -------
+        Tensor or None
+            To be read; as many rows as may not be 0, None where none is.
+        """
+        read = {name: rows[name] for name in self.reads if name in rows}
+        if not read:
+            return None
+        if len(self.coupling.sources) == 1:
+            value = self.term.each(activity, *read.values())
+            if value is not None:
+                return value if self.gain == 1.0 else self.gain * value
+        count = max(map(len, read.values()))
+        at = {**activity, **{name: torch.zeros_like(row[0]) for name, row in read.items()}}
+        out = activity[self.target].new_zeros(count, *activity[self.target].shape)
+        offset = None
+        if self.silenced_by is None:
+            offset = torch.zeros_like(out[0])
+            points.expire(read)
+            self.term.add(at, offset, self.gain)
+        for place, total in enumerate(out):
+            for name, row in read.items():
+                at[name] = row[place] if place < len(row) else torch.zeros_like(row[0])
+            points.expire(read)
+            self.term.add(at, total, self.gain)
+        points.expire(read)
+        return out if offset is None else out.sub_(offset)
+
     def _scaled(self, term: Term) -> Term:
         return _Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
 
@@ -68,6 +108,20 @@ class _Scaled(Term):
             self._value = torch.empty_like(out)
         self._term.assign(activity, self._value, gain)
         out.addcmul_(self._gains, self._value)
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        value = self._term.each(activity, rows)
+        return None if value is None else value * self._gains
+
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        value, by = torch.zeros_like(out), torch.zeros_like(out)
+        self._term.add_with_jump(activity, value, gain, by)
+        out.addcmul_(self._gains, value)
+        jump.addcmul_(self._gains, by)
+
+    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
+        norm = self._term.norm(activity, rows)
+        return None if norm is None else norm * self._gains.abs().max()
 
 
 @dataclass
@@ -153,6 +207,51 @@ class Equation:
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
+    def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
+        """Return scale · Σ gain · map of several states side by side, without constants; as `Entry.each`."""
+        values = [value for entry in self.moving if (value := entry.each(activity, rows, points)) is not None]
+        if not values:
+            return None
+        total = max(values, key=len)
+        if len(values) > 1:
+            others = [value for value in values if value is not total]
+            total = total.clone()
+            for value in others:
+                total[: len(value)] += value
+        return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
+
+    def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
+        """Do as `evaluate`, and write into `jump` by how much the right side jumps as each unit of x passes 0."""
+        jump.zero_()
+        self._sum(activity, out, self.constant, self.leak, (), jump)
+        if isinstance(self.scale, Tensor) or self.scale != 1.0:
+            out.mul_(self.scale)
+            jump.mul_(self.scale)
+
+    def norms(self, activity: Activity, rows: int) -> dict[str, float | Tensor] | None:
+        """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, constants aside.
+
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            How many samples the maps are applied to: the bounds take no longer than that.
+
+        Returns
+        -------
+        dict or None
+            By the population that is read; None where one is not known.
+        """
+        factor = self.scale.abs().max() if isinstance(self.scale, Tensor) else abs(self.scale)
+        norms: dict[str, float | Tensor] = {}
+        for entry in self.moving:
+            own = entry.term.norm(activity, rows) if len(entry.reads) == 1 else None
+            if own is None:
+                return None
+            norms[entry.reads[0]] = norms.get(entry.reads[0], 0.0) + factor * abs(entry.gain) * own
+        return norms
+
     def _sum(
         self,
         activity: Mapping[str, Tensor],
@@ -160,16 +259,24 @@ class Equation:
         constant: Tensor | None,
         leak: float,
         silent: Collection[str],
+        jump: Tensor | None = None,
     ) -> None:
         entries = [each for each in self.moving if each.silenced_by not in silent] if silent else self.moving
         if constant is not None and leak:
             torch.add(constant, activity[self.name], alpha=-leak, out=out)
         elif leak:
             torch.mul(activity[self.name], -leak, out=out)
-        else:
+        elif jump is None:
             entries = self._begin(activity, out, constant, entries)
+        elif constant is not None:
+            out.copy_(constant)
+        else:
+            out.zero_()
         for entry in entries:
-            entry.term.add(activity, out, entry.gain)
+            if jump is None:
+                entry.term.add(activity, out, entry.gain)
+            else:
+                entry.term.add_with_jump(activity, out, entry.gain, jump)
 
     @staticmethod
     def _begin(
@@ -215,3 +322,8 @@ class EquationOfLeaks(Equation):
         out.addcmul_(activity[self.name], self.leaks, value=-1.0)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
+
+    def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
+        assert self.leaks is not None, "Plan makes one of leaks alone"
+        super().evaluate_with_jump(activity, out, jump)
+        out.sub_(activity[self.name] * self.leaks * self.scale)

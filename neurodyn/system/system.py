@@ -233,6 +233,13 @@ class System:
             x, slope = state.activity[name], out.activity[name]
             slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
+    def field_with_jump(self, state: State, out: State, jump: State, time: Time = None) -> None:
+        """Do as `field` of a system without bounds, and write by how much F jumps as each unit passes 0 into `jump`."""
+        self.settle(state, time)
+        for equation in self._dynamic_equations:
+            name = equation.name
+            equation.evaluate_with_jump(state.read, out.activity[name], jump.activity[name])
+
     def confine(self, state: State, names: Collection[str] | None = None) -> None:
         """Bring the populations that have bounds inside them; of `names` alone, if these are given."""
         for name, (low, high) in self.bounds.items():
@@ -551,6 +558,50 @@ class System:
         for name in (*self.instantaneous, *(self.dynamic if targets is None else targets)):
             block = (state if name in self._instant else out).activity[name]
             self._equations[name].couple(state.activity, block, silent)
+
+    def couple_each(self, name: str, state: State, rows: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the couplings alone make of several states side by side for one population, without offsets.
+
+        Parameters
+        ----------
+        name
+            The population.
+        state
+            A state, of which the held populations, and the shapes of the others, count.
+        rows
+            The activity of the populations that may not be 0, shape (row, sample, …); what rows lack at the end is 0.
+
+        Returns
+        -------
+        Tensor or None
+            To be read; as many rows as may not be 0, None where none is.
+        """
+        return self._equations[name].each(state.activity, rows, self.points)
+
+    def coupling_norms(self, state: State, rows: int) -> dict[str, dict[str, float]] | None:
+        """Return a bound on what ‖·‖₂ of each population adds to that of each other by the couplings, of any sample.
+
+        Parameters
+        ----------
+        state
+            A state, of which the shapes count.
+        rows
+            How many samples the couplings are applied to: the bounds take no longer than that.
+
+        Returns
+        -------
+        dict or None
+            By the target and the population that it reads; None where one is not known.
+        """
+        found: dict[str, dict[str, float | Tensor]] = {}
+        for name, equation in self._equations.items():
+            norms = equation.norms(state.activity, rows)
+            if norms is None:
+                return None
+            found[name] = norms
+        every = [torch.as_tensor(norm, device=self.device) for norms in found.values() for norm in norms.values()]
+        values = iter(torch.stack([norm.double() for norm in every]).tolist() if every else [])
+        return {name: {read: next(values) for read in norms} for name, norms in found.items()}
 
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""

@@ -116,7 +116,10 @@ def test_the_attributes_say_what_was_chosen_and_why() -> None:
         "decay": ("Exact", "linear: the closed form"),
         "Hopfield": ("Adaptive", "no structure to use: adaptive Runge–Kutta"),
         "PC, tanh": ("Stabilized", "a smooth gradient flow: stabilised Runge–Kutta"),
-        "PC, ReLU": ("Adaptive", "a gradient flow with kinks: Heun's pair"),
+        "PC, ReLU": (
+            "Sliding",
+            "a gradient flow with kinks where units pass 0: Runge–Kutta that slides along them",
+        ),
     }
     network, inputs, targets, initial = CASES["Hopfield"]()
     assert nd.simulate(network, inputs, duration=0.1, solver=nd.Euler(0.1)).solver_reason == "as given"

@@ -367,3 +367,92 @@ def test_activity_of_several_rates_keeps_its_digits_early_in_a_deep_network():
             total = total + term
         expected = np.exp(-2.0 * time) * total[1:]
         np.testing.assert_allclose([float(found[name][place]) for name in names], expected, rtol=1e-9)
+
+
+def random_graph(sizes, seed=0, gain=0.8, depth=2):
+    """A linear, acyclic network of populations that each read some before them, with their coupling and drive, dense.
+
+    There are instantaneous populations, couplings with offsets, gains, frozen feedback and a scale 1/τ among them.
+    """
+    random = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    populations, couplings = [], []
+    for place, size in enumerate(sizes):
+        moving = nd.Population(f"p{place}", size, tau=0.5, leak=0.75, initial=0.3 + place % 3)
+        populations.append(nd.Population(f"p{place}", size, tau=0.0, leak=2.0) if place % 7 == 3 else moving)
+        for read in {place - 1, *random.integers(max(0, place - 6), place, depth - 1)} if place else ():
+            layer = nn.Linear(sizes[read], size, bias=place % 5 == 1, dtype=torch.float64)
+            back = nn.Linear(size, sizes[read], dtype=torch.float64)
+            for parameter in (*layer.parameters(), *back.parameters()):
+                parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.data *= gain / (sizes[read] ** 0.5 + size**0.5)
+            map_ = nd.Feedback(back, "live") if place % 2 else nd.Forward(layer)
+            couplings.append(nd.Coupling(f"p{read}", f"p{place}", map_, gain=(-1.0) ** place * 1.3))
+    return nd.Network("graph", populations, couplings)
+
+
+@pytest.mark.parametrize("solver", [nd.Exact(), nd.Exact(euler_step=0.05)])
+@pytest.mark.parametrize("count", [9, 30, 90])
+def test_powers_through_any_acyclic_graph_equal_the_matrix_exponential(solver, count):
+    sizes = [2 + place % 4 for place in range(count)]
+    network = random_graph(sizes)
+    run = nd.simulate(network, None, duration=2.0, solver=solver, save_at=[0.0, 0.5, 2.0])
+    system = nd.System(network)
+    state, drive = system.new_state(torch.zeros(system.size, dtype=torch.float64)), system.new_state()
+    system.field(state, drive)
+    columns = []
+    for unit in torch.eye(system.size, dtype=torch.float64):
+        slope = system.new_state()
+        system.field(system.new_state(unit.clone()), slope)
+        columns.append(slope.flat - drive.flat)
+    matrix = torch.zeros(system.size + 1, system.size + 1, dtype=torch.float64)
+    matrix[:-1, :-1], matrix[:-1, -1] = torch.stack(columns, 1), drive.flat
+    start = torch.cat([system.initial_state().flat, torch.ones(1, dtype=torch.float64)])
+    for time in (0.0, 0.5, 2.0):
+        step = 0.05
+        whole = torch.eye(len(matrix), dtype=torch.float64)
+        flow = torch.matrix_exp(time * matrix) if solver.euler_step is None else None
+        flow = torch.linalg.matrix_power(whole + step * matrix, round(time / step)) if flow is None else flow
+        expected = (flow @ start)[:-1]
+        for name, place in system.places():
+            found = run[name].sel(time=time).values.ravel()
+            np.testing.assert_allclose(found, expected[place].numpy(), rtol=0, atol=1e-12 * float(expected.abs().max()))
+
+
+def deep(kind, count=80):
+    """An AR network of a deep module, or populations that each read the last one, and one before that, unscaled."""
+    if kind == "module":
+        network, x, t = bound((6, *(5 + place % 3 for place in range(count)), 4), scale=1.8)
+        return network, (x, t)
+    network = random_graph([6] * count, gain=1.5)
+    couplings = [coupling for coupling in network.couplings if isinstance(coupling.map, nd.Feedback)]
+    couplings += [nd.Coupling(f"p{place}", f"p{place + 2}", gain=0.3) for place in range(0, count - 2, 2)]
+    return nd.Network("skipping", list(network.populations), couplings), (None,)
+
+
+@pytest.mark.parametrize("kind", ["module", "graph"])
+@pytest.mark.parametrize("solver", [nd.Exact(), nd.Exact(euler_step=0.05)])
+def test_powers_that_are_left_out_change_nothing_beyond_rounding(kind, solver, monkeypatch):
+    from neurodyn.solvers import nilpotent
+
+    network, data = deep(kind)
+    left_out = nd.simulate(network, *data, duration=3.0, solver=solver, save_at=[1.0, 3.0])
+    monkeypatch.setattr(nilpotent, "_DEEP", 1000)
+    whole = nd.simulate(network, *data, duration=3.0, solver=solver, save_at=[1.0, 3.0])
+    assert left_out.evaluations < 0.8 * whole.evaluations
+    rest = nd.equilibrium(network, *data)
+    for name, wanted in whole.data_vars.items():
+        gap = np.linalg.norm((left_out[name] - wanted).values, axis=2)
+        size = np.linalg.norm(rest[name].values, axis=1) + np.linalg.norm(wanted.values, axis=2)
+        assert (gap <= 8 * np.finfo(np.float64).eps * size).all(), name
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (40, 60), (60, 40), (1, 7)])
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_a_bound_on_the_spectral_norm_is_one_and_close_where_there_is_time(shape, rows):
+    from neurodyn.layers.points import spectral_bound
+
+    weight = tensor(*shape)
+    norm = float(torch.linalg.matrix_norm(weight, 2))
+    bound = float(spectral_bound(weight, rows))
+    assert norm <= bound < (1.35 if rows == 1000 else min(shape) ** 0.5 + 0.02) * norm

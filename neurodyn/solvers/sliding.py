@@ -1,0 +1,189 @@
+"""Runge–Kutta steps for units at whose 0 the vector field jumps: each crosses its kink, or slides along it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurodyn.errors import InvalidValueError
+from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.control import ErrorControlled, Stepper
+from neurodyn.solvers.tableaux import BOSH3
+from neurodyn.system.system import State, System
+
+
+@dataclass(frozen=True)
+class Sliding(ErrorControlled):
+    """Bogacki–Shampine steps of Filippov's solution, where F jumps as a unit passes 0: its activation has a kink there.
+
+    In predictive coding with ReLU, dx_i/dt jumps by (Wᵀe)_i at x_i = 0, and by nothing else: F_i = L_i below and R_i
+    above, both continuous in the state. In each stage, and in the step, a unit goes by the weighted mean of the stages'
+    L_i while it is below 0, and of R_i above. On arriving at 0 it goes on by the other one where that leads away, and
+    stays at 0 where both lead there, L_i > 0 > R_i: Filippov's sliding mode, in which steps of any other method become
+    as small as their tolerance. From 0 it leaves as soon as one of the two leads away. At 0, L_i = 0 keeps it there.
+
+    Parameters
+    ----------
+    rtol, atol
+        The relative tolerance, and the absolute one in units of activity.
+
+    Raises
+    ------
+    ValueError
+        If a tolerance is not positive; before a run, if F may jump elsewhere than where units pass 0.
+
+    Notes
+    -----
+    Where a unit hardly reaches its kink, and F leads away from it on either side, L_i < 0 < R_i, the least error
+    decides whether it passes. No tolerance protects against that, of this method or any other.
+
+    References
+    ----------
+    A. F. Filippov, Differential Equations with Discontinuous Righthand Sides (1988), §4, definition a.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import neurodyn as nd
+    >>> module = nd.mlp([3, 4, 2], activation="relu", seed=0)
+    >>> network = nd.models.predictive_coding.network(module, steps="equilibrium")
+    >>> x, t = torch.ones(2, 3), torch.ones(2, 2)
+    >>> nd.simulate(network, x, t, duration=20.0, solver=nd.Sliding(), save_at=[20.0]).evaluations < 300
+    True
+    """
+
+    rtol: float = 1e-4
+    atol: float = 1e-5
+
+    def check(self, system: System) -> None:
+        super().check(system)
+        system.refuse_bounds(type(self).__name__, "use Adaptive()")
+        structure = system.structure
+        if not (structure.smooth or structure.kinks_at_zero):
+            raise InvalidValueError(
+                f"solver: network {system.network.name!r} has kinks elsewhere than where a unit passes 0, along which "
+                "Sliding() does not slide; use Adaptive('heun_euler')"
+            )
+
+    def stepper(self, system: System, start: Tensor) -> Stepper:
+        return _SlidingStepper(system, self.rtol, self.atol, start)
+
+
+def _advance(x: Tensor, below: Tensor, above: Tensor, h: float) -> Tensor:
+    """Return where units are after a time h, given dx/dt while they are below and above 0.
+
+    Parameters
+    ----------
+    x, below, above
+        Shape (n,).
+    h
+        The time.
+    """
+    velocity = torch.where(x > 0, above, torch.where(x < 0, below, _at_zero(below, above)))
+    end = x + h * velocity
+    onwards = torch.where(velocity < 0, below.clamp(max=0.0), above.clamp(min=0.0))
+    return torch.where(x * end < 0, end * (onwards / velocity), end)
+
+
+def _at_zero(below: Tensor, above: Tensor) -> Tensor:
+    """Return dx/dt of units at 0."""
+    return torch.where(below > 0, above.clamp(min=0.0), below)
+
+
+class _SlidingStepper(Stepper):
+    """The rows are x, the slopes of the stages as F is where they are, and y.
+
+    Most units stay on their side of 0, and take the pair's steps; for the others the slopes of either side are found
+    from F and its jumps.
+    """
+
+    error_order = BOSH3.order
+
+    def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
+        stages = len(BOSH3.b)
+        self._jumps = [system.new_state() for _ in range(stages)]
+        self._positive = [torch.empty_like(start, dtype=torch.bool) for _ in range(stages)]
+        self._stage = 0
+        super().__init__(system, rtol, atol, start, count=stages + 2)
+        embedded = tuple(b - e for b, e in zip(BOSH3.b, BOSH3.error, strict=True))
+        self._sums = [start.new_tensor(row) for row in (*BOSH3.a[1:], embedded)]
+        self._nodes = [*BOSH3.nodes[1:], 1.0]
+        self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
+        self._other = torch.empty_like(start)
+
+    def evaluate(self, x: State, out: State, after: float = 0.0) -> None:
+        self.system.field_with_jump(x, out, self._jumps[self._stage], self.time + after)
+        self.evaluations += 1
+        torch.gt(x.flat, 0.0, out=self._positive[self._stage])
+
+    def acceleration(self, h: float) -> Tensor:
+        self._stage = 1
+        change = super().acceleration(h)
+        self._stage = 0
+        return change
+
+    def attempt(self, h: float) -> float:
+        torch.eq(self.x.flat, 0.0, out=self._passing)
+        *stages, embedded = zip(self._sums, self._nodes, strict=True)
+        for stage, (weights, node) in enumerate(stages, start=1):
+            self._stage = stage
+            self._advanced(weights, node, h, self.y.flat)
+            self.evaluate(self.y, self.rows[1 + stage], node * h)
+        self._stage = 0
+        self._advanced(*embedded, h, self._other)
+        return self.scaled_error()
+
+    def _advanced(self, weights: Tensor, node: float, h: float, out: Tensor) -> None:
+        """Write the state at a fraction of a step into `out`, by sums of the first stages' slopes."""
+        *none, last = weights.tolist()
+        if any(none):
+            of_rows = weights.flip(0) if self.turned else weights
+            torch.addmv(self.x.flat, self.columns(1, 1 + len(weights))[self.turned], of_rows, alpha=h, out=out)
+        else:  # a state and one slope are added faster than multiplied
+            torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
+        self._passing |= torch.gt(out, 0.0, out=self._above).ne_(self._positive[0])
+        # Where a device would have to be waited for, all are seen to.
+        chosen = self._passing.nonzero()[:, 0] if out.is_cpu else slice(None)
+        below = above = torch.zeros_like(out[chosen])
+        for stage, weight in enumerate(weights.tolist()):
+            slope, jump = self.rows[1 + stage].flat[chosen], self._jumps[stage].flat[chosen]
+            positive = self._positive[stage][chosen]
+            below = below + weight / node * torch.where(positive, slope - jump, slope)
+            above = above + weight / node * torch.where(positive, slope, slope + jump)
+        there = _advance(self.x.flat[chosen], below, above, node * h)
+        out[chosen] = there if out.is_cpu else torch.where(self._passing, there, out)
+
+    def error(self, out: Tensor) -> None:
+        torch.sub(self.y.flat, self._other, out=out)
+
+    def accept(self) -> None:
+        super().accept()
+        self._jumps[0], self._jumps[-1] = self._jumps[-1], self._jumps[0]
+        self._positive[0], self._positive[-1] = self._positive[-1], self._positive[0]
+
+    def kept(self) -> dict[str, Any]:
+        return {**super().kept(), "jump": self._jumps[0].flat.clone()}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        super().load(kept)
+        self._jumps[0].flat.copy_(kept["jump"])
+        torch.gt(self.x.flat, 0.0, out=self._positive[0])
+
+    @property
+    def motion(self) -> State:
+        motion = self.system.new_state(self.slope.flat.clone())
+        below = self.slope.flat
+        torch.where(self.x.flat == 0, _at_zero(below, below + self._jumps[0].flat), below, out=motion.flat)
+        return motion
+
+    def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
+        powers = np.power.outer(np.asarray(thetas), np.arange(1, BOSH3.dense.shape[1] + 1))
+        between = self.system.new_state()
+        for weights, theta, moment in zip(powers @ BOSH3.dense.T, thetas, moments, strict=True):
+            self._advanced(between.flat.new_tensor(weights.tolist()), theta, h, between.flat)
+            recorder.record(moment, between)
