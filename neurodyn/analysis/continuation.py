@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from neurodyn.analysis.branch import Branch, Point
-from neurodyn.analysis.linearised import Linearised, linearised
+from neurodyn.analysis.linearised import DECLARE_WITHOUT, Linearised, linearised
 from neurodyn.checks import number, positive, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
@@ -153,6 +153,7 @@ class _Scan:
         self._kept: tuple[float, Linearised] | None = None
         self.network = self._network(start)
         with bound(self.network, inputs, targets, initial=initial, still="a continuation") as system, torch.no_grad():
+            system.refuse_delays("a continuation", DECLARE_WITHOUT)
             if system.bounds:
                 raise InvalidValueError(
                     f"population {next(iter(system.bounds))} has bounds, at which a branch has corners: a continuation "

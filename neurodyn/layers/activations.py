@@ -56,6 +56,8 @@ class Activation:
         `feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x).
     kinked
         Whether its derivative jumps somewhere.
+    steepest
+        `steepest(layer)` returns max |f'|.
     inverse
         None when f has none.
     make
@@ -67,6 +69,7 @@ class Activation:
     feedback: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
     make: Callable[[], nn.Module]
     kinked: bool = False
+    steepest: Callable[[Any], float] = lambda f: 1.0
     inverse: Inverse | None = None
 
 
@@ -146,6 +149,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         lambda f, x, out: torch.sigmoid(x, out=out),
         lambda f, x, y, v: aten.sigmoid_backward(v, y),
         nn.Sigmoid,
+        steepest=lambda f: 0.25,
         inverse=Inverse(lambda f, y: torch.logit(y), _sigmoid_forward, _sigmoid_inverse, (0.0, 1.0)),
     ),
     nn.LeakyReLU: Activation(
@@ -154,6 +158,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
         lambda f, x, y, v: aten.leaky_relu_backward(v, x, f.negative_slope, False),
         partial(nn.LeakyReLU, 0.1),  # the slope of GAIT-prop
         kinked=True,
+        steepest=lambda f: max(1.0, abs(f.negative_slope)),
         inverse=Inverse(
             lambda f, y: functional.leaky_relu(y, 1.0 / f.negative_slope),
             lambda f, x, y, v, s: _bent(x, v, s, 1.0, f.negative_slope),

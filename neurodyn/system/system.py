@@ -344,6 +344,11 @@ class System:
         return jumps_of((*self.signals, *self._late_signals), self.origin, self.origin + end) - self.origin
 
     @property
+    def late(self) -> Mapping[str, Driven]:
+        """The signals that arrive late, by the keys of their echoes."""
+        return self._late
+
+    @property
     def _late_signals(self) -> tuple[Course, ...]:
         return tuple(late.signal.course for late in self._late.values())
 
