@@ -331,9 +331,8 @@ def _finite(field: TracedField, moments: Sequence[float], states: Tensor, solver
         place = int(bad.nonzero()[0])
         blocks = by_name(field, states.detach()[place : place + 1])
         name = next(name for name, block in blocks.items() if not bool(torch.isfinite(block).all()))
+        when = field.system.origin + moments[place]
         raise DivergenceError(
-            f"population {name} became non-finite by time {moments[place]:g}, with {solver!r}; try a smaller step",
-            moments[place],
-            name,
+            f"population {name} became non-finite by time {when:g}, with {solver!r}; try a smaller step", when, name
         )
     return states

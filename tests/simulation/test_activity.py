@@ -376,7 +376,7 @@ def test_a_prospective_source_is_differentiated():
 
 
 def late_and_cyclic(weight, gain):
-    """Here x reads its own past, a signal late, and y; i, read late, is instantaneous; a and b agree with each other."""
+    """Here x reads its own past, a signal late, and y; i, read late, is instantaneous; a and b form a cycle."""
     layer = nn.Linear(2, 2, bias=False, dtype=F64)
     layer.weight = weight
     tanh = nd.Forward(nn.Sequential(layer, nn.Tanh()))
