@@ -214,14 +214,21 @@ class System:
                 self._move(self._driven if self._within is None else self._within, time)
             if self._echoed and time != self._recalled:
                 self._recall(time)
+                self._settle_echoes(state)
+        elif self._echoed:
+            self._settle_echoes(state)
         self.points.expire()
-        for echo, equation in self._settled_echoes:
-            equation.evaluate(state.read, echo.block)
         if self.loops:
             self._settle_loops(state)
             return
         for equation in self._instantaneous_equations:
             equation.evaluate(state.read, state.activity[equation.name])
+
+    def _settle_echoes(self, state: State) -> None:
+        """Take up what delayed couplings read of what is dynamic, or driven."""
+        self.points.expire_echoes()
+        for echo, equation in self._settled_echoes:
+            equation.evaluate(state.read, echo.block)
 
     def _settle_loops(self, state: State) -> None:
         for equation in self._instantaneous_equations:
@@ -566,6 +573,7 @@ class System:
                 )
             if self.echoes:
                 self.echoes.rest(state.activity)
+                self.points.expire_echoes()
             self._equations[name].balance(state.read, state.activity[name], leak)
             if name in self.bounds:
                 self.confine(state, (name,))
