@@ -14,6 +14,7 @@ from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
+from neurodyn.system import own
 
 F64 = torch.float64
 
@@ -332,6 +333,14 @@ def test_cycles_that_are_solved_for_are_differentiated_through():
     assert branch.kind.values.tolist() == ["fold", "fold"]
     np.testing.assert_allclose(branch.parameter_at, [-fold, fold], atol=1e-7)
     np.testing.assert_allclose(branch.x_at.values.ravel(), [-1.5 * b, 1.5 * b], atol=1e-6)
+
+
+def test_a_scan_looks_at_a_map_of_ones_own_once(monkeypatch):
+    looked = []
+    look = own._look_at_map
+    monkeypatch.setattr(own, "_look_at_map", lambda *given: (looked.append(given[0]), look(*given)))
+    nd.analysis.continuation(cubic, -1.0, 0.0)
+    assert len(looked) == 1
 
 
 number: Any = float

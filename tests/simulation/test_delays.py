@@ -475,7 +475,7 @@ def test_a_delayed_product_is_computed_once_for_all_stages_at_a_time(monkeypatch
     counted = []
     apply = torch.nn.functional.linear
 
-    def count(*arguments: Any) -> Tensor:
+    def count(*arguments: Any) -> torch.Tensor:
         counted.append(1)
         return apply(*arguments)
 
