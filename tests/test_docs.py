@@ -4,6 +4,7 @@ import ast
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -12,8 +13,17 @@ from tests.processes import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "generated" not in path.parts)
-CELL = re.compile(r"^```\{code-cell\}\n(?::[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
-CELLS = {path: CELL.findall(path.read_text("utf-8")) for path in PAGES}
+
+
+def _cell(tags: str, code: str) -> str:
+    """Return the code of a cell; of one that shows an error, such that it fails where there is none."""
+    if "raises-exception" not in tags:
+        return code
+    return f"try:\n{indent(code, '    ')}except nd.NeurodynError as error:\n    print(error)\nelse:\n    raise AssertionError"
+
+
+CELL = re.compile(r"^```\{code-cell\}\n(:[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELLS = {path: [_cell(*each) for each in CELL.findall(path.read_text("utf-8"))] for path in PAGES}
 
 
 def test_the_gallery_shows_every_study() -> None:
@@ -63,7 +73,7 @@ def test_a_built_page_is_searched_for_dead_links(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/gradients.md"])
+@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/gradients.md", "tutorials/time.md"])
 def test_its_cells_run(page: str, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(CELLS[DOCS / page]), "utf-8")

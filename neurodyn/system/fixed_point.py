@@ -67,12 +67,13 @@ class FixedPoint:
         self._last: Tensor | None = None
         """The last solution; None before the first."""
         self._known: Known = None
-        self._seen: Tensor | None = None
-        """The last solution beside which others were looked for."""
+        self._seen: list[Tensor] = []
+        """The solutions beside which others have been looked for."""
 
     def forget(self) -> None:
         """Say that a run begins."""
-        self._factors = self._last = self._seen = None
+        self._factors = self._last = None
+        self._seen = []
 
     def solve(self, map_: Map, start: Tensor) -> Tensor:
         """Return the fixed point, shape (sample, unit), at which the map is evaluated last.
@@ -98,7 +99,7 @@ class FixedPoint:
             if not bool(torch.isfinite(map_(last)).all()):  # what enters the map diverges
                 return last
             self._refuse("no solution that is found from the last one")
-        elif self._known is None and self._seen is not None and self._differ(self._seen, found, _MOVED):
+        elif self._known is None and self._is_new(found):
             found = self._only(map_, found, found)
         self._last = found
         return found
@@ -118,7 +119,7 @@ class FixedPoint:
         if found is None:
             self._refuse("no solution that is found")
         self._factors = None
-        self._seen = found
+        self._seen.append(found)
         map_(found)
         return found
 
@@ -143,6 +144,8 @@ class FixedPoint:
                 for distance in _STARTS:
                     yield z + distance * size * weakest
                     yield z - distance * size * weakest
+        if self._seen:  # the search farther away was at the first
+            return
         for distance in _STARTS:
             yield z + distance * size * torch.rand(z.shape[1:], generator=generator).to(z)
             yield z - distance * size * torch.rand(z.shape[1:], generator=generator).to(z)
@@ -175,6 +178,12 @@ class FixedPoint:
             same = (map_(middle) - middle) * sign > 0
             one, other = torch.where(same, middle, one), torch.where(same, other, middle)
         return torch.where(crossed, 0.5 * (one + other), z)
+
+    def _is_new(self, found: Tensor) -> bool:
+        """Tell whether a solution is far, in some sample, from all beside which others have been looked for."""
+        size = 1.0 + found.abs().amax(1)
+        closest = torch.stack([(found - seen).abs().amax(1) for seen in self._seen]).amin(0)
+        return bool((closest > _MOVED * size).any())
 
     def _differ(self, one: Tensor, other: Tensor, share: float) -> bool:
         size = 1.0 + one.abs().amax(1, keepdim=True)
