@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 import xarray as xr
@@ -20,7 +19,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import neurodyn as nd
-from benchmarks import cases, plain
+from benchmarks import cases, plain, report
 from benchmarks.measure import Line, Peer, machine, ratio, rounds
 
 PEERS = Path(".venv-peers/bin/python")
@@ -34,38 +33,35 @@ class Options:
     device: str = "cpu"
     """Where to run: "cpu" or "cuda"."""
     kernels: str = "tuned"
-    """What computes on a CPU: "torch", "onednn", "numpy", "onednn, numpy", or "tuned" for what `nd.tune` recommends."""
+    """What computes products on a CPU: "torch", "onednn", or "tuned" for what `nd.tune` recommends."""
     seconds: float = 6.0
     """About how long each line is repeated."""
     out: Path = Path("results/benchmarks")
     """The folder for the datasets and the figures."""
+    page: Path | None = None
+    """A page to write this processor's section into, with its figures beside it, such as docs/benchmarks.md."""
 
 
 def main(options: Options) -> xr.Dataset:
     """Measure every line, print the table, and save datasets and figures."""
     _choose_kernels(options.kernels)
-    lines: list[Line] = [
-        *cases.learning(options.device),
-        *cases.trajectories(options.device),
-        *cases.steps(options.device),
-        *cases.inference(options.device),
-        *cases.solvers(options.device),
-        *cases.training(options.device),
-        *cases.stacking(options.device),
-    ]
+    lines = [(group, line) for group, made in cases.GROUPS.items() for each in made for line in each(options.device)]
     rows: list[Row] = []
     with _peers(options.device) as peers:
-        for line in tqdm([line.beside(peers.get(line.name, [])) for line in lines], desc="lines", disable=None):
-            rows += _rows(line, rounds(line.ways, seconds=options.seconds, warm=line.warm))
+        for group, line in tqdm(lines, desc="lines", disable=None):
+            line = line.beside(peers.get(line.name, []))
+            rows += [(group, *row) for row in _rows(line, rounds(line.ways, seconds=options.seconds, warm=line.warm))]
     table = _table(rows)
     growth = _growth(options)
     options.out.mkdir(parents=True, exist_ok=True)
     nd.save(table, options.out / "table.nc")
     nd.save(growth, options.out / "growth.nc")
-    _plot_lines(table, options.out)
-    _plot_growth(growth, options.out)
-    print(_text(rows))
+    report.save_figures(table, growth, options.out)
+    print(report.text(table))
     print(f"\nDatasets and figures are in {options.out}.")
+    if options.page is not None:
+        report.write_section(options.page, table, growth)
+        print(f"This processor's section of {options.page} is written.")
     return table
 
 
@@ -78,17 +74,16 @@ def _choose_kernels(wanted: str) -> None:
         print(f"{name:<12} {value}")
     print(f"\n{'operation':<26} {'setting':>12}  setting / best candidate")
     for operation, seconds in tuned.seconds.groupby("operation", squeeze=False):
-        times = seconds.squeeze("operation").to_series().dropna()
-        taken = next((name for name in times.index if name in chosen and name != "torch"), "torch")
-        print(f"{operation:<26} {taken:>12}  {times[taken] / times.min():.2f}")
+        times = seconds.squeeze("operation").to_series()
+        print(f"{operation:<26} {chosen:>12}  {times[chosen] / times.min():.2f}")
     print()
 
 
-Row = tuple[str, str, float, float, float, float, float]
-"""Line, way, median milliseconds, the ratio neurodyn/way with its quartiles, and the error."""
+Row = tuple[str, str, str, float, float, float, float, float]
+"""Group, line, way, median milliseconds, the ratio neurodyn/way with its quartiles, and the error."""
 
 
-def _rows(line: Line, times: dict[str, np.ndarray]) -> list[Row]:
+def _rows(line: Line, times: dict[str, np.ndarray]) -> list[tuple[str, str, float, float, float, float, float]]:
     ours = times["neurodyn"]
     if line.errors.get("neurodyn", 0.0) > line.tolerance:
         raise AssertionError(f"{line.name}: the error {line.errors['neurodyn']:.2g} exceeds {line.tolerance:g}")
@@ -151,13 +146,13 @@ def _table(rows: list[Row]) -> xr.Dataset:
     columns = list(zip(*rows, strict=True))
     return xr.Dataset(
         {
-            "milliseconds": ("row", np.array(columns[2]), {"long_name": "median time", "units": "ms"}),
-            "ratio": ("row", np.array(columns[3]), {"long_name": "median of neurodyn / this", "units": "1"}),
-            "ratio_low": ("row", np.array(columns[4]), {"long_name": "its first quartile", "units": "1"}),
-            "ratio_high": ("row", np.array(columns[5]), {"long_name": "its third quartile", "units": "1"}),
-            "error": ("row", np.array(columns[6]), {"long_name": "largest error", "units": "1"}),
+            "milliseconds": ("row", np.array(columns[3]), {"long_name": "median time", "units": "ms"}),
+            "ratio": ("row", np.array(columns[4]), {"long_name": "median of neurodyn / this", "units": "1"}),
+            "ratio_low": ("row", np.array(columns[5]), {"long_name": "its first quartile", "units": "1"}),
+            "ratio_high": ("row", np.array(columns[6]), {"long_name": "its third quartile", "units": "1"}),
+            "error": ("row", np.array(columns[7]), {"long_name": "largest error", "units": "1"}),
         },
-        {"line": ("row", list(columns[0])), "way": ("row", list(columns[1]))},
+        {name: ("row", list(columns[place])) for place, name in enumerate(("group", "line", "way"))},
         machine(),
     )
 
@@ -172,57 +167,6 @@ def _growth(options: Options) -> xr.Dataset:
     coordinates = {name: ("point", [where[name] for where, _ in points]) for name in GROWTH}
     data = {"ratio": (("point", "rule"), found, {"long_name": "time / backprop's", "units": "1"})}
     return xr.Dataset(data, {"rule": names, **coordinates}, machine())
-
-
-def _plot_lines(table: xr.Dataset, out: Path) -> None:
-    """Draw how many times as long as neurodyn each other way takes, a panel for each line."""
-    names = list(dict.fromkeys(table["line"].values))
-    panels = [table.isel(row=np.flatnonzero((table["line"] == n) & (table["way"] != "neurodyn"))) for n in names]
-    heights = [panel.sizes["row"] + 0.6 for panel in panels]
-    figure, axes = plt.subplots(
-        len(names), 1, figsize=(8, 0.24 * sum(heights)), sharex=True, height_ratios=heights, layout="constrained"
-    )
-    for ax, name, panel in zip(axes, names, panels, strict=True):
-        times = 1.0 / panel["ratio"]
-        spread = np.abs([1.0 / panel["ratio_high"] - times, 1.0 / panel["ratio_low"] - times])
-        places = np.arange(panel.sizes["row"])
-        ax.errorbar(times, places, xerr=spread, fmt="o", ms=4, color="#0072B2", ecolor="0.4", capsize=2)
-        ax.axvline(1.0, color="#D55E00", lw=1.0)
-        ax.set(xscale="log", yticks=places, ylim=(len(places) - 0.4, -0.6))
-        ax.set_yticklabels(panel["way"].values, fontsize=8)
-        ax.set_title(name, loc="left", fontsize=8, fontweight="bold", pad=2)
-        ax.spines[["top", "right", "bottom"]].set_visible(False)
-        ax.tick_params(which="both", bottom=False)
-    axes[-1].spines["bottom"].set_visible(True)
-    axes[-1].tick_params(which="both", bottom=True)
-    axes[-1].set_xlabel("time / neurodyn's (line: neurodyn; whiskers: quartiles)")
-    figure.savefig(out / "lines.png", dpi=160)
-    plt.close(figure)
-
-
-def _plot_growth(growth: xr.Dataset, out: Path) -> None:
-    varied = {"width": growth["depth"] == 3, "depth": growth["width"] == 128, "batch": growth["width"] == 300}
-    labels = {"width": "units a layer", "depth": "layers", "batch": "samples a batch"}
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
-    for ax, (name, chosen) in zip(axes, varied.items(), strict=True):
-        points = growth.isel(point=np.flatnonzero(chosen.values))
-        for colour, marker, rule in zip(("#0072B2", "#D55E00", "#009E73"), "osD", growth["rule"].values, strict=True):
-            ax.plot(points[name], points["ratio"].sel(rule=rule), marker=marker, color=colour, label=rule)
-        ax.axhline(1.0, color="0.5", lw=0.8)
-        ax.set(xscale="log", yscale="log", xlabel=labels[name])
-    axes[0].set_ylabel("time / backprop's")
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(out / "growth.png", dpi=160)
-    plt.close(figure)
-
-
-def _text(rows: list[Row]) -> str:
-    text = [f"{'line':<30} {'way':<25} {'ms':>9}  {'neurodyn / way':>20}  {'error':>8}"]
-    for line, way, milliseconds, middle, low, high, error in rows:
-        spread = f"{middle:6.2f} ({low:.2f}–{high:.2f})"
-        checked = "–" if np.isnan(error) else f"{error:.1e}"
-        text.append(f"{line:<30} {way:<25} {milliseconds:9.2f}  {spread:>20}  {checked:>8}")
-    return "\n".join(text)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,29 @@ from types import ModuleType
 from neurodyn import analysis, data, train
 from neurodyn.errors import DivergenceError, NeurodynError
 from neurodyn.layers.capture import capture
+from neurodyn.layers.cutting import cut
 from neurodyn.layers.feedback import FeedbackWeights
 from neurodyn.layers.kernels import kernels
 from neurodyn.layers.losses import Loss
 from neurodyn.layers.modules import FirstUnits, mlp
 from neurodyn.layers.sparse import SparseLinear
-from neurodyn.layers.stages import Stage, cut
+from neurodyn.layers.stages import Stage
 from neurodyn.layers.tuning import tune
 from neurodyn.learning.backward import backward
+from neurodyn.network.coupling import Coupling, Prospective
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
-from neurodyn.network.maps import Activity, Feedback, Forward, Identity, Inverse, Map, Modulated, Pointwise
+from neurodyn.network.maps import Activity, Map
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling, Observable, Plasticity, Population, Prospective
+from neurodyn.network.observable import Observable
+from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.pointwise import Identity, Pointwise
+from neurodyn.network.population import Population
 from neurodyn.network.regularizers import Orthogonality, Regularizer
 from neurodyn.network.signals import Signal
+from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.timing import AtStep, Inference, OnSpike, When
+from neurodyn.network.wrapping import Modulated
 from neurodyn.simulation.activity import activity
 from neurodyn.simulation.files import load, save
 from neurodyn.simulation.inference import infer

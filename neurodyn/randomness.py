@@ -154,7 +154,7 @@ def refusing_draws(message: str) -> Iterator[None]:
         raise InvalidValueError(message)
 
 
-def process_state() -> tuple[bytes, bytes]:
+def process_state() -> tuple[object, ...]:
     """Return the state of PyTorch's and NumPy's generators that this thread draws from, to be compared.
 
     Python's is left out, as libraries draw from it in threads of their own.
@@ -163,8 +163,9 @@ def process_state() -> tuple[bytes, bytes]:
         current = (
             None if RandomStream._within else RandomStream._current
         )  # within one, it is what this thread draws from
-        drawn, numpy = (RandomStream._read_cpu() if current is None else current._outside)[:2]
-    return drawn.numpy().tobytes(), _numpy_as_tensor(numpy).numpy().tobytes()
+        states: list[Any] = [torch.get_rng_state(), _NUMPY.get_state()] if current is None else current._outside[:2]
+    drawn, (_, keys, *rest) = states
+    return (drawn.numpy().tobytes(), keys.tobytes(), *rest)
 
 
 def _numpy_as_tensor(state: Any) -> Tensor:

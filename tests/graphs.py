@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurodyn.layers.capture import Operation, capture
+from neurodyn.layers.capture import capture
+from neurodyn.layers.operations import Operation
 from tests.problems import tensor
 
 

@@ -19,7 +19,8 @@ def _cell(tags: str, code: str) -> str:
     """Return the code of a cell; of one that shows an error, such that it fails where there is none."""
     if "raises-exception" not in tags:
         return code
-    return f"try:\n{indent(code, '    ')}except nd.NeurodynError as error:\n    print(error)\nelse:\n    raise AssertionError"
+    shown = "except nd.NeurodynError as error:\n    print(error)\nelse:\n    raise AssertionError"
+    return f"try:\n{indent(code, '    ')}{shown}"
 
 
 CELL = re.compile(r"^```\{code-cell\}\n(:[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)

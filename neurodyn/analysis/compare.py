@@ -7,8 +7,9 @@ import xarray as xr
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.forward import evaluated, sources
 from neurodyn.layers.losses import per_sample
-from neurodyn.layers.stages import Stage, evaluated, sources
+from neurodyn.layers.stages import Stage
 from neurodyn.network.drives import ForwardValue
 from neurodyn.network.network import Network
 from neurodyn.simulation.trajectory import dataset, to_numpy

@@ -64,6 +64,10 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for place, tensor in enumerate(batch):
             self._name(tensor, self._graph.placeholder(f"batch_{place}"))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled meanwhile, and PyTorch would load its compiler, for seconds, to skip it
+
     def __torch_dispatch__(
         self, operation: OpOverload, types: object, given: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:

@@ -59,6 +59,11 @@ class Repeated(Generic[Rest]):
         """Whether the operations are known, and have been compared."""
         return self._operations is not None and self._batches > 2
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the operations could not be noted, and never will be."""
+        return self._operations is None and self._batches > 1
+
     def again(self, batch: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], Rest] | None:
         """Return what the operations give for a batch; None where they are not known, or do not hold for it."""
         if not self.noted:
@@ -75,16 +80,24 @@ class Repeated(Generic[Rest]):
         batch
             The tensors of the batch, each of them another object.
         compute
-            Returns new tensors, or None in the place of one, and what is the same for every batch.
+            Returns tensors, or None in the place of one, and what is the same for every batch. The tensors are new, or
+            those of the batch that it writes to.
+
+        Returns
+        -------
+        tensors, rest
+            Tensors of the batch, which it has written to, or others with the values that belong there.
         """
         self._batches += 1
         if self._batches == 2 and Notes is not None:
             return self._note(batch, compute)
         found, rest = compute()
         if self._batches == 3 and self._operations is not None:
+            kept = [None if each is None else each.clone() for each in found]
             alone = self._alone(batch)
-            if alone is None or not all(map(_equal, alone[0], found)):
+            if alone is None or not all(map(_equal, alone[0], kept)):
                 self._operations = None
+                found = kept
         return found, rest
 
     def _alone(self, batch: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], Rest] | None:

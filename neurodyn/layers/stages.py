@@ -1,86 +1,25 @@
-"""Stages: the pieces of a feedforward module between two populations, and the forward pass through them."""
+"""Stages: the pieces of a feedforward module between two populations."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import count
-from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
 
-from neurodyn.checks import flag, listed
+from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.admission import check_layer, take_apart
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.origin import Origin, check_backward_hooks
-from neurodyn.layers.points import (
-    LayerPoint,
-    computes,
-    is_activation,
-    is_affine,
-    is_plain,
-    is_smooth,
-    layer_point,
-    own_parameters,
-)
+from neurodyn.layers.names import MARKS, layer_label
+from neurodyn.layers.origin import Origin
+from neurodyn.layers.points import computes, is_activation, is_affine, is_smooth, own_parameters
 from neurodyn.layers.sparse import SparseLinear
-from neurodyn.layers.stacked import Stacked, member_of
-
-_REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
-    (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),
-    (nn.MultiheadAttention, "it takes three inputs and returns a tuple"),
-    (nn.Embedding, "its input is an index, which has no derivative"),
-    (nn.Transformer, "it takes two inputs"),
-    (torch.jit.ScriptModule, "its layers cannot be seen; give the module that it was made of"),
-    (nn.DataParallel, "it spreads the samples itself; give the module that it holds, its .module"),
-    (nn.parallel.DistributedDataParallel, "it averages gradients itself; give the module that it holds, its .module"),
-)
-_ALWAYS_FIT = {nn.Linear, nn.Conv2d, *ACTIVATIONS}
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-
-def _check_layer(layer: nn.Module, stage: str) -> None:
-    if type(layer) in _ALWAYS_FIT and not layer._forward_pre_hooks:
-        return
-    for part in layer.modules():
-        name = type(part).__name__
-        for kind, reason in _REFUSED:
-            if isinstance(part, kind):
-                raise InvalidValueError(f"stage {stage}: {name} cannot be part of a stage: {reason}")
-        if isinstance(part, _BATCH_NORMS) and (part.training or not part.track_running_stats):
-            raise InvalidValueError(
-                f"stage {stage}: {name} in training mode couples the samples of a batch, so that a sample has no "
-                "Jacobian of its own; call .eval() on the module, or use LayerNorm or GroupNorm"
-            )
-        if any(nn.parameter.is_lazy(p) for p in part.parameters(recurse=False)):
-            raise InvalidValueError(
-                f"stage {stage}: {name} does not know its sizes yet; run the module once on a batch of inputs before"
-            )
-        if part.training and (isinstance(part, nn.RReLU) or (isinstance(part, _DROPOUTS) and part.p > 0)):
-            raise InvalidValueError(
-                f"stage {stage}: {name} in training mode gives another value at every evaluation; call .eval() on the "
-                "module or remove the layer"
-            )
-        if part.training and (isinstance(part, _SpectralNorm) or _has_spectral_norm_hook(part)):
-            raise InvalidValueError(
-                f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() "
-                "on the module"
-            )
-        check_backward_hooks(part)
-
-
-def _has_spectral_norm_hook(part: nn.Module) -> bool:
-    return any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
+from neurodyn.layers.stacked import Stacked
+from neurodyn.layers.stage_point import StagePoint
 
 
 class Stage:
@@ -137,7 +76,7 @@ class Stage:
     def check(self) -> None:
         """Refuse layers that cannot be part of a stage in their present mode (training or evaluation)."""
         for layer in self.layers:
-            _check_layer(layer, self.name)
+            check_layer(layer, self.name)
 
     @property
     def arguments(self) -> int:
@@ -210,7 +149,7 @@ class Stage:
     @property
     def mark(self) -> str:
         """The stage's name, with a number where the text at hand has several stages of that name."""
-        return _MARKS.get().get(self, self.name)
+        return MARKS.get().get(self, self.name)
 
     @property
     def symbol(self) -> str:
@@ -220,7 +159,7 @@ class Stage:
     @property
     def label(self) -> str:
         """The layers as a short text, e.g. "Linear(300 → 100), Tanh"."""
-        return ", ".join(_layer_label(layer) for layer in self.layers)
+        return ", ".join(layer_label(layer) for layer in self.layers)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -255,376 +194,8 @@ class Stage:
         return f"Stage {self.name}: {self.label}"
 
 
-_MARKS: ContextVar[Mapping[Stage, str]] = ContextVar("_MARKS", default=MappingProxyType({}))
-
-
-def distinct_names(stages: Iterable[Stage]) -> dict[Stage, str]:
-    """Return a name for each stage that no other has, with a number as in "Tanh_2" where several are called the same.
-
-    Stages of the same layers, or of PyTorch's own without tensors and with the same settings, are one function, and
-    share theirs.
-    """
-    functions: dict[Stage, tuple[object, ...]] = {
-        stage: (stage.name, *map(_function, stage.layers), *stage.sources) for stage in stages
-    }
-    counts = Counter(str(name) for name, *_ in dict.fromkeys(functions.values()))
-    taken = set(counts)
-    names: dict[object, str] = {}
-    for function in functions.values():
-        if function not in names:
-            own = str(function[0])
-            numbered = (f"{own}_{number}" for number in count(1))
-            names[function] = own if counts[own] == 1 else next(name for name in numbered if name not in taken)
-            taken.add(names[function])
-    return {stage: names[function] for stage, function in functions.items()}
-
-
-def _function(layer: nn.Module) -> object:
-    by_settings = type(layer).__module__.startswith("torch.nn.") and is_plain(layer) and not layer.state_dict()
-    return (type(layer), repr(layer)) if by_settings else layer
-
-
-@contextmanager
-def told_apart(stages: Iterable[Stage]) -> Iterator[None]:
-    """Let text that is written inside tell stages of the same name apart."""
-    token = _MARKS.set(distinct_names(stages))
-    try:
-        yield
-    finally:
-        _MARKS.reset(token)
-
-
 Source = Stage | Literal["input"]
 """What a stage reads in a forward pass: the value of another stage, or the input."""
-
-
-class StagePoint:
-    """A stage at an operating point: its value, its feedback and its parameter gradient there.
-
-    Each is worked out when first asked for and then kept, until `move_to` changes the operating point.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self._layers: list[LayerPoint] = [layer_point(layer) for layer in stage.layers]
-        last = max((i for i, layer in enumerate(self._layers) if layer.feedback_needs_forward), default=-1)
-        self._needed_by_feedback = last + 1
-        last = stage.weighted[-1] if stage.weighted else 0
-        self._needed_by_gradient = last + self._layers[last].gradient_needs_forward
-        self._inputs: tuple[Tensor, ...] = ()
-        self._values: list[Tensor] = []
-
-    def move_to(self, *x: Tensor) -> None:
-        """Make `x`, shape (sample, …), the operating point; it must not change while the point is in use."""
-        self._inputs, self._values = x, []
-
-    def _advance(self, layers: int) -> Tensor:
-        """Return the value after as many layers, and x itself after none."""
-        for layer in self._layers[len(self._values) : layers]:
-            self._values.append(layer.forward(*(self._values[-1:] or self._inputs)))
-        return self._values[layers - 1] if layers else self._inputs[0]
-
-    @property
-    def value(self) -> Tensor:
-        """g(x), shape (sample, …)."""
-        return self._advance(len(self._layers))
-
-    def checked_at(self, *x: Tensor) -> Tensor:
-        """Make `x` the operating point, and return g(x).
-
-        Raises
-        ------
-        ValueError
-            If the layers do not accept `x`, or do not return one value a sample.
-        """
-        self.move_to(*x)
-        stage = self.stage
-        try:
-            value = self.value
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            shapes = " and ".join(" × ".join(map(str, each.shape[1:])) for each in x)
-            raise InvalidValueError(
-                f"stage {stage.name} ({stage.label}) does not take an input of {shapes} a sample: {error}"
-            ) from error
-        if value.ndim < 2 or value.shape[0] != x[0].shape[0]:
-            shapes = " and ".join(str(tuple(each.shape)) for each in x)
-            raise InvalidValueError(
-                f"stage {stage.name} ({stage.label}) makes {tuple(value.shape)} of the shape {shapes}; the first axis "
-                "must stay the sample"
-            )
-        return value
-
-    @property
-    def values(self) -> Sequence[Tensor]:
-        """x, and then the value of each layer; g(x) is the last."""
-        self._advance(len(self._layers))
-        return [self._inputs[0], *self._values]
-
-    @property
-    def slope(self) -> Tensor:
-        """f'(h) of each unit of g(x), where f are the activations after the last layer with weights."""
-        first = self.stage.first_of_output
-        slope = torch.ones_like(self.values[first])
-        for place in range(first, len(self._layers)):
-            layer = self._layers[place]
-            if not is_plain(layer.layer):
-                raise InvalidValueError(
-                    f"stage {self.stage.name} ({self.stage.label}): a hook or a forward of its own changes what its "
-                    f"{type(layer.layer).__name__} computes, so its units have no derivative f'(h) of their own; "
-                    "remove it"
-                )
-            slope = layer.feedback(slope) if place in self.stage.activations else layer.layer(slope)
-        return slope.clone()
-
-    def feedback(
-        self,
-        v: Tensor,
-        argument: int = 0,
-        *,
-        weights: Mapping[int, Tensor] | None = None,
-        derivative: bool = True,
-    ) -> Tensor:
-        """Return Jᵀ v, where J = ∂g/∂x at the operating point; v itself, or a view of it, where J does no more.
-
-        Parameters
-        ----------
-        v
-            Shaped like g(x).
-        argument
-            By which of the values that g reads it is differentiated, counted from 0.
-        weights
-            Feedback weights in place of the transposed ones, by the place of their layer.
-        derivative
-            Whether the activations' derivatives f' are applied.
-        """
-        self._advance(self._needed_by_feedback)
-        for place in range(len(self._layers) - 1, bool(argument) - 1, -1):
-            v = self._back(place, v, weights or {}, derivative)
-        return self._layers[0].feedback_to(argument, v) if argument else v
-
-    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
-        """Add gain · Jᵀ v to `out`, which is shaped like x; shapes as for `feedback`."""
-        self._advance(self._needed_by_feedback)
-        for layer in self._layers[:0:-1]:
-            v = layer.feedback(v)
-        self._layers[0].add_feedback(v, out, gain)
-
-    def _back(self, place: int, v: Tensor, weights: Mapping[int, Tensor], derivative: bool) -> Tensor:
-        if place in weights:
-            return self._layers[place].feedback_through(v, weights[place].detach())
-        if not derivative and place in self.stage.activations:
-            return v
-        return self._layers[place].feedback(v)
-
-    def gradient(self, v: Tensor) -> tuple[Tensor, ...]:
-        """Return Σ_sample (∂g/∂θ)ᵀ v for each parameter θ of the stage, in the order of `Stage.parameters`."""
-        return tuple(gradient for layer in self.layer_gradients(v).values() for gradient in layer)
-
-    def layer_gradients(
-        self, v: Tensor, *, at: StagePoint | None = None, derivative: bool = True
-    ) -> dict[int, tuple[Tensor, ...]]:
-        """Return Σ_sample (∂g/∂θ)ᵀ v for the parameters θ of each layer, by the layer's place, the first one first.
-
-        Parameters
-        ----------
-        v
-            Shaped like g(x).
-        at
-            Where the derivatives f' are taken; here, if None. The presynaptic activity is that of this point.
-        derivative
-            Whether the activations' derivatives f' are applied.
-        """
-        at = self if at is None else at
-        gradients: dict[int, tuple[Tensor, ...]] = {}
-        if self.stage.weighted:
-            first = self.stage.weighted[0]
-            self._advance(self._needed_by_gradient)
-            at._advance(at._needed_by_feedback)
-            for place in range(len(self._layers) - 1, first - 1, -1):
-                if place in self.stage.weighted:
-                    gradients[place] = self._layers[place].gradient(self._advance(place), v)
-                if place > first:
-                    v = at._back(place, v, {}, derivative)
-        return dict(reversed(gradients.items()))
-
-
-def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
-    """Return what each stage of a forward pass reads: its own sources, or else what stands before it.
-
-    Parameters
-    ----------
-    forward
-        The stages, in the order of their evaluation.
-
-    Raises
-    ------
-    ValueError
-        If a stage reads one that does not stand before it.
-    """
-    reads: dict[Stage, tuple[Source, ...]] = {}
-    before: Source = "input"
-    for stage in forward:
-        for source in stage.sources:
-            if source != "input" and source not in reads:
-                raise InvalidValueError(
-                    f"stage {stage.name} ({stage.label}) reads stage {source.name}, which does not stand before it in "
-                    "the forward pass"
-                )
-        reads[stage] = stage.sources or (before,)
-        before = stage
-    return reads
-
-
-def evaluated(
-    reads: Mapping[Stage, tuple[Source, ...]], inputs: Tensor, apply: Callable[..., Tensor] = Stage.apply
-) -> dict[Source, Tensor]:
-    """Return what the stages of a forward pass give, one after the other, and the inputs by "input".
-
-    Parameters
-    ----------
-    reads
-        What each stage reads, as `sources` returns it.
-    inputs
-        Shape (sample, …).
-    apply
-        `apply(stage, *values)` returns g(values); by default with the graph that `torch.autograd` makes of it.
-    """
-    values: dict[Source, Tensor] = {"input": inputs}
-    for stage, read in reads.items():
-        values[stage] = apply(stage, *[values[source] for source in read])
-    return values
-
-
-class ForwardPass:
-    """The forward pass x̄_0 = s, x̄_l = g_l(x̄_{l−1}) through the stages, kept for its operating points.
-
-    A stage with sources of its own reads those in place of x̄_{l−1}.
-
-    Parameters
-    ----------
-    stages
-        The stages from the input to the output, in the order of their evaluation.
-    inputs
-        s, shape (sample, …); where it is None, `move_to` has to bring one.
-    """
-
-    output: Tensor
-    """x̄_L, shape (sample, …)."""
-
-    def __init__(self, stages: Sequence[Stage], inputs: Tensor | None = None) -> None:
-        self._reads = sources(stages)
-        self.points = {stage: StagePoint(stage) for stage in stages}
-        if inputs is not None:
-            self.move_to(inputs)
-
-    def move_to(self, inputs: Tensor) -> None:
-        """Run the pass from other inputs, in the same operating points."""
-        *_, self.output = evaluated(self._reads, _plain(inputs), self._value).values()
-
-    def _value(self, stage: Stage, *x: Tensor) -> Tensor:
-        return _plain(self.points[stage].checked_at(*x))
-
-    def forget(self) -> None:
-        """Let go of the inputs, and of what was made of them."""
-        del self.output
-        for point in self.points.values():
-            point.move_to()
-
-
-def _plain(x: Tensor) -> Tensor:
-    """Lay a tensor out as a population's activity is: a convolution's rounding depends on the strides of its input."""
-    return x.contiguous() if x.ndim == 2 else x.contiguous().flatten().view(x.shape)
-
-
-def take_apart(layers: Iterable[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Take every nested `nn.Sequential` apart; return the layers in order, and what was taken apart.
-
-    Raises
-    ------
-    TypeError
-        If one is no `nn.Module`.
-    ValueError
-        If an `nn.Sequential` has hooks, or a forward put in the place of its own, or is compiled: that would be lost.
-    """
-    flat: list[nn.Module] = []
-    taken: list[nn.Module] = []
-    for layer in layers:
-        if not isinstance(layer, nn.Module):
-            raise InvalidTypeError(f"a stage is made of nn.Module layers, and {layer!r} is a {type(layer).__name__}")
-        if type(layer).forward is nn.Module.forward and "forward" not in vars(layer):
-            raise InvalidTypeError(
-                f"a stage is made of layers that compute, and {type(layer).__name__} defines no forward(); give an "
-                "nn.Sequential of layers"
-            )
-        compiled = getattr(layer, "_orig_mod", None)
-        if compiled is not None:
-            raise InvalidValueError(
-                f"torch.compile: a compiled {type(compiled).__name__} can neither be taken apart nor "
-                "differentiated layer by layer; give the module itself, its ._orig_mod"
-            )
-        if not isinstance(layer, nn.Sequential) or type(layer).forward is not nn.Sequential.forward:
-            flat.append(layer)
-            continue
-        if not computes(layer, nn.Sequential):
-            raise InvalidValueError(
-                f"{type(layer).__name__} has a forward hook, or a forward put in the place of its own, which would be "
-                "lost as it is taken apart into layers; put it on one of the layers, or into a module of your own"
-            )
-        check_backward_hooks(layer)
-        inner, more = take_apart(layer)
-        flat += inner
-        taken += [layer, *more]
-    return flat, taken
-
-
-def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
-    """Cut a feedforward module into stages, named "1" to "L" from the input.
-
-    After the activation, x_l = f(W_l x_{l−1} + b_l), or before it, μ_l = W_l f(x_{l−1}) + b_l. A stage begins at
-    each layer with parameters, at the `FirstUnits` that it reads, or, when cut before the activation, at the activation
-    in front of it. Pooling, flattening and the like belong to the stage that they follow.
-
-    Parameters
-    ----------
-    module
-        An `nn.Sequential` (nested ones are taken apart), or one layer.
-    before_activation
-        Where to cut.
-
-    Raises
-    ------
-    TypeError
-        If `module` is no `nn.Module`.
-    ValueError
-        If it has no layers, or one that cannot be part of a stage.
-
-    Examples
-    --------
-    >>> import neurodyn as nd
-    >>> [stage.label for stage in nd.cut(nd.mlp([4, 3, 2]))]
-    ['Linear(4 → 3), Tanh', 'Linear(3 → 2)']
-    """
-    before_activation = flag("before_activation", before_activation)
-    flag("before_activation", before_activation)
-    layers, containers = take_apart([module])
-    with_weights = [not is_activation(layer) and any(True for _ in layer.parameters()) for layer in layers]
-    pieces: list[list[nn.Module]] = []
-    weighted = False
-    for place, layer in enumerate(layers):
-        reads = with_weights[place] or (isinstance(layer, FirstUnits) and any(with_weights[place:]))
-        begins = weighted and (reads or (before_activation and is_activation(layer)))
-        if begins or not pieces:
-            pieces.append([])
-            weighted = False
-        pieces[-1].append(layer)
-        weighted = weighted or with_weights[place]
-    if not pieces:
-        raise InvalidValueError("the module has no layers: give an nn.Sequential with at least one")
-    stages = [Stage(layers, str(number)) for number, layers in enumerate(pieces, start=1)]
-    origin = Origin([*containers, *layers])
-    for stage in stages:
-        stage.origin = origin
-    return stages
 
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
@@ -635,12 +206,3 @@ def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:
         if not is_activation(layer):
             return None
     return None
-
-
-def _layer_label(layer: nn.Module) -> str:
-    layer = member_of(layer)
-    if isinstance(layer, (nn.Linear, SparseLinear)):
-        return f"{type(layer).__name__}({layer.in_features} → {layer.out_features})"
-    if isinstance(layer, nn.Conv2d):
-        return f"Conv2d({layer.in_channels} → {layer.out_channels}, {'×'.join(map(str, layer.kernel_size))})"
-    return repr(layer) if isinstance(layer, FirstUnits) else type(layer).__name__

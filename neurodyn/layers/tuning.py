@@ -5,16 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 
-import numpy as np
 import torch
 import xarray as xr
 from torch.nn import functional
 
-from neurodyn.layers.kernels import LIBRARIES, by_onednn, norm_by_numpy, norm_by_torch
+from neurodyn.layers.kernels import LIBRARIES, by_onednn
 
-_SECONDS = 0.35
+_SECONDS = 0.7
 """How long each operation is timed."""
 _TURN = 2e-3
 """How long a library has its turn, in seconds."""
@@ -24,7 +22,7 @@ _PAYS = 0.95
 
 @torch.no_grad()
 def tune() -> xr.Dataset:
-    """Time what `kernels` chooses among on this machine, in less than two seconds, and say which setting pays.
+    """Time what `kernels` chooses between on this machine, in less than two seconds, and say which setting pays.
 
     The setting stays as it is: `neurodyn.kernels(neurodyn.tune().kernels)` adopts the recommended one here, and the
     environment variable `NEURODYN_KERNELS` on every machine that is to compute the same bits. Times depend on how many
@@ -33,60 +31,39 @@ def tune() -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `seconds` over `operation` and `library`: the median time of a product (64 × 300 × 300 and 64 × 784 × 300), of
-        tanh (64 × 300), and of a norm as an adaptive step takes it (64 × 600), in float32; NaN where a library does
-        not offer it. The attribute `kernels` names the libraries that pay, as `neurodyn.kernels` takes them.
+        `seconds` over `operation` and `library`: the median time of a product (64 × 300 × 300 and 64 × 784 × 300) in
+        float32. The attribute `kernels` names the library that pays, as `neurodyn.kernels` takes it.
 
     Examples
     --------
     >>> import neurodyn as nd
     >>> advice = nd.tune()  # doctest: +SKIP
     """
-    operations = _operations()
-    seconds = np.full((len(operations), 3), np.nan)
-    for row, ways in enumerate(operations.values()):
-        found = _times(ways)
-        for column, library in enumerate(("torch", "onednn", "numpy")):
-            if library in found:
-                seconds[row, column] = found[library]
+    found = {f"product 64 × {inputs} × 300": _times(_product(inputs)) for inputs in (300, 784)}
     times = xr.Dataset(
-        {"seconds": (("operation", "library"), seconds, {"units": "s", "long_name": "median time"})},
-        {"operation": list(operations), "library": ["torch", "onednn", "numpy"]},
-    )
-    paying = [library for library in LIBRARIES if _pays(times.seconds, library)]
-    return times.assign_attrs(kernels=", ".join(paying) or "torch", threads=torch.get_num_threads())
-
-
-def _pays(seconds: xr.DataArray, library: str) -> bool:
-    offered = seconds.sel(library=library).notnull()
-    theirs, ours = (seconds.sel(library=name).where(offered).sum() for name in (library, "torch"))
-    return bool(theirs < _PAYS * ours)
-
-
-def _operations() -> dict[str, dict[str, Callable[[], object]]]:
-    generator = torch.Generator().manual_seed(0)
-
-    def product(inputs: int) -> dict[str, Callable[[], object]]:
-        x, weight = torch.randn(64, inputs, generator=generator), torch.randn(300, inputs, generator=generator)
-        bias = torch.randn(300, generator=generator)
-        ways: dict[str, Callable[[], object]] = {"torch": lambda: functional.linear(x, weight, bias)}
-        if "onednn" in LIBRARIES:
-            ways["onednn"] = lambda: by_onednn(x, weight, bias)
-        return ways
-
-    h = torch.randn(64, 300, generator=generator)
-    out = torch.empty_like(h)
-    error, x, y, *work = torch.randn(5, 64 * 600, generator=generator)
-    norms = {"torch": norm_by_torch, "numpy": norm_by_numpy}
-    return {
-        "product 64 × 300 × 300": product(300),
-        "product 64 × 784 × 300": product(784),
-        "tanh 64 × 300": {
-            "torch": lambda: torch.tanh(h, out=out),
-            "numpy": lambda: np.tanh(h.numpy(), out=out.numpy()),
+        {
+            "seconds": (
+                ("operation", "library"),
+                [[seconds[library] for library in LIBRARIES] for seconds in found.values()],
+                {"units": "s", "long_name": "median time"},
+            )
         },
-        "norm 64 × 600": {name: partial(norm, error, x, y, 1e-3, x[:0], work) for name, norm in norms.items()},
+        {"operation": list(found), "library": list(LIBRARIES)},
+    )
+    total = times.seconds.sum("operation")
+    paying = [library for library in LIBRARIES if total.sel(library=library) < _PAYS * total.sel(library="torch")]
+    return times.assign_attrs(kernels=paying[0] if paying else "torch", threads=torch.get_num_threads())
+
+
+def _product(inputs: int) -> dict[str, Callable[[], object]]:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(64, inputs, generator=generator), torch.randn(300, inputs, generator=generator)
+    bias = torch.randn(300, generator=generator)
+    ways: dict[str, Callable[[], object]] = {
+        "torch": lambda: functional.linear(x, weight, bias),
+        "onednn": lambda: by_onednn(x, weight, bias),
     }
+    return {library: ways[library] for library in LIBRARIES}
 
 
 def _times(ways: dict[str, Callable[[], object]]) -> dict[str, float]:

@@ -14,9 +14,9 @@ from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stacked import of_samples
-from neurodyn.layers.stages import StagePoint
+from neurodyn.layers.stage_point import StagePoint
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Plasticity
+from neurodyn.network.plasticity import Plasticity
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Unrecorded, refuse_delays

@@ -14,8 +14,10 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import Scale
 from neurodyn.layers.inverses import check_invertible, forward_difference
 from neurodyn.layers.stacked import of_samples
-from neurodyn.layers.stages import Stage, StagePoint
-from neurodyn.network.maps import Activity, Inverse, OfStage, OperatingPoints, Term
+from neurodyn.layers.stage_point import StagePoint
+from neurodyn.layers.stages import Stage
+from neurodyn.network.maps import Activity, OperatingPoints, Term
+from neurodyn.network.stage_maps import Inverse, OfStage
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from neurodyn.checks import flag, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.forward import ForwardPass
 from neurodyn.layers.losses import Loss, loss_gradient
-from neurodyn.layers.stages import ForwardPass, Stage
+from neurodyn.layers.stages import Stage
 from neurodyn.network.vectors import ByValue, Vector, text_of, vector
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neurodyn.layers.stages import told_apart
+from neurodyn.layers.names import told_apart
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Drive
-from neurodyn.network.parts import Coupling, Plasticity, Population
+from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.population import Population
 from neurodyn.network.prospective import Anticipation, prospective_sources
 from neurodyn.network.vectors import Vector, bounds_text, is_number, largest_of, magnitude, text_of
 

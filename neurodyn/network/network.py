@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -13,16 +12,22 @@ from torch import Tensor, nn
 
 from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.forward import sources
 from neurodyn.layers.losses import Loss, check_loss, squared_error
-from neurodyn.layers.stages import Stage, sources
-from neurodyn.network.drives import Constant, Drive, ForwardValue, Input, LossGradient, without_noise
-from neurodyn.network.equations import network_equations, network_text, size_text
-from neurodyn.network.maps import Feedback, Forward, Wrapping
-from neurodyn.network.parts import Coupling, Observable, Plasticity, Population
+from neurodyn.layers.stages import Stage
+from neurodyn.network.consistency import check_network, known
+from neurodyn.network.coupling import Coupling
+from neurodyn.network.drives import Constant, Drive, Input, without_noise
+from neurodyn.network.equations import network_equations, network_text
+from neurodyn.network.names import refuse_dimension
+from neurodyn.network.observable import Observable
+from neurodyn.network.order import instantaneous_order
+from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.population import Population
 from neurodyn.network.prospective import with_anticipations
 from neurodyn.network.regularizers import Regularizer
-from neurodyn.network.timing import AtStep, Inference, OnSpike
-from neurodyn.network.vectors import Vector, text_of
+from neurodyn.network.timing import Inference
+from neurodyn.network.vectors import Vector
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -110,28 +115,8 @@ class Network:
             )
         self.inference = inference
         self.observables = self._observed(observables)
-        for coupling in self.couplings:
-            self._check_coupling(coupling)
-        for rule in self.plasticity:
-            pre, post = (self._known(end, f"plasticity of stage {rule.stage.name}") for end in (rule.pre, rule.post))
-            if pre.shape is not None and post.shape is not None:
-                check_plasticity_shapes(rule, pre.shape, post.shape)
-            if rule.reads_forward:
-                self._check_in_forward(rule.stage, f"plasticity of stage {rule.stage.name}")
-            self._check_when(rule)
-        for population in self.populations:
-            for drive in (population.clamp, population.initial):
-                self._check_drive(population, without_noise(drive))
-        if len(set(self.forward)) < len(self.forward):
-            raise InvalidValueError(
-                f"network {name!r}: a stage stands twice in forward=; make a second Stage of the same layers"
-            )
-        if self.forward and len(self.inputs) != 1:
-            raise InvalidValueError(
-                f"network {name!r}: a forward pass starts from one population clamped to Input(), and there are "
-                f"{len(self.inputs)}"
-            )
-        self.instantaneous_order, self.loops = self._order_instantaneous()
+        check_network(self)
+        self.instantaneous_order, self.loops = instantaneous_order(self)
         """The instantaneous populations in the order of evaluation; and of each cycle of them those that are torn out
         of it, and the others, in the order of evaluation."""
         self.stages: tuple[Stage, ...] = tuple(
@@ -184,7 +169,7 @@ class Network:
 
     def __getitem__(self, name: str) -> Population:
         """Return the population called `name`."""
-        return self._known(name, f"network {self.name!r}")
+        return known(self._populations, name, f"network {self.name!r}")
 
     def feedback_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield all feedback weights ψ, each with the name of its stage; other parameters are the module's."""
@@ -195,7 +180,7 @@ class Network:
 
     def into(self, name: str) -> tuple[Coupling, ...]:
         """Return the couplings that lead into the population called `name`."""
-        return self._into[self._known(name, f"network {self.name!r}").name]
+        return self._into[known(self._populations, name, f"network {self.name!r}").name]
 
     @cached_property
     def _into(self) -> dict[str, tuple[Coupling, ...]]:
@@ -264,13 +249,6 @@ class Network:
     def __str__(self) -> str:
         return network_text(self)
 
-    def _known(self, name: str, where: str) -> Population:
-        if not isinstance(name, str) or name not in self._populations:
-            raise InvalidValueError(
-                f"{where}: there is no population {name!r}; there are {', '.join(self._populations)}"
-            )
-        return self._populations[name]
-
     def _observed(self, observables: Iterable[Observable]) -> dict[str, Observable]:
         by_name: dict[str, Observable] = {}
         for observable in _all(Observable, self.name, observables):
@@ -281,133 +259,9 @@ class Network:
                 raise InvalidValueError(
                     f"network {self.name!r}: two observables are called {name!r}; names must differ"
                 )
-            _refuse_dimension(self.name, f"observable {name}", name, self._populations)
+            refuse_dimension(self.name, f"observable {name}", name, self._populations)
             by_name[name] = observable
         return by_name
-
-    def _check_coupling(self, coupling: Coupling) -> None:
-        *sources, target = (self._known(end, f"coupling {coupling}") for end in (*coupling.sources, coupling.target))
-        if target.clamp is not None and not target.clamp.optional:
-            raise InvalidValueError(
-                f"coupling {coupling}: population {target.name} is clamped to {target.clamp}, so nothing may enter it; "
-                "remove the coupling or the clamp"
-            )
-        for source in sources:
-            if isinstance(source.clamp, Input) and source.clamp.integer:
-                raise InvalidValueError(
-                    f"coupling {coupling}: population {source.name} holds integers, which the forward pass alone "
-                    "reads; remove the coupling, or declare Input() without integer"
-                )
-        for stage in coupling.map.frozen_stages:
-            self._check_in_forward(stage, f"coupling {coupling}")
-        self._check_point(coupling)
-        if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) not in ((), target.shape):
-            raise InvalidValueError(
-                f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, one for each unit of its "
-                f"target, and population {target.name} has {size_text(target)} units"
-            )
-        shapes = {p.name: p.shape for p in (*sources, target) if p.shape is not None}
-        if all(p.name in shapes for p in (*sources, target)):
-            check_coupling_shapes(coupling, shapes)
-
-    def _check_point(self, coupling: Coupling) -> None:
-        """Refuse a live Jacobian whose place nothing tells."""
-        map_ = coupling.map
-        while isinstance(map_, Wrapping):
-            map_ = map_.map
-        if not isinstance(map_, Feedback) or map_.frozen:
-            return
-        stage, target = map_.stage, self._known(coupling.target, f"coupling {coupling}")
-        if map_.at is not None:
-            at = self._known(map_.at, f"coupling {coupling}: at")
-            if None not in (at.shape, target.shape) and at.shape != target.shape:
-                raise InvalidValueError(
-                    f"coupling {coupling}: J is taken at population {at.name}, which has {size_text(at)} units, and "
-                    f"population {target.name}, which Jᵀ leads to, has {size_text(target)}"
-                )
-            return
-        forward = [c for c in self.couplings if isinstance(c.map, Forward) and c.map.stage is stage]
-        places = dict.fromkeys([*(c.source for c in forward), *(r.pre for r in self.plasticity if r.stage is stage)])
-        if target.name not in places and not stage.affine:
-            found = f"; {' or '.join(f'at={name!r}' for name in places)} is where the network uses it" if places else ""
-            raise InvalidValueError(
-                f"coupling {coupling}: the Jacobian of stage {stage.name} ({stage.label}) is live, and population "
-                f"{target.name} is not what the stage reads; say where it is taken with Feedback(stage, at=…){found}"
-            )
-
-    def _check_in_forward(self, stage: Stage, where: str) -> None:
-        if stage not in self.forward:
-            raise InvalidValueError(
-                f"{where}: stage {stage.name} ({stage.label}) is used at the forward pass, which does not contain it; "
-                "add it to forward=, or use the live activity"
-            )
-
-    def _check_when(self, rule: Plasticity) -> None:
-        if rule.when == "end":
-            return
-        where = f"plasticity of stage {rule.stage.name}"
-        if self.inference is None:
-            raise InvalidValueError(
-                f"{where}: it acts {rule.when}, and the network has no inference=Inference(step, steps)"
-            )
-        if isinstance(rule.when, AtStep) and rule.when.step > self.inference.steps:
-            raise InvalidValueError(f"{where}: it acts {rule.when}, and inference takes {self.inference.steps} steps")
-        if isinstance(rule.when, OnSpike) and rule.when.moved_by is not None:
-            mover, post = self._known(rule.when.moved_by, f"{where}: moved_by"), self._populations[rule.post]
-            if mover.instantaneous:
-                raise InvalidValueError(
-                    f"{where}: moved_by {mover.name!r} is instantaneous, and takes no steps; name a dynamic population"
-                )
-            if None not in (mover.shape, post.shape) and mover.shape != post.shape:
-                raise InvalidValueError(
-                    f"{where}: moved_by {mover.name!r} has {size_text(mover)} units, and {post.name!r} "
-                    f"{size_text(post)}; the two are compared unit by unit"
-                )
-
-    def _check_drive(self, population: Population, drive: Vector | Drive | None) -> None:
-        if isinstance(drive, Input) and population.name not in self.inputs:
-            raise InvalidValueError(
-                f"population {population.name}: inputs are given to populations that are clamped to them; declare "
-                "clamp=Input(), or pass initial= to the run"
-            )
-        if isinstance(drive, ForwardValue):
-            self._check_in_forward(drive.stage, f"population {population.name}")
-            size = drive.stage.output_size
-            if size is not None and population.shape not in (None, (size,)):
-                raise InvalidValueError(
-                    f"population {population.name}: it has {size_text(population)} units, and stage "
-                    f"{drive.stage.name} ({drive.stage.label}) gives {size}"
-                )
-        elif isinstance(drive, LossGradient) and not self.forward:
-            raise InvalidValueError(
-                f"population {population.name}: a loss gradient needs a forward pass; give forward="
-            )
-
-    def _order_instantaneous(self) -> tuple[tuple[str, ...], tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]:
-        instantaneous = [p.name for p in self.populations if p.instantaneous]
-        if not instantaneous:
-            return (), ()
-        import networkx as nx  # here, because it takes long to import
-
-        graph = self.graph(instantaneous)
-        try:
-            cycle = nx.find_cycle(graph)
-        except nx.NetworkXNoCycle:
-            return tuple(nx.lexicographical_topological_sort(graph)), ()
-        if self.algebraic == "solve":
-            return loops_in_order(graph)
-        path = " → ".join([cycle[0][0], *(edge[1] for edge in cycle)])
-        by = dict.fromkeys(self._dependence(read, reader) for read, reader, *_ in cycle)
-        raise InvalidValueError(
-            f"network {self.name!r}: the instantaneous populations {path} form a cycle, so that none can be evaluated "
-            f"first; give one of them a time constant tau > 0, remove one of the couplings {', '.join(by)}, or say "
-            "Network(algebraic='solve') to have them solved for"
-        )
-
-    def _dependence(self, read: str, reader: str) -> str:
-        """Name the first coupling by which the equation of one population reads another."""
-        coupling = next(c for c in self.into(reader) if read in c.reads)
-        return f"{coupling} ({text_of(coupling.gain, '+g')} · {coupling.text})"
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
@@ -420,69 +274,6 @@ class Network:
                 if read in graph and coupling.target in graph:
                     graph.add_edge(read, coupling.target)
         return graph
-
-
-def loops_in_order(
-    graph: nx.DiGraph[str],
-) -> tuple[tuple[str, ...], tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]:
-    """Return the nodes of a graph, its cycles in one piece each, in the order of what they depend on; and the cycles.
-
-    Of each cycle, or several that hang together, come the nodes that have to be torn out for the others to be in order,
-    and the others in that order.
-    """
-    import networkx as nx
-
-    order: list[str] = []
-    loops: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
-    groups = nx.condensation(graph)
-    for group in nx.lexicographical_topological_sort(groups, key=lambda group: min(groups.nodes[group]["members"])):
-        rest = nx.DiGraph(graph.subgraph(groups.nodes[group]["members"]))
-        torn: list[str] = []
-        while not nx.is_directed_acyclic_graph(rest):
-            knots = {edge[0] for edge in nx.find_cycle(rest)}
-            torn.append(max(sorted(knots), key=lambda name: rest.in_degree(name) * rest.out_degree(name)))
-            rest.remove_node(torn[-1])
-        others = tuple(nx.lexicographical_topological_sort(rest))
-        order += [*torn, *others]
-        if torn:
-            loops.append((tuple(torn), others))
-    return tuple(order), tuple(loops)
-
-
-def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a coupling whose map does not lead from the sources' shapes to the target's.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    each, target = tuple(shapes[name] for name in coupling.sources), shapes[coupling.target]
-    try:
-        given = coupling.map.output_shape(each if len(each) > 1 else each[0], target)
-    except ValueError as error:
-        raise InvalidValueError(f"coupling {coupling}: {error}") from error
-    if given != target:
-        raise InvalidValueError(
-            f"coupling {coupling}: {coupling.text} has "
-            f"{' × '.join(map(str, given))} units, and population {coupling.target} has {' × '.join(map(str, target))}"
-        )
-
-
-def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[int, ...]) -> None:
-    """Refuse plasticity whose stage does not lead from the shape of `pre` to that of `post`.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    given = rule.stage.output_shape(pre)
-    if given != post:
-        raise InvalidValueError(
-            f"plasticity of stage {rule.stage.name}: {rule.stage.symbol}({rule.pre}) has "
-            f"{' × '.join(map(str, given))} units, and population {rule.post} has {' × '.join(map(str, post))}"
-        )
 
 
 def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, ...]:
@@ -504,15 +295,5 @@ def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Popul
     if not by_name:
         raise InvalidValueError(f"network {network!r} has no populations")
     for name in by_name:
-        _refuse_dimension(network, f"population {name}", name, by_name)
+        refuse_dimension(network, f"population {name}", name, by_name)
     return by_name
-
-
-def _refuse_dimension(network: str, what: str, name: str, populations: Mapping[str, Population]) -> None:
-    """Refuse a name that a dimension or a variable of a population has in a trajectory."""
-    stem, _, kind = name.rpartition("_")
-    if stem in populations and re.fullmatch(r"unit|channel|row|column|axis\d+|spikes(\d+)?", kind):
-        raise InvalidValueError(
-            f"network {network!r}: {what} is called like a dimension of population {stem} in a trajectory; choose "
-            "another name"
-        )

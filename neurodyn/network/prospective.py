@@ -10,9 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from neurodyn.errors import InvalidValueError
-from neurodyn.network.maps import Feedback, Identity, Map, Wrapping
-from neurodyn.network.parts import Coupling, Population, Prospective
+from neurodyn.network.coupling import Coupling, Prospective
+from neurodyn.network.maps import Map
+from neurodyn.network.pointwise import Identity
+from neurodyn.network.population import Population
+from neurodyn.network.stage_maps import Feedback
 from neurodyn.network.vectors import is_number
+from neurodyn.network.wrapping import Wrapping
 
 
 @dataclass(frozen=True, eq=False)

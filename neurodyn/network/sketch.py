@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from neurodyn.errors import InvalidValueError
-from neurodyn.layers.stages import Stage, sources, told_apart
+from neurodyn.layers.forward import sources
+from neurodyn.layers.names import told_apart
+from neurodyn.layers.stages import Stage
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import ForwardValue, Input, without_noise
-from neurodyn.network.maps import Feedback, Forward, Inverse, Map, Wrapping
+from neurodyn.network.maps import Map
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling
+from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import is_number, largest_of, magnitude, text_of
+from neurodyn.network.wrapping import Wrapping
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from neurodyn.checks import one_of, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
-from neurodyn.network.maps import Wrapping
 from neurodyn.network.network import Network
+from neurodyn.network.wrapping import Wrapping
 from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.simulate import SaveAt, save_times, take_seed

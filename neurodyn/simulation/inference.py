@@ -15,7 +15,7 @@ from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.repeated import all_true, expect
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Plasticity
+from neurodyn.network.plasticity import Plasticity
 from neurodyn.network.sketch import sketch
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
 from neurodyn.simulation.chosen import recorded_names

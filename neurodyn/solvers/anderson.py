@@ -65,17 +65,21 @@ def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> I
     iteration = _Iteration(field, start)
     before, after = (start, iteration.velocity), None
     arrived = iteration.speed <= tolerance
-    best, waited, taken = iteration.size.clone(), 0, 1
-    while taken < most and waited < _PATIENCE and not bool(arrived.all()):
-        iteration.step(~arrived)
+    best, waited, taken, done = iteration.size, 0, 1, bool(arrived.all())
+    while taken < most and waited < _PATIENCE and not done:
+        moving = ~arrived
+        iteration.step(moving)
         taken += 1
         if after is None:
             after = (iteration.x, iteration.velocity)
-        if not bool(torch.isfinite(iteration.size).all()):
-            return Iterated(start, before[1].abs().amax(1) <= tolerance, before, after)
-        waited = 0 if bool((iteration.size < 0.9 * best)[~arrived].any()) else waited + 1
+        closer = ((iteration.size < 0.9 * best) & moving).any()
         best = torch.minimum(best, iteration.size)
         arrived = iteration.speed <= tolerance
+        # A device is waited for here alone.
+        finite, progress, done = torch.stack([iteration.size.isfinite().all(), closer, arrived.all()]).tolist()
+        if not finite:
+            return Iterated(start, before[1].abs().amax(1) <= tolerance, before, after)
+        waited = 0 if progress else waited + 1
     return Iterated(iteration.x, arrived, before, after)
 
 

@@ -296,10 +296,4 @@ class _Stop:
             return False
         self._steps -= 1
         assert isinstance(velocity, Velocity), "which solvers hand out"
-        return self._steps <= 0 or (
-            self._rest
-            and all(
-                bool(((velocity.tau[name] * v).flatten(1).abs().amax(1) <= self._tolerance)[self._pending].all())
-                for name, v in velocity.items()
-            )
-        )
+        return self._steps <= 0 or (self._rest and velocity.below(self._tolerance, self._pending))

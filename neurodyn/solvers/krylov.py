@@ -108,18 +108,25 @@ def _arnoldi(system: System, linear: LinearPart, start: State) -> tuple[Tensor, 
         vector = system.new_state(basis[j])
         linear.apply(vector, image)
         linear.decay(vector, image)
-        scale = float(torch.linalg.vector_norm(image.flat))
-        # Once more than Gram–Schmidt asks for, or rounding would spoil the orthogonality.
-        for _ in range(2):
-            overlap = basis[: j + 1] @ image.flat
-            image.flat.sub_(torch.mv(basis[: j + 1].t(), overlap))
-            h[: j + 1, j] += overlap.double().cpu().numpy()
-        h[j + 1, j] = float(torch.linalg.vector_norm(image.flat))
-        if h[j + 1, j] <= 4 * torch.finfo(system.dtype).eps * scale:
+        scale = torch.linalg.vector_norm(image.flat)
+        overlaps = []
+        for _ in range(2):  # once more than Gram–Schmidt asks for, or rounding would spoil the orthogonality
+            overlaps.append(basis[: j + 1] @ image.flat)
+            image.flat.sub_(torch.mv(basis[: j + 1].t(), overlaps[-1]))
+        rest = torch.linalg.vector_norm(image.flat)
+        first, second, (whole, left) = _fetched(*overlaps, torch.stack([scale, rest]))
+        h[: j + 1, j], h[j + 1, j] = first + second, left
+        if left <= 4 * torch.finfo(system.dtype).eps * whole:
             return basis[: j + 1], h[: j + 1, : j + 1], 0.0
         if j + 1 < _DIMENSION:
-            basis[j + 1] = image.flat / h[j + 1, j]
+            torch.div(image.flat, rest, out=basis[j + 1])
     return basis, h[:-1], float(h[-1, -1])
+
+
+def _fetched(*vectors: Tensor) -> list[NDArray[np.float64]]:
+    """Return vectors of a device, for which it is waited for once."""
+    together = np.array(torch.cat(vectors).tolist())
+    return np.split(together, np.cumsum([len(vector) for vector in vectors])[:-1])
 
 
 def _integrals(

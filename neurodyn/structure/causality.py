@@ -19,11 +19,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from neurodyn.layers.stages import Stage, sources
+from neurodyn.layers.forward import sources
+from neurodyn.layers.stages import Stage
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import ForwardValue, Input, without_noise
-from neurodyn.network.maps import Forward, Identity
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling, Population
+from neurodyn.network.pointwise import Identity
+from neurodyn.network.population import Population
+from neurodyn.network.stage_maps import Forward
 from neurodyn.network.vectors import is_number
 
 Symbol = Stage | Literal["input", "zero"] | None

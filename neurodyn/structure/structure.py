@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling
 from neurodyn.network.vectors import Vector, largest_of, least_of, magnitude, uniform
 
 if TYPE_CHECKING:

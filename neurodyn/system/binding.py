@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from neurodyn.layers.losses import squared_error
 from neurodyn.layers.points import is_plain
 from neurodyn.network.drives import Input
-from neurodyn.network.maps import Pointwise, Wrapping
 from neurodyn.network.network import Network
+from neurodyn.network.pointwise import Pointwise
+from neurodyn.network.wrapping import Wrapping
 from neurodyn.system.bound import (
     Given,
     Inputs,
@@ -178,7 +180,10 @@ def bound(
         As for `System`.
     """
     at_hand = _AtHand(network, inputs, targets, initial, still)
-    yield at_hand.system()
+    system = at_hand.system()
+    if at_hand.known:
+        system.repeat(system.plan.repeated_field(network))
+    yield system
     at_hand.put_back()
 
 
@@ -262,7 +267,7 @@ def _is_known(network: Network) -> bool:
 def _is_known_part(part: object) -> bool:
     if isinstance(part, nn.Module) and not is_plain(part):
         return False
-    if isinstance(part, Pointwise):  # of someone's own function
-        return False
+    if isinstance(part, Pointwise):  # of PyTorch's own function, which holds nothing, or of someone's
+        return isinstance(part.function, BuiltinFunctionType) and part.function.__module__.split(".")[0] == "torch"
     plain = part is None or isinstance(part, (int, float, str))
     return plain or type(part).__module__.split(".")[0] in ("neurodyn", "torch")

@@ -27,7 +27,7 @@ from neurodyn.network.drives import (
     without_noise,
 )
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Population
+from neurodyn.network.population import Population
 from neurodyn.network.signals import Signal, as_course
 from neurodyn.system.continued import Starts, starts_of
 from neurodyn.system.driven import Placed, placed

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.layers.activations import ACTIVATIONS
-from neurodyn.network.maps import Forward, Identity, Map
+from neurodyn.network.maps import Map
+from neurodyn.network.pointwise import Identity
+from neurodyn.network.stage_maps import Forward
 from neurodyn.network.vectors import Vector
 from neurodyn.system.equation import Entry, Equation
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.network.parts import Coupling
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.signals import Delayed
 from neurodyn.system.driven import Driven
 from neurodyn.system.equation import Equation

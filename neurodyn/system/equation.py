@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.maps import Activity, OperatingPoints, Term
-from neurodyn.network.parts import Coupling
 from neurodyn.network.vectors import Vector
 
 
@@ -164,17 +164,37 @@ class Equation:
         entries = [each for each in self.moving if each.silenced_by not in silent] if silent else self.moving
         if constant is not None and leak:
             torch.add(constant, activity[self.name], alpha=-leak, out=out)
-        elif constant is not None:
-            out.copy_(constant)
         elif leak:
             torch.mul(activity[self.name], -leak, out=out)
-        elif entries:
-            entries[0].term.assign(activity, out, entries[0].gain)
-            entries = entries[1:]
         else:
-            out.zero_()
+            entries = self._begin(activity, out, constant, entries)
         for entry in entries:
             entry.term.add(activity, out, entry.gain)
+
+    @staticmethod
+    def _begin(
+        activity: Mapping[str, Tensor], out: Tensor, constant: Tensor | None, entries: list[Entry]
+    ) -> list[Entry]:
+        """Write the first summands into `out`, two at once where one has the factor 1; return the entries left."""
+        if constant is None and not entries:
+            out.zero_()
+            return entries
+        first, gain = constant, 1.0
+        if first is None:
+            own, source = entries[0].term.value(activity), entries[0].sources
+            if own is None or isinstance(source, tuple) or own is not activity[source]:  # what is made may not last
+                entries[0].term.assign(activity, out, entries[0].gain)
+                return entries[1:]
+            first, gain, entries = own, entries[0].gain, entries[1:]
+        second = entries[0].term.value(activity) if entries and 1.0 in (gain, entries[0].gain) else None
+        if second is None:
+            torch.mul(first, gain, out=out)
+            return entries
+        if gain == 1.0:
+            torch.add(first, second, alpha=entries[0].gain, out=out)
+        else:
+            torch.add(second, first, alpha=gain, out=out)
+        return entries[1:]
 
 
 @dataclass

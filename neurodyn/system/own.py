@@ -17,14 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.capture import Operation
+from neurodyn.layers.forward import ForwardPass
 from neurodyn.layers.losses import Loss, check_per_sample, squared_error
+from neurodyn.layers.operations import Operation
 from neurodyn.layers.points import AutogradPoint, layer_point
-from neurodyn.layers.stages import ForwardPass, Stage
+from neurodyn.layers.stages import Stage
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Data, Drive, Noisy
-from neurodyn.network.maps import Feedback, Forward, Identity, Map, OperatingPoints
+from neurodyn.network.maps import Map, OperatingPoints
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling
+from neurodyn.network.pointwise import Identity
+from neurodyn.network.stage_maps import Feedback, Forward
 from neurodyn.system.probe import Probe, Values, random_states_kept
 
 _FEW = 8

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.forward import ForwardPass
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.layers.repeated import Repeated
 from neurodyn.layers.stacked import of_samples
-from neurodyn.layers.stages import ForwardPass
+from neurodyn.network.consistency import check_coupling_shapes, check_plasticity_shapes
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
-from neurodyn.network.maps import Identity, OperatingPoints
-from neurodyn.network.network import Network, check_coupling_shapes, check_plasticity_shapes, loops_in_order
-from neurodyn.network.parts import Coupling, Population
+from neurodyn.network.maps import OperatingPoints
+from neurodyn.network.network import Network
+from neurodyn.network.order import loops_in_order
+from neurodyn.network.pointwise import Identity
+from neurodyn.network.population import Population
 from neurodyn.network.vectors import Vector, plain
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.bound import Given, check_block, check_finite, read_drive, weights_of
@@ -85,6 +89,7 @@ class Plan:
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
         self._repeated: Repeated[Any] | None = None
+        self._field: Repeated[None] | None = None
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
@@ -181,9 +186,20 @@ class Plan:
     def repeated(self, network: Network) -> Repeated[Any]:
         """Return what is computed of a network for one batch after the other."""
         if self._repeated is None:
-            own = [equation.constant for equation in self.equations.values() if equation.constant is not None]
-            self._repeated = Repeated([*weights_of(network), self.instant, *own])
+            self._repeated = Repeated(self._known(network))
         return self._repeated
+
+    def repeated_field(self, network: Network) -> Repeated[None]:
+        """Return the vector field at one state after the other, of a plan that is bound."""
+        if self._field is None:
+            self._field = Repeated(self._known(network))
+        return self._field
+
+    def _known(self, network: Network) -> list[Tensor]:
+        """Return what computations read that stays where it is, and what they fill."""
+        own = [each for equation in self.equations.values() for each in (equation.constant, equation.scale)]
+        own += [*(end for ends in self.bounds.values() for end in ends), *self.echoed.values()]
+        return [*weights_of(network), self.instant, *(each for each in own if isinstance(each, Tensor))]
 
     @property
     def batch(self) -> Batch:

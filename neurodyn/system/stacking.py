@@ -24,12 +24,15 @@ from neurodyn.layers.losses import Loss, per_sample, squared_error
 from neurodyn.layers.points import acts_sample_by_sample
 from neurodyn.layers.stacked import Stacked, StackedTensors, of_samples
 from neurodyn.layers.stages import Stage
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
-from neurodyn.network.maps import Activity, Map, OperatingPoints, Term, Wrapping
+from neurodyn.network.maps import Activity, Map, OperatingPoints, Term
 from neurodyn.network.network import Network
-from neurodyn.network.parts import Coupling, Plasticity, Population
+from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.population import Population
 from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
+from neurodyn.network.wrapping import Wrapping
 from neurodyn.randomness import refusing_draws
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts

@@ -14,6 +14,7 @@ from torch import Tensor
 from neurodyn.checks import users
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.kernels import pieces
+from neurodyn.layers.repeated import Repeated
 from neurodyn.network.network import Network
 from neurodyn.network.signals import Course, breaks_of, jumps_of
 from neurodyn.structure.cache import schedule_of
@@ -26,6 +27,8 @@ from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan
 
+_BEFORE_NOTES = 16
+"""After how many evaluations in a run the field's operations are noted: for fewer, notes take longer than they save."""
 Time = float | Literal["held"] | None
 """A time, where there are signals."""
 
@@ -37,18 +40,25 @@ class State:
     ----------
     flat
         The dynamic populations' activity, shape (n,).
-    activity
-        Every population's activity by name: views of `flat`, the instantaneous populations' buffers, the clamps.
+    blocks
+        The dynamic populations' activity by name: views of `flat`.
+    others
+        That of the others by name: the instantaneous populations' buffers, the clamps.
     echoes
         What delayed couplings read.
     """
 
-    __slots__ = ("activity", "flat", "pieces", "read")
+    __slots__ = ("activity", "blocks", "flat", "pieces", "read")
 
-    def __init__(self, flat: Tensor, activity: dict[str, Tensor], echoes: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, flat: Tensor, blocks: dict[str, Tensor], others: Mapping[str, Tensor], echoes: Mapping[str, Tensor]
+    ) -> None:
         self.flat = flat
-        self.activity = activity
-        self.read = {**activity, **echoes} if echoes else activity
+        self.blocks = list(blocks.values())
+        """The dynamic populations' activity: views of `flat`."""
+        self.activity: dict[str, Tensor] = {**others, **blocks}
+        """Every population's activity by name."""
+        self.read = {**self.activity, **echoes} if echoes else self.activity
         """What couplings read: every population's activity, and the echoes."""
         self.pieces = pieces(flat)
         """Views of `flat`, for sums of states."""
@@ -112,6 +122,9 @@ class System:
         self.bounds = plan.bounds
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
         self._seeds: NDArray[np.uint64] | None = None
+        self._repeated: Repeated[None] | None = None
+        self._evaluations = 0
+        """Those of the field in this run."""
         self._driven, self.origin = plan.batch.driven, plan.batch.origin
         self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
         self.echoes, self._echoed, self._settled_echoes = plan.echoes, plan.echoed, plan.echoes.settled
@@ -139,6 +152,7 @@ class System:
         for name, value in self._starts.items():
             state.activity[name].copy_(value)
         self.plan.rest(self.network)
+        self._evaluations = 0
         if self._driven:
             self._within = None
             self._move(self._driven, 0.0)
@@ -152,10 +166,7 @@ class System:
         """Return a state over a flat tensor of shape (size,); over a new, uninitialised one if None."""
         if flat is None:
             flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        activity = dict(self.clamped)
-        activity.update(self._instant)
-        activity.update(self.blocks(flat))
-        return State(flat, activity, self._echoed)
+        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self._instant}, self._echoed)
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
@@ -186,7 +197,39 @@ class System:
         time
             t, which a system that is driven by signals needs; "held" leaves these where they are.
         """
-        self.settle(state, time)
+        self._bring(state, time)
+        if self._repeated is None or torch.compiler.is_compiling():
+            self._evaluate(state, out)
+            return
+        self._evaluations += 1
+        if self._evaluations == 1 or not (self._repeated.noted or self._evaluations > _BEFORE_NOTES):
+            self._evaluate(state, out)  # with what is worked out once a run
+            return
+        batch = [*state.blocks, *out.blocks, *self.clamped.values()]
+        if self._repeated.again(batch) is None:
+            self._note(self._repeated, batch, state, out)
+        self.points.expire()
+        self.points.expire_echoes()
+
+    def repeat(self, field: Repeated[None]) -> None:
+        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile."""
+        self._repeated = None if self.loops else field
+
+    def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
+        def evaluate() -> tuple[Sequence[Tensor], None]:
+            self.points.expire_echoes()  # or else what has been made of them would be taken for constant
+            self._evaluate(state, out)
+            return out.blocks, None
+
+        found, _ = repeated.made(batch, evaluate)
+        for block, right in zip(out.blocks, found, strict=True):
+            if right is not None and right is not block:
+                block.copy_(right)
+        if repeated.hopeless:
+            self._repeated = None
+
+    def _evaluate(self, state: State, out: State) -> None:
+        self._settle(state)
         for equation in self._dynamic_equations:
             equation.evaluate(state.read, out.activity[equation.name])
         for name, (low, high) in self.bounds.items():
@@ -201,6 +244,11 @@ class System:
 
     def settle(self, state: State, time: Time = None) -> None:
         """Bring `state` inside its bounds, and the instantaneous populations to their activity there; as `field`."""
+        self._bring(state, time)
+        self._settle(state)
+
+    def _bring(self, state: State, time: Time) -> None:
+        """Bring `state` inside its bounds, and what is driven or late to a time."""
         if self.bounds:
             self.confine(state)
         if (self._driven or self._echoed) and time != "held":
@@ -217,6 +265,8 @@ class System:
                 self._settle_echoes(state)
         elif self._echoed:
             self._settle_echoes(state)
+
+    def _settle(self, state: State) -> None:
         self.points.expire()
         if self.loops:
             self._settle_loops(state)

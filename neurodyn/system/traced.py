@@ -17,14 +17,18 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.inverses import forward_difference, inverse_value
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.stages import ForwardPass, Stage, StagePoint, evaluated, sources
+from neurodyn.layers.stage_point import StagePoint
+from neurodyn.layers.stages import Stage
+from neurodyn.network.coupling import Coupling
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.drives import Constant, Data, Drive
-from neurodyn.network.maps import Feedback, Forward, Inverse, Map, Modulated, names_of
-from neurodyn.network.parts import Coupling
+from neurodyn.network.maps import Map, names_of
+from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import Vector
+from neurodyn.network.wrapping import Modulated
 from neurodyn.system.agreement import Agreement
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
+from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
+from neurodyn.layers.names import distinct_names
 from neurodyn.layers.stacked import Stacked, StackedTensors, member_of
-from neurodyn.layers.stages import ForwardPass, distinct_names, evaluated, sources
 from neurodyn.learning.backward import Lesson, learn
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
-from neurodyn.layers.stages import ForwardPass
+from neurodyn.layers.forward import ForwardPass
 from tests.graphs import NAMES, Attention, Language, Recurrent, Residual, case, make, operations, words
 from tests.problems import tensor
 

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import neurodyn as nd
 from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.inverses import forward_difference
 from tests.problems import tensor
+from tests.stacks import SquaredLinear, build
 
 SLOPE = 0.25
 
@@ -274,78 +276,51 @@ def test_a_saturated_forward_pass_is_refused() -> None:
         stage.inverted().difference(torch.zeros(1, 1), 0.1, at)
 
 
-@pytest.mark.parametrize("power", [2, 1, -2])
+@pytest.mark.parametrize("kind", [kind for kind, f in ACTIVATIONS.items() if f.inverse is not None])
+def test_an_inverse_undoes_the_stage(kind: type[nn.Module]) -> None:
+    layers = build(lambda: [nn.Linear(5, 5), kind(), nn.Linear(5, 5, bias=False), nn.LeakyReLU(0.1)])
+    stage = nd.Stage(layers)
+    x = tensor(7, 5, scale=0.7)
+    torch.testing.assert_close(stage.inverted()(stage.forward(x)), x, rtol=1e-9, atol=1e-10)
+
+
+def test_an_inverse_of_each_row_of_an_image() -> None:
+    stage = nd.Stage(nn.Linear(5, 5, dtype=torch.float64))
+    x = tensor(2, 3, 5)
+    torch.testing.assert_close(stage.inverted()(stage.forward(x)), x)
+
+
+def test_the_inverse_of_a_reparametrised_matrix() -> None:
+    stage = nd.Stage(parametrizations.orthogonal(nn.Linear(5, 5)).double())
+    x = tensor(4, 5)
+    torch.testing.assert_close(stage.inverted()(stage.forward(x)), x)
+
+
 @pytest.mark.parametrize(
-    ("layers", "f"),
+    ("layers", "message"),
     [
-        ([nn.Linear(4, 3), nn.Tanh()], torch.tanh),
-        ([nn.Tanh(), nn.Linear(4, 3)], lambda h: h),
-        ([nn.Linear(4, 6), nn.Tanh(), nn.Sigmoid(), nd.FirstUnits(3)], lambda h: torch.sigmoid(torch.tanh(h))[:, :3]),
-        ([nn.Linear(4, 3), nn.ELU()], nn.functional.elu),
+        ([nn.Linear(4, 3)], r"stage 3 has no inverse: its weights are 3 × 4"),
+        ([nn.Linear(3, 3), nn.ReLU()], r"stage 3 has no inverse: ReLU .*use square Linear"),
+        ([nn.Conv2d(1, 1, 3)], r"stage 3 has no inverse: Conv2d"),
+        ([nn.LeakyReLU(0.0)], r"stage 3 has no inverse: LeakyReLU needs a positive slope"),
+        ([SquaredLinear(3, 3)], r"stage 3 has no inverse: SquaredLinear"),
     ],
 )
-def test_modulation_is_the_derivative_of_the_last_activations(layers, f, power: int) -> None:
-    stage = nd.Stage(nn.Sequential(*layers).double(), "1")
-    network = nd.Network(
-        "modulated",
-        [
-            nd.Population("s", 4, clamp=nd.Input()),
-            nd.Population("a", 3, initial=nd.ForwardValue(stage)),
-            nd.Population("b", 3, tau=0.0),
-        ],
-        [nd.Coupling("a", "b", nd.Modulated(nd.Identity(), stage, power), gain=-2.0), nd.Coupling("a", "b")],
-        forward=[stage],
-    )
-    s = tensor(5, 4)
-    system = nd.System(network, s)
-    state = system.initial_state()
-    system.settle(state)
-    last = max(i for i, each in enumerate(layers) if isinstance(each, nn.Linear))
-    h = nn.Sequential(*layers[: last + 1])(s).detach().requires_grad_()
-    slope = torch.autograd.grad(f(h).sum(), h)[0][:, :3]
-    a = state.activity["a"]
-    torch.testing.assert_close(state.activity["b"], a - 2.0 * slope**power * a)
+def test_a_stage_without_inverse_says_so(layers: list[nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nd.Stage(layers, "3").inverted()
 
 
-def test_modulation_by_what_is_no_activation_is_refused() -> None:
-    stage = nd.Stage([nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2)], "1")
-    with pytest.raises(ValueError, match=r"stage 1 .* ends in MaxPool2d, which is no activation"):
-        nd.Modulated(nd.Identity(), stage, 2)
+@pytest.mark.parametrize("factor", [0.0, 1e-20])
+def test_a_singular_matrix_is_refused(factor: float) -> None:
+    layer = nn.Linear(3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight[2] = layer.weight[1] * (1 + factor)
+    with pytest.raises(ValueError, match=r"stage 2 cannot be inverted in torch.float64: .* condition number"):
+        nd.Stage(layer, "2").inverted()
 
 
-def test_the_stages_of_a_modulated_map_are_checked() -> None:
-    populations = [nd.Population("s", 3, clamp=nd.Input()), nd.Population("a", 3), nd.Population("b", 3)]
-    first, other = nd.Stage(nn.Linear(3, 3), "1"), nd.Stage(nn.Linear(3, 3), "2")
-    for modulated in (
-        nd.Modulated(nd.InverseDeviation(other, 0.1), first, 2),
-        nd.Modulated(nd.InverseDeviation(first, 0.1), other, 2),
-    ):
-        with pytest.raises(ValueError, match=r"coupling a → b: stage 2 .* is used at the forward pass"):
-            nd.Network("n", populations, [nd.Coupling("a", "b", modulated)], forward=[first])
-    network = nd.Network(
-        "n", populations, [nd.Coupling("a", "b", nd.Modulated(nd.Forward(other), first, 2))], forward=[first]
-    )
-    assert set(network.stages) == {first, other}
-
-
-@pytest.mark.parametrize("kind", [nd.InverseDeviation, nd.ForwardDeviation])
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
-def test_a_scale_that_is_not_positive_is_refused(kind, scale: float) -> None:
-    with pytest.raises(ValueError, match=f"scale of {kind.__name__} must be positive"):
-        kind(nn.Linear(2, 2), scale)
-
-
-def test_sizes_of_deviations_are_checked() -> None:
-    stage = nd.Stage([nd.FirstUnits(3), nn.Linear(3, 3)], "1")
-
-    def network(source: int, target: int, map_: nd.Map) -> nd.Network:
-        populations = [nd.Population("s", 5, clamp=nd.Input())]
-        populations += [nd.Population("a", source), nd.Population("b", target)]
-        return nd.Network("n", populations, [nd.Coupling("a", "b", map_)], forward=[stage])
-
-    network(3, 5, nd.InverseDeviation(stage, 0.1))
-    network(5, 3, nd.ForwardDeviation(stage, 0.1))
-    with pytest.raises(ValueError, match="coupling a → b: its inverse takes 3 units, and the source has 5"):
-        network(5, 5, nd.InverseDeviation(stage, 0.1))
-    with pytest.raises(ValueError, match=r"coupling a → b: .* has 3 units, and population b has 5"):
-        network(5, 5, nd.ForwardDeviation(stage, 0.1))
+def test_a_value_out_of_range_is_refused() -> None:
+    inverse = nd.Stage(nn.Tanh(), "2").inverted()
+    with pytest.raises(ValueError, match=r"stage 2 cannot be inverted here: Tanh takes values in \(-1, 1\).*1\.5\]"):
+        inverse(torch.tensor([[0.0, 1.5]]))

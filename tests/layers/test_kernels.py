@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ def _plain_afterwards():
     nd.kernels()
 
 
-@pytest.fixture(params=["torch", *kernels.LIBRARIES])
+@pytest.fixture(params=kernels.LIBRARIES)
 def _library(request: pytest.FixtureRequest) -> None:
     nd.kernels(request.param)
 
@@ -177,12 +176,13 @@ def test_pieces_are_the_whole(size):
     assert torch.equal(flat, torch.arange(float(size)) + 1)
 
 
+@ONEDNN
 def test_plain_pytorch_is_the_default_and_each_run_tells_what_it_took() -> None:
     network, x, t = ar.network(nd.mlp([3, 4, 2])), torch.rand(5, 3), torch.rand(5, 2)
     assert nd.simulate(network, x, t, duration=1.0).attrs["kernels"] == "torch"
-    nd.kernels("numpy")
-    assert nd.simulate(network, x, t, duration=1.0).attrs["kernels"] == "numpy"
-    assert nd.train.fit(network, (x, t), epochs=1).attrs["kernels"] == "numpy"
+    nd.kernels("onednn")
+    assert nd.simulate(network, x, t, duration=1.0).attrs["kernels"] == "onednn"
+    assert nd.train.fit(network, (x, t), epochs=1).attrs["kernels"] == "onednn"
     nd.kernels()
     assert nd.equilibrium(network, x, t).attrs["kernels"] == "torch"
 
@@ -192,37 +192,39 @@ def test_what_is_chosen_computes() -> None:
     x, weight, _ = matrices(64, 300, 300)
     by_torch = kernels.linear(x, weight)
     assert torch.equal(by_torch, torch.nn.functional.linear(x, weight))
-    nd.kernels("onednn, numpy")
+    nd.kernels("onednn")
     assert torch.equal(kernels.linear(x, weight), kernels.by_onednn(x, weight, None))
-    assert torch.equal(kernels.tanh(x), torch.from_numpy(np.tanh(x.numpy())))
 
 
 @pytest.mark.parametrize(
-    ("libraries", "error"),
-    [(name, ValueError) for name in ("cublas", "numpy, mkl", "numpy, torch", "numpy,")]
+    ("library", "error"),
+    [(name, ValueError) for name in ("cublas", "numpy", "onednn, torch", "onednn,", "")]
     + [(3, TypeError), (None, TypeError)],
 )
-def test_an_unknown_library_is_refused_and_changes_nothing(libraries, error) -> None:
-    nd.kernels("numpy")
-    with pytest.raises(error, match=r"kernels: (.* is no library, or not beside others; |libraries are named)"):
-        nd.kernels(libraries)
-    assert kernels.kernels_in_use() == "numpy"
+def test_an_unknown_library_is_refused_and_changes_nothing(library, error) -> None:
+    chosen = kernels.LIBRARIES[-1]
+    nd.kernels(chosen)
+    with pytest.raises(error, match=r"kernels: (.* is no library; |a library is named)"):
+        nd.kernels(library)
+    assert kernels.kernels_in_use() == chosen
 
 
 def test_a_pytorch_without_the_operator_refuses_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "LIBRARIES", ("numpy",))
-    with pytest.raises(ValueError, match="'onednn' is not part of this build of PyTorch; there are 'torch' alone"):
+    monkeypatch.setattr(kernels, "LIBRARIES", ("torch",))
+    with pytest.raises(ValueError, match="'onednn' is not part of this build of PyTorch; there is 'torch'"):
         nd.kernels("onednn")
 
 
+@ONEDNN
 def test_the_environment_names_libraries_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from neurodyn.layers.kernels import kernels_in_use; print(kernels_in_use())"
-    assert run("-c", code, NEURODYN_KERNELS="numpy").stdout == "numpy\n"
-    monkeypatch.setenv("NEURODYN_KERNELS", "numpy, mkl")
+    assert run("-c", code, NEURODYN_KERNELS="onednn").stdout == "onednn\n"
+    monkeypatch.setenv("NEURODYN_KERNELS", "mkl")
     with pytest.raises(ValueError, match="NEURODYN_KERNELS: kernels: 'mkl' is no library"):
         kernels.from_environment()
 
 
+@ONEDNN
 def test_a_checkpoint_is_gone_on_with_by_the_same_libraries(tmp_path: Path) -> None:
     def fit(epochs: int) -> None:
         network = ar.network(nd.mlp([3, 4, 2]))
@@ -231,6 +233,6 @@ def test_a_checkpoint_is_gone_on_with_by_the_same_libraries(tmp_path: Path) -> N
     torch.manual_seed(0)
     fit(1)
     torch.manual_seed(0)
-    nd.kernels("numpy")
-    with pytest.raises(ValueError, match="its kernels was 'torch', and now is 'numpy'"):
+    nd.kernels("onednn")
+    with pytest.raises(ValueError, match="its kernels was 'torch', and now is 'onednn'"):
         fit(2)

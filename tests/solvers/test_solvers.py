@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -12,15 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torchdiffeq._impl.odeint import SOLVERS as TORCHDIFFEQ
 
 import neurodyn as nd
-from neurodyn.models import activation_relaxation as ar
-from neurodyn.models import predictive_coding as pc
 from neurodyn.solvers import tableaux
 from neurodyn.solvers.adaptive import PAIRS
-from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.tableaux import Pair, Tableau
 from tests.problems import PROBLEMS, Array, decay, hopfield, integrators, oscillator, stiff_pair, tensor, wilson_cowan
 
@@ -731,45 +727,3 @@ def test_a_stop_condition_sees_every_population_where_it_is(solver: nd.Solver, s
     nd.simulate(network, None, duration=1.0, solver=solver, save_at=save_at, record=["x"], until=look)
     assert len(seen) > 1
     assert max(seen) == 0.0
-
-
-class Waits(TorchFunctionMode):
-    """Counts how often numbers are fetched from a tensor, for which a GPU would have to be waited for."""
-
-    count = 0
-    fetches = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.count += func in [getattr(torch.Tensor, name) for name in self.fetches]
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def waits() -> Callable[[nd.Solver, float], tuple[int, int]]:
-    """How often a run waits, and how many steps it takes."""
-
-    def count(solver: nd.Solver, duration: float) -> tuple[int, int]:
-        module = nd.mlp([6, 5, 4, 3], seed=0)
-        # Stabilized fetches numbers for the spectral radius as well, where the declaration does not tell it.
-        stabilized = isinstance(solver, nd.Stabilized)
-        network = ar.network(module) if stabilized else pc.network(module, steps="equilibrium")
-        system = nd.System(network, torch.rand(8, 6), torch.rand(8, 3))
-        with torch.no_grad(), Waits() as mode:
-            report = solver.integrate(system, system.initial_state(), duration, Unrecorded())
-        return mode.count, report.accepted + report.rejected
-
-    return count
-
-
-@pytest.mark.parametrize("solver", [nd.Euler(0.1), nd.Heun(0.1), nd.RK4(0.1)])
-def test_fixed_steps_do_not_wait_for_a_device(solver: nd.Solver, waits) -> None:
-    few, many = waits(solver, 0.1), waits(solver, 6.0)
-    assert many[1] == 60
-    assert many[0] == few[0]
-
-
-@pytest.mark.parametrize("solver", [nd.Adaptive("bosh3"), nd.Adaptive("tsit5"), nd.Stabilized()])
-def test_an_adaptive_step_waits_for_a_device_once(solver: nd.Solver, waits) -> None:
-    short, long = waits(solver, 0.2), waits(solver, 1.0)
-    assert long[1] > short[1]
-    assert 0 < long[0] - short[0] <= long[1] - short[1]

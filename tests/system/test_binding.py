@@ -191,3 +191,91 @@ def test_what_depends_on_numbers_is_made_as_it_is_written(rule: Any) -> None:
             for parameter in module.parameters():
                 parameter.mul_(1.1)
         assert_as_anew(lambda: tp.network(module, rule=rule), network, *batch(seed))
+
+
+def bounded(function: Callable[[Tensor], Tensor] = torch.tanh) -> nd.Network:
+    drive = nd.Population("u", (5,), clamp=nd.Input())
+    own = nd.Population("x", (5,), tau=torch.linspace(0.5, 2.0, 5), leak=0.5, bounds=(-0.3, 0.4), initial=0.1)
+    other = nd.Population("y", (5,), leak=torch.linspace(0.5, 1.0, 5))
+    stage = nd.Stage([nn.Tanh(), nd.mlp([5, 5], seed=1)])
+    return nd.Network(
+        "bounded",
+        [drive, own, other],
+        [
+            nd.Coupling("u", "x"),
+            nd.Coupling("x", "y", nd.Forward(stage), gain=torch.linspace(-1.0, 1.0, 5)),
+            nd.Coupling("y", "x", nd.Feedback(stage, "live"), gain=0.7),
+            nd.Coupling("y", "y", nd.Pointwise(function)),
+        ],
+    )
+
+
+RELAXING: dict[str, Callable[[], nd.Network]] = {
+    "pc": lambda: pc.network(mlp(), steps="equilibrium"),
+    "pc of convolutions": lambda: pc.network(convolutional(), steps="equilibrium"),
+    "ar": lambda: ar.network(mlp()),
+    "ar of a graph": residual,
+    "weak feedback": lambda: tp.weak_feedback(nd.mlp([5, 5, 5], seed=0), gamma=0.1),
+    "bounds, and numbers of each unit": bounded,
+}
+
+
+def euler(network: nd.Network, inputs: Tensor, targets: Tensor | None, steps: int = 40) -> Tensor:
+    """The field as it is written, in a loop by hand."""
+    system = nd.System(network, inputs, targets)
+    state, slope = system.initial_state(), system.new_state()
+    for _ in range(steps):
+        system.field(state, slope)
+        state.flat.add_(slope.flat, alpha=0.1)
+        system.confine(state)
+    return state.flat
+
+
+def relaxed(network: nd.Network, inputs: Tensor, targets: Tensor | None, steps: int = 40) -> Tensor:
+    run = nd.simulate(network, inputs, targets, duration=0.1 * steps, solver=nd.Euler(0.1), save_at=2)
+    names = nd.System(network, inputs, targets).dynamic
+    return torch.cat([torch.as_tensor(run[name].values[-1]).flatten() for name in names])
+
+
+def field_noted(network: nd.Network, inputs: Tensor, targets: Tensor | None) -> bool:
+    with bound(network, inputs, targets) as system:
+        return system.plan.repeated_field(network).noted
+
+
+@pytest.mark.parametrize("declare", RELAXING.values(), ids=RELAXING)
+def test_a_relaxation_by_operations_alone_is_the_one_that_is_written(declare: Callable[[], nd.Network]) -> None:
+    network = declare()
+    for seed in range(3):
+        inputs, target = batch(seed)
+        targets = target if network.target_drives else None
+        torch.testing.assert_close(relaxed(network, inputs, targets), euler(declare(), inputs, targets))
+
+
+@pytest.mark.parametrize("function", [torch.tanh, lambda x: x.tanh()])
+def test_the_operations_of_a_field_are_noted_where_all_its_parts_are_known(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    network = bounded(function)
+    inputs, _ = batch(0)
+    relaxed(network, inputs, None)
+    assert field_noted(network, inputs, None) is (function is torch.tanh)
+
+
+@pytest.mark.parametrize("change", ["in place", "of memory", "of the layer"])
+def test_a_relaxation_sees_weights_that_changed(change: str) -> None:
+    module = mlp()
+    network = pc.network(module, steps="equilibrium")
+    inputs, targets = batch(0)
+    before = relaxed(network, inputs, targets)
+    layer = module[1] if isinstance(module[1], nn.Linear) else module[0]
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        if change == "in place":
+            layer.weight.mul_(0.5)
+        elif change == "of memory":
+            layer.weight.data = 0.5 * layer.weight.data
+        else:
+            layer.weight = nn.Parameter(0.5 * layer.weight)
+    after = relaxed(network, inputs, targets)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, euler(pc.network(module, steps="equilibrium"), inputs, targets))

@@ -61,7 +61,7 @@ DECLARING = (
     Recipe("nd.TorchDiffEq", method=CHOICE('"bosh3"', right=['"dopri5"', '"euler"'], wrong=['"rk5"']), **_TOLERANCES),
     Recipe(
         "nd.kernels",
-        libraries=CHOICE('"torch"', right=['"numpy"'], either=['"onednn"'], wrong=['"mkl"', '"numpy, torch"']),
+        library=CHOICE('"torch"', either=['"onednn"'], wrong=['"mkl"', '"onednn, torch"']),
     ),
     Recipe("nd.tune"),
     Recipe("nd.steady", tolerance=(POSITIVE | NOTHING)("1e-3")),

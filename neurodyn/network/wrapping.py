@@ -1,0 +1,132 @@
+"""Maps that are another map, changed unit by unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from neurodyn.checks import whole
+from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.feedback import FeedbackWeights
+from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.stage_point import StagePoint
+from neurodyn.layers.stages import Stage
+from neurodyn.network.maps import Activity, Map, Names, OperatingPoints, Shapes, Term
+
+
+@dataclass(frozen=True)
+class Wrapping(Map):
+    """A map that is another one, changed unit by unit.
+
+    Parameters
+    ----------
+    map
+        The other one.
+    """
+
+    map: Map
+
+    def __post_init__(self) -> None:
+        vars(self).update(linear=self.map.linear, homogeneous=self.map.homogeneous)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.map.stages
+
+    @property
+    def frozen_stages(self) -> tuple[Stage, ...]:
+        return self.map.frozen_stages
+
+    @property
+    def feedback_weights(self) -> FeedbackWeights | None:
+        return self.map.feedback_weights
+
+    def output_shape(self, source: Shapes, target: tuple[int, ...]) -> tuple[int, ...]:
+        return self.map.output_shape(source, target)
+
+    def reads(self, source: Names, target: str) -> tuple[str, ...]:
+        return self.map.reads(source, target)
+
+
+@dataclass(frozen=True)
+class Modulated(Wrapping):
+    """f'(h)ⁿ ⊙ map(source): another map, whose output a stage's derivative at the forward pass scales unit by unit.
+
+    Parameters
+    ----------
+    map
+        The other map.
+    stage
+        The stage whose activations f, after its last layer with weights, give f'(h); one of the network's `forward`.
+    power
+        n.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `map`, `stage` or `power` is not as above, or the stage's last layers are no activations, so that its units
+        have no derivative f'(h) of their own.
+
+    Examples
+    --------
+    >>> import neurodyn as nd
+    >>> stage, *_ = nd.cut(nd.mlp([3, 3, 3]))
+    >>> nd.Coupling("d1", "i1", nd.Modulated(nd.Identity(), stage, 2)).text
+    "f'(h1)² ⊙ d1"
+    """
+
+    stage: Stage = field()
+    power: int
+    frozen = True
+
+    def __post_init__(self) -> None:
+        stage = self.stage
+        if not isinstance(self.map, Map) or not isinstance(stage, Stage):
+            raise InvalidTypeError(
+                f"Modulated takes a neurodyn Map and a Stage, not {type(self.map).__name__} and {type(stage).__name__}"
+            )
+        super().__post_init__()
+        vars(self).update(power=whole("power of Modulated", self.power, least=-(2**31)))
+        for place in range(stage.first_of_output, len(stage.layers)):
+            layer = stage.layers[place]
+            if place not in stage.activations and not isinstance(layer, (FirstUnits, nn.Flatten)):
+                raise InvalidValueError(
+                    f"stage {stage.name} ({stage.label}) ends in {type(layer).__name__}, which is no activation, so "
+                    "its units have no derivative f'(h) of their own"
+                )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (self.stage, *self.map.stages)
+
+    @property
+    def frozen_stages(self) -> tuple[Stage, ...]:
+        return (self.stage, *self.map.frozen_stages)
+
+    def describe(self, source: Names, target: str) -> str:
+        power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
+
+    def bind(self, points: OperatingPoints, source: Names, target: str) -> Term:
+        return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)
+
+
+class _ModulatedTerm(Term):
+    def __init__(self, term: Term, point: StagePoint, power: int) -> None:
+        self._term, self._point, self._power = term, point, power
+        self._factor = point.slope.pow_(power)
+        self._value = torch.empty_like(self._factor)
+
+    def renew(self) -> bool:
+        self._factor.copy_(self._point.slope.pow_(self._power))
+        return self._term.renew()
+
+    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._term.assign(activity, self._value, gain)
+        out.addcmul_(self._factor, self._value)
+
+    def assign(self, activity: Activity, out: Tensor, gain: float) -> None:
+        self._term.assign(activity, out, gain)
+        out.mul_(self._factor)
