@@ -39,17 +39,19 @@ def all_true(tensors: Sequence[Tensor]) -> bool:
 class Repeated(Generic[Rest]):
     """A computation that is made for one batch after the other, all of the same shapes.
 
-    It is made as it is written for the first batch, noted with the second, and compared with the third, to the bit.
+    It is made as it is written for the first batches, noted with the next, and compared with the one after, to the bit.
     What cannot be noted is made as it is written every time.
 
     Parameters
     ----------
     known
         The tensors that it may read beside a batch and what it makes of it: weights, and buffers that it fills.
+    first
+        For how many batches it is made as it is written: notes take as long as many a computation.
     """
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
-        self._known = list(known)
+    def __init__(self, known: Iterable[Tensor], first: int = 1) -> None:
+        self._known, self._first = list(known), first
         self._batches = 0
         self._operations: Operations | None = None
         self._rest: Rest | None = None
@@ -57,12 +59,12 @@ class Repeated(Generic[Rest]):
     @property
     def noted(self) -> bool:
         """Whether the operations are known, and have been compared."""
-        return self._operations is not None and self._batches > 2
+        return self._operations is not None and self._batches > self._first + 1
 
     @property
     def hopeless(self) -> bool:
         """Whether the operations could not be noted, and never will be."""
-        return self._operations is None and self._batches > 1
+        return self._operations is None and self._batches > self._first
 
     def again(self, batch: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], Rest] | None:
         """Return what the operations give for a batch; None where they are not known, or do not hold for it."""
@@ -89,10 +91,10 @@ class Repeated(Generic[Rest]):
             Tensors of the batch, which it has written to, or others with the values that belong there.
         """
         self._batches += 1
-        if self._batches == 2 and Notes is not None:
+        if self._batches == self._first + 1 and Notes is not None:
             return self._note(batch, compute)
         found, rest = compute()
-        if self._batches == 3 and self._operations is not None:
+        if self._batches == self._first + 2 and self._operations is not None:
             kept = [None if each is None else each.clone() for each in found]
             alone = self._alone(batch)
             if alone is None or not all(map(_equal, alone[0], kept)):

@@ -65,6 +65,10 @@ class Batch:
     origin: float
 
 
+_BEFORE_NOTES = 100
+"""After how many evaluations of a vector field its operations are noted, which takes as long as so many save."""
+
+
 class Plan:
     """A network's shapes, order of evaluation, bound equations and buffers.
 
@@ -192,7 +196,7 @@ class Plan:
     def repeated_field(self, network: Network) -> Repeated[None]:
         """Return the vector field at one state after the other, of a plan that is bound."""
         if self._field is None:
-            self._field = Repeated(self._known(network))
+            self._field = Repeated(self._known(network), _BEFORE_NOTES)
         return self._field
 
     def _known(self, network: Network) -> list[Tensor]:

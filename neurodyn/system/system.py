@@ -27,8 +27,6 @@ from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan
 
-_BEFORE_NOTES = 16
-"""After how many evaluations in a run the field's operations are noted: for fewer, notes take longer than they save."""
 Time = float | Literal["held"] | None
 """A time, where there are signals."""
 
@@ -123,8 +121,8 @@ class System:
         self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
         self._seeds: NDArray[np.uint64] | None = None
         self._repeated: Repeated[None] | None = None
-        self._evaluations = 0
-        """Those of the field in this run."""
+        self._first = True
+        """Whether the next evaluation of the field is the first of a run."""
         self._driven, self.origin = plan.batch.driven, plan.batch.origin
         self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
         self.echoes, self._echoed, self._settled_echoes = plan.echoes, plan.echoed, plan.echoes.settled
@@ -152,7 +150,7 @@ class System:
         for name, value in self._starts.items():
             state.activity[name].copy_(value)
         self.plan.rest(self.network)
-        self._evaluations = 0
+        self._first = True
         if self._driven:
             self._within = None
             self._move(self._driven, 0.0)
@@ -201,8 +199,8 @@ class System:
         if self._repeated is None or torch.compiler.is_compiling():
             self._evaluate(state, out)
             return
-        self._evaluations += 1
-        if self._evaluations == 1 or not (self._repeated.noted or self._evaluations > _BEFORE_NOTES):
+        if self._first:
+            self._first = False
             self._evaluate(state, out)  # with what is worked out once a run
             return
         batch = [*state.blocks, *out.blocks, *self.clamped.values()]
