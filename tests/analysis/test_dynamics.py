@@ -336,9 +336,13 @@ def test_cycles_that_are_solved_for_are_differentiated_through():
 
 
 def test_a_scan_looks_at_a_map_of_ones_own_once(monkeypatch):
-    looked = []
-    look = own._look_at_map
-    monkeypatch.setattr(own, "_look_at_map", lambda *given: (looked.append(given[0]), look(*given)))
+    looked, look = [], own._look_at_map
+
+    def count(*given):
+        looked.append(given[0])
+        look(*given)
+
+    monkeypatch.setattr(own, "_look_at_map", count)
     nd.analysis.continuation(cubic, -1.0, 0.0)
     assert len(looked) == 1
 
