@@ -103,7 +103,8 @@ def network(
     -------
     Network
         Populations `s` (the input) and `x1` … `xL`, and `x0` where a weight update reads it; observable `energy`
-        (eq. 9), which is 0 at the start but for the output, and bounded neither above nor below.
+        (eq. 9), which is 0 at the start but for the output, and not bounded above, nor below unless the activations
+        saturate.
 
     Raises
     ------

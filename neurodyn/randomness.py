@@ -168,6 +168,29 @@ def process_state() -> tuple[object, ...]:
     return (drawn.numpy().tobytes(), keys.tobytes(), *rest)
 
 
+def generators() -> list[Tensor]:
+    """Return the state of the generators that this thread draws from, as `RandomStream.state` returns one."""
+    with _LOCK:
+        # Within a stream, it is what this thread draws from.
+        current = None if RandomStream._within else RandomStream._current
+        drawn, numpy, python = (RandomStream._read_cpu() if current is None else current._outside)[:3]
+    own = [drawn, _numpy_as_tensor(numpy), _python_as_tensor(python)]
+    in_use = torch.cuda.default_generators  # none before the first use of a GPU
+    return [*own, torch.cuda.get_rng_state()] if in_use else own
+
+
+@contextmanager
+def drawing_from(state: Sequence[Tensor]) -> Iterator[None]:
+    """Draw as the generators were when `generators` returned a state, and leave them as they are."""
+    stream = RandomStream(0, torch.device("cuda", torch.cuda.current_device()) if len(state) > 3 else None)
+    stream.load(state)
+    try:
+        with stream:
+            yield
+    finally:
+        stream.close()
+
+
 def _numpy_as_tensor(state: Any) -> Tensor:
     _, keys, place, has_gauss, gauss = state
     more = np.array([place, has_gauss, np.float64(gauss).view(np.int64)], np.int64)

@@ -5,7 +5,7 @@ the relaxation), and by predictive coding (IL, Z-IL, Fa-Z-IL); a network of squa
 beyond the classes are auxiliary, by GAIT-prop with the orthogonality regularizer, and by backprop with it. Backprop
 trains both from the same weights and on the same batches, so that differences are paired. What each paper claims is
 judged: of rules that should be backprop, by how far the first update is off backprop's; of the others, by the accuracy,
-where two standard errors and half a point count. The seeds are trained at once; a run that was stopped goes on where it
+where the 95 % interval and half a point count. The seeds are trained at once; a run that was stopped goes on where it
 was; and `torchrun --nproc-per-node=2 studies/accuracy.py` shares every batch among processes.
 
 After figure 2 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical

@@ -5,7 +5,9 @@
 layers, and a step above 2 diverges. (c) What each solver pays for its precision. A second figure: the papers' own 100
 iterations of 0.1 are not converged. (a) How far each layer's update then is from backprop's, (b) by which factors of
 the closed form: after n iterations of h, what is left is Σ_k C(n, k) (1 − h)^{n−k} hᵏ Nᵏ e(0), whose start e(0) is as
-large as the activity and does not shrink with the gradients as learning proceeds.
+large as the activity and does not shrink with the gradients as learning proceeds. (c) The energy E = Σ_l ½‖x_l‖² −
+½‖g_l(x_{l−1})‖² (appendix A, eq. 9) while the activities relax, which they seem to descend, as the paper says, and (d)
+along the direction in which it grows least, whether it is bounded below.
 
 After figure 1 of B. Millidge, A. Tschantz, A. K. Seth, C. L. Buckley, "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain" (2020).
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -47,6 +49,8 @@ PRECISION_AT = 10.0
 """The time at which the solvers' errors are measured."""
 DEMANDED = 1e-6
 """The error for which the table tells the cost."""
+POWER = 200
+"""Iterations of the power method."""
 PAPERS_STEP, PAPERS_ITERATIONS = 0.1, 100
 COUNTS = (25, 50, 75, 100, 125, 150, 200, 250, 300)
 """How many of the papers' steps are taken."""
@@ -181,16 +185,21 @@ def measure(case: Case, solver: nd.Solver, truth: xr.Dataset) -> xr.Dataset:
     )
 
 
-def papers_setting(options: Options, learned: bool) -> xr.Dataset:
+def draw_module(options: Options, learned: bool) -> nn.Sequential:
+    """Return the first seed's module, as it was drawn or after some epochs of backprop."""
+    stages = Case.draw(options, options.seeds[0]).network.forward
+    module = nn.Sequential(*(layer for stage in stages for layer in stage.layers))
+    if learned:
+        train, _ = options.load()
+        nd.train.fit(module, train, epochs=LEARNED_EPOCHS, seed=options.seeds[0], progress=False)
+    return module
+
+
+def papers_setting(module: nn.Sequential, case: Case) -> xr.Dataset:
     """Return the angle of each layer's update to backprop's after so many of the papers' steps.
 
     The output is clamped, and the rest starts at the forward pass, as in the authors' code.
     """
-    case = Case.draw(options, options.seeds[0])
-    module = nn.Sequential(*(layer for stage in case.network.forward for layer in stage.layers))
-    if learned:
-        train, _ = options.load()
-        nd.train.fit(module, train, epochs=LEARNED_EPOCHS, seed=options.seeds[0], progress=False)
     network = ar.network(module)
     weights = [stage.parameters[0] for stage in network.forward]
     exact = torch.autograd.grad(loss(module, case.inputs, case.targets), weights)
@@ -204,6 +213,39 @@ def papers_setting(options: Options, learned: bool) -> xr.Dataset:
     found = xr.DataArray(angles, {"iterations": list(COUNTS), "layer": names}, ("iterations", "layer"))
     size = float(torch.stack([part.norm() for part in exact]).norm())
     return xr.Dataset({"angle": found.assign_attrs(units="degree"), "gradient": size})
+
+
+def energy(module: nn.Sequential, case: Case) -> xr.Dataset:
+    """Return the energy while the activities relax, and along the direction in which it grows least.
+
+    There, x_{l−1} = r v in one layer and 0 in the others: E is ½r² − ½‖g_l(r v)‖² and what does not depend on r.
+    """
+    network = ar.network(module, output="relaxing")
+    run = nd.simulate(
+        network, case.inputs, case.targets, duration=DURATION, solver=nd.Exact(), save_at=401, record="energy"
+    )
+    lengths = torch.logspace(1, 4, 31, dtype=case.inputs.dtype)
+    found = []
+    for stage in network.forward[1:]:
+        stretched = lengths[:, None].to(case.inputs) * steepest(stage)
+        found.append(0.5 * lengths.square() - 0.5 * stage.apply(stretched).detach().square().sum(1).cpu())
+    along = torch.stack(found) / (0.5 * lengths.square())
+    length = xr.Variable("length", lengths.numpy(), {"units": "1", "long_name": "r"})
+    layer = [stage.name for stage in network.forward[1:]]
+    scaled = xr.DataArray(along.numpy(), {"layer_above": layer, "length": length}, ("layer_above", "length"))
+    return xr.Dataset({"energy": run.energy.mean("sample", keep_attrs=True), "along": scaled})
+
+
+def steepest(stage: nd.Stage) -> Tensor:
+    """Return the direction v of unit length for which ‖W v‖ is largest, of the units that a ReLU leaves active."""
+    weight = stage.parameters[0].detach()
+    bends = any(isinstance(layer, nn.ReLU) for layer in stage.layers)
+    v = torch.linalg.svd(weight, full_matrices=False).Vh[0]
+    for _ in range(POWER if bends else 0):  # ‖ReLU(W v)‖ is convex in v, so that this never lowers it
+        image = weight @ v
+        v = weight.T @ (image if image.relu().norm() == 0 else image.relu())
+        v = v / v.norm()
+    return v
 
 
 def factors(order: int) -> NDArray[np.float64]:
@@ -232,17 +274,23 @@ def main(options: Options) -> None:
         names = xr.Variable("solver", [name for name, _ in runs])
         precision = xr.concat([done(measure(case, solver, truth)) for _, solver in runs], names)
         weights = xr.Variable("weights", ["first", "learned"])
-        papers = xr.concat([papers_setting(options, learned) for learned in (False, True)], weights)
+        modules = [draw_module(options, learned) for learned in (False, True)]
+        papers = xr.concat([papers_setting(module, case) for module in modules], weights)
+        other = replace(options, activation="tanh" if options.activation == "relu" else "relu")
+        kinds = dict(zip((f"{options.activation}, first", f"{options.activation}, learned"), modules, strict=True))
+        kinds[f"{other.activation}, learned"] = draw_module(other, learned=True)
+        names = xr.Variable("weights", list(kinds))
+        energies = xr.concat([energy(module, case) for module in kinds.values()], names)
 
     sizes = [case.inputs.shape[1], *options.layers, case.targets.shape[1]]
     about = {"dataset": options.dataset, "layers": "-".join(map(str, sizes)), "activation": options.activation}
     results = {"trajectory": trajectory, "sweep": sweep, "work_precision": precision}
     results = {name: data.assign_attrs(about) for name, data in results.items()}
     with plot.style():
-        figures = {"convergence": draw(*results.values()), "convergence_papers": draw_papers(papers)}
-        files = write(options.out, figures, results | {"papers": papers}, about)
+        figures = {"convergence": draw(*results.values()), "convergence_papers": draw_papers(papers, energies)}
+        files = write(options.out, figures, results | {"papers": papers, "energy": energies}, about)
     here = f"{options.dataset}, layers {about['layers']}, {options.activation}, float64, batch of {BATCH}"
-    claims = write_rows(options, here, rows(trajectory, sweep, papers))
+    claims = write_rows(options, here, [*rows(trajectory, sweep, papers), *energy_rows(energies)])
     print(summary(*results.values()), papers_table(papers), claims, files, sep="\n")
 
 
@@ -289,6 +337,40 @@ def rows(trajectory: xr.Dataset, sweep: xr.Dataset, papers: xr.Dataset) -> list[
     ]
 
 
+def energy_rows(energies: xr.Dataset) -> list[Row]:
+    """Return what came out beside what the paper says of its energy."""
+    end = energies.along.isel(length=-1).min("layer_above")
+    parts, falling = [], []
+    for name in map(str, energies.weights.values):
+        at = energies.energy.sel(weights=name)
+        lowest, last = float(at.min()), float(at.isel(time=-1))
+        falling.append(last - lowest <= 1e-9 * abs(lowest))
+        parts.append(
+            f"{lowest:.3g} at {float(at.time[at.argmin('time')]):.2g} τ, {last:.3g} at the end ({name} weights)"
+        )
+    bounded = [str(name) for name in energies.weights.values if float(end.sel(weights=name)) > 0]
+    start = float(abs(energies.energy.isel(time=0)).max())
+    ends = ", ".join(f"{float(end.sel(weights=name)):+.2g} ({name} weights)" for name in energies.weights.values)
+    return [
+        Row(
+            AR,
+            "appendix A, eq. 9",
+            "derived",
+            "the dynamics appear to descend the energy, which is 0 at the forward pass",
+            f"{start:.1g} at the start, lowest {'; '.join(parts)}; one seed, mean of {BATCH} samples",
+            holds(all(falling), "it falls and rises again"),
+        ),
+        Row(
+            AR,
+            "appendix A, eq. 9",
+            "derived",
+            "the energy is bounded neither above nor below",
+            f"E / (r²/2) for large r where it grows least: {ends}; one seed",
+            holds(not bounded, f"bounded below with {'; '.join(bounded)} weights"),
+        ),
+    ]
+
+
 def draw(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) -> Figure:
     """Return the figure of the three panels."""
     figure, axes = plt.subplot_mosaic("ab;cc", figsize=(10, 8), height_ratios=(1.15, 1))
@@ -298,9 +380,9 @@ def draw(trajectory: xr.Dataset, sweep: xr.Dataset, precision: xr.Dataset) -> Fi
     return figure
 
 
-def draw_papers(papers: xr.Dataset) -> Figure:
-    """Return the figure of the papers' own setting."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+def draw_papers(papers: xr.Dataset, energies: xr.Dataset) -> Figure:
+    """Return the figure of the papers' own setting, and of the energy."""
+    figure, ((left, right), (below_left, below_right)) = plt.subplots(2, 2, figsize=(10, 7.5))
     colours = plt.colormaps["viridis"](np.linspace(0, 0.85, papers.sizes["layer"] - 1))
     for layer, colour in zip(papers.layer.values[:-1], colours, strict=True):
         for weights, style in (("first", "-o"), ("learned", "--s")):
@@ -316,6 +398,21 @@ def draw_papers(papers: xr.Dataset) -> Figure:
         ax.axvline(PAPERS_ITERATIONS, color=plot.GREY, linewidth=0.8, linestyle="--")
         ax.set_xlabel("iterations n (dashed: the papers')")
         ax.legend(fontsize=7)
+    for weights, style in zip(energies.weights.values, ("-", "--", ":"), strict=True):
+        at = energies.sel(weights=weights)
+        below_left.plot(at.time, at.energy, style, color=plot.BLACK, label=f"{weights} weights")
+        for layer, colour in zip(at.layer_above.values, colours, strict=True):
+            label = f"through W{layer}, {weights}"
+            below_right.plot(at.length, at.along.sel(layer_above=layer), style, color=colour, label=label)
+    below_left.set(xlabel="time (τ)", ylabel="energy E, mean of the samples (1)", title="(c) Energy while AR relaxes")
+    below_right.set(xscale="log", xlabel="length r of x along v (1)", ylabel="E / (r²/2) (1)")
+    below_right.set_title("(d) Far out, where it grows least")
+    below_left.set_xlim(0, DURATION / 2)
+    below_left.set_yscale("symlog", linthresh=10)
+    below_right.set_yscale("symlog", linthresh=2)
+    for ax in (below_left, below_right):
+        ax.axhline(0.0, color=plot.GREY, linewidth=0.8, linestyle=":")
+        ax.legend(fontsize=7, loc="center right")
     return figure
 
 

@@ -3,9 +3,10 @@
 (1) Plain and residual perceptrons of L layers, in float32 and float64: how far each rule's update is from backprop's,
 how many iterations it takes, how long, and how many units have a backprop error that is less than the rounding of their
 value, which φ cannot see. AR is also run as its papers do, 100 iterations of 0.1, whatever the depth. GAIT-prop needs
-square layers, and has a plain tower of its own. (2) Predictive coding with the depth scaling of μPC: residual blocks
-x + W f(x) / √(N L), with weights from N(0, 1), beside plain predictive coding: which layers receive error at all, and
-after training, which have moved, and what the network is worth without what they have learned.
+square layers, and has a plain tower of its own; updates are timed in plain networks in float32. (2) Predictive coding
+with the depth scaling of μPC: residual blocks x + W f(x) / √(N L), with weights from N(0, 1), beside plain predictive
+coding: which layers receive error at all, and after training, which have moved, and what the network is worth without
+what they have learned.
 
 Beyond the papers. μPC after F. Innocenti, E. M. Achour, C. L. Buckley, "μPC: Scaling Predictive Coding to 100+ Layer
 Networks" (2025).
@@ -28,8 +29,8 @@ import xarray as xr
 from common.claims import BEYOND, Row, holds, write_rows
 from common.learning_curves import means_of, plus_minus
 from common.options import TrainingOptions, parse
-from common.report import table, write
-from common.training import loss
+from common.report import number_of, table, write
+from common.training import Learning, loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
 
 SAMPLES = 20
-GAMMA = 1e-3
+GAMMA, SMALLER = 1e-3, 1e-6
+"""Of GAIT-prop: the paper's, and one that is small beside the activity of a deep tower, too."""
 STEP, ITERATIONS = 0.1, 100
 """The papers' relaxation of AR."""
 PAPERS_AR = f"AR, {ITERATIONS} × {STEP:g}"
@@ -60,6 +62,7 @@ RATE = 1e-2
 """Of Adam."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 KINDS = ("plain", "residual")
+TIMED = ("plain", "float32")
 
 
 Declare = Callable[[nn.Sequential], nd.Network]
@@ -78,10 +81,18 @@ RULES: Mapping[str, tuple[Declare, Callable[[int], int]]] = {
     "Fa-Z-IL": (coding(learning="fa-z-il"), lambda layers: layers - 1),
     "Fa-Z-IL, repaired φ": (coding(learning="fa-z-il", spike="moved"), lambda layers: layers - 1),
     "GAIT-prop": (lambda module: tp.network(module, rule="gait", gamma=GAMMA), lambda layers: layers - 1),
+    f"GAIT-prop, γ = {SMALLER:g}": (
+        lambda module: tp.network(module, rule="gait", gamma=SMALLER),
+        lambda layers: layers - 1,
+    ),
 }
 """How each is declared, and after how many iterations it learns in L layers; a step of 1 makes AR exact after L − 1."""
 COLOURS = dict(
-    zip(RULES, (plot.BLACK, plot.GREY, plot.PURPLE, plot.VERMILION, plot.SKY, plot.BLUE, plot.GREEN), strict=True)
+    zip(
+        RULES,
+        (plot.BLACK, plot.GREY, plot.PURPLE, plot.VERMILION, plot.SKY, plot.BLUE, plot.GREEN, plot.ORANGE),
+        strict=True,
+    )
 )
 TRAINED = ("μPC, backprop", "μPC", "plain PC, backprop", "plain PC")
 
@@ -102,8 +113,8 @@ class Options(TrainingOptions):
 
     layers: tuple[int, ...] = (2, 5, 10, 20, 50)
     width: int = 32
-    trained: int = 20
-    epochs: int = 5
+    trained: int = 16
+    epochs: int = 2
     out: Path = Path("results/depth")
 
 
@@ -179,17 +190,16 @@ def sizes(options: Options) -> tuple[int, int, int]:
     return len(inputs), options.width, len(targets)
 
 
-def update(rule: str, module: nn.Sequential, inputs: Tensor, targets: Tensor) -> tuple[float, float, float]:
-    """Return how far a rule's update is from backprop's, relative, how far in the first layer, and the time's ratio."""
+def update(rule: str, module: nn.Sequential, inputs: Tensor, targets: Tensor, timed: bool) -> tuple[float, ...]:
+    """Return how far a rule's update is from backprop's, relative, and in the first layer; if timed, time's ratio."""
     parameters = list(module.parameters())
     double = deepcopy(module).double()
     exact = torch.autograd.grad(loss(double, inputs.double(), targets.double()), list(double.parameters()))
     network = RULES[rule][0](module)
     papers: dict[str, Any] = {"duration": ITERATIONS * STEP, "solver": nd.Exact(euler_step=STEP)}
     how = papers if rule == PAPERS_AR else {}
-    nd.backward(network, inputs, targets, **how)  # what is made once is not timed
     own, backprop = [], []
-    for _ in range(REPEATS):
+    for _ in range(1 + REPEATS * timed):
         module.zero_grad()
         start = perf_counter()
         loss(module, inputs, targets).backward()
@@ -202,7 +212,8 @@ def update(rule: str, module: nn.Sequential, inputs: Tensor, targets: Tensor) ->
     off = [a.double() - b for a, b in zip(found, exact, strict=True)]
     count = len(list(module[0].parameters()))
     first = float(get_total_norm(off[:count]) / get_total_norm(exact[:count]))
-    ratio = float(np.median(own) / np.median(backprop))
+    # What is made once, in the first, is not timed.
+    ratio = float(np.median(own[1:]) / np.median(backprop[1:])) if timed else np.nan
     return float(get_total_norm(off) / get_total_norm(exact)), first, ratio
 
 
@@ -244,13 +255,14 @@ def compare(options: Options) -> xr.Dataset:
         module = build(sizes(options), layers, kind, seed).to(inputs)
         lost[at] = unseen(module, inputs, targets)
         for r, rule in enumerate(RULES):
-            if rule == "GAIT-prop" and kind != "plain":
+            if rule.startswith("GAIT-prop") and kind != "plain":
                 continue
             trial = module
-            if rule == "GAIT-prop":
+            if rule.startswith("GAIT-prop"):
                 wide = [inputs.shape[1]] * (layers + 1)
                 trial = tp.tower(wide, outputs=targets.shape[1], weights="orthogonal", seed=seed).to(inputs)
-            for name, value in zip(names, update(rule, trial, inputs, targets), strict=True):
+            timed = (kind, precision) == TIMED
+            for name, value in zip(names, update(rule, trial, inputs, targets, timed), strict=True):
                 found[name][(r, *at)] = value
     result = xr.Dataset({name: (tuple(dims), values) for name, values in found.items()}, dims)
     result["unseen"] = (tuple(dims)[1:], lost)
@@ -287,16 +299,22 @@ def train(options: Options) -> xr.Dataset:
     data = options.load()
     shape = (len(TRAINED), len(options.seeds))
     moved = np.full((*shape, options.trained), np.nan)
-    accuracy = {name: np.full(shape, np.nan) for name in ("accuracy", "lower_reset", "upper_reset")}
+    half = (options.trained - 2) // 2
+    parts = {
+        "accuracy": range(0),
+        "lower_reset": range(1, 1 + half),
+        "upper_reset": range(1 + half, options.trained - 1),
+        "blocks_reset": range(1, options.trained - 1),
+    }
+    accuracy = {name: np.full(shape, np.nan) for name in parts}
     for t, k in options.progress(list(np.ndindex(shape)), unit="training"):
         name, seed = TRAINED[t], options.seeds[k]
         module = scaled(sizes(options), options.trained, name, seed).to(options.device)
         start = deepcopy(module)
-        learner = (
-            module
-            if name.endswith("backprop")
-            else pc.network(module, steps=STEPS_A_LAYER * options.trained, step=INFERENCE_STEP)
-        )
+        learner: Learning = module
+        if not name.endswith("backprop"):
+            learner = pc.network(module, steps=STEPS_A_LAYER * options.trained, step=INFERENCE_STEP)
+        # One by one, as blocks of one's own are slower stacked.
         how: dict[str, Any] = {"epochs": options.epochs, "learning_rate": RATE, "seed": seed, "progress": False}
         try:
             nd.train.fit(learner, data[0], batch_size=64, **how)
@@ -304,12 +322,7 @@ def train(options: Options) -> xr.Dataset:
             continue
         pairs = [*zip(module.parameters(), start.parameters(), strict=True)]
         moved[t, k] = [float((a - b).detach().norm() / b.detach().norm()) for a, b in pairs]
-        half = (options.trained - 2) // 2
-        for part, layers in {
-            "accuracy": range(0),
-            "lower_reset": range(1, 1 + half),
-            "upper_reset": range(1 + half, options.trained - 1),
-        }.items():
+        for part, layers in parts.items():
             trial = deepcopy(module)
             for layer in layers:
                 trial[layer].load_state_dict(start[layer].state_dict())
@@ -343,7 +356,7 @@ def main(options: Options) -> None:
 
 def rows(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> list[Row]:
     """Return what came out beside what is claimed of depth."""
-    seeds = f"{rules.sizes['seed']} seeds"
+    seeds = number_of(rules.sizes["seed"], "seed")
     made = []
     deepest = int(rules.layers[-1])
     for rule in ("AR", PAPERS_AR, "Z-IL", "Fa-Z-IL", "Fa-Z-IL, repaired φ", "GAIT-prop"):
@@ -356,8 +369,10 @@ def rows(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> list[R
     reached, layers = int((share >= RECEIVES).sum()), received.sizes["layer"]
     own = trained.sel(network="μPC")
     drop = own.accuracy - own.lower_reset
+    exact = trained.sel(network="μPC, backprop")
     ours = f"{reached} of {layers} layers receive error; without what the lower half learned, {plus_minus(-drop, '+')} "
-    ours += f"points; {means_of(trained.sizes['seed'])}"
+    ours += f"points (backprop in the same network: {plus_minus(exact.lower_reset - exact.accuracy, '+')}); "
+    ours += means_of(trained.sizes["seed"])
     deep = reached == layers and float(drop.mean()) > 1
     verdict = holds(not deep, "all layers receive error, and the lower half counts")
     made.append(Row(BEYOND, "depth", f"{layers} layers", "μPC trains a shallow part only", ours, verdict))
@@ -367,23 +382,31 @@ def rows(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> list[R
 def picture(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> Figure:
     figure = plt.figure(figsize=(12.5, 7.2))
     axes = figure.subplots(2, 3)
-    for ax, letter, (precision, kind) in zip(
-        axes.flat, "abc", (("float32", "plain"), ("float64", "plain"), ("float32", "residual")), strict=False
-    ):
-        for rule, colour in COLOURS.items():
+    for ax, letter, kind in zip(axes[0], "ab", KINDS, strict=False):
+        for (rule, colour), precision in product(COLOURS.items(), PRECISIONS):
             at = rules.off.sel(rule=rule, precision=precision, kind=kind)
             if at.notnull().any():
-                style = ":" if rule == "Fa-Z-IL, repaired φ" else "-"
-                ax.plot(at.layers, at.mean("seed"), f"o{style}", markersize=3, color=colour, label=rule)
+                style, label = ("o-", rule) if precision == "float32" else ("o:", None)
+                face = "white" if rule == "Fa-Z-IL, repaired φ" else None
+                ax.plot(at.layers, at.mean("seed"), style, ms=4, mfc=face, color=colour, label=label)
         ax.set(xscale="log", yscale="log", xlabel="layers L", ylabel="|Δθ − Δθ_BP| / |Δθ_BP|")
-        ax.set_title(f"({letter}) Update, {kind}, {precision}")
+        ax.set_title(f"({letter}) Update, {kind}; dotted: float64")
         plain_ticks(ax, rules)
-    axes[0, 0].legend(fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
+    for (kind, colour), precision in product(zip(KINDS, (plot.BLUE, plot.ORANGE), strict=True), PRECISIONS):
+        at = 100 * rules.unseen.sel(kind=kind, precision=precision).mean("seed")
+        style = "o-" if precision == "float32" else "s:"
+        axes[0, 2].plot(at.layers, at, style, markersize=4, color=colour, label=f"{kind}, {precision}")
+    axes[0, 2].set(xscale="log", xlabel="layers L", ylabel="hidden units (%)")
+    axes[0, 2].set_title("(c) Error below the value's rounding")
+    axes[0, 2].legend(fontsize=7)
+    plain_ticks(axes[0, 2], rules)
     for rule, colour in COLOURS.items():
-        at = rules.ratio.sel(rule=rule, precision="float32", kind="plain").mean("seed")
-        axes[1, 0].plot(at.layers, at, "o-", markersize=3, color=colour, label=rule)
+        at = rules.ratio.sel(rule=rule, kind=TIMED[0], precision=TIMED[1]).mean("seed")
+        axes[1, 0].plot(at.layers, at, "o-", markersize=3, color=colour)
     axes[1, 0].set(xscale="log", yscale="log", xlabel="layers L", ylabel="time in units of backprop's (1)")
-    axes[1, 0].set_title("(d) Time of an update")
+    axes[1, 0].set_title("(d) Time of an update, {}, {}".format(*TIMED))
     plain_ticks(axes[1, 0], rules)
     shades = plt.colormaps["viridis"](np.linspace(0, 0.85, received.sizes["steps"]))
     for network, style in (("μPC", "-"), ("plain PC", ":")):
@@ -422,7 +445,7 @@ def summary(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> str
         rows.append(["units whose error is below rounding (%)", *(f"{100 * value:.2g}" for value in at.unseen.values)])
         parts.append(f"|Δθ − Δθ_BP| / |Δθ_BP|, {kind}, {precision}, {means_of(rules.sizes['seed'])}")
         parts[-1] += "\n" + table(["", *head], rows)
-    at = rules.sel(precision="float32", kind="plain").mean("seed")
+    at = rules.sel(kind=TIMED[0], precision=TIMED[1]).mean("seed")
     rows = [
         [
             rule,
@@ -433,7 +456,7 @@ def summary(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> str
         ]
         for rule in RULES
     ]
-    parts.append("Iterations; time in units of backprop's, plain, float32\n" + table(["", *head], rows))
+    parts.append("Iterations; time in units of backprop's, {}, {}\n".format(*TIMED) + table(["", *head], rows))
     rows = []
     for network, steps in product(received.network.values, received.steps.values):
         share = received.share.sel(network=network, steps=steps)
@@ -449,7 +472,7 @@ def summary(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> str
     rows = [
         [
             name,
-            *(plus_minus(trained[part].sel(network=name)) for part in ("accuracy", "lower_reset", "upper_reset")),
+            *(plus_minus(trained[part].sel(network=name)) for part in trained.data_vars if part != "moved"),
             *(
                 f"{float(trained.moved.sel(network=name, layer=layer).mean()):.1e}"
                 for layer in (1, layers // 2, layers)
@@ -457,10 +480,31 @@ def summary(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> str
         ]
         for name in TRAINED
     ]
-    header = ["after training", "test accuracy (%)", "lower half reset", "upper half reset", "moved: layer 1"]
+    header = ["after training", "test accuracy (%)", "lower half reset", "upper half reset", "all blocks reset"]
+    header.append("moved: layer 1")
     parts.append(table([*header, f"{layers // 2}", f"{layers}"], rows))
-    parts.append(claim(received, trained))
+    parts += [departures(rules), claim(received, trained)]
     return "\n\n".join(parts)
+
+
+def departures(rules: xr.Dataset) -> str:
+    """Say from how many layers on each rule departs from backprop, and how much φ then does not see."""
+    lines = [f"From how many layers on the update is more than {EQUAL:g} off:"]
+    for rule in RULES:
+        parts = []
+        for precision, kind in product(PRECISIONS, KINDS):
+            off = rules.off.sel(rule=rule, precision=precision, kind=kind).mean("seed")
+            if bool(off.notnull().any()):
+                beyond = off.layers[off > EQUAL].values
+                parts.append(f"{kind}, {precision}: {beyond[0] if len(beyond) else 'none'}")
+        lines.append(f"  {rule}: {'; '.join(parts)}")
+    deepest = rules.unseen.isel(layers=-1).mean("seed")
+    shares = ", ".join(
+        f"{100 * float(deepest.sel(precision=precision, kind=kind)):.2g} % ({kind}, {precision})"
+        for precision, kind in product(PRECISIONS, KINDS)
+    )
+    lines.append(f"At {int(rules.layers[-1])} layers, φ cannot see the error of {shares} of the hidden units.")
+    return "\n".join(lines)
 
 
 def claim(received: xr.Dataset, trained: xr.Dataset) -> str:

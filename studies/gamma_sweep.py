@@ -16,8 +16,11 @@ Backpropagation in Predictive Coding Networks" (2020), §5.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal, get_args
@@ -31,7 +34,7 @@ from common.claims import PC, Row, holds, write_rows
 from common.learning_curves import means_of, plus_minus, statistics
 from common.linearised import Linearisation, linearise
 from common.options import parse
-from common.report import table, write
+from common.report import number_of, table, write
 from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -83,11 +86,18 @@ class Options(divergence.Options):
     ----------
     times
         At which steps of inference the weights are updated: a number, or "l", at which W_l learns at step L − l.
+    store
+        A Zarr store (`….zarr`) in which each training of (1) is a point of a sweep, each network alone, with the
+        samples in its seed's own order. What is interrupted goes on from there as the same command is given again.
+    workers
+        How many processes train, with a store.
     """
 
     epochs: int = 20
     samples: int | None = 600
     times: tuple[Time, ...] = ("l", "0", "1", "2", "4", "16")
+    store: Path | None = None
+    workers: int = 1
     out: Path = Path("results/gamma_sweep")
 
 
@@ -116,6 +126,32 @@ def sweep(options: Options) -> xr.Dataset:
             found = found.set_index(rule=["time", "gamma"]).unstack("rule").sel(time=list(options.times))
             parts.append(found.assign(backprop_test_error=backprop.test_error, backprop_moved=backprop.moved))
     return xr.concat(parts, xr.Variable("hidden", list(options.hidden)))
+
+
+def point(hidden: int, time: Time, gamma: float, seed: int, *, options: Options) -> xr.Dataset:
+    """Train one network by a rule, and one by backprop, and measure the divergence."""
+    torch.set_num_threads(1)  # in a process of its own, too
+    found, backprop = divergence.diverge(replace(options, seeds=(seed,)), hidden, [rule(time, gamma)])
+    both = found.isel(rule=0).assign(backprop_test_error=backprop.test_error, backprop_moved=backprop.moved)
+    return both.isel(seed=0, drop=True).reset_coords(drop=True)
+
+
+def stored(options: Options, store: Path) -> xr.Dataset:
+    """Train every network alone, as a point of a sweep in a store."""
+    trained = {each.name: getattr(options, each.name) for each in fields(divergence.Options)}
+    free = {"out": Options.out, "quiet": True, "full": False, "seeds": Options.seeds, "hidden": Options.hidden}
+    grid = {"hidden": options.hidden, "time": options.times, "gamma": GAMMAS, "seed": options.seeds}
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as executor:
+        swept = nd.sweep(
+            partial(point, options=Options(**{**trained, **free})),
+            grid,
+            store=store,
+            scheduler=executor if options.workers > 1 else None,
+            progress=not options.quiet,
+        ).load()
+    swept = swept.drop_vars("computed").transpose("hidden", "seed", "time", "gamma", ...)
+    once = {name: swept[name].isel(time=0, gamma=0, drop=True) for name in ("backprop_test_error", "backprop_moved")}
+    return swept.assign({**once, "diverged": swept.diverged.astype(np.int8)})
 
 
 def near(options: Options) -> xr.Dataset:
@@ -319,7 +355,8 @@ def main(options: Options) -> None:
     """Run the study, write its results and its figures, and print its tables."""
     print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
-    training, close = sweep(options), near(options)
+    training = sweep(options) if options.store is None else stored(options, options.store)
+    close = near(options)
     parts = [(learned, hidden) for learned in (False, True) for hidden in options.hidden]
     with options.progress(total=len(parts) + 4, desc="inference", unit="part") as bar:
 
@@ -364,7 +401,7 @@ def rows(training: xr.Dataset) -> list[Row]:
     setting = "MNIST, logistic, 1 to 3 hidden layers of 32, 64 epochs"
     exact = training.sel(time="l", gamma=1.0).weights
     elsewhere = training.weights.where((training.time != "l") | (training.gamma != 1.0))
-    seeds = f"{training.sizes['seed']} seeds, {training.sizes['hidden']} depths"
+    seeds = f"{number_of(training.sizes['seed'], 'seed')}, {number_of(training.sizes['hidden'], 'depth')}"
     own = plus_minus(training.backprop_test_error.isel(epoch=-1).mean("hidden"))
     return [
         Row(

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 import xarray as xr
 from common.claims import AR, Row, holds, write_rows
 from common.options import DataOptions, parse
-from common.report import table, write
+from common.report import number_of, table, write
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -323,7 +323,7 @@ def main(options: Options) -> None:
 
 def rows(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> list[Row]:
     """Return what came out beside the paper's appendix A."""
-    seeds = scaling.sizes["seed"]
+    seeds = number_of(scaling.sizes["seed"], "seed")
     made = []
     for name, found in relaxations.items():
         ratio = (scaling.iterations / scaling.predicted).isel(run=scaling.architecture == name)
@@ -333,7 +333,7 @@ def rows(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> list[Row
                 "appendix A",
                 "derived, not run",
                 f"{name}: AR equals backprop on the computation graph",
-                f"{found.what}: gradient off by {found.gradient_error:.1e}, worst of {seeds} seeds; Euler takes "
+                f"{found.what}: gradient off by {found.gradient_error:.1e}, worst of {seeds}; Euler takes "
                 f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f} times a chain's iterations",
                 holds(found.gradient_error < EXACT, "more than rounding"),
             )

@@ -31,14 +31,14 @@ tyro = needed("tyro", extra="studies")
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "NEURODYN_DATA"
 STUDIES: Mapping[str, str] = {
-    "depth": "--layers 2 10 30 --trained 12 --seeds 0 1 --epochs 3",
+    "depth": "--epochs 3",
     "convergence": "--seeds 0 1 2",
     "alignment": "--seeds 0 1",
     "graphs": "--sizes 1 2 4 --seeds 0 1",
     "weak_feedback": "",
     "spike_detection": "--samples 10 --steps 16",
     "zero_divergence": "--samples 1000 --epochs 2 --hidden 1 3",
-    "simplifications": "--epochs 2 --seeds 0 1",
+    "simplifications": "--epochs 2 --scan-epochs 1 --seeds 0 1",
     "frozen_pass": "--epochs 1 --seeds 0 1",
     "gamma_sweep": "",
     "runtime": "--widths 64 512 2048 --seconds 3",

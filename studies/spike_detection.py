@@ -29,7 +29,7 @@ import xarray as xr
 from common.claims import PC, Row, holds, write_rows
 from common.divergence import logistic
 from common.options import DataOptions, parse
-from common.report import table, write
+from common.report import number_of, table, write
 from common.training import loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -458,7 +458,7 @@ def main(options: Options) -> None:
 
 def rows(depth: xr.Dataset, cause: xr.Dataset, repaired: xr.Dataset) -> list[Row]:
     """Return what came out beside the paper's table 3, whose network is not in the paper."""
-    seeds = f"{cause.sizes['seed']} seeds"
+    seeds = number_of(cause.sizes["seed"], "seed")
     perceptrons = 100 * depth.detected
     networks = {
         f"logistic perceptrons of {depth.layers.min().item()} to {depth.layers.max().item()} layers": perceptrons,

@@ -30,7 +30,7 @@ import xarray as xr
 from common.claims import GAIT, Row, holds, write_rows
 from common.options import Options as StudyOptions
 from common.options import parse
-from common.report import table, write
+from common.report import number_of, table, write
 from common.weak_circuit import WeakCircuits
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
@@ -376,7 +376,7 @@ def main(options: Options) -> None:
         files = write(options.out, figures, {"weak_feedback": found, "phases": diagrams}, about)
     print(
         f"The circuit with weak feedback: {options.layers} layers of {options.width} leaky ReLU units, float64, "
-        f"{len(options.seeds)} seeds of {options.samples} samples"
+        f"{number_of(len(options.seeds), 'seed')} of {number_of(options.samples, 'sample')}"
     )
     here = f"{options.layers} layers of {options.width} leaky ReLU units, float64"
     print(summary(found, diagrams), write_rows(options, here, rows(found)), files, sep="\n\n")
@@ -387,7 +387,7 @@ def rows(found: xr.Dataset) -> list[Row]:
     distance = found.distance.max("layer").sel(rule="itp", gamma=GAMMA)
     bound = 10 * (found.sizes["layer"] - 1) * GAMMA
     stable = (found.abscissa.sel(gamma=GAMMA) < 0).mean()
-    seeds = f"{found.sizes['seed']} seeds of {found.sizes['sample']} samples"
+    seeds = f"{number_of(found.sizes['seed'], 'seed')} of {number_of(found.sizes['sample'], 'sample')}"
     return [
         Row(
             GAIT,

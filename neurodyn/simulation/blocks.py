@@ -171,8 +171,9 @@ class Work:
         told = errors if self.records else None
         attributes: list[Attributes] = [None] * len(points)
         for own, piece in pieces:
-            for place in own:
-                attributes[place] = piece.attrs
+            told_of_all = piece.attrs
+            for place in own.tolist():
+                attributes[place] = told_of_all
         if not pieces:
             return Part(None, attributes, told)
         there = np.zeros(len(points), bool)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
+import re
 import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from neurodyn.errors import InvalidValueError
+from neurodyn.layers.kernels import kernels_in_use
+from neurodyn.network.network import Network
+
+UNTIL = "until"
+"""What a run may go on with another of, but not be over by."""
+_DIGEST = re.compile("[0-9a-f]{32}")
+_NO_PART_OF_A_CLASS = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__slotnames__"}
+_PACKAGES = {"site-packages", "dist-packages"}
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -42,6 +53,71 @@ def of_function(what: str, function: Callable[..., Any]) -> dict[str, str]:
         for name, value in _read_by(plain):
             found[f"{name!r}, which {what} reads,"] = _digest(value)
     return found
+
+
+def refuse_other(store: Path, kind: str, theirs: Mapping[str, str | None], own: Mapping[str, str | None]) -> None:
+    """Refuse to go on with a store of another run or sweep.
+
+    Parameters
+    ----------
+    store
+        The store.
+    kind
+        What it is of, in a word.
+    theirs, own
+        The fingerprints of what wrote it, and of what would go on; None where it does not count.
+
+    Raises
+    ------
+    ValueError
+        If they differ; the message says in what.
+    """
+    for what in dict.fromkeys([*own, *theirs]):
+        now, before = own.get(what, ""), theirs.get(what, "")
+        if now is not None and before is not None and now != before:
+            digests = _DIGEST.fullmatch(now) or _DIGEST.fullmatch(before)
+            told = "" if digests else " ({!r}, and now {!r})".format(*first_difference(before, now))
+            raise InvalidValueError(
+                f"store {store} is of another {kind}: {what} is not what it was there{told}; choose another name, or "
+                "remove it"
+            )
+
+
+def first_difference(one: str, other: str) -> tuple[str, str]:
+    """Return the first lines in which two texts differ; all of them where one only is longer."""
+    pairs = zip(f"{one}\n".splitlines(), f"{other}\n".splitlines(), strict=False)
+    return next((pair for pair in pairs if pair[0] != pair[1]), (one, other))
+
+
+def of_run(network: Network, data: Mapping[str, Any], settings: Mapping[str, object], like: Tensor) -> dict[str, str]:
+    """Return what a run in time depends on, as text or as digests, by what it is of.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    data
+        What is given besides, and is known by its digest.
+    settings
+        What is known by its text.
+    like
+        A tensor of the run's dtype, on its device.
+    """
+    device = torch.cuda.get_device_name(like.device) if like.device.type == "cuda" else like.device.type
+    weights = [*(p for stage in network.stages for layer in stage.layers for p in layer.state_dict().values())]
+    return {
+        "an equation of the network": network.equations(),
+        "a weight of the network": digest(weights),
+        "the network": digest(network),
+        **{what: digest(value) for what, value in data.items()},
+        **{what: str(value) for what, value in settings.items()},
+        "dtype": str(like.dtype),
+        "the device": device,
+        "what computes (kernels, threads, instructions of the processor)": (
+            f"{kernels_in_use()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        ),
+        "the version of neurodyn, PyTorch, NumPy or Python": f"{versions_of_all()}, {version('neurodyn')}",
+    }
 
 
 def versions_of_all() -> str:
@@ -89,7 +165,17 @@ def _installed(name: str | None) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return name in sys.builtin_module_names
-    return any(Path(file).is_relative_to(folder) for folder in _INSTALLED)
+    path = Path(file)  # one environment may lie on top of others
+    return bool(_PACKAGES.intersection(path.parts)) or any(path.is_relative_to(folder) for folder in _INSTALLED)
+
+
+def _without_caches(value: object, state: dict[Any, Any]) -> dict[Any, Any]:
+    """Return what an object is made of, without what it has worked out of that and keeps."""
+    return {
+        name: each
+        for name, each in state.items()
+        if not (isinstance(name, str) and isinstance(getattr(type(value), name, None), functools.cached_property))
+    }
 
 
 class _Walk:
@@ -151,7 +237,7 @@ class _Walk:
             self._say("class", value.__qualname__)
             if not _installed(value.__module__):
                 for name, each in sorted(vars(value).items()):
-                    if name not in ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"):
+                    if name not in _NO_PART_OF_A_CLASS:
                         self._say(name)
                         self.add(each)
         elif isinstance(value, torch.Generator):
@@ -171,7 +257,7 @@ class _Walk:
             return
         self.add(type(value))
         for part in parts[1:3]:
-            self.add(part)
+            self.add(_without_caches(value, part) if isinstance(part, dict) else part)
         for items in parts[3:5]:
             self.add(None if items is None else list(items))
 

@@ -110,8 +110,9 @@ class Grid:
 
     def points(self, block: Block) -> Iterator[dict[str, Any]]:
         """Iterate over the points of a block."""
+        names = tuple(block.region)
         for combination in product(*(self.values[name][places] for name, places in block.region.items())):
-            yield dict(zip(self.values, combination, strict=True))
+            yield dict(zip(names, combination, strict=True))
 
     def seeds(self, block: Block) -> Iterator[int]:
         """Iterate over seeds of a block's points, each of which depends on its point alone."""

@@ -19,6 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 
+_LASTING = "unfinished"
 _LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})\.(lock|partial|replaced)(\.[^.]+)")
 
 
@@ -98,12 +99,23 @@ class Partial:
     ----------
     target
         Its own name. Where that is a symbolic link, it stays one, and what it points to is replaced.
+    lasting
+        Whether the temporary name is always the same one, and what an interrupted process has left there stays, to be
+        gone on with.
+
+    Raises
+    ------
+    BlockingIOError
+        If a living process is writing what is lasting.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, lasting: bool = False) -> None:
         self._target = Path(os.path.realpath(target))
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._mark, self._lock = self._marked()
+        if lasting:
+            self._mark, self._lock = _LASTING, Lock(_named(self._target, "lock", _LASTING))
+        else:
+            self._mark, self._lock = self._marked()
         self.path = self._named("partial", self._mark)
         """Where to write."""
         self.contested = self._lock.sure and self._sweep()
@@ -117,6 +129,10 @@ class Partial:
 
     def _named(self, kind: str, mark: str) -> Path:
         return _named(self._target, kind, mark)
+
+    def beside(self, suffix: str) -> Path:
+        """Return the name of a file beside it, which belongs to it as long as it has its temporary name."""
+        return self.path.with_suffix(suffix)
 
     def _sweep(self) -> bool:
         """Remove what interrupted processes left in the folder; tell whether a living one writes the same target."""
@@ -163,6 +179,10 @@ class Partial:
     def discard(self) -> None:
         """Remove what was written."""
         remove(self.path)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave what was written, if that is lasting, to whoever goes on with it."""
         self._lock.release()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from neurodyn.checks import check_dense, flag, positive
+from neurodyn.checks import check_dense, flag, needed, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar
-from neurodyn.randomness import seeded
+from neurodyn.randomness import drawing_from, seeded
 from neurodyn.simulation.chosen import Record, chosen_of, recorded_names
+from neurodyn.simulation.fingerprint import UNTIL, of_run
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import (
@@ -43,6 +44,9 @@ from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
 from neurodyn.system.system import System
 
+if TYPE_CHECKING:
+    from neurodyn.simulation.stream import ZarrStream
+
 SaveAt = int | Literal["steps"] | ArrayLike | None
 
 
@@ -58,6 +62,7 @@ def simulate(
     record: Record = None,
     reduce: Mapping[str, Literal["mean", "std", "min", "max"]] | None = None,
     store: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     initial: Starts | None = None,
     until: Until | None = None,
     progress: bool | None = None,
@@ -97,6 +102,14 @@ def simulate(
         `store` has to hold each of them.
     store
         A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
+        A run that is interrupted leaves what it has written under a hidden name beside it.
+    resume
+        Whether to go on from there: from the last part that was written, 16 MiB of whole chunks at most, to the same
+        bits as an unbroken run. Without one to go on from, the run begins; where the store is complete, it is
+        returned. Without `resume`, a run begins anew. Network, data and settings have to be those of the interrupted
+        run, but for `until`, which is asked from there on, and `progress`; `seed=None` is the state of PyTorch's
+        generator as that run began. Closed forms, and solvers that do not `keep` where they stand, compute again what
+        has been written, and write the rest.
     initial
         Where populations start instead of where the declaration says, by name; or one moment of a run, such as
         `run.isel(time=-1)`, to go on from there: the times of this run follow, those of `save_at` too, and signals are
@@ -127,6 +140,11 @@ def simulate(
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it and what would be right.
+        Or if the store to resume is of another run; the message says in what they differ.
+    FileExistsError
+        If the store exists, but to `resume`; is something else; or is being written by another run.
+    OSError
+        If the store cannot be written; what has been written is kept, to `resume`.
     MemoryError
         If memory cannot hold the trajectory.
     DivergenceError
@@ -143,6 +161,8 @@ def simulate(
     'Exact(euler_step=None)'
     """
     refuse_gradients(inputs, targets, initial)
+    if flag("resume", resume) and store is None:
+        raise InvalidValueError("resume: a run goes on from what it has streamed; give store=, or leave resume out")
     if isinstance(network, Sequence):
         if store is not None:
             raise InvalidValueError(
@@ -179,13 +199,15 @@ def simulate(
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     if progress is not None:
         flag("progress", progress)
+    given = seed
     with ExitStack() as stack:
-        with nullcontext() if seed is None else seeded(entropy_of(seed)):  # from which Noisy drives draw
+        stream = None if store is None else stack.enter_context(_streaming(Path(store), resume=resume))
+        with _numbers(seed, stream):  # from which Noisy drives draw
             system = stack.enter_context(bound(network, inputs, targets, initial=initial))
+            seed = take_seed(system, seed, solver)
         chosen = chosen_of(system, record, reduce)
         system.look_at(chosen)
         system.check_span(duration)
-        seed = take_seed(system, seed, solver)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
@@ -200,23 +222,28 @@ def simulate(
             expected += len(system.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ())
         if until is not None:
             expected = None  # it may end long before
-        recorder = TrajectoryRecorder(system, chosen, times, expected, None if store is None else Path(store), solver)
+        if stream is not None:
+            data: dict[str, object] = {"inputs": inputs, "targets": targets, "initial": initial, "seed": given}
+            data |= {"solver": solver, "save_at": times, UNTIL: until}
+            what = {name: (each.units, each.reduction) for name, each in chosen.items()}
+            settings = {"duration": duration, "what is recorded": what}
+            stream.refuse_other(of_run(network, data, settings, system.new_state().flat))
+            if stream.complete:
+                return stream.close({})
+        watched = _watched(until, system)
+        recorder = TrajectoryRecorder(system, chosen, times, expected, stream, solver, watched)
         bar = Bar(total=duration, unit="τ", desc=network.name, wanted=progress)
-        try:
-            with bar:
-                report = solver.integrate(
-                    system,
-                    system.initial_state(),
-                    duration,
-                    recorder,
-                    until=_watched(until, system),
-                    progress=None if bar.disable else _WithinTotal(bar),
-                )
-            attributes = run_attributes(system, replace(report, reason=reason))
-            return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
-        except BaseException:
-            recorder.discard()
-            raise
+        with bar:
+            report = solver.integrate(
+                system,
+                system.initial_state(),
+                duration,
+                recorder,
+                until=watched,
+                progress=None if bar.disable else _WithinTotal(bar),
+            )
+        attributes = run_attributes(system, replace(report, reason=reason))
+        return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
 
 
 @torch.no_grad()
@@ -297,6 +324,20 @@ def equilibrium(
         state, report = to_equilibrium(system, steady(tolerance), max_duration)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
+
+
+def _streaming(store: Path, *, resume: bool) -> ZarrStream:
+    needed("zarr", extra="zarr")
+    from neurodyn.simulation.stream import ZarrStream  # imports zarr, which few runs need
+
+    return ZarrStream(store, resume=resume)
+
+
+def _numbers(seed: Seed, stream: ZarrStream | None) -> AbstractContextManager[None]:
+    """Draw from the seed; or without one as the interrupted run did that goes on, if there is one."""
+    if seed is not None:
+        return seeded(entropy_of(seed))
+    return nullcontext() if stream is None or stream.random is None else drawing_from(stream.random)
 
 
 def _watched(until: Until | None, system: System) -> Until | None:

@@ -18,8 +18,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,8 @@ from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import LocalStore, WrapperStore
 
 from neurodyn.checks import needed
-from neurodyn.errors import ExistingFileError, FileError, InvalidValueError
-from neurodyn.simulation.encoding import CHUNK_BYTES, INTERVALS, SHARD_CHUNKS, chunk_lengths
-from neurodyn.simulation.partial import Partial, system_errors
+from neurodyn.errors import FileError
+from neurodyn.simulation.encoding import INTERVALS, SHARD_CHUNKS, chunk_lengths
 
 _METADATA = "zarr.json"
 _FORMAT_2 = {".zarray", ".zattrs", ".zgroup", ".zmetadata"}
@@ -48,7 +46,7 @@ Fingerprints = dict[str, list[int | str]]
 
 def write_store(data: xr.Dataset, folder: Path) -> None:
     """Write a dataset to a new store."""
-    encoding = _encoding(data)
+    encoding = encoding_of(data)
     aligned = {
         name: variable.chunk(
             dict(zip(variable.dims, encoding[name].get("shards", encoding[name]["chunks"]), strict=True))
@@ -57,7 +55,7 @@ def write_store(data: xr.Dataset, folder: Path) -> None:
         if variable.chunks is not None
     }
     to_zarr(data.assign(aligned), folder, mode="w", encoding=encoding)
-    _seal(folder, data.variables, {})
+    seal(folder, data.variables, {})
 
 
 def to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
@@ -72,7 +70,8 @@ def to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
         write(folder, consolidated=False, zarr_format=3, write_empty_chunks=True, **settings)
 
 
-def _encoding(data: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+def encoding_of(data: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    """Return how each variable of a dataset is stored."""
     encoding: dict[Hashable, dict[str, Any]] = {}
     for name, shape in chunk_lengths(data).items():
         encoding[name] = {"chunks": shape, "compressors": [ZstdCodec(), Crc32cCodec()]}
@@ -83,103 +82,48 @@ def _encoding(data: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     return encoding
 
 
-class ZarrStream:
-    """A Zarr store that grows along `time` under a temporary name, and takes its own name when it is closed.
+def seal(
+    folder: Path,
+    variables: Iterable[Hashable],
+    known: Fingerprints,
+    attributes: Mapping[str, Any] | None = None,
+    run: Mapping[str, str | None] | None = None,
+) -> None:
+    """Consolidate the metadata of a store, the variables in their order, and add the digests.
 
     Parameters
     ----------
-    path
-        The store; must end in `.zarr` and not exist.
-
-    Raises
-    ------
-    ValueError
-        If the name does not end in `.zarr`.
-    FileExistsError
-        If it exists, or another run is writing it.
+    folder
+        The store.
+    variables
+        Its variables.
+    known
+        The fingerprints of files that need not be read again.
+    attributes
+        What its attributes are to say beside what they do.
+    run
+        The fingerprint of the run whose trajectory it is, if it is one that can be known again.
     """
-
-    def __init__(self, path: Path) -> None:
-        needed("dask.array", extra="zarr")  # to read what has been written, in the end
-        if path.suffix != ".zarr":
-            raise InvalidValueError(
-                f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on"
-            )
-        if path.exists():
-            raise ExistingFileError(f"store {path} exists; remove it or choose another name")
-        self._path = path
-        with self._named_errors():
-            self._partial = Partial(path)
-        if self._partial.contested:
-            self._partial.discard()
-            raise ExistingFileError(f"store {path} is being written by another run; choose another name")
-        self._variables: list[Hashable] = []
-        self._complete: Fingerprints = {}
-        self._writer = ThreadPoolExecutor(1)
-        self._writing: list[Future[None]] = []
-
-    def _named_errors(self) -> AbstractContextManager[None]:
-        return system_errors(f"could not write store {self._path}")
-
-    def append(self, part: xr.Dataset) -> None:
-        """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks.
-
-        It is written while the caller goes on, who must leave it as it is until the next call returns.
-        """
-        with self._named_errors():
-            self._finish()
-            self._writing.append(self._writer.submit(self._append, part))
-
-    def _finish(self) -> None:
-        while self._writing:
-            self._writing.pop().result()
-
-    def _append(self, part: xr.Dataset) -> None:
-        if self._variables:
-            to_zarr(part, self._partial.path, mode="a-", append_dim="time")
-        else:
-            self._variables = list(part.variables)
-            encoding = _encoding(part)
-            encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
-            to_zarr(part, self._partial.path, mode="w", encoding=encoding)
-        # What labels a dimension is still added to; what holds activity is whole, and the system still has it at hand.
-        for key, file in _files(self._partial.path):
-            if key.split("/")[0] in part.data_vars and file.name != _METADATA and key not in self._complete:
-                self._complete[key] = _fingerprint(file)
-
-    def close(self, attributes: Mapping[str, Any]) -> xr.Dataset:
-        """Add the attributes, move the store to its name and reopen it."""
-        with self._named_errors():
-            self._finish()
-            self._writer.shutdown()
-            _seal(self._partial.path, self._variables, self._complete, attributes)
-            self._partial.commit()
-        return read_store(self._path)
-
-    def discard(self) -> None:
-        """Remove the unfinished store."""
-        wait(self._writing)
-        self._writer.shutdown()
-        self._partial.discard()
-
-
-def _seal(
-    folder: Path, variables: Iterable[Hashable], known: Fingerprints, attributes: Mapping[str, Any] | None = None
-) -> None:
-    """Consolidate the metadata of a store, the variables in their order, and add the digests."""
     root = _metadata_of(folder)
     root["attributes"] |= attributes or {}
-    files = {key: known.get(key) or _fingerprint(file) for key, file in _files(folder)}
-    root["consolidated_metadata"] = {**_consolidated(folder, variables), "neurodyn": {"files": files}}
+    files = {key: known.get(key) or fingerprint_of(file) for key, file in files_of(folder)}
+    own = {"files": files} if run is None else {"files": files, "run": dict(run)}
+    root["consolidated_metadata"] = {**_consolidated(folder, variables), "neurodyn": own}
     root["consolidated_metadata"]["neurodyn"]["sha256"] = _digest(root)
-    (folder / _METADATA).write_text(json.dumps(root))
+    _write_metadata(folder, root)
 
 
 def consolidate(folder: Path, variables: Iterable[Hashable]) -> None:
     """Consolidate the metadata of a store whose values are still to come, the variables in their order."""
     root = _metadata_of(folder)
     root["consolidated_metadata"] = _consolidated(folder, variables)
-    (folder / _METADATA).write_text(json.dumps(root))
+    _write_metadata(folder, root)
+
+
+def _write_metadata(folder: Path, root: Mapping[str, Any]) -> None:
+    whole = folder / f"{_METADATA}.partial"
+    whole.write_text(json.dumps(root))
+    os.replace(whole, folder / _METADATA)
 
 
 def _consolidated(folder: Path, variables: Iterable[Hashable]) -> dict[str, Any]:
@@ -187,7 +131,23 @@ def _consolidated(folder: Path, variables: Iterable[Hashable]) -> dict[str, Any]
     return {"kind": "inline", "must_understand": False, "metadata": metadata}
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def unsealed(folder: Path) -> None:
+    """Take back what `seal` has added, for the store to grow."""
+    root = _metadata_of(folder)
+    if root.pop("consolidated_metadata", None) is not None:
+        _write_metadata(folder, root)
+
+
+def run_of(folder: Path) -> Mapping[str, str | None] | None:
+    """Return the fingerprint of the run whose trajectory a store is; None where it does not say so."""
+    try:
+        seal = _metadata_of(folder)["consolidated_metadata"]["neurodyn"]["run"]
+    except (FileError, OSError, LookupError, TypeError):
+        return None
+    return seal if isinstance(seal, dict) else None
+
+
+def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
     """Iterate over the files of a store with their keys, but for the metadata of the store itself."""
     for place, _, names in os.walk(folder):
         for name in names:
@@ -197,7 +157,8 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 yield key, file
 
 
-def _fingerprint(file: Path) -> list[int | str]:
+def fingerprint_of(file: Path) -> list[int | str]:
+    """Return a file's size and SHA-256."""
     with file.open("rb") as content:
         return [file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest()]
 
@@ -236,7 +197,7 @@ def foreign_file(folder: Path) -> str | None:
     except FileError as error:
         return str(error)
     arrays = [path for path, metadata in members.items() if metadata.get("node_type") == "array"]
-    for key, file in _files(folder):
+    for key, file in files_of(folder):
         chunk = any(_CHUNK.fullmatch(key.removeprefix(f"{path}/")) for path in arrays if key.startswith(f"{path}/"))
         if not chunk and file.name != _METADATA:
             return key
@@ -322,13 +283,24 @@ def _sealed_files(folder: Path, root: Mapping[str, Any]) -> Fingerprints | None:
             f"{folder / _METADATA} is damaged: its checksum does not fit its content; put a copy in its place"
         )
     files: Fingerprints = seal["files"]
+    refuse_damage(folder, files)
+    return files
+
+
+def refuse_damage(folder: Path, files: Fingerprints) -> None:
+    """Refuse a store whose files are missing, or of another size, or whose metadata are other ones.
+
+    Raises
+    ------
+    OSError
+        If it is so.
+    """
     for key, expected in files.items():
         file = folder / key
         if not file.is_file():
             raise FileError(_damaged(folder, key, "is missing"))
-        if file.stat().st_size != expected[0] or (file.name == _METADATA and _fingerprint(file) != expected):
+        if file.stat().st_size != expected[0] or (file.name == _METADATA and fingerprint_of(file) != expected):
             raise FileError(_damaged(folder, key, "is not as it was written"))
-    return files
 
 
 def _damaged(folder: Path, key: str, how: str) -> str:
@@ -368,5 +340,5 @@ class _Verified(WrapperStore[LocalStore]):
 
     def _verify(self, key: str) -> None:
         file = self._folder / key
-        if file.is_file() and _fingerprint(file) != self._files[key]:
+        if file.is_file() and fingerprint_of(file) != self._files[key]:
             raise FileError(_damaged(self._folder, key, "is not as it was when the store was opened"))

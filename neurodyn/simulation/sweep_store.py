@@ -27,6 +27,7 @@ from neurodyn.errors import ExistingFileError, InvalidTypeError, InvalidValueErr
 from neurodyn.simulation.blocks import Part
 from neurodyn.simulation.encoding import CHUNK_BYTES
 from neurodyn.simulation.files import storable
+from neurodyn.simulation.fingerprint import refuse_other
 from neurodyn.simulation.grid import Block, Grid
 from neurodyn.simulation.partial import Lock, replacing, sync, system_errors
 from neurodyn.simulation.side_by_side import COMPUTED, ERROR, Attributes, alike, fact_name, spread
@@ -135,14 +136,7 @@ class SweepStore:
         ValueError
             If it is; the message says in what it differs.
         """
-        theirs: dict[str, str | None] = self._about["fingerprint"]
-        for what in [*fingerprint, *theirs]:
-            own, its = fingerprint.get(what, ""), theirs.get(what, "")
-            if own is not None and its is not None and own != its:
-                raise InvalidValueError(
-                    f"store {self._path} is of another sweep: {what} is not what it was there; choose another name, or "
-                    "remove it"
-                )
+        refuse_other(self._path, "sweep", self._about["fingerprint"], fingerprint)
 
     @cached_property
     def form(self) -> xr.Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -16,7 +15,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.checks import needed
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import sketch
@@ -24,12 +22,13 @@ from neurodyn.network.vectors import text_of
 from neurodyn.simulation.chosen import Chosen
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.solvers.base import Report, Solver
+from neurodyn.simulation.watched import Lasting
+from neurodyn.solvers.base import Kept, Report, Solver, Until
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.system import State, System
 
 if TYPE_CHECKING:
-    from neurodyn.simulation.stores import ZarrStream
+    from neurodyn.simulation.stream import ZarrStream
 
 _IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
@@ -38,8 +37,9 @@ _ALONG = {
     "step": {"units": "1", "long_name": "step of discrete inference"},
 }
 _SAMPLE = {"units": "1", "long_name": "sample of the batch"}
-_HELD_BYTES = 64 * 2**20
-"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written."""
+_HELD_BYTES = 16 * 2**20
+"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written; Zarr takes up to
+three times as much to encode it."""
 _TIME_BYTES = 48
 """What a time takes in memory: in the array, and in the list that it is collected in."""
 
@@ -88,10 +88,12 @@ class TrajectoryRecorder:
         The times to save at, or None for every step.
     expected
         How many states will come, where that is known.
-    store
-        A Zarr store to stream to, or None.
+    stream
+        The store to stream to, or None.
     solver
         What integrates.
+    until
+        The stop condition.
     """
 
     def __init__(
@@ -100,8 +102,9 @@ class TrajectoryRecorder:
         chosen: Mapping[str, Chosen],
         times: NDArray[np.float64] | None,
         expected: int | None,
-        store: Path | None,
+        stream: ZarrStream | None,
         solver: Solver,
+        until: Until | None = None,
     ) -> None:
         self.times, self._solver = times, solver
         self._system, self._chosen = system, chosen
@@ -112,23 +115,30 @@ class TrajectoryRecorder:
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
         sizes = [each.bytes(system) for each in chosen.values()]
         self._capacity = expected or 64
-        if store is not None:
+        if stream is not None:
             # Whole chunks, so that each is written once, and as many as share a file.
             rows = max(1, min(CHUNK_BYTES // max(sizes), _HELD_BYTES // sum(sizes)))
             chunks = max(1, min(SHARD_CHUNKS, _HELD_BYTES // (rows * sum(sizes))))
-            self._capacity = min(self._capacity, rows * chunks)
+            self._capacity = min(expected or rows * chunks, rows * chunks)
         self._row = sum(chosen[name].bytes(system) for name in self._names) + _TIME_BYTES
         remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
-        if store is not None:
+        if stream is not None:
             remedy = "record= fewer populations, or simulate fewer samples at once"
-        most = self._capacity if store is None else 2 * self._capacity
+        most = self._capacity if stream is None else 2 * self._capacity
         self._refuse_too_large(f"a trajectory of {self._capacity:,} times", most, remedy)
-        self._store: ZarrStream | None = None
-        if store is not None:
-            needed("zarr", extra="zarr")
-            from neurodyn.simulation.stores import ZarrStream  # imports zarr, which few runs need
-
-            self._store = ZarrStream(store)
+        self._stream, self._until = stream, until if isinstance(until, Lasting) else None
+        self.resumed: Kept | None = None
+        self._known: dict[str, Any] = {"solver": None, "recorded": 0, "until": None, "part": self._capacity}
+        """Where the run stood, how many times had been recorded by then, and how many a part has."""
+        self._passed_over = 0
+        """How many times that the run comes by are in the store already."""
+        kept = None if stream is None else stream.begin()
+        if stream is not None and kept is not None:
+            self._known = {name: kept[name] for name in self._known}
+            self.resumed, self._capacity = kept["solver"], kept["part"]
+            self._passed_over = stream.times - kept["recorded"]
+            if self._until is not None and kept["until"] is not None:
+                self._until.load(kept["until"])
         self._buffers = {name: self._buffer(name, self._capacity) for name in self._names}
         self._written: dict[str, Tensor] = {}
         """What the store is writing."""
@@ -151,6 +161,9 @@ class TrajectoryRecorder:
             self._system.confine(state)
         elif not settled:
             self._system.settle(state, time)
+        if self._passed_over:
+            self._passed_over -= 1
+            return
         if len(self._moments) == self._capacity:
             self._make_room()
         for name in self._names:
@@ -163,7 +176,8 @@ class TrajectoryRecorder:
             for time, weight in zip(times.tolist(), weights, strict=True):
                 self.record(time, self._system.new_state(torch.mv(rows.t(), weight)))
             return
-        saved = 0
+        saved = min(self._passed_over, len(times))
+        self._passed_over -= saved
         while saved < len(times):
             if len(self._moments) == self._capacity:
                 self._make_room()
@@ -183,9 +197,25 @@ class TrajectoryRecorder:
             self._moments.extend((self._system.origin + times[saved : saved + count]).tolist())
             saved += count
 
+    @property
+    def due(self) -> bool:
+        """Whether the solver is to `keep` where it stands: at the end of a part, or since one ended within a step."""
+        if self._stream is None or self._passed_over:
+            return False
+        return len(self._moments) == self._capacity or self._known["recorded"] < self._stream.times
+
+    def keep(self, kept: Kept) -> None:
+        """Take where the run stands, after what has been recorded so far."""
+        assert self._stream is not None, "it is due"
+        until = None if self._until is None else self._until.kept()
+        recorded = self._stream.times + len(self._moments)
+        self._known = {"solver": kept, "recorded": recorded, "until": until, "part": self._capacity}
+        if len(self._moments) == self._capacity:
+            self._make_room()
+
     def _make_room(self) -> None:
-        if self._store is not None:
-            self._store.append(self._dataset())
+        if self._stream is not None:
+            self._stream.append(self._dataset(), self._known)
             free = self._written or {name: self._buffer(name, self._capacity) for name in self._names}
             self._written, self._buffers = self._buffers, free
             self._moments.clear()
@@ -215,16 +245,11 @@ class TrajectoryRecorder:
 
     def finish(self, attributes: dict[str, Any]) -> xr.Dataset:
         """Return the trajectory, with the attributes that tell what ran; a streamed one is reopened from its store."""
-        if self._store is None:
+        if self._stream is None:
             return self._dataset(attributes)
         if self._moments:
-            self._store.append(self._dataset())
-        return self._store.close(attributes)
-
-    def discard(self) -> None:
-        """Remove what was streamed of a run that failed."""
-        if self._store is not None:
-            self._store.discard()
+            self._stream.append(self._dataset(), None)
+        return self._stream.close(attributes)
 
 
 def dataset(

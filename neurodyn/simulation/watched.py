@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,14 @@ class Lasting(steady):
 
     duration: float = field(kw_only=True)
     _since: list[float] = field(default_factory=list, init=False, repr=False)
+
+    def kept(self) -> dict[str, Any]:
+        """Return since when it has held."""
+        return {"since": list(self._since)}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `kept` returned."""
+        self._since[:] = kept["since"]
 
     def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
         """Tell whether the run may stop."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -119,6 +120,22 @@ class _PairStepper(Stepper):
         for of_rows, moment in zip(between.flat.new_tensor(weights.tolist()), moments, strict=True):
             torch.mv(self._dense[self.turned], of_rows, out=between.flat)
             recorder.record(moment, between)
+
+    def kept(self) -> dict[str, Any]:
+        past = [] if self.system.past is None else self.system.past.steps()
+        steps = []
+        for end, piece in past:
+            assert isinstance(piece, Polynomials), "which it has extended the past by"
+            steps.append((piece.start, end, {name: own.clone() for name, own in piece.coefficients.items()}))
+        return {**super().kept(), "past": steps}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        super().load(kept)
+        past = self.system.past
+        for start, end, coefficients in kept["past"]:
+            assert past is not None, "a system with delays has one from its start on"
+            own = {name: its.to(self.system.device) for name, its in coefficients.items()}
+            past.extend(end, Polynomials(start, end, own))
 
     def remember(self, then: float, h: float) -> None:
         past = self.system.past

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -133,11 +133,26 @@ class steady:
         return velocity.below(self.bound(next(iter(velocity.values())).dtype))
 
 
+Kept = Mapping[str, Any]
+"""Where a run stands between two steps: tensors, numbers, text and containers of them, all copies."""
+
+
 class Recorder(Protocol):
     """Where a solver puts what is to be saved."""
 
     times: NDArray[np.float64] | None
     """The times to save at, increasing; None for every step, the initial state included."""
+    resumed: Kept | None = None
+    """Where an interrupted run stood that is to go on, as the same solver kept it; None for one from the start."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the solver is to `keep` where it stands, before its next step; one that cannot need not."""
+        return False
+
+    def keep(self, kept: Kept) -> None:
+        """Take where the run stands, after what has been recorded so far."""
+        return
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
@@ -146,7 +161,7 @@ class Recorder(Protocol):
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
 
 
-class Unrecorded:
+class Unrecorded(Recorder):
     """A recorder that saves nothing, for a run of which only the end is wanted."""
 
     times: NDArray[np.float64] | None = np.empty(0)
@@ -265,6 +280,14 @@ class SavePoints:
     def at(self, time: float, tolerance: float) -> list[float]:
         """Take off and return the times equal to `time` within the tolerance; `time` itself if every step is saved."""
         return [time] if self._times is None else self._take(time + tolerance)
+
+    def kept(self) -> int:
+        """Return how many times have been passed."""
+        return self._next
+
+    def load(self, kept: int) -> None:
+        """Go on after so many times."""
+        self._next = kept
 
     def _take(self, limit: float) -> list[float]:
         if self._times is None or limit < self.next:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,9 +164,31 @@ class Stepper(ABC):
 
     def accept(self) -> None:
         """Make the candidate, and its slope, the state."""
+        self._turn()
+
+    def _turn(self) -> None:
         self.rows.reverse()
         self.turned = not self.turned
         self._assign()
+
+    def kept(self) -> dict[str, Any]:
+        """Return copies of what the next step depends on."""
+        return {
+            "x": self.x.flat.clone(),
+            "slope": self.slope.flat.clone(),
+            "turned": self.turned,
+            "error before": self._error_before,
+            "evaluations": self.evaluations,
+            "time": self.time,
+        }
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `kept` returned."""
+        if self.turned != kept["turned"]:
+            self._turn()
+        self.x.flat.copy_(kept["x"])
+        self.slope.flat.copy_(kept["slope"])
+        self._error_before, self.evaluations, self.time = kept["error before"], kept["evaluations"], kept["time"]
 
     @abstractmethod
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
@@ -215,18 +238,42 @@ class ErrorControlled(Solver):
         step = self.stepper(system, state.flat)
         save = SavePoints(recorder.times)
         longest = min(system.echoes.delays, default=math.inf)  # or else a step would read its own end
-        h = step.initial_size(min(duration, longest))
-        time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
         order = step.error_order
         ends = [*system.ends(duration, order).tolist(), duration]
         jumps = system.jumps(duration).tolist()
-        moments = save.at(0.0, 0.0)
-        for moment in moments:
-            recorder.record(moment, step.x)
-        if until is not None:
-            system.settle(step.x, 0.0)
-        stop = until is not None and until(0.0, step.x.activity, velocity(system, step.slope))
+        to_pass = len(ends), len(jumps)
+        moments: list[float] = []
+        stop = False
+        if recorder.resumed is None:
+            h = step.initial_size(min(duration, longest))
+            time, accepted, rejected, grow_at_most = 0.0, 0, 0, 10.0
+            moments = save.at(0.0, 0.0)
+            for moment in moments:
+                recorder.record(moment, step.x)
+            if until is not None:
+                system.settle(step.x, 0.0)
+                stop = until(0.0, step.x.activity, velocity(system, step.slope))
+        else:
+            kept = recorder.resumed
+            h, time, accepted, rejected, grow_at_most = kept["control"]
+            passed, jumped = kept["passed"]
+            del ends[:passed], jumps[:jumped]
+            save.load(kept["saved"])
+            step.load(kept["step"])
+            system.load(kept["system"])
+            if progress is not None:
+                progress.update(time)
         while not stop and time < duration:
+            if recorder.due:
+                recorder.keep(
+                    {
+                        "control": (h, time, accepted, rejected, grow_at_most),
+                        "passed": (to_pass[0] - len(ends), to_pass[1] - len(jumps)),
+                        "saved": save.kept(),
+                        "step": step.kept(),
+                        "system": system.kept(),
+                    }
+                )
             h = min(h, longest)
             end, full = ends[0], h
             last = time + h >= end * (1 - 1e-12)

@@ -139,8 +139,47 @@ class FixedStep(Solver):
             system.refuse_loops("compile")
             self._check_compilable(recorder.times, duration, until)
         past = FixedPast(system, self.tableau.order) if system.echoes else None
-        system.enter(time)
+        begun = recorder.resumed is not None
+        if recorder.resumed is None:
+            system.enter(time)
+        else:
+            time, taken = recorder.resumed["time"], recorder.resumed["taken"]
+            state.flat.copy_(recorder.resumed["x"])
+            slopes[0].flat.copy_(recorder.resumed["slope"])
+            rewind.copy_(state.flat)
+            since = [time]
+            steps.load(recorder.resumed["steps"])
+            save.load(recorder.resumed["saved"])
+            if past is not None:
+                past.load(recorder.resumed["past"])
+            system.load(recorder.resumed["system"])
+            if progress is not None:
+                progress.update(time)
         while True:
+            if begun:
+                joined = compiled and steps.whole(_STEPS_COMPILED, save.next - tolerance)
+                if joined:
+                    compiled = joined = self._advance_compiled(system, state, slopes, work, time)
+                if joined:
+                    for _ in range(_STEPS_COMPILED):
+                        time = steps.next()
+                        since.append(time)
+                    taken, inside = taken + _STEPS_COMPILED, []
+                    if progress is not None:
+                        progress.update(_STEPS_COMPILED * self.step)
+                else:
+                    then = steps.next()
+                    inside = save.before(then, tolerance)
+                    if inside:
+                        start.copy_(state.flat)
+                        start_slope.copy_(slopes[0].flat)
+                    self._advance(system, state, slopes, work, then - time, time, noise.gained(time, then))
+                    taken += 1
+                    since.append(then)
+                    if progress is not None:
+                        progress.update(then - time)
+                    earlier, time = time, then
+            begun = True
             system.field(state, slopes[0], time)
             if past is not None:
                 past.reach(time, state, slopes[0])
@@ -173,7 +212,7 @@ class FixedStep(Solver):
                 recorder.record(moment, state, settled=True)
             stop = until is not None and until(time, state.activity, velocity(system, slopes[0]))
             done = time >= duration
-            if len(since) > _STEPS_BETWEEN_CHECKS or done or stop:
+            if len(since) > _STEPS_BETWEEN_CHECKS or done or stop or recorder.due:
                 if not system.seems_finite(state):
                     self._locate_divergence(system, state, rewind, since)
                 rewind.copy_(state.flat)
@@ -182,27 +221,10 @@ class FixedStep(Solver):
                     past.forget(time)
             if stop or done:
                 break
-            if compiled and steps.whole(_STEPS_COMPILED, save.next - tolerance):
-                compiled = self._advance_compiled(system, state, slopes, work, time)
-                if compiled:
-                    for _ in range(_STEPS_COMPILED):
-                        time = steps.next()
-                        since.append(time)
-                    taken, inside = taken + _STEPS_COMPILED, []
-                    if progress is not None:
-                        progress.update(_STEPS_COMPILED * self.step)
-                    continue
-            then = steps.next()
-            inside = save.before(then, tolerance)
-            if inside:
-                start.copy_(state.flat)
-                start_slope.copy_(slopes[0].flat)
-            self._advance(system, state, slopes, work, then - time, time, noise.gained(time, then))
-            taken += 1
-            since.append(then)
-            if progress is not None:
-                progress.update(then - time)
-            earlier, time = time, then
+            if recorder.due:
+                kept = {"time": time, "taken": taken, "x": state.flat.clone(), "slope": slopes[0].flat.clone()}
+                kept |= {"steps": steps.kept(), "saved": save.kept(), "system": system.kept()}
+                recorder.keep(kept if past is None else {**kept, "past": past.kept()})
         if stop and not moments:
             recorder.record(time, state, settled=True)
         return self.report(system, slopes[0], until, time=time, evaluations=taken * len(slopes), accepted=taken)
@@ -329,6 +351,14 @@ class Steps:
         self.at_jump = False
         """Whether the last step ended where a signal jumps."""
         self._cut = False
+
+    def kept(self) -> tuple[int, int, bool, bool]:
+        """Return how far they have come."""
+        return self._taken, self._passed, self.at_jump, self._cut
+
+    def load(self, kept: tuple[int, int, bool, bool]) -> None:
+        """Go on from what `kept` returned."""
+        self._taken, self._passed, self.at_jump, self._cut = kept
 
     def next(self) -> float:
         """Return when the next step ends."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ class FixedPast:
     def __init__(self, system: System, order: int) -> None:
         assert system.past is not None, "a system with delays has one from its start on"
         self._past: Past = system.past
-        self._names = tuple(system.past.names)
+        self._names, self._device = tuple(system.past.names), system.device
         self._straight = order == 1 or bool(system.noisy)
         self._last: _Moment | None = None
         self._free: list[dict[str, Tensor]] = []
@@ -85,6 +87,24 @@ class FixedPast:
             self._free.append(piece.first.activity)
             if piece.first.slopes:
                 self._free.append(piece.first.slopes)
+
+    def kept(self) -> dict[str, Any]:
+        """Return copies of the steps that are kept, and of the last end."""
+        pieces = []
+        for _, piece in self._past.steps():
+            assert isinstance(piece, _Between), "which it has extended the past by"
+            pieces.append((tuple(piece.first), tuple(piece.last)))
+        last = None if self._last is None else tuple(self._last)
+        return copy.deepcopy({"pieces": pieces, "last": last})  # what steps share is copied once
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `kept` returned."""
+        for first, last in kept["pieces"]:
+            self._past.extend(last[0], _Between(last[0], self._moment(*first), self._moment(*last)))
+        self._last = None if kept["last"] is None else self._moment(*kept["last"])
+
+    def _moment(self, time: float, *kept: dict[str, Tensor]) -> _Moment:
+        return _Moment(time, *({name: block.to(self._device) for name, block in each.items()} for each in kept))
 
     def _kept(self, state: State) -> dict[str, Tensor]:
         if not self._free:

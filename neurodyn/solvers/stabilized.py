@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -230,6 +232,16 @@ class _ChebyshevStepper(Stepper):
         self._accepted += 1
         if self._accepted % _RENEW_AFTER == 0:
             self._radius = 0.0
+
+    def kept(self) -> dict[str, Any]:
+        direction = None if self._direction is None else self._direction.clone()
+        own = {"direction": direction, "accepted": self._accepted, "radius": self._radius, "before": self._before}
+        return {**super().kept(), **own}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        super().load(kept)
+        self._direction = None if kept["direction"] is None else kept["direction"].to(self.system.device)
+        self._accepted, self._radius, self._before = kept["accepted"], kept["radius"], kept["before"]
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
         between = self.system.new_state()

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.solvers.adaptive import Adaptive
-from neurodyn.solvers.base import SavePoints, Solver
+from neurodyn.solvers.base import Recorder, SavePoints, Solver
 from neurodyn.solvers.fixed import FixedStep, Steps
 from neurodyn.solvers.tableaux import Numbers
 from neurodyn.system.noise import BrownianPaths
@@ -151,7 +151,7 @@ class _Leg:
     tolerance: float
 
 
-class _Ends:
+class _Ends(Recorder):
     """A recorder of when steps end."""
 
     times: NDArray[np.float64] | None = None

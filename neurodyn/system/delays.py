@@ -152,6 +152,10 @@ class Past:
         place = bisect_left(self._ends, time)
         self._pieces[min(place, len(self._pieces) - 1)].write(name, time, out)
 
+    def steps(self) -> list[tuple[float, Piece]]:
+        """Return the steps that are kept, with their ends."""
+        return list(zip(self._ends, self._pieces, strict=True))
+
     def extend(self, end: float, piece: Piece) -> None:
         """Take up the next step, which ends at a time."""
         self._pieces.append(piece)

@@ -5,7 +5,12 @@ Populations are torn out of the cycle until the others can be evaluated one afte
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+>>>>>>> main
 
 import torch
 from torch import Tensor
@@ -53,6 +58,22 @@ class Loop:
     def forget(self) -> None:
         """Say that a run begins: its first solution is looked at, whether it is the only one."""
         self._solution.forget()
+
+    def kept(self) -> dict[str, Any]:
+        """Return copies of what the next solution depends on, beside what enters the cycle."""
+        factors = None if self._factors is None else [factor.clone() for factor in self._factors]
+        return {
+            "last": None if self._last is None else self._last.clone(),
+            "factors": factors,
+            "spent": self._spent,
+        }
+
+    def load(self, kept: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `kept` returned."""
+        last, factors = kept["last"], kept["factors"]
+        self._last = None if last is None else last.to(device)
+        self._factors = None if factors is None else (factors[0].to(device), factors[1].to(device))
+        self._spent = kept["spent"]
 
     def solve(self, activity: Mapping[str, Tensor]) -> None:
         """Bring the populations of the cycle to where they agree with what enters them.

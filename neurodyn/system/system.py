@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -132,6 +132,7 @@ class System:
         self.past: Past | None = None
         """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
         self._recalled: float | None = None
+        self._entered = 0.0
         self._within: dict[str, Driven] | None = None
         """What moves within a step, where a solver says when each begins; None where none has."""
         self._instant = dict(self._cut(plan.instant, plan.instantaneous))
@@ -422,6 +423,7 @@ class System:
         So a step that ends where a signal jumps sees the value before, and the next one that after the jump. If `idle`,
         F is not asked for in this step, and what the signals contribute to it is not worked out.
         """
+        self._entered = time
         if self._driven:
             self._within = {name: each for name, each in self._driven.items() if name not in self._jumping}
             if idle:
@@ -434,6 +436,16 @@ class System:
             for late in self._late.values():
                 late.move(self.origin + time)
             self._recalled = None
+
+    def kept(self) -> dict[str, Any]:
+        """Return copies of what a run depends on, beside the state, the time and the past, that steps have changed."""
+        return {"entered": self._entered, "loops": [loop.kept() for loop in self.loops.values()]}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `kept` returned."""
+        self.enter(kept["entered"])
+        for loop, its in zip(self.loops.values(), kept["loops"], strict=True):
+            loop.load(its, self.device)
 
     def breaks(self, end: float) -> NDArray[np.float64]:
         """Return when signals, or their echoes, jump or bend between 0 and the end of a run, increasing."""

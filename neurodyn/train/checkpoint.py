@@ -1,13 +1,7 @@
-"""Checkpoints of training runs: one file, written whole or not at all, checked when it is read, and never a program.
-
-The file begins with a line that names the format and one with the SHA-256 of the rest, which `torch.load` reads with
-`weights_only=True`: tensors, numbers and text, nothing that could run.
-"""
+"""Checkpoints of training runs: what they hold, who may write them, and which run they are of."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from neurodyn.errors import FileError, InvalidTypeError, InvalidValueError, NotAFolderError
-from neurodyn.simulation.partial import Lock, replacing, system_errors
+from neurodyn.simulation.fingerprint import first_difference
+from neurodyn.simulation.partial import Lock
+from neurodyn.simulation.states import StateFile
 
-_MAGIC = b"neurodyn checkpoint 2\n"
 _FILE = "checkpoint.pt"
 _CONTENT: dict[str, type | tuple[type, ...]] = {
     "description": dict,
@@ -57,6 +51,7 @@ class Checkpoint:
         if self.folder.exists() and not self.folder.is_dir():
             raise NotAFolderError(f"checkpoint: {self.folder} is a file; give a folder")
         self.path = self.folder / _FILE
+        self._file = StateFile(self.path, "checkpoint", 2, _CONTENT, "give another folder as checkpoint=")
 
     def exists(self) -> bool:
         """Tell whether there is one."""
@@ -88,57 +83,16 @@ class Checkpoint:
             lock.release()
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a state in place of the one before, in one stroke: whoever reads finds either the one or the other.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written; the one before stays.
-        """
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        with replacing(self.path) as partial, partial.open("wb") as file, buffer.getbuffer() as content:
-            file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
+        """Write a state in place of the one before, as `StateFile.save`."""
+        self._file.save(state)
 
     def load(self) -> dict[str, Any]:
-        """Return the state.
-
-        Raises
-        ------
-        ValueError
-            If the file is no checkpoint, damaged, or holds anything but data.
-        """
-        with system_errors(f"could not read {self.path}"):
-            content = self.path.read_bytes()
-        if not content.startswith(_MAGIC):
-            raise InvalidValueError(
-                f"{self.path} is no checkpoint that this version of neurodyn wrote; it was left as it is: give another "
-                "folder as checkpoint="
-            )
-        digest, _, payload = content[len(_MAGIC) :].partition(b"\n")
-        if hashlib.sha256(payload).hexdigest().encode() != digest:
-            raise InvalidValueError(
-                f"{self.path} is damaged: its checksum does not fit its content; it was left as it is: put a copy in "
-                "its place, or remove it to begin anew"
-            )
-        try:
-            state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        except Exception as error:  # of a file that is not what it says, reading may raise anything
-            raise InvalidValueError(
-                f"{self.path} holds more than tensors, numbers and text, and was not loaded; give another folder as "
-                "checkpoint="
-            ) from error
-        if not (isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in _CONTENT.items())):
-            raise self.foreign("it lacks parts, or they are of other types")
-        return state
+        """Return the state, as `StateFile.load`."""
+        return self._file.load()
 
     def foreign(self, why: object) -> InvalidValueError:
         """Return the error of a file that is no state of a run of `fit`."""
-        return InvalidValueError(
-            f"{self.path} does not hold the state of a run of neurodyn ({why}); it was left as it is: give another "
-            "folder as checkpoint="
-        )
+        return self._file.foreign(why)
 
 
 def storable(what: str, state: Any) -> Any:
@@ -190,8 +144,7 @@ def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any
         if before == after:
             continue
         if isinstance(before, str) and isinstance(after, str):
-            pairs = zip(f"{before}\n".splitlines(), f"{after}\n".splitlines(), strict=False)
-            before, after = next(((a, b) for a, b in pairs if a != b), (before, after))
+            before, after = first_difference(before, after)
         raise InvalidValueError(
             f"the checkpoint in {folder} is of another run: its {name} was {before!r}, and now is {after!r}; it was "
             "left as it is: give another folder as checkpoint=, or the same arguments to go on with it"

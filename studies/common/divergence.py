@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import neurodyn as nd
 from common.options import TrainingOptions
+from common.report import number_of
 from common.training import Learning, distance, fit
 from neurodyn.models import predictive_coding as pc
 
@@ -48,7 +49,7 @@ class Options(TrainingOptions):
     def __str__(self) -> str:
         return (
             f"{self.epochs} epochs, batches of {self.batch}, learning rate {self.rate:g}, hidden layers of "
-            f"{self.width}, {len(self.seeds)} seeds"
+            f"{self.width}, {number_of(len(self.seeds), 'seed')}"
         )
 
     @property

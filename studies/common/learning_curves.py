@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 import neurodyn as nd
@@ -38,8 +39,9 @@ BASELINE = "AR"
 
 Place = Literal["lower right", "center right"]
 
+DECAY = "weight_decay"
 Variants = Mapping[str, Mapping[str, Any]]
-"""The options of `ar.network`, by the name of the variant."""
+"""The options of `ar.network`, by the name of the variant; `DECAY` is the optimizer's, of W and ψ alike, not of it."""
 
 Build = Callable[[tuple[int, ...], int, int], nn.Sequential]
 """A function of the shape of an input, the number of classes and a seed, that returns a network."""
@@ -159,7 +161,9 @@ def compare(options: CurveOptions, build: Build, variants: Variants) -> xr.Datas
 
     def declare(variant: Mapping[str, Any] | None, seed: int) -> Learning:
         module = build(shape, classes, seed).to(options.device)
-        return module if variant is None else ar.network(module, seed=seed, **variant)
+        if variant is None:
+            return module
+        return ar.network(module, seed=seed, **{name: value for name, value in variant.items() if name != DECAY})
 
     named: dict[str, Mapping[str, Any] | None] = {BACKPROP: None, **variants}
     runs = []
@@ -172,9 +176,10 @@ def compare(options: CurveOptions, build: Build, variants: Variants) -> xr.Datas
             data=(samples, test),
             metrics={"update_angle": lambda learning: update_angle(learning, *probe), "feedback_angle": feedback_angle},
             batch_size=BATCH,
-            optimizer="sgd",
             # `.grad` is that of ½‖y − t‖² averaged over a batch, and the papers' that of Σ‖y − t‖².
-            learning_rate=2 * BATCH * options.rate,
+            optimizer=partial(
+                torch.optim.SGD, lr=2 * BATCH * options.rate, weight_decay=(variant or {}).get(DECAY, 0.0)
+            ),
             **(relaxation(first) if isinstance(first, nd.Network) else {}),
         )
         runs.append(history)
@@ -222,7 +227,7 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
         BACKPROP: {"color": plot.GREY, "linewidth": 3, "alpha": 0.5},
         BASELINE: {"color": plot.BLACK},
     }
-    colours = (plot.BLUE, plot.VERMILION, plot.GREEN, plot.PURPLE)
+    colours = (plot.BLUE, plot.VERMILION, plot.GREEN, plot.PURPLE, plot.SKY)
     looks = {name: {"color": colour} for name, colour in zip(variants, colours, strict=False)}
     for name, look in {**references, **looks}.items():
         draw(ax, found.test_accuracy.sel(variant=name), name, **look)
@@ -238,6 +243,7 @@ def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:
     for layer in angles.layer.values:
         draw(ax, angles.sel(layer=layer), f"ψ{layer}")
     draw_angles(ax, "angle between ψ and Wᵀ (°)")
+    ax.set_xlim(-0.05 * float(angles.epoch[-1]), 1.05 * float(angles.epoch[-1]))  # where all seeds have diverged, too
 
 
 def draw_angles(ax: Axes, label: str) -> None:
@@ -309,10 +315,10 @@ NEAR = 0.5
 
 
 def agreement(difference: xr.DataArray) -> str:
-    """Say whether paired differences over `seed`, in points, agree with 0, by two standard errors of their mean.
+    """Say whether paired differences over `seed`, in points, agree with 0, by the 95 % interval of their mean.
 
-    It differs if it is larger than that and than `NEAR`, agrees if with two standard errors it stays within twice
-    `NEAR`, and is undecided otherwise.
+    It differs if 0 lies outside of that, by Student's t for so many seeds, and the mean is larger than `NEAR`; agrees
+    if the interval stays within twice `NEAR`; and is undecided otherwise.
     """
     mean, error = (float(value) for value in statistics(difference))
     text = plus_minus(difference, "+")
@@ -320,11 +326,13 @@ def agreement(difference: xr.DataArray) -> str:
         return f"diverged ({text})"
     if np.isnan(error):
         return f"undecided with one seed ({text})"
-    if abs(mean) > 2 * error and abs(mean) > NEAR:
+    seeds = int(difference.count())
+    half = float(student.ppf(0.975, seeds - 1)) * error
+    if abs(mean) > half and abs(mean) > NEAR:
         return f"differs ({text})"
-    if abs(mean) + 2 * error <= 2 * NEAR:
+    if abs(mean) + half <= 2 * NEAR:
         return f"agrees ({text})"
-    return f"undecided ({text})"
+    return f"undecided: {seeds} seeds are too few ({text})"
 
 
 def beside(found: xr.Dataset, name: str, reference: str = BASELINE) -> tuple[xr.DataArray, str]:

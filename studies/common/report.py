@@ -37,6 +37,11 @@ def write(
     return "\n".join(["Written:", *(f"  {file}" for file in files)])
 
 
+def number_of(count: int, what: str) -> str:
+    """Return how many there are of what, in words: "one seed", "3 seeds"."""
+    return f"one {what}" if count == 1 else f"{count} {what}s"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table for the terminal: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

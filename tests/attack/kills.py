@@ -161,7 +161,7 @@ def _refuse_leftovers(folder: Path, expected: set[str]) -> None:
 # Streams and files
 
 
-def _simulate(store: Path | None) -> xr.Dataset:
+def _simulate(store: Path | None, *, resume: bool = False) -> xr.Dataset:
     """Run a network whose trajectory comes in several chunks."""
     network = nd.Network(
         "wide",
@@ -169,7 +169,7 @@ def _simulate(store: Path | None) -> xr.Dataset:
         [nd.Coupling("s", "a"), nd.Coupling("a", "b", nd.Forward(nn.Tanh())), nd.Coupling("b", "a", gain=-1.0)],
     )
     inputs = torch.linspace(-1, 1, 32 * 512).view(32, 512)
-    return nd.simulate(network, inputs, duration=50.0, solver=nd.Euler(0.05), store=store)
+    return nd.simulate(network, inputs, duration=50.0, solver=nd.Euler(0.05), store=store, resume=resume)
 
 
 def _stream(store: Path) -> None:
@@ -186,12 +186,12 @@ def _whole_stream() -> tuple[xr.Dataset, float]:
 
 
 def stream(how: str, when: float) -> None:
-    """Kill a streamed simulation, and look at what stands under its name, and what the next run leaves.
+    """Kill a streamed simulation, and look at what stands under its name, and what comes of it as it goes on.
 
     Raises
     ------
     Mismatch
-        If a damaged store stands there, or the next run is another one or leaves more behind than its own store.
+        If a damaged store stands there, or the run that goes on is another one or leaves more behind than its store.
     """
     wanted, seconds = _whole_stream()
     with _folder() as folder:
@@ -199,9 +199,8 @@ def stream(how: str, when: float) -> None:
         ended = (folder / "run.zarr").exists()
         if ended:
             _compare(wanted, nd.load(folder / "run.zarr"), f"what stands under its name after {how}")
-        again = folder / ("again.zarr" if ended else "run.zarr")
-        _compare(wanted, _simulate(again), f"the run after {how}")
-        _refuse_leftovers(folder, {"run.zarr", again.name})
+        _compare(wanted, _simulate(folder / "run.zarr", resume=True), f"the run that goes on after {how}")
+        _refuse_leftovers(folder, {"run.zarr"})
 
 
 def _compare(wanted: xr.Dataset, found: xr.Dataset, what: str) -> None:

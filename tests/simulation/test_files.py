@@ -726,7 +726,7 @@ nd.simulate(network, None, duration=1.0, solver=nd.Euler(0.01), until=until, sto
 def test_a_run_that_was_killed_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
     killed = processes.run("-c", KILLED, tmp_path / "run.zarr")
     assert killed.returncode == -signal.SIGKILL
-    assert len(names(tmp_path)) == 2  # the store and its lock
+    assert len(names(tmp_path)) == 3  # the store, where the run stood, and its lock
     decay().simulate(1.0, store=tmp_path / "run.zarr")
     assert names(tmp_path) == ["run.zarr"]
 

@@ -30,7 +30,7 @@ def results(tmp_path_factory):
 def test_it_writes_what_it_promises_and_leaves_nothing_half_written(results):
     names = {path.name for path in results.iterdir()}
     figures = {f"convergence{name}.{kind}" for name in ("", "_papers") for kind in ("png", "pdf")}
-    assert names == figures | {"trajectory.nc", "sweep.nc", "work_precision.nc", "papers.nc", "rows.json"}
+    assert names == figures | {"trajectory.nc", "sweep.nc", "work_precision.nc", "papers.nc", "energy.nc", "rows.json"}
     assert plt.imread(results / "convergence.png").shape[2] in (3, 4)
     assert (results / "convergence.pdf").read_bytes().startswith(b"%PDF")
     for name in ("trajectory", "sweep", "work_precision"):
@@ -62,6 +62,29 @@ def test_the_papers_steps_are_a_loop_of_eulers_and_approach_backprop(results):
     mine = (states[0] * slopes[0]).T @ case.inputs
     exact = (torch.as_tensor(case.gradients.x1.to_numpy()) * slopes[0]).T @ case.inputs
     assert float(papers.angle.isel(layer=0).sel(iterations=25)) == pytest.approx(angle(mine, exact), rel=1e-6)
+
+
+def test_the_energy_starts_at_0_and_far_out_is_that_of_the_activation(results):
+    found = nd.load(results / "energy.nc")
+    assert float(abs(found.energy.isel(time=0)).max()) < 1e-12
+    assert float(found.energy.max("time").min()) < 1e-12
+    assert float(found.energy.isel(time=-1).max()) < -1e-3
+    # What is bounded, as a sigmoid, is nothing beside r²; a ReLU is not.
+    far = found.along.isel(length=-1)
+    np.testing.assert_allclose(far.sel(weights="sigmoid, first").isel(layer_above=0), 1, atol=1e-4)
+    relu = found.along.sel(weights="relu, learned").isel(layer_above=0)
+    assert float(relu[-1]) < 0.999
+    assert float(relu[-1]) == pytest.approx(float(relu[-2]), abs=1e-3)
+
+
+def test_no_direction_is_steeper_than_the_steepest():
+    module = nd.mlp([6, 8, 5], activation="relu", seed=1, dtype=torch.float64)
+    stage = nd.cut(module)[0]
+    directions = torch.randn(2000, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    directions = torch.cat([directions / directions.norm(dim=1, keepdim=True), convergence.steepest(stage)[None]])
+    with torch.no_grad():
+        lengths = (directions @ stage.parameters[0].T).relu().norm(dim=1)
+    assert int(lengths.argmax()) == 2000
 
 
 def test_the_trajectory_ends_at_the_gradients(results):

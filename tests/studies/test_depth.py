@@ -35,6 +35,7 @@ def test_the_rules_that_equal_backprop_do_so_whatever_the_precision(results):
     assert float(exact.max()) < 1e-12
     assert float(off.sel(rule=[study.PAPERS_AR, "IL"]).min()) > 1e-6
     assert float(off.sel(rule="GAIT-prop", kind="plain").max()) < 1e-4
+    assert float(off.sel(rule="GAIT-prop, γ = 1e-06", kind="plain").max()) < 1e-4
     assert bool(off.sel(rule="GAIT-prop", kind="residual").isnull().all())
 
 

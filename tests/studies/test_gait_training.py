@@ -26,7 +26,12 @@ def results(tmp_path_factory):
 
 def test_it_writes_what_it_promises(results):
     figures = {f"gait_training{name}.{kind}" for name in ("", "_regularizer") for kind in ("png", "pdf")}
-    assert {path.name for path in results.iterdir()} == figures | {"gait_training.nc", "scan.nc", "rows.json"}
+    assert {path.name for path in results.iterdir()} == figures | {
+        "gait_training.nc",
+        "scan.nc",
+        "causes.nc",
+        "rows.json",
+    }
     found = nd.load(results / "gait_training.nc")
     assert found.layers.values.tolist() == ["64-64-64-64", "64-64-64-64", "64-20-10"]
     assert found.test_accuracy.dims == ("network", "rule", "seed", "epoch")
@@ -48,6 +53,16 @@ def test_backprop_with_the_regularizer_stays_closer_to_orthogonal_rows(results):
     assert float(found.orthogonality.isel(epoch=0).max()) < 1e-12
     angle = found.update_angle.sel(rule="GAIT-prop")
     assert float(angle.isel(epoch=0).max()) < 1 < float(angle.sel(network="2 hidden").isel(epoch=-1))
+
+
+def test_what_turns_the_update_away_is_the_weights_and_neither_the_step_nor_the_precision(results):
+    angle = nd.load(results / "causes.nc").angle.sel(network=["2 hidden", "tower"]).isel(seed=0)
+    as_it_is = angle.sel(change=study.AS_IT_IS)
+    assert float(as_it_is.min()) > 1
+    for change in (study.SMALLER, study.SINGLE):
+        np.testing.assert_allclose(angle.sel(change=change), as_it_is, rtol=0.01)
+    assert bool((angle.sel(change=study.ROWS) < as_it_is).all())
+    assert float(angle.sel(change=study.ALL).max()) < 1e-6
 
 
 def test_the_scan_without_regularizer_repeats_the_comparison(results):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
+import xarray as xr
 from common.divergence import Options, alike, diverge, logistic
 from common.linearised import linearise
 
@@ -160,6 +161,21 @@ def test_divergence_is_what_loops_by_hand_end_with(noise):
         assert float(moved) == pytest.approx(sum(float((a - s).detach().norm()) for a, _, s in pairs), rel=1e-9)
         assert float(found.test_error) == pytest.approx(float(np.abs(errors[1] - errors[0]).mean()), abs=1e-9)
         np.testing.assert_allclose(reference.test_error.sel(seed=seed), errors[0], atol=1e-9)
+
+
+def test_each_network_is_a_point_of_a_sweep(monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "GAMMAS", (0.5, 1.0))
+    options = study.Options(hidden=(1,), width=4, epochs=1, samples=40, seeds=(3, 8), times=("l",), quiet=True)
+    swept = study.stored(options, tmp_path / "sweep.zarr")
+    whole = study.sweep(options)
+    assert dict(swept.sizes) == dict(whole.sizes)
+    for name in whole.data_vars:
+        assert swept[name].dims == whole[name].dims
+    assert float(swept.weights.sel(time="l", gamma=1.0).max()) < 1e-12
+    # The first of the rules that learn at once sees the samples in its seed's own order, too.
+    np.testing.assert_allclose(swept.weights.sel(gamma=0.5), whole.weights.sel(gamma=0.5), rtol=1e-9)
+    monkeypatch.setattr("common.divergence.diverge", None)  # nothing is trained again
+    xr.testing.assert_identical(study.stored(options, tmp_path / "sweep.zarr"), swept)
 
 
 def test_networks_that_learn_at_once_share_what_a_rule_alone_has():

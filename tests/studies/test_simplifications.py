@@ -6,7 +6,8 @@ import pytest
 import simplifications as study
 import torch
 import tyro
-from common.learning_curves import BATCH, PerceptronOptions, compare, feedback_angle, summary, update_angle
+import xarray as xr
+from common.learning_curves import BATCH, PerceptronOptions, agreement, compare, feedback_angle, summary, update_angle
 from common.training import angle
 
 import neurodyn as nd
@@ -20,15 +21,16 @@ SMALL = PerceptronOptions(layers=(9, 7), activation="tanh", epochs=2, seeds=(3,)
 def results(tmp_path_factory):
     """Run the study once, as its command line would."""
     out = tmp_path_factory.mktemp("simplifications")
-    arguments = ["--layers", "30", "20", "--epochs", "3", "--seeds", "1", "2", "--out", str(out)]
-    study.main(tyro.cli(study.Options, args=arguments))
+    arguments = ["--layers", "30", "20", "--epochs", "3", "--scan-epochs", "1", "--seeds", "1", "2", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "FACTORS", (1.0, 2000.0))
+        study.main(tyro.cli(study.Options, args=arguments))
     return out
 
 
 def test_it_writes_what_it_promises(results):
-    assert {path.name for path in results.iterdir()} == {f"simplifications.{kind}" for kind in ("png", "pdf", "nc")} | {
-        "rows.json"
-    }
+    figures = {f"simplifications{name}.{kind}" for name in ("", "_training") for kind in ("png", "pdf")}
+    assert {path.name for path in results.iterdir()} == figures | {"simplifications.nc", "rates.nc", "rows.json"}
     found = nd.load(results / "simplifications.nc")
     assert found.attrs["layers"] == "30-20"
     assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]
@@ -46,6 +48,14 @@ def test_variants_start_alike_and_only_AR_as_it_is_follows_backprop(results):
     assert float(ar.isel(layer=-1).max()) < 1e-3
     others = found.update_angle.drop_sel(variant=["backprop", "AR"]).isel(layer=0)
     assert float(others.min()) > 5
+
+
+def test_a_rate_at_which_all_diverge_is_told_from_one_at_which_none_does(results):
+    scanned = nd.load(results / "rates.nc")
+    assert [study.diverges_from(scanned, name) for name in study.SCANNED] == pytest.approx([4.0] * 3)
+    none = scanned.isel(rate=[0])
+    assert [study.diverges_from(none, name) for name in study.SCANNED] == [np.inf] * 3
+    assert study.rate_row(none, 1).verdict.startswith("differs")
 
 
 def test_learned_feedback_turns_towards_the_transpose_and_there_is_none_without(results):
@@ -128,3 +138,14 @@ def test_angle(degrees):
     radians = np.deg2rad(degrees)
     a, b = torch.tensor([2.0, 0.0]).double(), torch.tensor([[3 * np.cos(radians)], [3 * np.sin(radians)]])
     assert angle(a, b) == pytest.approx(degrees, rel=1e-9, abs=1e-12)
+
+
+def test_few_seeds_decide_little_and_many_of_them_what_is_there():
+    def judged(*values: float) -> str:
+        return agreement(xr.DataArray(list(values), dims="seed")).partition(" (")[0]
+
+    assert judged(1.0, 2.0) == "undecided: 2 seeds are too few"  # 1.5 ± 0.5, of which 12.7 make the interval
+    assert judged(*[1.0, 2.0] * 5) == "differs"
+    assert judged(*[-0.1, 0.1] * 5) == judged(0.3, 0.3) == "agrees"
+    assert judged(1.0) == "undecided with one seed"
+    assert judged(np.nan, np.nan) == "diverged"

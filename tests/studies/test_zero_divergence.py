@@ -40,6 +40,12 @@ def test_the_rules_have_the_properties_of_table_2(results):
     assert float(off.sel(rule="Z-IL").max()) < study.EXACT
     assert float(off.sel(rule="Fa-Z-IL", activation="logistic").max()) < study.EXACT
     assert float(off.sel(rule="IL, t_c = 20").min()) > 1e-2
+    assert float(off.sel(rule=study.BP).max()) < study.EXACT
+    assert "remembered forward pass" in measured.not_local.sel(rule=study.BP).item()
+    assert measured.clamped.sel(rule=study.BP).item() == ""
+    assert study.marks(measured.sel(rule=study.BP)) == study.PUBLISHED[study.BP]
+    assert study.marks(measured.sel(rule="Z-IL")) == study.PUBLISHED["Z-IL"]
+    measured = measured.drop_sel(rule=study.BP)
     assert set(measured.not_local.to_numpy()) == {""}
     assert set(measured.clamped.to_numpy()) == {"x3"}
     assert float(measured.prediction_error.max()) < 1e-5

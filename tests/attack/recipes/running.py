@@ -116,6 +116,7 @@ RUNNING = (
             'fresh("zarr")',
             wrong=['"own.nc"', *_NO_STORES],
         ),
+        resume=FLAG("False"),
         until=OBJECT(
             "nd.steady(1e-3)",
             either=[

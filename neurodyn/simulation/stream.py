@@ -1,0 +1,245 @@
+"""A trajectory on its way to a Zarr store, and what it is gone on from where the run has been interrupted.
+
+The store grows under a temporary name, a part after the other, each of whole chunks. After each part, a file beside it
+says where the run stood, and what had been written by then; whatever comes later is cut off as the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import xarray as xr
+import zarr
+from torch import Tensor
+
+from neurodyn.checks import needed
+from neurodyn.errors import DivergenceError, ExistingFileError, InvalidValueError
+from neurodyn.randomness import generators
+from neurodyn.simulation.encoding import CHUNK_BYTES
+from neurodyn.simulation.fingerprint import UNTIL, refuse_other
+from neurodyn.simulation.partial import Partial, remove, sync, system_errors
+from neurodyn.simulation.states import StateFile
+from neurodyn.simulation.stores import (
+    Fingerprints,
+    encoding_of,
+    files_of,
+    fingerprint_of,
+    read_store,
+    refuse_damage,
+    run_of,
+    seal,
+    to_zarr,
+    unsealed,
+)
+
+_CONTENT: dict[str, type | tuple[type, ...]] = {
+    "run": dict,
+    "random": list,
+    "variables": list,
+    "times": int,
+    "files": dict,
+    "solver": (dict, type(None)),
+    "recorded": int,
+    "part": int,
+    "until": (dict, type(None)),
+}
+"""What the state of a run holds."""
+
+
+class ZarrStream:
+    """A Zarr store that grows along `time` under a temporary name, and takes its own name when it is closed.
+
+    Within `with`, it is this run's alone. A run that fails leaves what it has written and where it stood, if it has
+    come that far, unless it has diverged.
+
+    Parameters
+    ----------
+    path
+        The store; must end in `.zarr`, and not exist but to `resume`.
+    resume
+        Whether to go on from where an interrupted run stood, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in `.zarr`, or the interrupted run's state is damaged.
+    FileExistsError
+        If it exists, or another run is writing it.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        needed("dask.array", extra="zarr")  # to read what has been written, in the end
+        if path.suffix != ".zarr":
+            raise InvalidValueError(
+                f"store must end in .zarr, not {path.name!r}: only Zarr can grow while a run goes on"
+            )
+        if path.exists() and not resume:
+            raise ExistingFileError(f"store {path} exists; remove it or choose another name")
+        self._path, self._resume = path, resume
+        self._run: Mapping[str, str | None] = {}
+        self._variables: list[Hashable] = []
+        self._complete: Fingerprints = {}
+        self._times = 0
+        self._begun = False
+        self._writing: list[Future[None]] = []
+
+    def __enter__(self) -> ZarrStream:
+        with self._named_errors():
+            try:
+                self._partial = Partial(self._path, lasting=True)
+            except BlockingIOError as error:
+                raise self._contested() from error
+        try:
+            if self._partial.contested:
+                raise self._contested()
+            self.complete = self._path.exists()
+            """Whether the run has ended already."""
+            remedy = "leave out resume= to begin anew"
+            self._file = StateFile(self._partial.beside(".pt"), "run", 1, _CONTENT, remedy)
+            self.kept: dict[str, Any] | None = None
+            """Where an interrupted run stood that is gone on with, as `append` was told; None for a new one."""
+            if self._resume and not self.complete and self._file.path.exists():
+                self.kept = self._file.load()
+            self._random = generators() if self.kept is None else self.kept["random"]
+            self._writer = ThreadPoolExecutor(1)
+        except BaseException:
+            self._partial.leave()
+            raise
+        return self
+
+    def _contested(self) -> ExistingFileError:
+        return ExistingFileError(f"store {self._path} is being written by another run; choose another name")
+
+    @property
+    def random(self) -> Sequence[Tensor] | None:
+        """What the generators of random numbers were as the interrupted run began; None for a new one."""
+        return None if self.kept is None else self._random
+
+    def refuse_other(self, run: Mapping[str, str | None]) -> None:
+        """Refuse to go on with, or to return, what is another run.
+
+        Parameters
+        ----------
+        run
+            The fingerprint of this one.
+
+        Raises
+        ------
+        FileExistsError
+            If the store is something else.
+        ValueError
+            If it is another run; the message says in what it differs.
+        """
+        self._run = run
+        theirs: Mapping[str, str | None] | None = None if self.kept is None else self.kept["run"]
+        if self.complete:
+            theirs = run_of(self._path)
+            if theirs is None:
+                raise ExistingFileError(
+                    f"store {self._path} exists, and holds no run that simulate has streamed; choose another name"
+                )
+        if theirs is not None:
+            free = {} if self.complete else {UNTIL: None}
+            refuse_other(self._path, "run", theirs, {**run, **free})
+
+    def begin(self) -> Mapping[str, Any] | None:
+        """Return where to go on from, with the store as it was there; None to begin, with no store."""
+        with self._named_errors():
+            self._begun = True
+            if self.kept is None:
+                remove(self._partial.path)
+                remove(self._file.path)
+                return None
+            folder = self._partial.path
+            self._variables, self._times = self.kept["variables"], self.kept["times"]
+            self._complete = self.kept["files"]
+            for file in folder.rglob("*.partial"):  # as Zarr leaves it where it is killed
+                file.unlink()
+            refuse_damage(folder, self._complete)
+            unsealed(folder)
+            for name in self._variables:
+                array = zarr.open_array(folder / str(name), mode="r+")
+                if (array.metadata.dimension_names or [None])[0] == "time":  # type: ignore[union-attr]
+                    array.resize((self._times, *array.shape[1:]))
+            return self.kept
+
+    def _named_errors(self) -> AbstractContextManager[None]:
+        return system_errors(f"could not write store {self._path}")
+
+    @property
+    def times(self) -> int:
+        """How many times have been handed over."""
+        return self._times
+
+    def append(self, part: xr.Dataset, kept: Mapping[str, Any] | None) -> None:
+        """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks.
+
+        It is written while the caller goes on, who must leave it as it is until the next call returns.
+
+        Parameters
+        ----------
+        part
+            The part.
+        kept
+            From where the run goes on if it is interrupted, which will not change; None for the last part.
+        """
+        with self._named_errors():
+            self._finish()
+            self._times += part.sizes["time"]
+            self._writing.append(self._writer.submit(self._append, part, kept, self._times))
+
+    def _finish(self) -> None:
+        while self._writing:
+            self._writing.pop().result()
+
+    def _append(self, part: xr.Dataset, kept: Mapping[str, Any] | None, times: int) -> None:
+        if self._variables:
+            to_zarr(part, self._partial.path, mode="a-", append_dim="time")
+        else:
+            self._variables = [str(name) for name in part.variables]
+            encoding = encoding_of(part)
+            encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
+            to_zarr(part, self._partial.path, mode="w", encoding=encoding)
+        # What labels a dimension is still added to; what holds activity is whole, and the system still has it at hand.
+        for key, file in files_of(self._partial.path):
+            if key not in self._complete:
+                sync(file)
+                if key.split("/")[0] in part.data_vars and file.name != "zarr.json":
+                    self._complete[key] = fingerprint_of(file)
+        if kept is not None:
+            written = {"variables": self._variables, "times": times, "files": self._complete}
+            self._file.save({"run": dict(self._run), "random": self._random, **written, **kept})
+
+    def close(self, attributes: Mapping[str, Any]) -> xr.Dataset:
+        """Add the attributes, move the store to its name and reopen it; a complete one is as it is."""
+        if self.complete:
+            return read_store(self._path)
+        with self._named_errors():
+            self._finish()
+            seal(self._partial.path, self._variables, self._complete, attributes, self._run)
+            self._partial.commit()
+            remove(self._file.path)
+        return read_store(self._path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait(self._writing)
+        self._writer.shutdown()
+        if error is None and not self.complete:
+            return
+        kept = not self.complete and self._file.path.exists()
+        if kept and self._begun and isinstance(error, DivergenceError):
+            kept = False  # as it would again
+        if not kept:
+            remove(self._file.path)
+            self._partial.discard()
+            return
+        if error is not None and self._begun:
+            error.add_note(f"simulate: what was written of {self._path} is kept, and resume=True goes on from there")
+        self._partial.leave()

@@ -1,0 +1,449 @@
+"""Interrupted runs that go on, bit by bit as an unbroken one: by exceptions anywhere, and by SIGKILL in the writing."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+import neurodyn as nd
+from neurodyn.simulation import trajectory
+from neurodyn.simulation.stores import to_zarr
+from tests import processes
+from tests.files import assert_same, names
+from tests.problems import random
+
+
+class Stopped(Exception):
+    """What stops a run in the middle."""
+
+
+def values(*shape: int, seed: int = 0, dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(random(*shape, seed=seed)).to(dtype)
+
+
+def weights(out: int, into: int, dtype: torch.dtype) -> nn.Module:
+    layer = nn.Linear(into, out, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(values(out, into, seed=1, dtype=dtype))
+        layer.bias.copy_(values(out, seed=2, dtype=dtype))
+    return layer
+
+
+def network(dtype: torch.dtype, *, noise: float = 0.0, delay: float = 0.0, **settings: Any) -> nd.Network:
+    """U → x ⇄ y → i, with i instantaneous."""
+    populations = [
+        nd.Population("u", 3, clamp=nd.Input()),
+        nd.Population("x", 3, tau=0.5, noise=noise, **settings),
+        nd.Population("y", 4),
+        nd.Population("i", 4, tau=0.0),
+    ]
+    couplings = [
+        nd.Coupling("u", "x"),
+        nd.Coupling("x", "y", nd.Forward(nn.Sequential(nn.Tanh(), weights(4, 3, dtype))), delay=delay),
+        nd.Coupling("y", "x", nd.Forward(nn.Sequential(weights(3, 4, dtype), nn.Tanh())), gain=-2.0, delay=1.7 * delay),
+        nd.Coupling("y", "i", nd.Forward(nn.ReLU())),
+    ]
+    return nd.Network("net", populations, couplings)
+
+
+def chain(dtype: torch.dtype) -> nd.Network:
+    """A linear network of one rate, without cycles."""
+    populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3), nd.Population("y", 4)]
+    return nd.Network(
+        "chain", populations, [nd.Coupling("u", "x"), nd.Coupling("x", "y", nd.Forward(weights(4, 3, dtype)))]
+    )
+
+
+def ring(dtype: torch.dtype) -> nd.Network:
+    """A linear cycle."""
+    populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3), nd.Population("y", 3, tau=0.7)]
+    couplings = [nd.Coupling("u", "x"), nd.Coupling("x", "y"), nd.Coupling("y", "x", gain=-1.5)]
+    return nd.Network("ring", populations, couplings)
+
+
+def solved(dtype: torch.dtype) -> nd.Network:
+    """A cycle of instantaneous populations, solved from the last solution on."""
+    populations = [
+        nd.Population("u", 3, clamp=nd.Input()),
+        nd.Population("x", 3),
+        nd.Population("a", 3, tau=0.0),
+        nd.Population("b", 3, tau=0.0),
+    ]
+    couplings = [
+        nd.Coupling("u", "x"),
+        nd.Coupling("a", "x", gain=-1.0),
+        nd.Coupling("x", "a"),
+        nd.Coupling("b", "a", nd.Forward(nn.Tanh()), gain=0.6),
+        nd.Coupling("a", "b", gain=0.5),
+    ]
+    return nd.Network("solved", populations, couplings, algebraic="solve")
+
+
+def steps(dtype: torch.dtype) -> nd.Signal:
+    return nd.Signal(np.linspace(0.0, 6.0, 14), values(14, 2, 3, seed=5, dtype=dtype), "previous")
+
+
+def smooth(dtype: torch.dtype) -> nd.Signal:
+    return nd.Signal(np.linspace(0.0, 6.0, 14), values(14, 2, 3, seed=5, dtype=dtype), "cubic")
+
+
+def still(dtype: torch.dtype) -> torch.Tensor:
+    return values(2, 3, seed=6, dtype=dtype)
+
+
+TIMES = np.sort(np.random.default_rng(0).uniform(0, 6, 90))
+Make = Callable[[torch.dtype], dict[str, Any]]
+CASES: dict[str, Make] = {
+    "Euler": lambda t: {"network": network(t), "inputs": still(t), "solver": nd.Euler(0.05)},
+    "RK4 between steps": lambda t: {
+        "network": network(t), "inputs": smooth(t), "solver": nd.RK4(0.17), "save_at": TIMES,
+    },
+    "many times a step": lambda t: {
+        "network": network(t), "inputs": still(t), "solver": nd.Heun(0.7), "save_at": TIMES,
+    },
+    "jumps": lambda t: {"network": network(t), "inputs": steps(t), "solver": nd.Heun(0.1)},
+    "noise": lambda t: {"network": network(t, noise=0.3), "inputs": steps(t), "solver": nd.Heun(0.07), "seed": 3},
+    "noise between steps": lambda t: {
+        "network": network(t, noise=0.3), "inputs": still(t), "solver": nd.Euler(0.15), "save_at": TIMES,
+        "seed": [3, 9],
+    },
+    "delays": lambda t: {"network": network(t, delay=0.4), "inputs": steps(t), "solver": nd.RK4(0.09)},
+    "delays of order 1": lambda t: {"network": network(t, delay=0.4), "inputs": still(t), "solver": nd.Euler(0.09)},
+    "adaptive": lambda t: {
+        "network": network(t), "inputs": steps(t), "solver": nd.Adaptive(rtol=1e-5, atol=1e-6), "save_at": TIMES,
+    },
+    "every adapted step": lambda t: {
+        "network": network(t), "inputs": smooth(t), "solver": nd.Adaptive("bosh3", rtol=1e-4), "save_at": "steps",
+    },
+    "adaptive with delays": lambda t: {
+        "network": network(t, delay=0.4), "inputs": steps(t), "solver": nd.Adaptive("tsit5", 1e-5), "save_at": TIMES,
+    },
+    "stabilized": lambda t: {
+        "network": network(t), "inputs": still(t), "solver": nd.Stabilized(rtol=1e-5, atol=1e-6), "save_at": TIMES,
+    },
+    "every stabilized step": lambda t: {
+        "network": network(t), "inputs": still(t), "solver": nd.Stabilized(rtol=1e-6, atol=1e-6), "save_at": "steps",
+    },
+    "bounds": lambda t: {"network": network(t, bounds=(-0.2, 0.5)), "inputs": steps(t), "solver": nd.RK4(0.1)},
+    "solved cycles": lambda t: {"network": solved(t), "inputs": steps(t), "solver": nd.Heun(0.1)},
+    "adaptive solved cycles": lambda t: {
+        "network": solved(t), "inputs": steps(t), "solver": nd.Adaptive(rtol=1e-5, atol=1e-6), "save_at": TIMES,
+    },
+    "some units, and reductions": lambda t: {
+        "network": network(t), "inputs": steps(t), "solver": nd.Adaptive(), "save_at": TIMES,
+        "record": {"y": [3, 1], "i": None}, "reduce": {"i": "std"},
+    },
+    "until at rest": lambda t: {
+        "network": network(t, delay=0.4), "inputs": 0.1 * still(t), "solver": nd.Heun(0.1), "until": nd.steady(0.5),
+    },
+}  # fmt: skip
+CLOSED: dict[str, Make] = {
+    "closed form": lambda t: {"network": chain(t), "inputs": still(t), "save_at": TIMES},
+    "closed form of iterates": lambda t: {"network": chain(t), "inputs": still(t), "solver": nd.Exact(0.05)},
+    "closed form of a cycle": lambda t: {"network": ring(t), "inputs": still(t), "save_at": TIMES},
+    "closed form along jumps": lambda t: {"network": ring(t), "inputs": steps(t), "save_at": TIMES},
+    "torchdiffeq": lambda t: {"network": network(t), "inputs": still(t), "solver": nd.TorchDiffEq(), "save_at": TIMES},
+}  # fmt: skip
+
+
+def simulate(case: str, dtype: torch.dtype, store: Path | None, **settings: Any) -> xr.Dataset:
+    return nd.simulate(**{"duration": 6.0, "store": store, **(CASES | CLOSED)[case](dtype), **settings})
+
+
+@contextmanager
+def stopped_after(calls: int) -> Iterator[list[int]]:
+    """Stop a run when F has been evaluated so many times; yield how often it has been."""
+    counted, field = [0], nd.System.field
+
+    def counting(self: nd.System, *arguments: Any, **settings: Any) -> None:
+        counted[0] += 1
+        if counted[0] > calls:
+            raise Stopped
+        field(self, *arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nd.System, "field", counting)
+        yield counted
+
+
+@contextmanager
+def stopped_writing(part: int) -> Iterator[None]:
+    """Stop a run as a part of it is written."""
+    written = [0]
+
+    def counting(*arguments: Any, **settings: Any) -> None:
+        written[0] += 1
+        to_zarr(*arguments, **settings)
+        if written[0] >= part:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neurodyn.simulation.stream.to_zarr", counting)
+        yield
+
+
+def in_parts_of(times: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have parts of so many times, of `network` with all its populations recorded."""
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", times * 2 * 11 * dtype.itemsize)
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+
+
+@DTYPES
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    case: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts_of(17, dtype, monkeypatch)
+    with stopped_after(10**9) as evaluations:
+        whole = simulate(case, dtype, None)
+    draw = Random(f"{case} {dtype}")
+    first, last = (draw.uniform(*within) for within in ((0.5, 0.7), (0.7, 1.0)))
+    with stopped_after(int(first * evaluations[0])), pytest.raises(Stopped):
+        simulate(case, dtype, tmp_path / "run.zarr")
+    with stopped_after(int(last * evaluations[0])), suppress(Stopped):
+        simulate(case, dtype, tmp_path / "run.zarr", resume=True)
+    with stopped_after(10**9) as counted:
+        found = simulate(case, dtype, tmp_path / "run.zarr", resume=True)
+    assert counted[0] < evaluations[0]
+    assert_same(found, whole)
+    assert names(tmp_path) == ["run.zarr"]
+
+
+@DTYPES
+@pytest.mark.parametrize("case", CLOSED)
+def test_what_takes_no_steps_goes_on_writing(
+    case: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts_of(17, dtype, monkeypatch)
+    with stopped_writing(3), pytest.raises(Stopped):
+        simulate(case, dtype, tmp_path / "run.zarr")
+    found = simulate(case, dtype, tmp_path / "run.zarr", resume=True)
+    assert_same(found, simulate(case, dtype, None))
+    assert names(tmp_path) == ["run.zarr"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from neurodyn.simulation import trajectory
+from tests.simulation import test_resume as resume
+
+left = int(sys.argv[3])
+
+def hook(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.remove") and "unfinished" in str(arguments[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+trajectory._HELD_BYTES = 17 * 2 * 11 * 8
+sys.addaudithook(hook)
+resume.simulate(sys.argv[1], torch.float64, Path(sys.argv[2]), resume=True)
+"""
+
+
+@pytest.mark.parametrize("case", ["noise", "adaptive with delays"])
+def test_a_run_that_is_killed_as_it_writes_goes_on_to_the_same_bits(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts_of(17, torch.float64, monkeypatch)
+    whole = simulate(case, torch.float64, None)
+    threads = str(torch.get_num_threads())
+    opened = str(Random(case).randrange(150, 300))  # files, of some 70 for a part
+    killed = processes.run("-c", KILLED, case, tmp_path / "run.zarr", opened, OMP_NUM_THREADS=threads)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (tmp_path / ".run.unfinished.partial.pt").exists()
+    assert_same(simulate(case, torch.float64, tmp_path / "run.zarr", resume=True), whole)
+    assert names(tmp_path) == ["run.zarr"]
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the store of a run that has been stopped."""
+    in_parts_of(17, torch.float64, monkeypatch)
+    store = tmp_path / "run.zarr"
+    with stopped_writing(3), pytest.raises(Stopped) as error:
+        simulate("Euler", torch.float64, store)
+    assert error.value.__notes__ == [
+        f"simulate: what was written of {store} is kept, and resume=True goes on from there"
+    ]
+    return store
+
+
+def test_another_stop_condition_is_asked_from_there_on(stopped: Path) -> None:
+    whole = simulate("Euler", torch.float64, None)
+    found = simulate("Euler", torch.float64, stopped, resume=True, until=lambda time, x, v: time >= 4.999)
+    xr.testing.assert_equal(found, whole.isel(time=slice(len(found.time))))
+    assert float(found.time[-1]) == pytest.approx(5.0)
+
+
+def test_without_resume_a_run_begins_anew(stopped: Path) -> None:
+    with stopped_after(10**9) as counted:
+        simulate("Euler", torch.float64, stopped)
+    assert counted[0] > 120
+    assert names(stopped.parent) == ["run.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"network": lambda: network(torch.float64, bounds=(-9.0, 9.0))}, "an equation of the network"),
+        ({"inputs": lambda: 2 * still(torch.float64)}, "inputs"),
+        ({"solver": lambda: nd.Euler(0.04)}, "solver"),
+        ({"save_at": lambda: TIMES}, "save_at"),
+        ({"duration": lambda: 5.0}, "save_at|duration"),
+        ({"seed": lambda: 1}, "seed"),
+        ({"record": lambda: ["x", "y"]}, "what is recorded"),
+        ({"initial": lambda: {"x": torch.ones(2, 3, dtype=torch.float64)}}, "initial"),
+        (
+            {"network": lambda: network(torch.float32), "inputs": lambda: still(torch.float32)},
+            "a weight of the network",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_another_run_is_refused_and_what_is_kept_stays(stopped: Path, other: dict[str, Any], what: str) -> None:
+    before = names(stopped.parent)
+    settings = {name: make() for name, make in other.items()}
+    with pytest.raises(ValueError, match=rf"run\.zarr is of another run: ({what}) is not what it was there"):
+        simulate("Euler", torch.float64, stopped, resume=True, **settings)
+    assert names(stopped.parent) == before
+    whole = simulate("Euler", torch.float64, None)
+    assert_same(simulate("Euler", torch.float64, stopped, resume=True), whole)
+
+
+def test_weights_threads_and_kernels_are_told_apart(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = CASES["Euler"](torch.float64)
+    with torch.no_grad():
+        next(iter(changed["network"].stages)).layers[-1].weight.add_(1e-9)
+    with pytest.raises(ValueError, match="a weight of the network is not what it was there"):
+        nd.simulate(**changed, duration=6.0, store=stopped, resume=True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    with pytest.raises(ValueError, match=r"what computes .* is not what it was there \(.* and now .* 99 threads"):
+        simulate("Euler", torch.float64, stopped, resume=True)
+
+
+def test_a_complete_store_is_returned_as_it_is(tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    run = simulate("Euler", torch.float64, store, resume=True).load()
+    with stopped_after(0):
+        assert_same(simulate("Euler", torch.float64, store, resume=True), run)
+    with pytest.raises(ValueError, match=r"of another run: until is not what it was there"):
+        simulate("Euler", torch.float64, store, resume=True, until=nd.steady(0.1))
+    with pytest.raises(FileExistsError, match=r"run\.zarr exists"):
+        simulate("Euler", torch.float64, store)
+    assert names(tmp_path) == ["run.zarr"]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: p.touch(), lambda p: p.mkdir(), lambda p: nd.save(xr.Dataset({"a": 1.0}), p)]
+)
+def test_something_else_is_refused(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "run.zarr")
+    with pytest.raises(FileExistsError, match=r"run\.zarr exists, and holds no run that simulate has streamed"):
+        simulate("Euler", torch.float64, tmp_path / "run.zarr", resume=True)
+    assert names(tmp_path) == ["run.zarr"]
+
+
+def test_without_a_store_there_is_nothing_to_resume() -> None:
+    with pytest.raises(ValueError, match="resume: a run goes on from what it has streamed; give store="):
+        simulate("Euler", torch.float64, None, resume=True)
+
+
+def test_two_runs_at_once_are_refused(stopped: Path) -> None:
+    def until(time: float, activity: Any, velocity: Any) -> bool:
+        for resume in (False, True):
+            with pytest.raises(FileExistsError, match=r"run\.zarr is being written by another run"):
+                simulate("Euler", torch.float64, stopped, resume=resume)
+        return True
+
+    simulate("Euler", torch.float64, stopped, resume=True, until=until)
+    assert names(stopped.parent) == ["run.zarr"]
+
+
+def test_damage_is_told_and_nothing_is_lost(stopped: Path) -> None:
+    state, folder = (stopped.with_name(f".run.unfinished.partial.{kind}") for kind in ("pt", "zarr"))
+    content = state.read_bytes()
+    state.write_bytes(content[:-9] + b"?" + content[-8:])
+    with pytest.raises(ValueError, match="is damaged: its checksum does not fit"):
+        simulate("Euler", torch.float64, stopped, resume=True)
+    state.write_bytes(content)
+    chunk = folder / "x" / "c" / "0" / "0" / "0"
+    chunk.rename(folder.with_name("aside"))
+    with pytest.raises(OSError, match="of variable x is missing"):
+        simulate("Euler", torch.float64, stopped, resume=True)
+    folder.with_name("aside").rename(chunk)
+    assert_same(simulate("Euler", torch.float64, stopped, resume=True), simulate("Euler", torch.float64, None))
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_parts_of(17, torch.float64, monkeypatch)
+    written = [0]
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        written[0] += 1
+        if written[0] == 3:
+            raise OSError(28, "No space left on device")
+        to_zarr(*arguments, **settings)
+
+    monkeypatch.setattr("neurodyn.simulation.stream.to_zarr", full)
+    with pytest.raises(OSError, match=r"could not write store .*run\.zarr: .*No space left") as failed:
+        simulate("noise", torch.float64, tmp_path / "run.zarr")
+    assert "resume=True goes on from there" in failed.value.__notes__[0]
+    found = simulate("noise", torch.float64, tmp_path / "run.zarr", resume=True)
+    assert_same(found, simulate("noise", torch.float64, None))
+
+
+def test_numbers_that_no_seed_was_given_for_are_those_of_the_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts_of(17, torch.float64, monkeypatch)
+    populations = [
+        nd.Population("u", 3, clamp=nd.Noisy(nd.Input(), 0.5)),
+        nd.Population("x", 3, noise=0.2),
+        nd.Population("y", 8),
+    ]
+    noisy = nd.Network("noisy", populations, [nd.Coupling("u", "x")])
+
+    def run(store: Path | None, **settings: Any) -> xr.Dataset:
+        return nd.simulate(noisy, still(torch.float64), duration=6.0, solver=nd.Euler(0.05), store=store, **settings)
+
+    torch.manual_seed(5)
+    whole = run(None)
+    torch.manual_seed(5)
+    with stopped_writing(3), pytest.raises(Stopped):
+        run(tmp_path / "run.zarr")
+    torch.manual_seed(77)
+    before = torch.get_rng_state()
+    assert_same(run(tmp_path / "run.zarr", resume=True), whole)
+    np.testing.assert_array_equal(torch.get_rng_state(), before)
+
+
+def test_a_run_that_diverges_does_so_after_an_interruption_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectory, "_HELD_BYTES", 4 * 30)
+    growing = nd.Network("n", [nd.Population("x", 1, initial=1.0)], [nd.Coupling("x", "x", gain=3.0, delay=0.5)])
+
+    def run(store: Path | None, **settings: Any) -> xr.Dataset:
+        return nd.simulate(growing, None, duration=400.0, solver=nd.Euler(0.5), store=store, **settings)
+
+    with pytest.raises(nd.DivergenceError) as unbroken:
+        run(tmp_path / "run.zarr")
+    assert names(tmp_path) == []
+    with stopped_writing(4), pytest.raises(Stopped):
+        run(tmp_path / "run.zarr")
+    with pytest.raises(nd.DivergenceError) as resumed:
+        run(tmp_path / "run.zarr", resume=True)
+    assert str(resumed.value) == str(unbroken.value)
+    assert names(tmp_path) == []
