@@ -6,8 +6,8 @@ last solution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -74,6 +74,24 @@ class FixedPoint:
         """Say that a run begins."""
         self._factors = self._last = None
         self._seen = []
+
+    def kept(self) -> dict[str, Any]:
+        """Return copies of what the next solution depends on, beside the map."""
+        return {
+            "last": None if self._last is None else self._last.clone(),
+            "factors": None if self._factors is None else [factor.clone() for factor in self._factors],
+            "spent": self._spent,
+            "known": self._known,
+            "seen": [seen.clone() for seen in self._seen],
+        }
+
+    def load(self, kept: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `kept` returned."""
+        last, factors = kept["last"], kept["factors"]
+        self._last = None if last is None else last.to(device)
+        self._factors = None if factors is None else (factors[0].to(device), factors[1].to(device))
+        self._spent, self._known = kept["spent"], kept["known"]
+        self._seen = [seen.to(device) for seen in kept["seen"]]
 
     def solve(self, map_: Map, start: Tensor) -> Tensor:
         """Return the fixed point, shape (sample, unit), at which the map is evaluated last.

@@ -5,12 +5,8 @@ Populations are torn out of the cycle until the others can be evaluated one afte
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
-=======
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
->>>>>>> main
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,19 +57,11 @@ class Loop:
 
     def kept(self) -> dict[str, Any]:
         """Return copies of what the next solution depends on, beside what enters the cycle."""
-        factors = None if self._factors is None else [factor.clone() for factor in self._factors]
-        return {
-            "last": None if self._last is None else self._last.clone(),
-            "factors": factors,
-            "spent": self._spent,
-        }
+        return self._solution.kept()
 
     def load(self, kept: Mapping[str, Any], device: torch.device) -> None:
         """Go on from what `kept` returned."""
-        last, factors = kept["last"], kept["factors"]
-        self._last = None if last is None else last.to(device)
-        self._factors = None if factors is None else (factors[0].to(device), factors[1].to(device))
-        self._spent = kept["spent"]
+        self._solution.load(kept, device)
 
     def solve(self, activity: Mapping[str, Tensor]) -> None:
         """Bring the populations of the cycle to where they agree with what enters them.
