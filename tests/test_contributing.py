@@ -57,6 +57,14 @@ def test_the_map_is_its_formula(names: dict[str, Any]) -> None:
     assert names["Saturating"](0.5) == names["Saturating"](0.5) != names["Saturating"](0.6)
 
 
+def test_the_drive_is_its_formula_and_asks_for_targets(names: dict[str, Any]) -> None:
+    network = nd.Network("smoothed", [nd.Population("t", 4, clamp=names["Smoothed"](0.2))])
+    run = nd.equilibrium(network, None, torch.eye(4))
+    np.testing.assert_allclose(run.t, 0.8 * np.eye(4) + 0.05, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"target, smoothed by 0\.2, which needs targets"):
+        nd.equilibrium(network, None)
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-5])
 def test_the_solver_keeps_its_tolerance(names: dict[str, Any], rtol: float) -> None:
     turn = nn.Linear(2, 2, bias=False, dtype=torch.float64)

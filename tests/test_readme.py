@@ -26,15 +26,30 @@ for (kind, code), (next_kind, text) in pairwise([*BLOCKS, ("", "")]):
         EXAMPLES[-1].append((code, text if next_kind == "text" else None))
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_its_blocks_run_as_a_script(number, tmp_path):
-    script, folder = tmp_path / "script.py", tmp_path / "empty"
-    script.write_text("\n".join(code for code, _ in EXAMPLES[number]), encoding="utf-8")
-    folder.mkdir()
+SCRIPTS = """
+import os, runpy, sys
+from pathlib import Path
+
+for number, script in enumerate(sys.argv[1:]):
+    Path(script).with_suffix("").mkdir()
+    os.chdir(Path(script).with_suffix(""))
+    print(f"example {number}:", flush=True)
+    runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_its_blocks_run_as_scripts_each_in_an_empty_folder(tmp_path):
+    """In one process, since three would import the same three times; each with names of its own alone."""
+    scripts = [tmp_path / f"example_{number}.py" for number in range(len(EXAMPLES))]
+    for script, blocks in zip(scripts, EXAMPLES, strict=True):
+        script.write_text("\n".join(code for code, _ in blocks), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run([sys.executable, script], cwd=folder, env=environment, capture_output=True, encoding="utf-8")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(EXAMPLES[number][0][1] or "")
+    command = [sys.executable, "-c", SCRIPTS, *scripts]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+    assert run.returncode == 0, run.stdout + run.stderr
+    printed = re.split(r"^example \d+:\n", run.stdout, flags=re.MULTILINE)[1:]
+    for text, blocks in zip(printed, EXAMPLES, strict=True):
+        assert text.startswith(blocks[0][1] or "")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from neurodyn.network.population import Population
 from neurodyn.network.stage_maps import Feedback, Forward
 from neurodyn.network.timing import AtStep, OnSpike
 from neurodyn.network.vectors import Vector
-from neurodyn.network.wrapping import Wrapping
+from neurodyn.network.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from neurodyn.network.network import Network
@@ -97,9 +97,7 @@ def _check_coupling(network: Network, populations: Mapping[str, Population], cou
 
 def _check_point(network: Network, populations: Mapping[str, Population], coupling: Coupling) -> None:
     """Refuse a live Jacobian whose place nothing tells."""
-    map_ = coupling.map
-    while isinstance(map_, Wrapping):
-        map_ = map_.map
+    map_ = unwrapped(coupling.map)
     if not isinstance(map_, Feedback) or map_.frozen:
         return
     stage, target = map_.stage, known(populations, coupling.target, f"coupling {coupling}")

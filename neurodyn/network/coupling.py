@@ -13,7 +13,7 @@ from neurodyn.network.maps import Map
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.stage_maps import OfStage
 from neurodyn.network.vectors import ByValue, Vector, largest_of, least_of, vector
-from neurodyn.network.wrapping import Wrapping
+from neurodyn.network.wrapping import unwrapped
 
 
 class Prospective(str):
@@ -167,6 +167,4 @@ def _map_meant(given: object) -> str:
 
 def _takes_several(map_: Map) -> bool:
     """Tell whether a map may be one of several sources: a function, or a map of someone's own."""
-    while isinstance(map_, Wrapping):
-        map_ = map_.map
-    return not isinstance(map_, (Identity, OfStage))
+    return not isinstance(unwrapped(map_), (Identity, OfStage))

@@ -70,6 +70,7 @@ class Drive(ABC):
     """
 
     reads_targets: bool = False
+    """Whether it reads the targets, so that a run of a network without them is refused, and they are of use."""
     optional: bool = False
     """Whether the drive may be absent, which leaves its population free."""
 

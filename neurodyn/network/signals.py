@@ -275,13 +275,7 @@ def _times(given: ArrayLike | Tensor) -> NDArray[np.float64]:
     if isinstance(given, Tensor):
         check_dense("times of Signal", given)
         given = given.detach().cpu().numpy()
-    try:
-        times = np.asarray(given)
-        if times.dtype.kind not in "iuf":
-            raise TypeError(f"{times.dtype} is no type of times")
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"times of Signal: an array of increasing numbers ({error})") from error
-    times = times.astype(np.float64)
+    times = _numbers("times of Signal: an array of increasing numbers", given).astype(np.float64)
     if times.ndim != 1 or len(times) == 0:
         raise InvalidValueError(f"times of Signal: one axis, and at least one time, not the shape {times.shape}")
     if not np.isfinite(times).all():
@@ -293,14 +287,20 @@ def _times(given: ArrayLike | Tensor) -> NDArray[np.float64]:
     return times
 
 
+def _numbers(wanted: str, given: ArrayLike) -> NDArray[Any]:
+    """Return an array of numbers, or refuse what is none by saying what is wanted."""
+    try:
+        numbers = np.asarray(given)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"{numbers.dtype} is no type of numbers")
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(f"{wanted} ({error})") from error
+    return numbers
+
+
 def _values(given: ArrayLike | Tensor) -> Tensor:
     if not isinstance(given, Tensor):
-        try:
-            numbers = np.asarray(given)
-            if numbers.dtype.kind not in "iuf":
-                raise TypeError(f"{numbers.dtype} is no type of numbers")
-        except (TypeError, ValueError) as error:
-            raise InvalidTypeError(f"values of Signal: a tensor or an array of numbers ({error})") from error
+        numbers = _numbers("values of Signal: a tensor or an array of numbers", given)
         if isinstance(given, (np.ndarray, np.generic)):
             return torch.from_numpy(np.array(numbers, dtype=numbers.dtype if numbers.dtype.kind == "f" else np.float64))
         return torch.tensor(numbers, dtype=torch.float64)

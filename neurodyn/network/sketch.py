@@ -17,7 +17,7 @@ from neurodyn.network.maps import Map
 from neurodyn.network.network import Network
 from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import is_number, largest_of, magnitude, text_of
-from neurodyn.network.wrapping import Wrapping
+from neurodyn.network.wrapping import unwrapped
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _arrows(network: Network) -> Iterator[Arrow]:
     coupled: set[Stage] = set()
     arrows: list[Arrow] = []
     for coupling in network.couplings:
-        bare = _bare(coupling.map)
+        bare = unwrapped(coupling.map)
         for source in coupling.sources:
             arrows.append(_coupling(network, coupling, source, bare, layer=source in posts))
         if isinstance(bare, Forward):
@@ -178,12 +178,6 @@ def _arrows(network: Network) -> Iterator[Arrow]:
         yield replace(arrow, learns=learning.pop(key)) if key in learning else arrow
     for (pre, post, stage), learns in learning.items():
         yield Arrow(pre, post, "plasticity", stage=stage, learns=learns)
-
-
-def _bare(map_: Map) -> Map:
-    while isinstance(map_, Wrapping):
-        map_ = map_.map
-    return map_
 
 
 def _coupling(network: Network, coupling: Coupling, source: str, bare: Map, *, layer: bool) -> Arrow:

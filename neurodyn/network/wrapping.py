@@ -50,6 +50,13 @@ class Wrapping(Map):
         return self.map.reads(source, target)
 
 
+def unwrapped(map_: Map) -> Map:
+    """Return the map within all that wrap it."""
+    while isinstance(map_, Wrapping):
+        map_ = map_.map
+    return map_
+
+
 @dataclass(frozen=True)
 class Modulated(Wrapping):
     """f'(h)ⁿ ⊙ map(source): another map, whose output a stage's derivative at the forward pass scales unit by unit.

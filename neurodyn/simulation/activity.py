@@ -16,7 +16,7 @@ from neurodyn.checks import one_of, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.network import Network
-from neurodyn.network.wrapping import Wrapping
+from neurodyn.network.wrapping import unwrapped
 from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.simulate import SaveAt, save_times, take_seed
@@ -115,7 +115,7 @@ def activity(
     if solver is not None:
         check_solver(solver)
     for coupling in network.couplings:
-        map_ = coupling.map.map if isinstance(coupling.map, Wrapping) else coupling.map
+        map_ = unwrapped(coupling.map)
         if isinstance(map_, (ForwardDeviation, InverseDeviation)):
             raise InvalidValueError(
                 f"coupling {coupling}: {type(map_).__name__} carries scaled deviations, and takes the weights as "

@@ -22,6 +22,15 @@ from neurodyn.system.own import look_at_loss
 from neurodyn.system.stacking import compare_networks, refusing_random, stack_networks
 
 
+def angles(u: Tensor, v: Tensor) -> Tensor:
+    """Return the angle between each two vectors, shape (vector, component), in degrees; NaN where one is 0."""
+    u, v = (nn.functional.normalize(each.detach().double()) for each in (u, v))
+    # Precise for small angles, where the arc cosine is not.
+    angle = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
+    angle[(u == 0).all(1) | (v == 0).all(1)] = torch.nan
+    return torch.rad2deg(angle)
+
+
 class Learner(ABC):
     """What learns from batches; several members of one architecture may be stacked in it, one a seed.
 
@@ -125,14 +134,10 @@ class Learner(ABC):
             pairs = [
                 (torch.zeros_like(p) if p.grad is None else p.grad, g) for p, g in zip(parameters, given, strict=False)
             ]
-            u, v = (
-                nn.functional.normalize(torch.cat([part.reshape(self.members, -1).double() for part in side], 1))
-                for side in zip(*pairs, strict=True)
+            sides = (
+                torch.cat([part.reshape(self.members, -1) for part in side], 1) for side in zip(*pairs, strict=True)
             )
-            # Precise for small angles, where the arc cosine is not.
-            angle = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
-            angle[(u == 0).all(1) | (v == 0).all(1)] = torch.nan
-            columns.append(torch.rad2deg(angle))
+            columns.append(angles(*sides))
         return torch.stack(columns, 1).cpu()
 
     def finite(self) -> bool:

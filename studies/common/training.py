@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 import neurodyn as nd
 from common.options import TrainingOptions
 from neurodyn.layers.losses import squared_error
+from neurodyn.train.learners import angles
 
 LARGEST_WEIGHT = 1e6
 """A run with a larger weight has diverged."""
@@ -116,7 +117,4 @@ def loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 def angle(a: Tensor, b: Tensor) -> float:
     """Return the angle between two tensors, taken as vectors, in degrees."""
-    a, b = (part.detach().double().flatten() for part in (a, b))
-    a, b = a / torch.linalg.vector_norm(a), b / torch.linalg.vector_norm(b)
-    # Precise at small angles too, unlike the arc cosine of a · b.
-    return float(2 * torch.rad2deg(torch.atan2(torch.linalg.vector_norm(a - b), torch.linalg.vector_norm(a + b))))
+    return float(angles(a.flatten()[None], b.flatten()[None]))

@@ -60,3 +60,14 @@ def test_the_stages_of_a_modulated_map_are_checked() -> None:
         "n", populations, [nd.Coupling("a", "b", nd.Modulated(nd.Forward(other), first, 2))], forward=[first]
     )
     assert set(network.stages) == {first, other}
+
+
+def test_what_is_wrapped_is_found_however_deep() -> None:
+    stage = nd.cut(nd.models.target_propagation.tower([3, 3]))[0]
+    deep = nd.Modulated(nd.Modulated(nd.InverseDeviation(stage, 0.1), stage, 2), stage, -2)
+    populations = [nd.Population("s", 3, clamp=nd.Input()), nd.Population("a", 3), nd.Population("b", 3)]
+    network = nd.Network("n", populations, [nd.Coupling("a", "b", deep)], forward=[stage])
+    with pytest.raises(ValueError, match="InverseDeviation carries scaled deviations"):
+        nd.activity(network, tensor(2, 3), duration=1.0)
+    with pytest.raises(ValueError, match="Modulated takes one source"):
+        nd.Coupling(("a", "b"), "b", nd.Modulated(nd.Modulated(nd.Identity(), stage, 2), stage, 2))

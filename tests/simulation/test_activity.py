@@ -22,6 +22,11 @@ def tensor(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
+def joined(activity):
+    """Return all activity as one tensor, so that a check of its gradients goes back once."""
+    return torch.cat([values.flatten() for values in activity.values()])
+
+
 class Case:
     """A small network with everything that may require a gradient."""
 
@@ -97,7 +102,7 @@ def test_the_activity_is_that_of_simulate_and_its_gradients_are_those_of_differe
         np.testing.assert_allclose(values.detach(), run[name], rtol=0, atol=1e-12)
 
     def function(*_):
-        return tuple(case.activity(save_at=SAVED, solver=solver, adjoint=adjoint).values())
+        return joined(case.activity(save_at=SAVED, solver=solver, adjoint=adjoint))
 
     # Undefined gradients are autograd's to fill in: the way back, which is long under backsolve, sees none.
     assert gradcheck(function, case.leaves, fast_mode=True, atol=1e-5, check_undefined_grad=adjoint != "backsolve")
@@ -117,13 +122,13 @@ def test_gradients_are_those_of_the_discrete_run_written_by_hand():
 
 def test_every_way_gives_the_same_gradients():
     case = Case()
-    wanted = case.gradients(solver=nd.RK4(0.01))
+    wanted = case.gradients(solver=nd.RK4(0.02))
     for solver, adjoint in [
         (nd.Adaptive("dopri5", **PRECISE), "direct"),
         (nd.Adaptive("tsit5", **PRECISE), "checkpointed"),
         (nd.Adaptive("bosh3", rtol=1e-8, atol=1e-9), "direct"),
-        (nd.TorchDiffEq("dopri5", **PRECISE), "direct"),
-        (nd.TorchDiffEq("dopri5", **PRECISE), "backsolve"),
+        (nd.TorchDiffEq("dopri5", **CLOSE), "direct"),
+        (nd.TorchDiffEq("dopri5", **CLOSE), "backsolve"),
     ]:
         for one, other in zip(case.gradients(solver=solver, adjoint=adjoint), wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
@@ -139,10 +144,10 @@ def test_frozen_forward_values_pass_gradients_on(options):
     network = ar.network(module, **options)
     x, t = tensor(2, 3).requires_grad_(), tensor(2, 2).requires_grad_()
     found = []
-    ways: list[tuple[nd.Solver, Any]] = [(nd.RK4(0.02), "direct"), (nd.TorchDiffEq(**CLOSE), "backsolve")]
+    ways: list[tuple[nd.Solver, Any]] = [(nd.RK4(0.04), "direct"), (nd.TorchDiffEq(**CLOSE), "backsolve")]
     for solver, adjoint in ways:
         hidden = 2.0 * x  # no leaf, and asked for its gradient too
-        activity = nd.activity(network, hidden, t, duration=2.0, save_at=[0.5, 2.0], solver=solver, adjoint=adjoint)
+        activity = nd.activity(network, hidden, t, duration=1.0, save_at=[0.5, 1.0], solver=solver, adjoint=adjoint)
         loss = torch.stack([(values**2).sum() for values in activity.values()]).sum()
         leaves = [hidden, x, t, *module.parameters(), *(psi for _, psi in network.feedback_parameters())]
         found.append(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
@@ -162,7 +167,7 @@ def test_maps_of_models_pass_gradients_on():
     x, t = tensor(2, 3).requires_grad_(), tensor(2, 3).requires_grad_()
 
     def function(*_):
-        return tuple(nd.activity(network, x, t, duration=1.0, save_at=[1.0], solver=nd.RK4(0.2)).values())
+        return joined(nd.activity(network, x, t, duration=1.0, save_at=[1.0], solver=nd.RK4(0.2)))
 
     run = nd.simulate(network, x.detach(), t.detach(), duration=1.0, save_at=[1.0], solver=nd.RK4(0.2))
     found = nd.activity(network, x, t, duration=1.0, save_at=[1.0], solver=nd.RK4(0.2))
@@ -219,9 +224,9 @@ def test_gradients_by_what_a_function_of_time_is_made_of():
 
         def function(rate, solver=solver, adjoint=adjoint):
             drive = lambda t: torch.cos(rate * t).expand(2)  # noqa: E731
-            return nd.activity(leaky(), drive, duration=2.0, save_at=[2.0], solver=solver, adjoint=adjoint)["x"]
+            return nd.activity(leaky(), drive, duration=1.0, save_at=[1.0], solver=solver, adjoint=adjoint)["x"]
 
-        assert gradcheck(function, [rate], atol=1e-6)
+        assert gradcheck(function, [rate], atol=1e-6, fast_mode=True)
 
 
 def test_a_noisy_path_is_that_of_simulate_and_differentiable_by_sigma():
@@ -237,7 +242,7 @@ def test_a_noisy_path_is_that_of_simulate_and_differentiable_by_sigma():
                 return nd.activity(network, u, duration=1.0, save_at=times, **settings)["x"]
 
             np.testing.assert_allclose(function(sigma).detach(), run.x, rtol=0, atol=1e-12)
-            assert gradcheck(function, [sigma])
+            assert gradcheck(function, [sigma], fast_mode=True)
     with pytest.raises(ValueError, match=r"population x has noise, under which no step can be chosen"):
         nd.activity(leaky(noise=0.1), u, duration=1.0)
 
@@ -355,10 +360,9 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
     run = nd.simulate(bounded(), u.detach(), duration=3.0, save_at=times, solver=solver)
 
     def function(u):
-        return tuple(nd.activity(bounded(), u, duration=3.0, save_at=times, solver=solver).values())
+        return joined(nd.activity(bounded(), u, duration=3.0, save_at=times, solver=solver))
 
-    for values, name in zip(function(u), "xy", strict=True):
-        np.testing.assert_allclose(values.detach(), run[name], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(function(u).detach(), np.append(run.x, run.y), rtol=0, atol=1e-12)
     # The size of adapted steps depends on u, which is no part of the gradient.
     assert gradcheck(function, [u], atol=1e-4, fast_mode=True)
     assert float(run.x.max()) == 0.5

@@ -446,7 +446,8 @@ def test_damage_anywhere_is_an_error_that_names_the_file(
             assert str(path) in message, (part, how)
             refused += 1
         else:
-            assert_same(found, data)
+            # Without its index, older releases of Zarr list a store in the order of its folder.
+            assert_same(found[list(data.data_vars)], data)
     assert refused > 40
 
 

@@ -4,13 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.scale import LogScale, SymmetricalLogScale
 from matplotlib.ticker import NullLocator
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_minor_ticks() -> Iterator[None]:
-    """Leave out the minor ticks of logarithmic axes, which are hundreds, and half of the time that a figure takes."""
+def _drawn_plainly() -> Iterator[None]:
+    """Leave out what takes most of a figure's time, and no test looks at.
+
+    That is the minor ticks of logarithmic axes, which are hundreds, and the constrained layout, for which all is drawn
+    once more.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for scale in (LogScale, SymmetricalLogScale):
             own = scale.set_default_locators_and_formatters
@@ -20,4 +25,5 @@ def _no_minor_ticks() -> Iterator[None]:
                 axis.set_minor_locator(NullLocator())
 
             patch.setattr(scale, "set_default_locators_and_formatters", without)
+        patch.setattr(Figure, "set_layout_engine", lambda self, layout=None, **_: None)
         yield

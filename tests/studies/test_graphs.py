@@ -21,7 +21,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "SAVED", 41)
         patch.setattr(graphs, "SAMPLES", 4)
-        patch.setattr(graphs, "TRIED", 9)
+        patch.setattr(graphs, "TRIED", 25)
         graphs.main(tyro.cli(graphs.Options, args=arguments))
     return out
 

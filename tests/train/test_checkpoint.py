@@ -145,7 +145,7 @@ class Slow(Dataset):
 def train(name, data):
     network = RULES[rule](0)
     history = nd.train.fit(
-        network, data, classes(9, 1), epochs=12, batch_size=8, record=["iterations"],
+        network, data, classes(9, 1), epochs=8, batch_size=8, record=["iterations"],
         checkpoint=folder / name, checkpoint_minutes=0.0,
     )
     torch.save([p.detach() for p in parameters(network)], folder / f"{name}.pt")
@@ -179,9 +179,9 @@ print(json.dumps(killed))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path) -> None:
     # Without a device of CUDA, whose threads do not survive a fork.
-    done = run("-c", KILLED, "AR simplified", tmp_path, "9", CUDA_VISIBLE_DEVICES="")
+    done = run("-c", KILLED, "AR simplified", tmp_path, "6", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == 9
+    assert json.loads(done.stdout) == 6
     killed, whole = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("killed", "whole"))
     assert all(torch.equal(a, b) for a, b in zip(killed, whole, strict=True))
     assert_same_run(*(nd.load(tmp_path / f"{name}.nc") for name in ("killed", "whole")))
