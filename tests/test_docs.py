@@ -5,6 +5,7 @@ import re
 from contextlib import chdir
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from textwrap import indent
 
 import matplotlib.pyplot as plt
 import pytest
@@ -13,8 +14,18 @@ import neurodyn as nd
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "generated" not in path.parts)
-CELL = re.compile(r"^```\{code-cell\}\n(?::[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
-CELLS = {path: CELL.findall(path.read_text("utf-8")) for path in PAGES}
+
+
+def _cell(tags: str, code: str) -> str:
+    """Return the code of a cell; of one that shows an error, such that it fails where there is none."""
+    if "raises-exception" not in tags:
+        return code
+    shown = "except nd.NeurodynError as error:\n    print(error)\nelse:\n    raise AssertionError"
+    return f"try:\n{indent(code, '    ')}{shown}"
+
+
+CELL = re.compile(r"^```\{code-cell\}\n(:[^\n]*\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELLS = {path: [_cell(*each) for each in CELL.findall(path.read_text("utf-8"))] for path in PAGES}
 
 
 def test_the_gallery_shows_every_study() -> None:
@@ -64,7 +75,7 @@ def test_a_built_page_is_searched_for_dead_links(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/gradients.md"])
+@pytest.mark.parametrize("page", ["tutorials/own_rule.md", "tutorials/gradients.md", "tutorials/time.md"])
 def test_its_cells_run(page: str, tmp_path: Path) -> None:
     code = compile("\n".join(CELLS[DOCS / page]), page, "exec")
     with chdir(tmp_path):

@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from neurodyn.analysis.branch import Branch, Point
-from neurodyn.analysis.linearised import Linearised, linearised
+from neurodyn.analysis.linearised import DECLARE_WITHOUT, Linearised, linearised
 from neurodyn.checks import number, positive, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
@@ -24,7 +24,10 @@ from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.binding import bound
 from neurodyn.system.bound import Inputs, Targets, check_network
 from neurodyn.system.continued import Starts
+from neurodyn.system.own import looked_at_with
 
+_KEPT = 4
+"""How many linearisations are kept: those at a point, and at its neighbours in the parameter."""
 _MODES = 6
 """How many eigenvalues are returned along a branch."""
 
@@ -150,9 +153,11 @@ class _Scan:
     ) -> None:
         self._declare, self._start, self._span = declare, start, stop - start
         self._inputs, self._targets = inputs, targets
-        self._kept: tuple[float, Linearised] | None = None
-        self.network = self._network(start)
+        self._kept: dict[float, Linearised] = {}
+        """The linearisations that have been asked for last."""
+        self.network = self._declared(start)
         with bound(self.network, inputs, targets, initial=initial, still="a continuation") as system, torch.no_grad():
+            system.refuse_delays("a continuation", DECLARE_WITHOUT)
             if system.bounds:
                 raise InvalidValueError(
                     f"population {next(iter(system.bounds))} has bounds, at which a branch has corners: a continuation "
@@ -168,7 +173,7 @@ class _Scan:
         about = self(0.0)
         self.near: Tensor = about.field.rows(state.activity)
 
-    def _network(self, p: float) -> Network:
+    def _declared(self, p: float) -> Network:
         with users("declare"):
             network = self._declare(p)
         check_network(network)
@@ -176,18 +181,21 @@ class _Scan:
 
     def __call__(self, share: float) -> Linearised:
         """Return the linearisation at a parameter."""
-        if self._kept is None or self._kept[0] != share:
-            network = self._network(self._start + share * self._span)
+        if share not in self._kept:
+            network = self._declared(self._start + share * self._span)
+            looked_at_with(network, self.network)
             with linearised(network, self._inputs, self._targets, None, "continuation") as about:
                 kept = about
-            first = self._kept[1].system if self._kept is not None else kept.system
+            first = next(iter(self._kept.values()), kept).system
             if kept.system.dynamic != first.dynamic or kept.system.shapes != first.shapes:
                 raise InvalidValueError(
                     f"declare: at {self._start + share * self._span:g} the network has other dynamic populations than "
                     f"at {self._start:g}; let networks differ in numbers alone"
                 )
-            self._kept = (share, kept)
-        return self._kept[1]
+            if len(self._kept) == _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[share] = kept
+        return self._kept[share]
 
     def parameter(self, point: Point) -> float:
         """Return p at a point."""

@@ -21,6 +21,8 @@ from neurodyn.system.traced import TracedField
 
 DENSE = 500
 """Up to how many units of a sample the Jacobian is worked out whole."""
+DECLARE_WITHOUT = "whose states are functions of time: declare it without"
+"""What to do about a delay."""
 
 
 class Linearised:
@@ -111,6 +113,7 @@ def linearised(
     with bound(network, inputs, targets, initial=at, still=what) as system:
         if not system.dynamic:
             raise InvalidValueError(f"network {network.name!r} has no dynamic population, so there is no {what}")
+        system.refuse_delays(what, DECLARE_WITHOUT)
         yield Linearised(system, inputs, targets)
 
 

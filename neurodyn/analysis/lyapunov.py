@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.analysis.linearised import DECLARE_WITHOUT
 from neurodyn.checks import not_negative, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.drives import Noisy
@@ -103,7 +104,7 @@ def lyapunov(
     with bound(network, inputs, targets, initial=initial) as system:
         if not system.dynamic:
             raise InvalidValueError(f"network {network.name!r} has no dynamic population, so nothing parts")
-        system.refuse_delays("Lyapunov exponents", "whose states are functions of time: declare it without")
+        system.refuse_delays("Lyapunov exponents", DECLARE_WITHOUT)
         system.check_span((before + rounds) * interval)
         origin, samples = system.origin, system.samples
         state = system.initial_state()

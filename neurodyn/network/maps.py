@@ -41,6 +41,8 @@ class OperatingPoints:
         self._live: dict[tuple[int, str], StagePoint] = {}
         self._current: dict[tuple[int, str], StagePoint] = {}
         self._lasting: dict[tuple[int, str], StagePoint] = {}
+        self.echoes: Collection[str] = ()
+        """What delayed couplings read, which changes with the time alone."""
 
     def frozen(self, stage: Stage) -> StagePoint:
         """Return the stage at the forward pass."""
@@ -54,7 +56,8 @@ class OperatingPoints:
         if point is None:
             if key not in self._live:
                 self._live[key] = StagePoint(stage)
-            point = self._current[key] = self._live[key]
+            point = self._live[key]
+            (self._lasting if population in self.echoes else self._current)[key] = point
             point.move_to(activity[population])
         return point
 
@@ -65,6 +68,11 @@ class OperatingPoints:
             return
         for key in [key for key in self._current if key[1] in populations]:
             del self._current[key]
+
+    def expire_echoes(self) -> None:
+        """Say that what delayed couplings read has changed."""
+        for key in [key for key in self._lasting if key[1] in self.echoes]:
+            del self._lasting[key]
 
     def forget(self) -> None:
         """Say that the batch has changed, so that every live point is worked out anew."""

@@ -32,7 +32,7 @@ from neurodyn.system.bound import Inputs, Targets, check_network
 from neurodyn.system.continued import Starts
 from neurodyn.system.noise import Seed, entropy_of
 from neurodyn.system.system import System
-from neurodyn.system.traced import TracedField, all_activity
+from neurodyn.system.traced import TracedField, all_activity, by_name
 
 Adjoint = Literal["direct", "checkpointed", "backsolve"]
 
@@ -74,8 +74,9 @@ def activity(
         How gradients come back. "direct": through the solver's steps, all kept; discretise, then differentiate.
         "checkpointed": the same, with √n of n steps kept at a time, and each step taken twice. "backsolve": by the
         adjoint λ' = −Jᵀ λ, integrated backwards in time beside x, which is anew in error by the solver's tolerance;
-        memory does not grow with the run. It takes no noise, no bounds, and no signals that jump. No way differentiates
-        delays, or cycles of instantaneous populations that are solved for.
+        memory does not grow with the run. It takes no noise, no bounds, no delays, no signals that jump, and no cycles
+        of instantaneous populations that are solved for. "direct" and "checkpointed" take all of these; with delays,
+        checkpoints keep the states of the steps, too, without their graphs.
     seed
         Of the noise, as for `nd.simulate`.
 
@@ -151,7 +152,8 @@ def activity(
     if isinstance(solver, Exact):
         moments = solver.moments(duration, times)
         return all_activity(field, moments.tolist(), closed_form(field, moments, solver.euler_step))
-    return all_activity(field, *along_steps(field, solver, duration, times, checkpointed=adjoint == "checkpointed"))
+    _, states = along_steps(field, solver, duration, times, checkpointed=adjoint == "checkpointed")
+    return by_name(field, states)
 
 
 def _check_adjoint(system: System, solver: Solver, adjoint: Adjoint, times: NDArray[np.float64] | None) -> None:
@@ -166,6 +168,8 @@ def _check_adjoint(system: System, solver: Solver, adjoint: Adjoint, times: NDAr
         check_odeint(system, "adjoint='backsolve'" if adjoint == "backsolve" else "solver: TorchDiffEq")
         if times is None:
             raise InvalidValueError("save_at: torchdiffeq tells no steps; give a number of points or an array of times")
+    if adjoint == "backsolve":
+        system.refuse_loops("adjoint='backsolve'")
     if adjoint == "backsolve" and not isinstance(solver, TorchDiffEq):
         raise InvalidValueError(
             f"adjoint='backsolve' is torchdiffeq's, and solver is {solver!r}; give nd.TorchDiffEq(), or leave it out"

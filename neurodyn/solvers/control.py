@@ -331,13 +331,13 @@ class ErrorControlled(Solver):
 
     def _refuse(self, system: System, step: Stepper, time: float) -> None:
         """Raise if a population is not finite at the end of a step whose error is: one that no other reads."""
-        bad = system.first_bad(step.y)
+        bad, time = system.first_bad(step.y), system.origin + time
         if bad is not None:
             raise DivergenceError(f"population {bad} became non-finite at time {time:g}, with {self!r}", time, bad)
 
     def _give_up(self, system: System, step: Stepper, time: float) -> None:
         system.field(step.x, step.slope, time)
-        bad, speed = fastest(system, step.slope)
+        (bad, speed), time = fastest(system, step.slope), system.origin + time
         raise DivergenceError(
             f"population {bad} grows without bound at time {time:g}, where its |dx/dt| is {speed:.3g}: the step of "
             f"{self!r} shrank to nothing there; check the couplings' gains and time constants",

@@ -17,6 +17,8 @@ def refused_closed_form(system: System) -> str | None:
     network = system.network
     if not (system.structure.linear and system.structure.acyclic):
         return f"network {network.name!r} has no differentiable closed form: that takes a linear, acyclic network"
+    if system.echoes:
+        return f"coupling {system.echoes.couplings[0]} has a delay, with which there is no closed form"
     if system.bounds:
         return f"population {next(iter(system.bounds))} has bounds, under which there is no closed form"
     if system.driven:

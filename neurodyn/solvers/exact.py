@@ -112,7 +112,8 @@ class Exact(Solver):
             system.field(state, slope)
         bad = None if system.seems_finite(state) else system.first_bad(state)
         if bad is not None:
-            raise DivergenceError(f"population {bad} is not finite at time {duration:g}, with {self!r}", duration, bad)
+            end = system.origin + duration
+            raise DivergenceError(f"population {bad} is not finite at time {end:g}, with {self!r}", end, bad)
         if progress is not None:
             progress.update(duration)
         return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)

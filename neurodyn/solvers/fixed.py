@@ -302,8 +302,9 @@ class FixedStep(Solver):
                     if limit is not None
                     else "try a smaller step"
                 )
+                when = system.origin + time
                 raise DivergenceError(
-                    f"population {bad} became non-finite at time {time:g}, with {self!r}; {hint}", time, bad
+                    f"population {bad} became non-finite at time {when:g}, with {self!r}; {hint}", when, bad
                 )
             self._advance(system, again, slopes, work, then - time, time, noise.gained(time, then))
 

@@ -16,7 +16,7 @@ from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
 from neurodyn.system.system import State, System
 
-_MOST_NUMBERS = 2**25
+_MOST_NUMBERS = 2**22
 """How many numbers the powers of the drives of a block of pieces hold at most."""
 _TERMS = 24
 """How many terms the series of a coefficient takes where the rate times the time is at most 1."""
@@ -112,20 +112,22 @@ def _nilpotent(
     rate = system.structure.rate
     assert rate is not None, "along_signals comes here only with a common rate"
     powers = _Powers(system)
+    weights = _Weights(powers, rate)
     rows: Tensor | None = None
-    for pieces, still, drives in _blocks(system, powers, ends):
+    for pieces, drives in _blocks(system, powers, ends):
         if rows is None:  # after the drive, which settles the scales
             rows = powers.of(LinearPart(system), state)
-        for (start, end), drive in zip(pieces, drives, strict=True):
-            system.enter(start)
-            drive[: len(still)] += still
+        count = len(rows)
+        onwards = weights.onwards(np.array([end - start for start, end in pieces]), rows)
+        for (start, end), drive, further in zip(pieces, drives, onwards, strict=True):
+            drive[:count] = rows
             inside = _within(moments, start, end, float(ends[-1]))
             if len(inside):
-                weights = _tensor(powers.weights(inside - start, rate)[:, 0], rows)
-                recorder.combine(inside, weights, torch.cat([rows, drive]))
-            onwards = _tensor(powers.weights(np.array([end - start]), rate)[0], rows)
-            rows = torch.addmm(onwards[:, len(rows) :] @ drive, onwards[:, : len(rows)], rows)
+                system.enter(start, idle=not system.instantaneous)
+                recorder.combine(inside, weights.of_states(inside - start, rows), drive)
+            rows = further @ drive
     assert rows is not None, "there is a piece"
+    system.enter(float(ends[-2]))
     state.flat.copy_(rows[0])
     return powers.products
 
@@ -144,51 +146,88 @@ class _Powers:
     """
 
     def __init__(self, system: System) -> None:
-        self._ramped = system.moves_within_steps
-        self._logs: list[float] = []
+        self.ramped = system.moves_within_steps
+        self.logs: list[float] = []
         """The logarithm of the scale of each power."""
         self.products = 0
 
-    def of(self, linear: LinearPart, power: State, moving: Collection[str] | None = None) -> Tensor:
-        """Return the powers of N times a state, shape (power, n).
+    @property
+    def count(self) -> int:
+        """How many there are, as soon as they have been worked out once."""
+        return len(self.logs)
+
+    def of(self, linear: LinearPart, power: State) -> Tensor:
+        """Return the powers of N times a state, shape (power, n)."""
+        rows = [row.clone() for row in self.each(linear, power)]
+        return torch.stack(rows + [torch.zeros_like(power.flat)] * (self.count - len(rows)))
+
+    def each(self, linear: LinearPart, power: State, moving: Collection[str] | None = None) -> Iterator[Tensor]:
+        """Yield the powers of N times a state, shape (n,), each good until the next one.
 
         Parameters
         ----------
         linear
             N, of the system or of a `repeated` one.
         power
-            The state.
+            The state, which is overwritten.
         moving
             The populations of it that may not be 0; all if None.
         """
-        system, rows = linear.system, [power.flat]
+        system, place = linear.system, 0
         reached = set(system.dynamic if moving is None else moving)
-        known = bool(self._logs)
+        known = bool(self.logs)
         if not known:
-            self._logs.append(0.0)
+            self.logs.append(0.0)
+        yield power.flat
+        after = system.new_state()
         while readers := linear.readers(reached):
-            after = system.new_state()
             linear.apply(power, after, reached)
             self.products += 1
+            place += 1
             if not known:
-                self._logs.append(self._logs[-1] + math.log(_size(after.flat)))
-            after.flat.div_(math.exp(self._logs[len(rows)] - self._logs[len(rows) - 1]))
-            rows.append(after.flat)
-            power, reached = after, readers
-        rows += [torch.zeros_like(power.flat)] * (len(self._logs) - len(rows))
-        return torch.stack(rows)
+                self.logs.append(self.logs[-1] + math.log(_size(after.flat)))
+            scale = math.exp(self.logs[place] - self.logs[place - 1])
+            if scale != 1.0:
+                after.flat.div_(scale)
+            power, after, reached = after, power, readers
+            yield power.flat
 
-    def weights(self, times: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-        """Return what the powers of x, of b and of r weigh in those of x(t), shape (time, power, 3 · power or 2 ·)."""
-        count = len(self._logs)
-        kinds = _coefficients(times, count, rate)[: 2 + self._ramped]
-        logs = np.array(self._logs)
-        table = np.zeros((len(times), count, len(kinds), count))
-        for power in range(count):
-            scales = np.exp(logs[power:] - logs[power])
-            for kind, values in enumerate(kinds):
-                table[:, power, kind, power:] = values[:, : count - power] * scales
-        return table.reshape(len(times), count, -1)
+
+class _Weights:
+    """What the powers of x, and then of b and of r, weigh in x(t) and in its powers.
+
+    Parameters
+    ----------
+    powers
+        The powers.
+    rate
+        λ.
+    """
+
+    def __init__(self, powers: _Powers, rate: float) -> None:
+        self._powers, self._rate = powers, rate
+        self._onwards: dict[float, Tensor] = {}
+
+    def of_states(self, times: NDArray[np.float64], like: Tensor) -> Tensor:
+        """Return those in x at some times of a piece, shape (time, 3 · power or 2 ·)."""
+        kinds = self._kinds(times) * np.exp(self._powers.logs)
+        return _tensor(kinds.transpose(1, 0, 2).reshape(len(times), -1), like)
+
+    def onwards(self, spans: NDArray[np.float64], like: Tensor) -> list[Tensor]:
+        """Return those in the powers of x at the ends of pieces, shape (power, 3 · power or 2 ·) each."""
+        new = np.array([span for span in np.unique(spans) if span not in self._onwards])
+        count, logs = self._powers.count, np.array(self._powers.logs)
+        for place, span in enumerate(new.tolist()):
+            if not place:
+                every = self._kinds(new)
+            table = np.zeros((count, len(every), count))
+            for power in range(count):
+                table[power, :, power:] = every[:, place, : count - power] * np.exp(logs[power:] - logs[power])
+            self._onwards[span] = _tensor(table.reshape(count, -1), like)
+        return [self._onwards[span] for span in spans.tolist()]
+
+    def _kinds(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(_coefficients(times, self._powers.count, self._rate)[: 2 + self._powers.ramped])
 
 
 def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[NDArray[np.float64]]:
@@ -211,10 +250,10 @@ def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[N
 
 def _blocks(
     system: System, powers: _Powers, ends: NDArray[np.float64]
-) -> Iterator[tuple[list[tuple[float, float]], Tensor, Tensor]]:
-    """Yield some pieces at a time, the powers of the drive that they share, and what is added to them in each piece.
+) -> Iterator[tuple[list[tuple[float, float]], Tensor]]:
+    """Yield some pieces at a time, and the powers of the drive in each, shape (piece, row, n).
 
-    The first have the shape (power, n); the others (piece, row, n), those of r after those of b.
+    Before those of b, and of r where signals bend, are as many rows for those of x.
     """
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
@@ -226,7 +265,7 @@ def _blocks(
     for first in range(0, len(pieces), most):
         some = pieces[first : first + most]
         at_starts = [(start, start) for start, _ in some]
-        at_ends = [(start, end) for start, end in some] if system.moves_within_steps else []
+        at_ends = [(start, end) for start, end in some] if powers.ramped else []
         moments = [*at_starts, *at_ends]
         repeated = system.repeated(moments)
         drive = repeated.new_state()
@@ -234,22 +273,27 @@ def _blocks(
             repeated.field(repeated.new_state(torch.zeros_like(drive.flat)), drive)
         else:  # no product of what is 0
             repeated.constants(entered, drive)
-        apart = system.taken_apart(drive.flat[None], len(moments))
-        reference = apart[:1].clone() if reference is None else reference
-        apart -= reference
-        system.put_together(apart[:, 0], drive)
+        if reference is None:
+            reference = system.taken_apart(drive.flat, len(moments))[0]
+        system.take_off(reference, drive, len(moments))
         powers.products += 1
         offset = None
         if linear.offset is not None:
             offset = repeated.new_state()
             system.put_together(linear.offset.expand(len(moments), -1), offset)
         of_all = LinearPart(repeated, None if offset is None else offset.flat)
-        apart = system.taken_apart(powers.of(of_all, drive, entered), len(moments))
-        if at_ends:
-            spans = torch.tensor([end - start for start, end in some]).to(apart)
-            at_start, at_end = torch.chunk(apart, 2)
-            apart = torch.cat([at_start, (at_end - at_start) / spans[:, None, None]], dim=1)
-        yield some, still, apart
+        count = powers.count
+        drives = still.new_empty(len(some), (2 + powers.ramped) * count, system.size)
+        spans = still.new_tensor([end - start for start, end in some])[:, None]
+        for place, row in enumerate(powers.each(of_all, drive, entered)):
+            apart = system.taken_apart(row, len(moments))
+            torch.add(apart[: len(some)], still[place], out=drives[:, count + place])
+            if at_ends:
+                torch.sub(apart[len(some) :], apart[: len(some)], out=drives[:, 2 * count + place])
+                drives[:, 2 * count + place].div_(spans)
+        for kind in range(1, 2 + powers.ramped):
+            drives[:, kind * count + place + 1 : (kind + 1) * count] = still[place + 1 :] if kind == 1 else 0.0
+        yield some, drives
 
 
 def _size(flat: Tensor) -> float:

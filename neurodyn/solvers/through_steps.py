@@ -7,8 +7,10 @@ of the discrete run itself, step sizes being constants.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -21,19 +23,19 @@ from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Recorder, SavePoints, Solver
 from neurodyn.solvers.fixed import FixedStep, Steps
-from neurodyn.solvers.tableaux import Numbers, hermite
+from neurodyn.solvers.tableaux import Numbers
 from neurodyn.system.noise import BrownianPaths
 from neurodyn.system.system import State, System
-from neurodyn.system.traced import TracedField
+from neurodyn.system.traced import TracedField, by_name
 
 Moments = tuple[list[float], Tensor]
-"""When, and the states then, shape (time, sample, unit)."""
+"""When, and the activity of all free populations then, shape (time, sample, unit)."""
 
 
 def along_steps(
     field: TracedField, solver: Solver, duration: float, times: NDArray[np.float64] | None, *, checkpointed: bool
 ) -> Moments:
-    """Return the states at some times, with the graph of the steps that a solver takes to them.
+    """Return the activity at some times, with the graph of the steps that a solver takes to them.
 
     Parameters
     ----------
@@ -62,7 +64,8 @@ def along_steps(
     system = field.system
     if isinstance(solver, FixedStep):
         tableau = solver.tableau
-        method = _Method((*tableau.a, tableau.b), (*tableau.b, 0.0), hermite((*tableau.b, 0.0)))
+        straight = tableau.order == 1 or bool(system.noisy)
+        method = _Method((*tableau.a, tableau.b), (*tableau.b, 0.0), None, straight)
         ends = _fixed_ends(solver, system, duration)
         noise = None if not system.noisy else system.paths(solver.step, standard=True)
     elif isinstance(solver, Adaptive):
@@ -77,22 +80,25 @@ def along_steps(
             f"form of Exact, or with TorchDiffEq, and not through those of {solver!r}"
         )
     run = _Run(field, method, noise)
-    legs = _legs(ends, times, set(system.jumps(duration).tolist()), solver)
+    past = _Past(field)
+    legs = _legs(ends, times, system.jumps(duration), solver)
     start = field.rows(field.start)
     moments = [0.0] if times is None or (len(times) and times[0] <= legs[0].tolerance) else []
-    states = [start[None]] if moments else []
+    run.recall(past)
+    states = [field.everything(start, 0.0)] if moments else []
     x, slope = start, field(start, 0.0, 0.0)
     size = math.isqrt(max(1, len(legs) - 1)) + 1 if checkpointed else len(legs)
     for first in range(0, len(legs), size):
         segment = legs[first : first + size]
-        step: Callable[..., tuple[Tensor, Tensor, Tensor]] = run.through
+        step: Callable[..., tuple[Tensor, Tensor, list[Tensor], _Past]] = run.through
         if checkpointed and torch.is_grad_enabled():
-            x, slope, saved = checkpoint(step, segment, x, slope, use_reentrant=False, preserve_rng_state=False)
+            given = segment, x, slope, past
+            x, slope, saved, past = checkpoint(step, *given, use_reentrant=False, preserve_rng_state=False)
         else:
-            x, slope, saved = step(segment, x, slope)
+            x, slope, saved, past = step(segment, x, slope, past)
         moments += [moment for leg in segment for moment in leg.moments]
-        states.append(saved)
-    return moments, _finite(field, moments, torch.cat(states), solver)
+        states += saved
+    return moments, _finite(field, moments, torch.stack(states), solver)
 
 
 @dataclass(frozen=True)
@@ -104,12 +110,22 @@ class _Method:
     a, b
         The coefficients of the stages, and of the solution.
     dense
-        Those of the dense output, shape (stage, power of θ from 1).
+        Those of the dense output, shape (stage, power of θ from 1); None for the cubic between the steps' ends.
+    straight
+        Whether delays read straight lines between the steps' ends.
     """
 
     a: tuple[Numbers, ...]
     b: Numbers
-    dense: NDArray[np.float64]
+    dense: NDArray[np.float64] | None
+    straight: bool = False
+
+    def between(self, x: Tensor, y: Tensor, slopes: Sequence[Tensor], h: float, theta: float) -> Tensor:
+        """Return the state at a fraction θ of a step from x to y."""
+        if self.dense is None:
+            weights = [h * theta * (1 - theta) ** 2, -h * theta**2 * (1 - theta)]
+            return _sum(torch.lerp(x, y, theta * theta * (3 - 2 * theta)), 1.0, weights, [slopes[0], slopes[-1]])
+        return _sum(x, h, (self.dense @ theta ** np.arange(1.0, self.dense.shape[1] + 1)).tolist(), slopes)
 
 
 @dataclass(frozen=True)
@@ -153,20 +169,66 @@ class _Ends(Recorder):
 
 
 def _fixed_ends(solver: FixedStep, system: System, duration: float) -> list[float]:
-    steps, ends = Steps(solver.step, duration, system.jumps(duration)), [0.0]
+    steps, ends = Steps(solver.step, duration, system.cuts(duration, solver.tableau.order)), [0.0]
     while ends[-1] < duration:
         ends.append(steps.next())
     return ends[1:]
 
 
-def _legs(ends: Sequence[float], times: NDArray[np.float64] | None, jumps: set[float], solver: Solver) -> list[_Leg]:
+def _legs(
+    ends: Sequence[float], times: NDArray[np.float64] | None, jumps: NDArray[np.float64], solver: Solver
+) -> list[_Leg]:
     tolerance = 1e-9 * solver.step if isinstance(solver, FixedStep) else 1e-12 * ends[-1]
     save, legs = SavePoints(times), []
     save.at(0.0, tolerance)
     for start, end in pairwise([0.0, *ends]):
         moments = save.before(end, tolerance)
-        legs.append(_Leg(start, end, [*moments, *save.at(end, tolerance)], end in jumps, tolerance))
+        jumped = bool(((jumps > start) & (jumps <= end)).any())
+        legs.append(_Leg(start, end, [*moments, *save.at(end, tolerance)], jumped, tolerance))
     return legs
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A step, for delays to read.
+
+    Parameters
+    ----------
+    start, end
+        When it begins and ends.
+    x, y
+        The states then.
+    slopes
+        Those of its stages; none where it is straight.
+    """
+
+    start: float
+    end: float
+    x: Tensor
+    y: Tensor
+    slopes: Sequence[Tensor]
+
+
+class _Past:
+    """What the dynamic populations were since time 0, as far back as delays read it, with its graph."""
+
+    def __init__(self, field: TracedField, pieces: Sequence[_Piece] = ()) -> None:
+        self._field, self._pieces = field, pieces
+        self._longest = max(field.system.echoes.delays, default=0.0)
+
+    def after(self, pieces: Sequence[_Piece]) -> _Past:
+        """Return the past after some more steps; this one stays as it is, for the way back through a checkpoint."""
+        if not self._field.system.echoes:
+            return self
+        since = pieces[-1].end - self._longest if pieces else 0.0
+        return _Past(self._field, [piece for piece in (*self._pieces, *pieces) if piece.end >= since])
+
+    def piece(self, time: float) -> _Piece | None:
+        """Return the step that a time is in; None before the first one."""
+        if time <= 0.0 or not self._pieces:
+            return None
+        place = bisect_left(self._pieces, time, key=lambda piece: piece.end)
+        return self._pieces[min(place, len(self._pieces) - 1)]
 
 
 class _Run:
@@ -182,17 +244,50 @@ class _Run:
 
     def __init__(self, field: TracedField, method: _Method, noise: BrownianPaths | None) -> None:
         self._field, self._method, self._noise = field, method, noise
+        ends = np.cumsum(field.widths).tolist()
+        self._places = {
+            name: slice(end - width, end)
+            for name, width, end in zip(field.system.dynamic, field.widths, ends, strict=True)
+        }
 
-    def through(self, legs: Sequence[_Leg], x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take steps from a state with its slope; return both at the end, and what is saved, (time, sample, unit)."""
+    def recall(self, past: _Past) -> None:
+        """Let the field read a past."""
+        if self._field.system.echoes:
+            self._field.recall = partial(self._recalled, past)
+
+    def _recalled(self, past: _Past, name: str, time: float) -> Tensor:
+        piece, place = past.piece(time), self._places[name]
+        if piece is None:
+            return self._field.start[name]
+        h = piece.end - piece.start
+        theta = (time - piece.start) / h
+        x, y = piece.x[:, place], piece.y[:, place]
+        if theta > 1.0 - 1e-9:
+            block = y
+        elif self._method.straight:
+            block = torch.lerp(x, y, theta)
+        else:
+            block = self._method.between(x, y, [slope[:, place] for slope in piece.slopes], h, theta)
+        return block.reshape(self._field.start[name].shape)
+
+    def through(
+        self, legs: Sequence[_Leg], x: Tensor, slope: Tensor, past: _Past
+    ) -> tuple[Tensor, Tensor, list[Tensor], _Past]:
+        """Take steps from a state with its slope; return both at the end, what is saved, and the past then.
+
+        What is saved is the activity of all free populations side by side, shape (sample, unit), at each moment.
+        """
         saved: list[Tensor] = []
         for leg in legs:
+            self.recall(past)
             y, slopes = self._step(leg, x, slope)
+            past = past.after([_Piece(leg.start, leg.end, x, y, () if self._method.straight else slopes)])
             for moment in leg.moments:
                 at_end = moment >= leg.end - leg.tolerance
-                saved.append(y if at_end else self._between(leg, moment, x, y, slopes))
+                then = y if at_end else self._between(leg, moment, x, y, slopes)
+                saved.append(self._field.everything(then, moment))
             x, slope = y, self._field(y, leg.end, leg.end) if leg.jumps else slopes[-1]
-        return x, slope, torch.stack(saved) if saved else x.new_empty(0, *x.shape)
+        return x, slope, saved, past
 
     def _step(self, leg: _Leg, x: Tensor, slope: Tensor) -> tuple[Tensor, list[Tensor]]:
         h, slopes, y = leg.end - leg.start, [slope], x
@@ -211,8 +306,7 @@ class _Run:
             partly = self._gained(leg.start, moment)
             assert partly is not None
             return self._field.confined(torch.lerp(x, y - gained, theta) + partly)
-        weights = self._method.dense @ theta ** np.arange(1.0, self._method.dense.shape[1] + 1)
-        return self._field.confined(_sum(x, h, weights.tolist(), slopes))
+        return self._field.confined(self._method.between(x, y, slopes, h, theta))
 
     def _gained(self, start: float, end: float) -> Tensor | None:
         """Return σ ΔW."""
@@ -235,11 +329,10 @@ def _finite(field: TracedField, moments: Sequence[float], states: Tensor, solver
     bad = ~torch.isfinite(states.detach()).flatten(1).all(1)
     if bool(bad.any()):
         place = int(bad.nonzero()[0])
-        blocks = field.blocks(states.detach()[place])
+        blocks = by_name(field, states.detach()[place : place + 1])
         name = next(name for name, block in blocks.items() if not bool(torch.isfinite(block).all()))
+        when = field.system.origin + moments[place]
         raise DivergenceError(
-            f"population {name} became non-finite by time {moments[place]:g}, with {solver!r}; try a smaller step",
-            moments[place],
-            name,
+            f"population {name} became non-finite by time {when:g}, with {solver!r}; try a smaller step", when, name
         )
     return states

@@ -131,8 +131,9 @@ class TorchDiffEq(Solver):
                 system.settle(moment, float(time))
                 lost = system.first_bad(moment)
                 if lost is not None:
+                    when = system.origin + float(time)
                     raise DivergenceError(
-                        f"population {lost} became non-finite at time {time:g}, with {self!r}", float(time), lost
+                        f"population {lost} became non-finite at time {when:g}, with {self!r}", when, lost
                     )
                 if time in within:
                     recorder.record(float(time), moment, settled=True)
@@ -166,7 +167,7 @@ class TorchDiffEq(Solver):
         except AssertionError as error:
             slope = system.new_state()
             system.field(field.last, slope, field.time)
-            time, (bad, speed) = field.time, fastest(system, slope)
+            time, (bad, speed) = system.origin + field.time, fastest(system, slope)
             raise DivergenceError(
                 f"population {bad}, whose |dx/dt| is {speed:.3g}, made {self!r} give up at time {time:g}: {error}",
                 time,

@@ -105,6 +105,16 @@ def has_own_parts(network: Network) -> bool:
     return bool(own.couplings or own.outside)
 
 
+def looked_at_with(network: Network, other: Network) -> None:
+    """Say that a network's own parts have been looked at with those of another one, where the two differ in numbers.
+
+    So a scan of a parameter looks at what its networks are made of once.
+    """
+    kinds = [[(str(each), type(each.map)) for each in one.couplings] for one in (network, other)]
+    if kinds[0] == kinds[1]:
+        _own(network).done |= _own(other).done
+
+
 def look_at_data(network: Network, data: Data) -> None:
     """Look at the drives of one's own, the layers in the forward pass, and the loss, before a drive is read.
 

@@ -126,6 +126,7 @@ class Plan:
             self._look_at_couplings(network)
         else:
             self._hold()
+        self.points.echoes = self.echoed.keys()
 
     def _look_at_couplings(self, network: Network) -> None:
         """Look at the maps of what is held, work out what they contribute, and look at the others."""

@@ -208,6 +208,7 @@ class System:
         if self._repeated.again(batch) is None:
             self._note(self._repeated, batch, state, out)
         self.points.expire()
+        self.points.expire_echoes()
 
     def repeat(self, field: Repeated[None]) -> None:
         """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile."""
@@ -215,6 +216,7 @@ class System:
 
     def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
+            self.points.expire_echoes()  # or else what has been made of them would be taken for constant
             self._evaluate(state, out)
             return out.blocks, None
 
@@ -266,16 +268,23 @@ class System:
                 self._move(self._driven if self._within is None else self._within, time)
             if self._echoed and time != self._recalled:
                 self._recall(time)
+                self._settle_echoes(state)
+        elif self._echoed:
+            self._settle_echoes(state)
 
     def _settle(self, state: State) -> None:
         self.points.expire()
-        for echo, equation in self._settled_echoes:
-            equation.evaluate(state.read, echo.block)
         if self.loops:
             self._settle_loops(state)
             return
         for equation in self._instantaneous_equations:
             equation.evaluate(state.read, state.activity[equation.name])
+
+    def _settle_echoes(self, state: State) -> None:
+        """Take up what delayed couplings read of what is dynamic, or driven."""
+        self.points.expire_echoes()
+        for echo, equation in self._settled_echoes:
+            equation.evaluate(state.read, echo.block)
 
     def _settle_loops(self, state: State) -> None:
         for equation in self._instantaneous_equations:
@@ -398,6 +407,11 @@ class System:
         return jumps_of((*self.signals, *self._late_signals), self.origin, self.origin + end) - self.origin
 
     @property
+    def late(self) -> Mapping[str, Driven]:
+        """The signals that arrive late, by the keys of their echoes."""
+        return self._late
+
+    @property
     def _late_signals(self) -> tuple[Course, ...]:
         return tuple(late.signal.course for late in self._late.values())
 
@@ -410,15 +424,20 @@ class System:
         found = kinks(self.echoes.delays, jumps, begins, end, order, adaptive=adaptive)
         return distinct(np.union1d(found, jumps), self.echoes.delays)
 
-    def enter(self, time: float) -> None:
+    def enter(self, time: float, *, idle: bool = False) -> None:
         """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
 
-        So a step that ends where a signal jumps sees the value before, and the next one that after the jump.
+        So a step that ends where a signal jumps sees the value before, and the next one that after the jump. If `idle`,
+        F is not asked for in this step, and what the signals contribute to it is not worked out.
         """
         self._entered = time
         if self._driven:
             self._within = {name: each for name, each in self._driven.items() if name not in self._jumping}
-            self._move(self._jumping, time)
+            if idle:
+                for driven in self._jumping.values():
+                    driven.move(self.origin + time)
+            else:
+                self._move(self._jumping, time)
         if self.echoes:
             self._moving_late = {key: late for key, late in self._late.items() if not late.jumps_alone}
             for late in self._late.values():
@@ -463,9 +482,8 @@ class System:
         # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
         held = {n: repeat(value).clone() if n in self._driven else repeat(value) for n, value in self.clamped.items()}
         for place, (start, time) in enumerate(moments):
-            self.enter(start)
-            self._move({name: each for name, each in self._driven.items() if name not in self._jumping}, time)
-            for name in self._driven:
+            for name, driven in self._driven.items():
+                driven.move(self.origin + (start if driven.jumps_alone else time))
                 own = held[name].view(members, count, -1, *self.shapes[name])
                 own[:, place] = self.clamped[name].view(members, -1, *self.shapes[name])
         data = self.data
@@ -495,14 +513,14 @@ class System:
             assert equation.constant is not None, "a population that signals enter has one"
             torch.mul(equation.constant, equation.scale, out=out.activity[name])
 
-    def taken_apart(self, rows: Tensor, count: int) -> Tensor:
-        """Return flat states of a `repeated` system, shape (row, n), moment by moment, shape (moment, row, n)."""
-        members, parts = self.network.members, []
-        blocks = rows.split_with_sizes([count * self._sizes[name] for name in self.dynamic], dim=1)
-        for block in blocks:
-            own = block.reshape(len(rows), members, count, -1)
-            parts.append(own.permute(2, 0, 1, 3).reshape(count, len(rows), -1))
-        return torch.cat(parts, dim=2)
+    def taken_apart(self, flat: Tensor, count: int) -> Tensor:
+        """Return a flat state of a `repeated` system moment by moment, shape (moment, n)."""
+        members = self.network.members
+        out = flat.new_empty(count, self.size)
+        blocks = flat.split_with_sizes([count * self._sizes[name] for name in self.dynamic])
+        for (_, place), block in zip(self.places(), blocks, strict=True):
+            out[:, place].view(count, members, -1).copy_(block.view(members, count, -1).transpose(0, 1))
+        return out
 
     def put_together(self, states: Tensor, out: State) -> None:
         """Write flat states moment by moment, shape (moment, n), into a state of a `repeated` system."""
@@ -510,6 +528,12 @@ class System:
         for name, place in self.places():
             own = states[:, place].view(count, members, -1).transpose(0, 1)
             out.activity[name].view(members, count, -1).copy_(own)
+
+    def take_off(self, flat: Tensor, state: State, count: int) -> None:
+        """Subtract a flat state from each moment of a state of a `repeated` system."""
+        members = self.network.members
+        for name, place in self.places():
+            state.activity[name].view(members, count, -1).sub_(flat[place].view(members, 1, -1))
 
     def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
         """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
@@ -670,6 +694,7 @@ class System:
                 )
             if self.echoes:
                 self.echoes.rest(state.activity)
+                self.points.expire_echoes()
             self._equations[name].balance(state.read, state.activity[name], leak)
             if name in self.bounds:
                 self.confine(state, (name,))

@@ -7,7 +7,7 @@ targets, the starts, the parameters of every stage, the feedback weights, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import cast
@@ -29,9 +29,11 @@ from neurodyn.network.maps import Map, names_of
 from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import Vector
 from neurodyn.network.wrapping import Modulated
+from neurodyn.system.agreement import Agreement
 from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven
+from neurodyn.system.equation import Entry
 from neurodyn.system.system import System
 
 Blocks = dict[str, Tensor]
@@ -55,7 +57,7 @@ class TracedField:
     Raises
     ------
     ValueError
-        If a map has no form that can be differentiated, or the network has delays, or cycles that are solved for.
+        If a map has no form that can be differentiated.
     """
 
     def __init__(
@@ -69,8 +71,6 @@ class TracedField:
     ) -> None:
         self.system, self.network, self._take = system, system.network, take
         network = self.network
-        system.refuse_delays("what is differentiated", "simulate the network")
-        system.refuse_loops("what is differentiated")
         for coupling in network.couplings:
             check_traceable(coupling)
         given = {name: x for name, x in inputs_by_name(network, inputs).items() if isinstance(x, Tensor)}
@@ -101,12 +101,16 @@ class TracedField:
         }
         """Where the dynamic populations start, shape (sample, …)."""
         self.widths = [prod(system.shapes[name]) for name in system.dynamic]
-        held = self._clamped.keys()
-        self._still = {id(c) for c in network.couplings if all(name in held for name in c.reads)}
+        equations = system.plan.equations
+        self._moving = {name: (*each.moving, *each.driven) for name, each in equations.items()}
         self._constant = {
-            p.name: self._total(p.name, self.zeros[p.name], self._clamped, {}, still=True) for p in system.free
+            name: self._total(name, each.held, self.zeros[name], self._clamped, {}) for name, each in equations.items()
         }
         """What the populations contribute that stand still."""
+        self._agreements = {name: Agreement(loop) for name, loop in system.loops.items()}
+        self._in_loops = {name for loop in system.loops.values() for name in loop.names}
+        self.recall: Callable[[str, float], Tensor] | None = None
+        """Gives what a dynamic population was at a time of the run, where couplings have delays."""
 
     @cached_property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
@@ -154,6 +158,13 @@ class TracedField:
         """Return the dynamic populations' activity side by side, shape (sample, unit)."""
         return torch.cat([blocks[name].flatten(1) for name in self.system.dynamic], 1)
 
+    def everything(self, x: Tensor, time: float) -> Tensor:
+        """Return the free populations' activity side by side, the instantaneous ones' after the dynamic ones'."""
+        if not self.system.instantaneous:
+            return x
+        settled = self.settled(x, time)
+        return torch.cat([x, *(settled[name].flatten(1) for name in self.system.instantaneous)], 1)
+
     def blocks(self, rows: Tensor) -> Blocks:
         """Return the dynamic populations' blocks of a matrix (sample, unit), or of several, (…, sample, unit)."""
         parts = torch.split(rows, self.widths, -1)
@@ -182,13 +193,50 @@ class TracedField:
         entered: float | None = None,
         points: dict[tuple[int, str], _Point] | None = None,
     ) -> Blocks:
-        """Return every population's activity, the instantaneous ones' too; parameters as of `__call__`."""
-        activity = {**self.clamped(time, time if entered is None else entered), **self.blocks(x)}
+        """Return every population's activity, the instantaneous ones' and echoes too; parameters as of `__call__`."""
+        entered = time if entered is None else entered
+        activity = {**self.clamped(time, entered), **self.blocks(x)}
         points = {} if points is None else points
+        if self.system.echoes:
+            self._recall(activity, time, entered)
         for name in self.system.instantaneous:
-            total = self._total(name, self._constant[name], activity, points)
-            activity[name] = total / self.number("leak", name)
+            if name in self._agreements:
+                self._agree(self._agreements[name], activity, points)
+            elif name not in self._in_loops:
+                activity[name] = self._balanced(name, activity, points)
         return activity
+
+    def _balanced(self, name: str, activity: Mapping[str, Tensor], points: dict[tuple[int, str], _Point]) -> Tensor:
+        """Return the activity of an instantaneous population, given what it reads."""
+        total = self._total(name, self._moving[name], self._constant[name], activity, points)
+        return total / self.number("leak", name)
+
+    def _agree(self, agreement: Agreement, activity: Blocks, points: dict[tuple[int, str], _Point]) -> None:
+        """Bring the populations of a cycle to where they agree with what enters them."""
+        still = {name: block.detach() for name, block in activity.items()}
+
+        def evaluate(torn: Mapping[str, Tensor], traced: bool) -> Blocks:
+            known, own = {**(activity if traced else still), **torn}, dict[tuple[int, str], _Point]()
+            for name in agreement.loop.others:
+                known[name] = self._balanced(name, known, own)
+            made = {name: self._balanced(name, known, own) for name in agreement.loop.torn}
+            return {**made, **{name: known[name] for name in agreement.loop.others}}
+
+        activity |= agreement.reached(evaluate, {name: self.zeros[name] for name in agreement.loop.names})
+
+    def _recall(self, activity: Blocks, time: float, entered: float) -> None:
+        """Add the echoes: what populations were so long before a time."""
+        echoes = self.system.echoes
+        assert self.recall is not None, "who runs a network with delays keeps its past"
+        for echo in echoes.dynamic:
+            then = self.recall(echo.name, time - echo.delay)
+            activity[echo.key] = then.clamp(*self.system.bounds[echo.name]) if echo.name in self.system.bounds else then
+        for echo in echoes.driven:
+            late = self.system.late[echo.key]
+            activity[echo.key] = self._driven_at(echo.name, late, entered if late.jumps_alone else time)
+        for echo, equation in echoes.settled:
+            total = self._total(echo.name, equation.moving, self.zeros[echo.name], activity, {})
+            activity[echo.key] = total / self.number("leak", echo.name)
 
     def __call__(self, x: Tensor, time: float = 0.0, entered: float | None = None) -> Tensor:
         """Return F(x, t), shape (sample, unit); under bounds of x brought inside, and 0 where F leads outside.
@@ -207,7 +255,7 @@ class TracedField:
         activity = self.settled(x, time, entered, points)
         slopes = {}
         for name in self.system.dynamic:
-            total = self._total(name, self._constant[name], activity, points)
+            total = self._total(name, self._moving[name], self._constant[name], activity, points)
             slopes[name] = (total - self.number("leak", name) * activity[name]) / self.number("tau", name)
         slope = self.rows(slopes)
         if self.bounds is None:
@@ -218,34 +266,21 @@ class TracedField:
     def _total(
         self,
         name: str,
+        entries: Iterable[Entry],
         total: Tensor,
         activity: Mapping[str, Tensor],
         points: dict[tuple[int, str], _Point],
-        *,
-        still: bool = False,
     ) -> Tensor:
-        """Add to a total what enters a population by the couplings that move, or by those that stand still."""
-        for coupling in self.network.into(name):
-            if (id(coupling) in self._still) == still:
-                total = total + self.gain(coupling) * self.through(coupling, activity, points)
+        """Add to a total what enters a population, or its echo, by some entries."""
+        for entry in entries:
+            inputs = [activity[source] for source in names_of(entry.sources)]
+            total = total + self.gain(entry.coupling) * self._map(entry.coupling.map, inputs, name, activity, points)
         return total
 
-    def through(
-        self, coupling: Coupling, activity: Mapping[str, Tensor], points: dict[tuple[int, str], _Point] | None = None
-    ) -> Tensor:
-        """Return map(source) of a coupling, where a population that is absent is 0.
-
-        Parameters
-        ----------
-        coupling
-            The coupling.
-        activity
-            By population, shape (sample, …).
-        points
-            The live operating points that are known already at this activity.
-        """
+    def through(self, coupling: Coupling, activity: Mapping[str, Tensor]) -> Tensor:
+        """Return map(source) of a coupling, given the activity by population, where one that is absent is 0."""
         inputs = [activity.get(source, self.zeros[source]) for source in names_of(coupling.source)]
-        return self._map(coupling.map, inputs, coupling.target, activity, {} if points is None else points)
+        return self._map(coupling.map, inputs, coupling.target, activity, {})
 
     def _map(
         self,
@@ -293,17 +328,26 @@ def all_activity(field: TracedField, times: Sequence[float], states: Tensor) -> 
     Parameters
     ----------
     field
-        The field.
+        The field, of a network without delays.
     times
         When.
     states
         The states then, shape (time, sample, unit).
     """
-    activity = field.blocks(states)
     if field.system.instantaneous:
-        moments = [field.settled(x, time) for x, time in zip(states, times, strict=True)]
-        activity |= {name: torch.stack([each[name] for each in moments]) for name in field.system.instantaneous}
-    return {population.name: activity[population.name] for population in field.system.free}
+        states = torch.stack([field.everything(x, time) for x, time in zip(states, times, strict=True)])
+    return by_name(field, states)
+
+
+def by_name(field: TracedField, states: Tensor) -> Blocks:
+    """Return each free population's activity, shape (time, sample, …), of what `everything` gives at each time."""
+    width = sum(field.widths)
+    found = field.blocks(states[:, :, :width])
+    for name in field.system.instantaneous:
+        shape = field.system.shapes[name]
+        found[name] = states[:, :, width : width + prod(shape)].reshape(*states.shape[:2], *shape)
+        width += prod(shape)
+    return {population.name: found[population.name] for population in field.system.free}
 
 
 def _like(tensor: Tensor, bound: Tensor) -> Tensor:

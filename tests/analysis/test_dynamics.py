@@ -14,6 +14,7 @@ from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
+from neurodyn.system import own
 
 F64 = torch.float64
 
@@ -305,6 +306,45 @@ def test_nullclines_cross_at_the_equilibrium():
     np.testing.assert_allclose(w, v - v**3 / 3 + 0.5, atol=0.05)
     wilson = plot.phase_plane(wilson_cowan(0.0), ("r", 0), ("r", 1), (0, 1), (0, 1), points=5, ax=ax)
     assert wilson is ax
+
+
+def agreeing(p: float) -> nd.Network:
+    """dx/dt = −x + tanh(b), with a = p + x + b/2 and b = tanh(a)."""
+    tanh = nd.Forward(nn.Tanh())
+    populations = [constant("p", p), nd.Population("x", 1, initial=-3.0)]
+    populations += [nd.Population("a", 1, tau=0.0), nd.Population("b", 1, tau=0.0)]
+    couplings = [nd.Coupling("p", "a"), nd.Coupling("x", "a"), nd.Coupling("b", "a", gain=0.5)]
+    couplings += [nd.Coupling("a", "b", tanh), nd.Coupling("b", "x", gain=1.5)]
+    return nd.Network("agreeing", populations, couplings, algebraic="solve")
+
+
+def test_cycles_that_are_solved_for_are_differentiated_through():
+    """With b = tanh(p + x + b/2), dx/dt = −x + 1.5 b has the slope −1 + 1.5 s / (1 − s/2), s = 1 − b²."""
+    found = nd.analysis.stability(agreeing(-0.3))
+    x = nd.equilibrium(agreeing(-0.3), None).x.item()
+    b = x / 1.5
+    s = 1 - b**2
+    assert math.isclose(b, math.tanh(-0.3 + x + b / 2), abs_tol=1e-7)
+    assert math.isclose(found.growth.item(), -1 + 1.5 * s / (1 - s / 2), rel_tol=1e-6)
+    branch = nd.analysis.continuation(agreeing, -1.0, 1.0)
+    s = 1 / 2.0  # where the slope is 0
+    b = math.sqrt(1 - s)
+    fold = math.atanh(b) - 2.0 * b  # p = atanh(b) − x − b/2
+    assert branch.kind.values.tolist() == ["fold", "fold"]
+    np.testing.assert_allclose(branch.parameter_at, [-fold, fold], atol=1e-7)
+    np.testing.assert_allclose(branch.x_at.values.ravel(), [-1.5 * b, 1.5 * b], atol=1e-6)
+
+
+def test_a_scan_looks_at_a_map_of_ones_own_once(monkeypatch):
+    looked, look = [], own._look_at_map
+
+    def count(*given):
+        looked.append(given[0])
+        look(*given)
+
+    monkeypatch.setattr(own, "_look_at_map", count)
+    nd.analysis.continuation(cubic, -1.0, 0.0)
+    assert len(looked) == 1
 
 
 number: Any = float

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import neurodyn as nd
@@ -379,19 +379,122 @@ def test_a_prospective_source_is_differentiated():
     assert gradcheck(lambda u: nd.activity(network, u, duration=1.0, save_at=[1.0], solver=nd.RK4(0.1))["y"], [u])
 
 
-def test_delays_and_cycles_that_are_solved_are_refused():
+def late_and_cyclic(weight, gain):
+    """Here x reads its own past, a signal late, and y; i, read late, is instantaneous; a and b form a cycle."""
+    layer = nn.Linear(2, 2, bias=False, dtype=F64)
+    layer.weight = weight
+    tanh = nd.Forward(nn.Sequential(layer, nn.Tanh()))
+    populations = [
+        *(nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, tau=0.5, initial=0.3)),
+        *(nd.Population("y", 2, initial=-0.2, bounds=(-0.25, 0.4)), nd.Population("i", 2, tau=0.0, leak=0.8)),
+    ]
+    couplings = [
+        *(nd.Coupling("u", "x", delay=0.13), nd.Coupling("x", "x", tanh, gain=gain, delay=0.2)),
+        *(nd.Coupling("y", "x", gain=-0.5, delay=0.25), nd.Coupling("x", "y", gain=2.0)),
+        nd.Coupling(("x", "u"), "i", nd.Pointwise(lambda x, u: torch.sin(x) * u)),
+        nd.Coupling("i", "y", delay=0.3),
+    ]
+    populations += [nd.Population("a", 2, tau=0.0), nd.Population("b", 2, tau=0.0)]
+    couplings += [
+        *(nd.Coupling("x", "a"), nd.Coupling("b", "a", tanh, gain=0.6), nd.Coupling("a", "b", gain=-0.9)),
+        *(nd.Coupling("u", "b", delay=0.11), nd.Coupling("b", "y", gain=gain)),
+    ]
+    return nd.Network("late", populations, couplings, algebraic="solve")
+
+
+@pytest.mark.parametrize(
+    ("solver", "interpolation"),
+    [(nd.Euler(0.1), "previous"), (nd.RK4(0.1), "linear"), (nd.Adaptive("bosh3", rtol=1e-2, atol=1e-3), "previous")],
+    ids=["Euler", "RK4", "Adaptive"],
+)
+def test_with_delays_and_cycles_the_activity_is_that_of_simulate_and_checkpoints_give_the_same_gradients(
+    solver, interpolation
+):
+    weight, gain = nn.Parameter(0.4 * tensor(2, 2)), torch.tensor(0.7, dtype=F64, requires_grad=True)
+    values, save = tensor(3, 1, 2, seed=1).requires_grad_(), [0.0, 0.17, 0.33, 0.4]
+    network = late_and_cyclic(weight, gain)
+    gradients = []
+    for adjoint in ("direct", "checkpointed"):
+        signal = nd.Signal([0.0, 0.33, 2.0], values, interpolation=interpolation)
+        found = nd.activity(network, signal, duration=0.4, save_at=save, solver=solver, adjoint=adjoint)
+        loss = sum((tensor(*x.shape, seed=place) * x).sum() for place, x in enumerate(found.values()))
+        gradients.append(torch.autograd.grad(loss, [weight, gain, values]))
+    signal = nd.Signal([0.0, 0.33, 2.0], values.detach(), interpolation=interpolation)
+    plain = late_and_cyclic(weight, 0.7)
+    run = nd.simulate(plain, signal, duration=0.4, save_at=save, solver=solver)
+    for name, x in found.items():
+        np.testing.assert_allclose(x.detach(), run[name], atol=1e-12)
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_gradients_through_delays_are_those_of_a_buffer_written_by_hand():
+    """dx/dt = (−x + W tanh x(t − 0.4) + u(t − 0.2)) / τ by Euler, with x and u before 0 as at 0."""
+    weight, start = tensor(2, 2).requires_grad_(), tensor(1, 2, seed=1).requires_grad_()
+    tau, values = torch.tensor([0.5, 1.0], dtype=F64, requires_grad=True), tensor(11, 2, seed=2).requires_grad_()
+    layer = nn.Linear(2, 2, bias=False, dtype=F64)
+    layer.weight = nn.Parameter(weight.detach().clone())
+    populations = [nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, tau=tau)]
+    tanh = nd.Forward(nn.Sequential(nn.Tanh(), layer))
+    network = nd.Network(
+        "late", populations, [nd.Coupling("u", "x", delay=0.2), nd.Coupling("x", "x", tanh, delay=0.4)]
+    )
+    signal = nd.Signal(np.arange(11) / 10, values, interpolation="previous")
+    x = nd.activity(network, signal, duration=1.0, initial={"x": start}, save_at=[1.0], solver=nd.Euler(0.1))["x"]
+    past = [start]
+    for n in range(10):
+        then, late = past[max(0, n - 4)], values[max(0, n - 2)]
+        past.append(past[-1] + 0.1 / tau * (-past[-1] + torch.tanh(then) @ weight.t() + late))
+    found = torch.autograd.grad(x.square().sum(), [layer.weight, start, tau, values])
+    expected = torch.autograd.grad(past[-1].square().sum(), [weight, start, tau, values])
+    np.testing.assert_allclose(x[0].detach(), past[-1].detach(), atol=1e-12)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_gradients_through_a_cycle_are_those_of_its_solution():
+    """First and second ones, of dx/dt = −x + b with b = 0.4 tanh(gain (x + b)) + 0.1 u, against differences."""
+
+    def end(gain, u):
+        populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1)]
+        populations += [nd.Population("a", 1, tau=0.0), nd.Population("b", 1, tau=0.0)]
+        couplings = [nd.Coupling("x", "a", gain=gain), nd.Coupling("b", "a", gain=gain), nd.Coupling("b", "x")]
+        couplings += [nd.Coupling("a", "b", nd.Forward(nn.Tanh()), gain=0.4), nd.Coupling("u", "b", gain=0.1)]
+        network = nd.Network("cycle", populations, couplings, algebraic="solve")
+        return nd.activity(network, u, duration=0.2, save_at=[0.2], solver=nd.Heun(0.1))["b"]
+
+    leaves = [
+        torch.tensor([1.3], dtype=F64, requires_grad=True),
+        torch.full((1, 1), 2.0, dtype=F64, requires_grad=True),
+    ]
+    assert gradcheck(end, leaves)
+    assert gradgradcheck(end, leaves)
+
+
+def test_what_takes_no_delays_or_cycles_says_so():
     late = nd.Network("late", [nd.Population("x", 1, initial=1.0)], [nd.Coupling("x", "x", gain=-1.0, delay=1.0)])
-    with pytest.raises(ValueError, match=r"coupling x → x has the delay 1, and what is differentiated takes none"):
-        nd.activity(late, None, duration=1.0, solver=nd.RK4(0.1))
-    with pytest.raises(ValueError, match=r"takes none"):
-        nd.analysis.jacobian(late)
-    with pytest.raises(ValueError, match=r"the delay 1, and Lyapunov exponents takes none"):
-        nd.analysis.lyapunov(late, duration=1.0)
+    for call, message in [
+        (
+            lambda: nd.activity(late, None, duration=1.0, adjoint="backsolve"),
+            "the delay 1, and adjoint='backsolve' takes",
+        ),
+        (
+            lambda: nd.activity(late, None, duration=1.0, solver=nd.TorchDiffEq()),
+            "the delay 1, and solver: TorchDiffEq",
+        ),
+        (lambda: nd.activity(late, None, duration=1.0, solver=nd.Exact()), "no differentiable closed form"),
+        (lambda: nd.analysis.jacobian(late), "the delay 1, and a Jacobian takes none"),
+        (lambda: nd.analysis.stability(late), "the delay 1, and the stability of an equilibrium takes none"),
+        (lambda: nd.analysis.continuation(lambda p: late, 0.0, 1.0), "the delay 1, and a continuation takes none"),
+        (lambda: nd.analysis.lyapunov(late, duration=1.0), "the delay 1, and Lyapunov exponents takes none"),
+    ]:
+        with pytest.raises(nd.NeurodynError, match=message):
+            call()
     populations = [nd.Population("x", 1), nd.Population("a", 1, tau=0.0), nd.Population("b", 1, tau=0.0)]
     couplings = [nd.Coupling("x", "a"), nd.Coupling("b", "a", gain=0.5), nd.Coupling("a", "b"), nd.Coupling("b", "x")]
     cycle = nd.Network("cycle", populations, couplings, algebraic="solve")
-    with pytest.raises(ValueError, match=r"is solved for at each evaluation: what is differentiated takes none"):
-        nd.activity(cycle, None, duration=1.0, solver=nd.RK4(0.1))
+    with pytest.raises(nd.NeurodynError, match=r"is solved for at each evaluation: adjoint='backsolve' takes none"):
+        nd.activity(cycle, None, duration=1.0, adjoint="backsolve")
     for settings in ({"adjoint": "backsolve"}, {"solver": nd.TorchDiffEq()}):
         with pytest.raises(ValueError, match=r"takes no bounds, and population x has some"):
             nd.activity(bounded(), tensor(1, 2), duration=1.0, **settings)

@@ -10,6 +10,7 @@ from scipy.optimize import fsolve
 from torch import Tensor, nn
 
 import neurodyn as nd
+from neurodyn.system.fixed_point import FixedPoint
 from tests.problems import Array, random, tensor
 
 W1, W2, V = random(4, 3, seed=1, scale=0.5), random(2, 4, seed=2, scale=0.7), random(3, 3, seed=3, scale=0.6)
@@ -135,6 +136,39 @@ def test_a_second_solution_far_away_is_found_too():
     network = self_coupled(nd.Pointwise(torch.square), 0.2)
     with pytest.raises(ValueError, match="z has several solutions"):
         nd.simulate(network, None, duration=1.0, initial={"x": torch.zeros(1, 1)}, solver=nd.RK4(0.05))
+
+
+@pytest.mark.parametrize(
+    ("map_", "start"),
+    [
+        (nd.Pointwise(lambda z: -10 * torch.sigmoid(-50 * (z + 5))), 0.0),
+        (nd.Pointwise(lambda z: 10 * torch.sigmoid(50 * (z - 5))), 0.0),
+        (nd.Pointwise(lambda z: 3 * torch.tanh(z)), 5.0),
+    ],
+    ids=["below", "above", "later in the run"],
+)
+def test_solutions_are_looked_for_on_both_sides_and_as_the_run_goes_on(map_, start):
+    populations = [nd.Population("x", 1, initial=start), nd.Population("z", 1, tau=0.0)]
+    network = nd.Network("z", populations, [nd.Coupling("x", "z"), nd.Coupling("z", "z", map_)], algebraic="solve")
+    with pytest.raises(ValueError, match="z has several solutions"):
+        nd.simulate(network, None, duration=4.0, solver=nd.RK4(0.1))
+
+
+def test_what_contracts_is_proven_to_have_one_solution(monkeypatch):
+    def fail(*_: Any) -> None:
+        raise AssertionError("others are looked for")
+
+    monkeypatch.setattr(FixedPoint, "_beside", fail)
+    weights = random(20, 20, seed=1, scale=0.15)
+    gain = 0.9 / float(np.abs(np.linalg.eigvals(np.abs(weights))).max())
+    for factor in (1.0, -1.0):
+        map_ = nd.Forward(nn.Sequential(linear(weights), nn.Tanh()))
+        populations = [nd.Population("x", 20, initial=1.0), nd.Population("z", 20, tau=0.0)]
+        couplings = [nd.Coupling("x", "z"), nd.Coupling("z", "z", map_, factor * gain)]
+        network = nd.Network("z", populations, couplings, algebraic="solve")
+        run = nd.simulate(network, None, duration=0.2, solver=nd.RK4(0.1), initial={"x": tensor(1, 20)})
+        z = run.z.values[-1, 0]
+        np.testing.assert_allclose(z, run.x.values[-1, 0] + factor * gain * np.tanh(weights @ z), atol=1e-10)
 
 
 def feedforward(rate: Any) -> nd.Network:

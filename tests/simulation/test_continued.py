@@ -105,3 +105,33 @@ def test_what_is_saved_lies_within_the_run():
     first = nd.simulate(network(), tensor(2, 3), duration=1.0, solver=nd.Euler(0.5)).isel(time=-1)
     with pytest.raises(ValueError, match=r"save_at: the times must lie within the run \[1, 2\]"):
         nd.simulate(network(), tensor(2, 3), duration=1.0, initial=first, save_at=[0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("solver", "call"),
+    [
+        (nd.Euler(0.1), nd.simulate),
+        (nd.Adaptive(), nd.simulate),
+        (nd.TorchDiffEq(), nd.simulate),
+        (nd.Euler(0.1), nd.activity),
+    ],
+    ids=["fixed", "adaptive", "torchdiffeq", "activity"],
+)
+def test_divergence_is_told_in_the_time_of_the_run(solver, call):
+    """From x = 1 at time 5, dx/dt = x² is infinite at time 6, and Euler's steps some time after that."""
+    square = nd.Coupling("x", "x", nd.Pointwise(torch.square))
+    explosive = nd.Network("explosive", [nd.Population("x", 1, leak=0.0, initial=1.0)], [square])
+    rest = nd.Network("rest", [nd.Population("x", 1, leak=0.0, initial=1.0)])
+    start = nd.simulate(rest, None, duration=5.0, save_at=[5.0]).isel(time=-1)
+    with pytest.raises(nd.DivergenceError, match=r"time (6|7)") as caught:
+        call(explosive, None, duration=5.0, solver=solver, initial=start)
+    assert caught.value.time is not None
+    assert 5.9 < caught.value.time < 8.0
+
+
+def test_a_closed_form_tells_the_time_of_the_run_too():
+    growing = nd.Network("growing", [nd.Population("x", 1, initial=1.0)], [nd.Coupling("x", "x", gain=2.0)])
+    start = nd.simulate(growing, None, duration=5.0, save_at=[5.0], solver=nd.Exact()).isel(time=-1)
+    with pytest.raises(nd.DivergenceError, match=r"not finite at time 205") as caught:
+        nd.simulate(growing, None, duration=200.0, solver=nd.Exact(), initial=start)
+    assert caught.value.time == 205.0

@@ -424,10 +424,6 @@ def first() -> Any:
             lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.Exact()),
             r"x → x has the delay 1, and the solver Exact\(.*\) takes none; give nd.Adaptive",
         ),
-        (
-            lambda: nd.activity(chain(0.5), U, duration=1.0, solver=nd.Euler(0.1)),
-            "has the delay .*, and what is differentiated takes none",
-        ),
         (lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.Stabilized()), r"the solver Stabilized\(.*none"),
         (lambda: nd.simulate(echo(), None, duration=1.0, solver=nd.TorchDiffEq()), r"the solver TorchDiffEq\(.*none"),
         (
@@ -472,3 +468,23 @@ def test_memory_does_not_grow_with_the_run():
         assert system.past is not None
         kept.append(len(system.past))
     assert kept[0] == kept[1] < 200
+
+
+def test_a_delayed_product_is_computed_once_for_all_stages_at_a_time(monkeypatch):
+    """RK4 evaluates F four times a step, at three times of which the first is the last one of the step before."""
+    counted = []
+    apply = torch.nn.functional.linear
+
+    def count(*arguments: Any) -> torch.Tensor:
+        counted.append(1)
+        return apply(*arguments)
+
+    def products(delay: float) -> int:
+        layer = nn.Linear(3, 3, bias=False, dtype=torch.float64)
+        network = nd.Network("n", [nd.Population("x", 3)], [nd.Coupling("x", "x", nd.Forward(layer), delay=delay)])
+        counted.clear()
+        nd.simulate(network, None, duration=2.0, solver=nd.RK4(0.1), initial={"x": tensor(1, 3)}, save_at=[2.0])
+        return len(counted)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", count)
+    assert products(0.5) <= products(0.0) / 2 + 5

@@ -1,0 +1,101 @@
+"""Cycles of instantaneous populations with a graph: z = G(z), differentiated by the implicit function theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from neurodyn.system.fixed_point import FixedPoint
+from neurodyn.system.loops import Loop
+
+Blocks = dict[str, Tensor]
+"""Activity by population, shape (sample, …)."""
+Evaluate = Callable[[Mapping[str, Tensor], bool], Blocks]
+"""What the populations of a cycle become, given those torn out: these as they are made, the others as they are.
+
+And whether with the graph of what enters the cycle, which the Jacobian does not need.
+"""
+
+
+class Agreement:
+    """Where the populations of a cycle agree, with its graph.
+
+    With z* known, two steps of the chord method, z ← z + A (G(z) − z) with A = (1 − ∂G/∂z)⁻¹ at z* held constant, leave
+    z* where it is, and give its first and second derivatives: an error O(δ) at a change δ of what enters the cycle
+    becomes O(δ²), and then O(δ³).
+
+    Parameters
+    ----------
+    loop
+        The cycle.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._blocks: Mapping[str, Tensor] = {}
+        self._solution = FixedPoint(loop.text, self._largest, lambda: loop.known(self._blocks))
+
+    def reached(self, evaluate: Evaluate, zeros: Mapping[str, Tensor]) -> Blocks:
+        """Return the activity of the populations of the cycle.
+
+        Parameters
+        ----------
+        evaluate
+            One turn of the cycle.
+        zeros
+            Blocks of the populations' shapes.
+
+        Raises
+        ------
+        ValueError
+            If there is no solution, or more than one is found.
+        """
+        self._blocks = zeros
+
+        def turned(z: Tensor, traced: bool = False) -> Tensor:
+            self._blocks = evaluate(self._apart(z, zeros), traced)
+            return self._together(self._blocks)
+
+        with torch.no_grad():
+            z = self._solution.solve(turned, self._together(zeros))
+        if torch.is_grad_enabled():
+            # Within a checkpoint, whose hooks would take the way back for its own.
+            with torch.enable_grad(), saved_tensors_hooks(_same, _same):
+                z = z.clone().requires_grad_()
+                made = turned(z)
+                matrix = _jacobian(made, z)
+            z = z.detach()
+            for _ in range(2):
+                z = z + torch.linalg.solve(matrix, (turned(z, True) - z)[:, :, None])[:, :, 0]
+        torn = self._apart(z, zeros)
+        return {**evaluate(torn, True), **torn}
+
+    def _apart(self, z: Tensor, zeros: Mapping[str, Tensor]) -> Blocks:
+        sizes = [zeros[name][0].numel() for name in self.loop.torn]
+        blocks = zip(self.loop.torn, torch.split(z, sizes, dim=1), strict=True)
+        return {name: block.view_as(zeros[name]) for name, block in blocks}
+
+    def _together(self, blocks: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([blocks[name].flatten(1) for name in self.loop.torn], 1)
+
+    def _largest(self) -> Tensor:
+        return torch.stack([self._blocks[name].flatten(1).abs().amax(1) for name in self.loop.names]).amax(0)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _jacobian(made: Tensor, z: Tensor) -> Tensor:
+    """Return 1 − ∂G/∂z of each sample, given G(z) with its graph."""
+    matrix = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat(len(z), 1, 1)
+    if made.requires_grad:
+        for unit in range(z.shape[1]):
+            (row,) = torch.autograd.grad(
+                made[:, unit].sum(), z, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            matrix[:, unit] -= row
+    return matrix
