@@ -56,6 +56,12 @@ class Repeated(Generic[Rest]):
         self._operations: Operations | None = None
         self._rest: Rest | None = None
 
+    def passes(self) -> bool:
+        """Tell whether it is one of the first that are made as they are written, and count it."""
+        first = self._batches < self._first
+        self._batches += first
+        return first
+
     @property
     def noted(self) -> bool:
         """Whether the operations are known, and have been compared."""

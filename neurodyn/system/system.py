@@ -197,12 +197,10 @@ class System:
             t, which a system that is driven by signals needs; "held" leaves these where they are.
         """
         self._bring(state, time)
-        if self._repeated is None or torch.compiler.is_compiling():
-            self._evaluate(state, out)
-            return
-        if self._first:
+        # The first of a run is made with what is worked out once a run.
+        if self._repeated is None or torch.compiler.is_compiling() or self._first or self._repeated.passes():
             self._first = False
-            self._evaluate(state, out)  # with what is worked out once a run
+            self._evaluate(state, out)
             return
         batch = [*state.blocks, *out.blocks, *self.clamped.values()]
         if self._repeated.again(batch) is None:

@@ -391,7 +391,8 @@ def test_what_is_recorded_is_what_learning_used(network: nd.Network, inputs: Ten
         for step in np.flatnonzero(run.acts.values[:, place]):
             if isinstance(rule.when, nd.OnSpike):
                 names = [n for n in run.data_vars if str(n).startswith(f"{rule.post}_spikes")]
-                name = names[0] if len(names) == 1 else f"{rule.post}_spikes{rule.when.window}"
+                mover = f"_{rule.when.moved_by}" if rule.when.moved_by else ""
+                name = names[0] if len(names) == 1 else f"{rule.post}_spikes{rule.when.window}{mover}"
                 gate = torch.tensor(run[name].values[step])
             post = torch.tensor(run[rule.post].values[step])
             found.append((place, post * gate))

@@ -39,6 +39,7 @@ DECLARING = (
         method=CHOICE('"bosh3"', right=['"dopri5"', '"tsit5"', '"heun_euler"'], wrong=['"Dopri5"', '"rk4"']),
         **_TOLERANCES,
     ),
+    Recipe("nd.Sliding", **_TOLERANCES),
     Recipe("nd.Stabilized", **_TOLERANCES),
     Recipe("nd.FixedStep", tableau=OBJECT("midpoint()", wrong=["nd.Tableau"]), **_FIXED),
     Recipe(
