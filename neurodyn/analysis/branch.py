@@ -20,6 +20,8 @@ Vector = NDArray[np.float64]
 
 _NEWTON = 12
 """The most iterations of Newton's method."""
+_QUICK = 7
+"""With how many iterations a step may grow: the border is that of the point before, so that each gains a few digits."""
 _FEW = 6
 """How many eigenvalues Arnoldi's method is asked for."""
 _TURN = 0.95
@@ -209,7 +211,7 @@ class Branch:
                     yield last
                 return
             yield after
-            point, step = after, min(longest, step * (1.5 if iterations <= 4 else 0.8))
+            point, step = after, min(longest, step * (1.5 if iterations <= _QUICK else 0.8))
 
 
 def _spectrum(about: Linearised, x: Tensor) -> Spectrum:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -196,10 +197,10 @@ def in_parts_of(times: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
 
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+KINDS = cycle([torch.float32, torch.float64])
 
 
-@DTYPES
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "dtype"), zip(CASES, KINDS, strict=False))
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     case: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
