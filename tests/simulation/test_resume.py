@@ -200,7 +200,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["
 KINDS = cycle([torch.float32, torch.float64])
 
 
-@pytest.mark.parametrize(("case", "dtype"), zip(CASES, KINDS, strict=False))
+@pytest.mark.parametrize(("case", "dtype"), [*zip(CASES, KINDS, strict=False)])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     case: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
