@@ -17,6 +17,9 @@ from neurodyn.layers.kernels import kernels_in_use
 Peer = tuple[str, Callable[[], object], float]
 """Another package's way: its name, what it does, and its error."""
 
+_UNCOUNTED = 4
+"""How many rounds do not count."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -56,7 +59,7 @@ class Line:
 def rounds(
     ways: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 3, warm: bool = False
 ) -> dict[str, NDArray[np.float64]]:
-    """Time every way once a round, after one round that does not count.
+    """Time every way once a round, after rounds that do not count, in which neurodyn finds out what to repeat.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ def rounds(
         Seconds, shape (round,).
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
+    for way in _UNCOUNTED * list(ways.values()):
         way()
     end = time.perf_counter() + seconds
     while len(next(iter(times.values()))) < least or time.perf_counter() < end:
