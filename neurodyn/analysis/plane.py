@@ -90,11 +90,13 @@ def _axis(what: str, span: Sequence[float], points: int) -> NDArray[np.float64]:
 def _place(about: Linearised, what: str, unit: Unit) -> int:
     """Return the place of a unit among all of them."""
     name, own = unit if isinstance(unit, tuple) and len(unit) == 2 else (unit, None)
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"{what}: a population of one unit by its name, or (name, unit), not {unit!r}")
     if name not in about.system.dynamic:
         raise InvalidValueError(
             f"{what}: there is no dynamic population {name!r}; there are {', '.join(about.system.dynamic)}"
         )
-    place = about.system.dynamic.index(str(name))
+    place = about.system.dynamic.index(name)
     width = about.field.widths[place]
     if own is None and width > 1:
         raise InvalidValueError(f"{what}: population {name} has {width} units; name one, as in ({name!r}, 0)")

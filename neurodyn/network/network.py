@@ -186,8 +186,8 @@ class Network:
     def _into(self) -> dict[str, tuple[Coupling, ...]]:
         return {p.name: tuple(c for c in self.couplings if c.target == p.name) for p in self.populations}
 
-    def regularized(self, regularizer: Regularizer) -> Network:
-        """Return the same network with a regularizer of every stage's weights; feedback weights have none."""
+    def regularized(self, regularizer: Regularizer | None) -> Network:
+        """Return the same network with a regularizer of every stage's weights, or none; feedback weights have none."""
         network = copy.copy(self)
         network.plasticity = tuple(
             replace(rule, regularizer=regularizer) if rule.weights is None else rule for rule in self.plasticity

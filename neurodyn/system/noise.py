@@ -53,12 +53,7 @@ def seeds_of(seed: Seed, members: int, samples: int) -> np.ndarray:
         number = whole("seed", seed, least=0)  # type: ignore[arg-type]
         own = np.array([_mixed(_mixed(number) ^ place) for place in range(samples)], dtype=np.uint64)
         return np.tile(own, members)
-    try:
-        given = np.asarray(seed.cpu() if isinstance(seed, Tensor) else seed)
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"seed must be an integer ≥ 0, or one for each sample, not {seed!r}") from error
-    if given.dtype.kind not in "iu":
-        raise InvalidTypeError(f"seed must be an integer ≥ 0, or one for each sample, not {seed!r}")
+    given = _integers(seed)
     if given.shape not in ((samples,), (members, samples)) or (given.ndim == 2 and members == 1):
         raise InvalidValueError(
             f"seed has the shape {given.shape}, and the run {samples} samples"
@@ -68,6 +63,18 @@ def seeds_of(seed: Seed, members: int, samples: int) -> np.ndarray:
         raise InvalidValueError("seed: each must be ≥ 0")
     own = np.array([_mixed(int(each)) for each in given.ravel()], dtype=np.uint64)
     return own if given.ndim == 2 else np.tile(own, members)
+
+
+def _integers(seed: Seed) -> np.ndarray:
+    """Return the numbers of a seed that is not one number."""
+    refused = InvalidTypeError(f"seed must be an integer ≥ 0, or one for each sample, not {seed!r}")
+    try:
+        given = np.asarray(seed.cpu() if isinstance(seed, Tensor) else seed)
+    except (TypeError, ValueError) as error:
+        raise refused from error
+    if given.dtype.kind not in "iu" or not given.size:
+        raise refused
+    return given
 
 
 def entropy_of(seed: Seed) -> int:
@@ -80,11 +87,8 @@ def entropy_of(seed: Seed) -> int:
     """
     if isinstance(seed, (int, np.integer)):
         return whole("seed", seed, least=0)  # type: ignore[arg-type]
-    given = np.asarray(seed.cpu() if isinstance(seed, Tensor) else seed)
-    if given.dtype.kind not in "iu" or not given.size:
-        raise InvalidTypeError(f"seed must be an integer ≥ 0, or one for each sample, not {seed!r}")
     entropy = 0
-    for each in given.ravel().tolist():
+    for each in _integers(seed).ravel().tolist():
         entropy = _mixed(entropy ^ whole("seed", each, least=0))
     return entropy >> 1
 

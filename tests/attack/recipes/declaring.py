@@ -285,7 +285,9 @@ DECLARING = (
     Recipe("net().equations"),
     Recipe("net().into", name=IDENTIFIER('"a"', either=['"a b"', '""'], wrong=['"nonsense"', '"x"'])),
     Recipe("net().__getitem__", "{}", name=IDENTIFIER('"a"', wrong=['"nonsense"', '"x"'])),
-    Recipe("ar_net().regularized", regularizer=OBJECT("nd.Orthogonality(0.1)", wrong=["nd.Orthogonality"])),
+    Recipe(
+        "ar_net().regularized", regularizer=OBJECT("nd.Orthogonality(0.1)", right=["None"], wrong=["nd.Orthogonality"])
+    ),
     Recipe(
         "net().with_dynamics",
         populations=OBJECT('[nd.Population("a", 3)]', wrong=["[]", '[nd.Population("a", 3)] * 2']),
