@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ class _SlidingStepper(Stepper):
         self._stage = 0
         super().__init__(system, rtol, atol, start, count=stages + 2)
         embedded = tuple(b - e for b, e in zip(BOSH3.b, BOSH3.error, strict=True))
-        self._sums = [start.new_tensor(row) for row in (*BOSH3.a[1:], embedded)]
+        self._sums = (*BOSH3.a[1:], embedded)
         self._nodes = [*BOSH3.nodes[1:], 1.0]
         self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
         self._other = torch.empty_like(start)
@@ -138,11 +138,11 @@ class _SlidingStepper(Stepper):
         self._advanced(*embedded, h, self._other)
         return self.scaled_error()
 
-    def _advanced(self, weights: Tensor, node: float, h: float, out: Tensor) -> None:
+    def _advanced(self, weights: Sequence[float], node: float, h: float, out: Tensor) -> None:
         """Write the state at a fraction of a step into `out`, by sums of the first stages' slopes."""
-        *none, last = weights.tolist()
+        *none, last = weights
         if any(none):
-            of_rows = weights.flip(0) if self.turned else weights
+            of_rows = out.new_tensor(weights[::-1] if self.turned else weights)
             torch.addmv(self.x.flat, self.columns(1, 1 + len(weights))[self.turned], of_rows, alpha=h, out=out)
         else:  # a state and one slope are added faster than multiplied
             torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
@@ -150,7 +150,7 @@ class _SlidingStepper(Stepper):
         # Where a device would have to be waited for, all are seen to.
         chosen = self._passing.nonzero()[:, 0] if out.is_cpu else slice(None)
         below = above = torch.zeros_like(out[chosen])
-        for stage, weight in enumerate(weights.tolist()):
+        for stage, weight in enumerate(weights):
             slope, jump = self.rows[1 + stage].flat[chosen], self._jumps[stage].flat[chosen]
             positive = self._positive[stage][chosen]
             below = below + weight / node * torch.where(positive, slope - jump, slope)
@@ -185,5 +185,5 @@ class _SlidingStepper(Stepper):
         powers = np.power.outer(np.asarray(thetas), np.arange(1, BOSH3.dense.shape[1] + 1))
         between = self.system.new_state()
         for weights, theta, moment in zip(powers @ BOSH3.dense.T, thetas, moments, strict=True):
-            self._advanced(between.flat.new_tensor(weights.tolist()), theta, h, between.flat)
+            self._advanced(weights.tolist(), theta, h, between.flat)
             recorder.record(moment, between)

@@ -50,7 +50,7 @@ def test_fixed_steps_do_not_wait_for_a_device(solver: nd.Solver, waits) -> None:
     assert many[0] == few[0]
 
 
-@pytest.mark.parametrize("solver", [nd.Adaptive("bosh3"), nd.Adaptive("tsit5"), nd.Stabilized()])
+@pytest.mark.parametrize("solver", [nd.Adaptive("bosh3"), nd.Adaptive("tsit5"), nd.Sliding(), nd.Stabilized()])
 def test_an_adaptive_step_waits_for_a_device_once(solver: nd.Solver, waits) -> None:
     short, long = waits(solver, 0.2), waits(solver, 1.0)
     assert long[1] > short[1]
