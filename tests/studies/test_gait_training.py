@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
+from common.gait_update import ALL, AS_IT_IS, ROWS, SINGLE, SMALLER, modules
 
 import neurodyn as nd
 
@@ -57,20 +58,39 @@ def test_backprop_with_the_regularizer_stays_closer_to_orthogonal_rows(results):
 
 def test_what_turns_the_update_away_is_the_weights_and_neither_the_step_nor_the_precision(results):
     angle = nd.load(results / "causes.nc").angle.sel(network=["2 hidden", "tower"]).isel(seed=0)
-    as_it_is = angle.sel(change=study.AS_IT_IS)
+    as_it_is = angle.sel(change=AS_IT_IS)
     assert float(as_it_is.min()) > 1
-    for change in (study.SMALLER, study.SINGLE):
+    for change in (SMALLER, SINGLE):
         np.testing.assert_allclose(angle.sel(change=change), as_it_is, rtol=0.01)
-    assert bool((angle.sel(change=study.ROWS) < as_it_is).all())
-    assert float(angle.sel(change=study.ALL).max()) < 1e-6
+    assert bool((angle.sel(change=ROWS) < as_it_is).all())
+    assert float(angle.sel(change=ALL).max()) < 1e-6
 
 
-def test_the_scan_without_regularizer_repeats_the_comparison(results):
-    found, scanned = nd.load(results / "gait_training.nc"), nd.load(results / "scan.nc")
-    same = scanned.sel(start="2 hidden, orthogonal start", rule="GAIT-prop", strength=0.0)
-    np.testing.assert_allclose(
-        same.test_accuracy, found.test_accuracy.sel(network="2 hidden", rule="GAIT-prop"), atol=1
-    )
+def test_what_the_comparison_has_trained_the_scan_takes_from_it(monkeypatch):
+    monkeypatch.setattr(study, "BATCH", 180)
+    monkeypatch.setattr(study, "STRENGTHS", (0.0, 0.1))
+    options = study.Options(hidden=(1,), tower=(20, 10), epochs=1, seeds=(0,), quiet=True)
+    found, _ = study.compare(options)
+    own, starts = study.train, []
+    monkeypatch.setattr(study, "train", lambda *given: starts.append(given[-1]) or own(*given))
+    scanned = study.scan(options, found)
+    assert starts == 4 * ["xavier"]
+    # What is taken is what would have been trained.
+    rule = study.RULES["GAIT-prop, regularized"]
+    again, _ = own(options, rule, options.tower, "leaky_relu", "orthogonal")
+    taken = scanned.sel(start="tower, orthogonal start", rule="GAIT-prop", strength=0.1)
+    np.testing.assert_allclose(taken.test_accuracy, again.test_accuracy, atol=0.5)
+    np.testing.assert_allclose(taken.update_angle, again.update_angle, rtol=1e-3, atol=1e-3)
+
+
+def test_images_are_averaged_over_squares():
+    images = study.Options().load(flatten=False)[0][:3][0]
+    small, targets = study.Options(pool=2).load()[0][:3]
+    expected = images.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
+    torch.testing.assert_close(small, expected.flatten(1))
+    torch.testing.assert_close(targets, study.Options().load()[0][:3][1])
+    with pytest.raises(nd.errors.InvalidValueError, match="pool: 3 does not divide the 8×8 pixels of digits"):
+        study.Options(pool=3).load()
 
 
 def test_backprop_with_a_regularizer_takes_the_step_of_backprop_and_of_the_regularizer():
@@ -79,7 +99,7 @@ def test_backprop_with_a_regularizer_takes_the_step_of_backprop_and_of_the_regul
     assert isinstance(network, nd.Network)
     inputs, targets = torch.randn(3, 12, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     nd.backward(network, inputs, targets)
-    module = study.modules(network)
+    module = modules(network)
     weights = [part for part in module.parameters() if part.ndim == 2]
     off = sum(((w @ w.T) * (1 - torch.eye(12, dtype=torch.float64))).square().sum() for w in weights)
     objective = 0.5 * (module(inputs) - targets).square().sum() / 3 + rule.strength * off
