@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -27,16 +27,14 @@ import xarray as xr
 from common.claims import GAIT, Row, holds, write_rows
 from common.gait_update import ALL, AS_IT_IS, CHANGES, GAMMA, SINGLE, SMALLER, Name, orthogonality, turned, update_angle
 from common.learning_curves import agreement, means_of, plus_minus
-from common.options import TrainingOptions, load, parse
+from common.options import ImageOptions, parse
 from common.report import table, write
 from common.training import Learning, fit
 from figures.gait_training import draw_networks, draw_regularizer
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 import neurodyn as nd
 from neurodyn import plot
-from neurodyn.errors import InvalidValueError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import target_propagation as tp
 
@@ -94,7 +92,7 @@ PAPERS: Mapping[str, Rule] = {
 
 
 @dataclass(frozen=True)
-class Options(TrainingOptions):
+class Options(ImageOptions):
     """What to run; `--full` also takes the paper's rates and λ, and trains for days on two cores.
 
     Parameters
@@ -104,19 +102,11 @@ class Options(TrainingOptions):
         also trained as a linear network, and in the scan of λ.
     tower
         The units of the tower's layers after the input, none wider than the one before.
-    pool
-        Images are averaged over squares of so many pixels a side, which makes the networks narrower: with 2, those of
-        MNIST have 14 × 14 pixels.
     """
 
     out: Path = Path("results/gait_training")
     hidden: tuple[int, ...] = (1, 3, 6)
     tower: tuple[int, ...] = (64, 40, 20, 10)
-    pool: int = 1
-
-    def load(self, *, flatten: bool = True) -> tuple[nd.data.Samples, nd.data.Samples]:
-        """Return the training and the test set, of vectors or of images, averaged over squares."""
-        return pooled(self.dataset, self.root, flatten, self.pool)
 
 
 PAPER = Options(
@@ -127,25 +117,6 @@ PAPER = Options(
     epochs=50,
     seeds=tuple(range(5)),
 )
-
-
-@lru_cache(maxsize=2)
-def pooled(dataset: str, root: Path | None, flatten: bool, side: int) -> tuple[nd.data.Samples, nd.data.Samples]:
-    """Return the training and the test set, images averaged over squares of so many pixels a side."""
-    if side == 1:
-        return load(dataset, root, flatten)
-
-    def narrow(samples: nd.data.Samples) -> nd.data.Samples:
-        images, _ = samples[:]
-        if any(size % side for size in images.shape[-2:]):
-            shape = "×".join(map(str, images.shape[-2:]))
-            raise InvalidValueError(f"pool: {side} does not divide the {shape} pixels of {dataset}")
-        small = avg_pool2d(images, side)
-        small = small.flatten(1) if flatten else small
-        return nd.data.Samples(small, samples.labels, classes=samples.classes, name=samples.name)
-
-    train, test = map(narrow, load(dataset, root, False))
-    return train, test
 
 
 def compare(options: Options) -> tuple[xr.Dataset, xr.Dataset]:
@@ -258,9 +229,8 @@ def main(options: Options) -> None:
     print(options.setting(PAPER), flush=True)
     found, causes = compare(options)
     scanned = scan(options, found)
-    data = options.dataset + f" averaged over {options.pool} × {options.pool} pixels" * (options.pool > 1)
     about = {"dataset": options.dataset, "activation": "leaky_relu", "dtype": "float64"}
-    about["training"] = f"{data}, {options.epochs} epochs of Adam in batches of {BATCH}, γ = {GAMMA:g}"
+    about["training"] = f"{options.images}, {options.epochs} epochs of Adam in batches of {BATCH}, γ = {GAMMA:g}"
     found, scanned = found.assign_attrs(about), scanned.assign_attrs(about)
     with plot.style():
         figures = {"gait_training": draw_networks(found), "gait_training_regularizer": draw_regularizer(found, scanned)}

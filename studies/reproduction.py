@@ -42,7 +42,7 @@ STUDIES: Mapping[str, str] = {
     "frozen_pass": "--epochs 1 --seeds 0 1",
     "gamma_sweep": "",
     "runtime": "--widths 64 512 2048 --seconds 3",
-    "scalability": "--epochs 2 --seeds 0 1",
+    "scalability": "--pool 2 --epochs 2 --seeds 0 1",
     "gait_training": "--pool 2 --hidden 2 --tower 100 40 10 --epochs 3 --seeds 0 1 2 3 4",
     "accuracy": "--epochs 5 --rules backprop ar ar-simplified il z-il fa-z-il backprop-square backprop-regularized",
 }

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import neurodyn as nd
 from common.claims import Row
-from common.options import ActivationName, TrainingOptions
+from common.options import ActivationName, ImageOptions
 from common.report import table
 from common.training import Learning, angle, fit
 from neurodyn import plot
@@ -48,7 +48,7 @@ Build = Callable[[tuple[int, ...], int, int], nn.Sequential]
 
 
 @dataclass(frozen=True)
-class CurveOptions(TrainingOptions):
+class CurveOptions(ImageOptions):
     """What the studies of learning curves are asked for.
 
     Parameters
@@ -62,7 +62,7 @@ class CurveOptions(TrainingOptions):
 
     def __str__(self) -> str:
         return (
-            f"{self.dataset}, {self.epochs} epochs of SGD in batches of {BATCH}, rate {self.rate:g} for the summed "
+            f"{self.images}, {self.epochs} epochs of SGD in batches of {BATCH}, rate {self.rate:g} for the summed "
             f"squared error, {ITERATIONS} iterations of {STEP:g}"
         )
 

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from torch.nn.functional import avg_pool2d
+
 import neurodyn as nd
 from neurodyn.checks import needed, positive, usable_device, whole
 from neurodyn.errors import InvalidValueError
@@ -119,6 +121,28 @@ class TrainingOptions(DataOptions):
     epochs: int = 10
 
 
+@dataclass(frozen=True)
+class ImageOptions(TrainingOptions):
+    """What a study is asked for that trains on images, which it may make smaller.
+
+    Parameters
+    ----------
+    pool
+        Images are averaged over squares of so many pixels a side: with 2, those of MNIST have 14 × 14 pixels.
+    """
+
+    pool: int = 1
+
+    @property
+    def images(self) -> str:
+        """What is trained on, in words."""
+        return self.dataset + f" averaged over {self.pool} × {self.pool} pixels" * (self.pool > 1)
+
+    def load(self, *, flatten: bool = True) -> tuple[nd.data.Samples, nd.data.Samples]:
+        """Return the training and the test set, of vectors or of images."""
+        return pooled(self.dataset, self.root, flatten, self.pool) if self.pool > 1 else super().load(flatten=flatten)
+
+
 Study = TypeVar("Study", bound=Options)
 
 
@@ -146,6 +170,23 @@ def load(dataset: str, root: Path | None, flatten: bool) -> tuple[nd.data.Sample
     """Return the training and the test set of a name in `nd.data.DATASETS`."""
     where: dict[str, Any] = {} if dataset == "digits" else {"root": root}
     return nd.data.DATASETS[dataset](flatten=flatten, **where)
+
+
+@lru_cache(maxsize=2)
+def pooled(dataset: str, root: Path | None, flatten: bool, side: int) -> tuple[nd.data.Samples, nd.data.Samples]:
+    """Return the training and the test set, images averaged over squares of so many pixels a side."""
+
+    def narrow(samples: nd.data.Samples) -> nd.data.Samples:
+        images, _ = samples[:]
+        if any(size % side for size in images.shape[-2:]):
+            shape = "×".join(map(str, images.shape[-2:]))
+            raise InvalidValueError(f"pool: {side} does not divide the {shape} pixels of {dataset}")
+        small = avg_pool2d(images, side)
+        small = small.flatten(1) if flatten else small
+        return nd.data.Samples(small, samples.labels, classes=samples.classes, name=samples.name)
+
+    train, test = map(narrow, load(dataset, root, False))
+    return train, test
 
 
 def check_root(root: Path | None, datasets: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from common.options import DataOptions, Options, parse
+from common.options import DataOptions, ImageOptions, Options, parse
 
 import neurodyn as nd
 from tests.data.test_datasets import write_mnist
@@ -157,6 +157,17 @@ def test_a_data_set_is_read_from_its_folder(tmp_path):
     train, test = DataOptions(dataset="mnist", root=tmp_path).load(flatten=False)
     assert train[0][0].shape == (1, 28, 28)
     assert test.name == "mnist test"
+
+
+def test_images_are_averaged_over_squares():
+    images = ImageOptions().load(flatten=False)[0][:3][0]
+    small, targets = ImageOptions(pool=2).load()[0][:3]
+    expected = images.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
+    torch.testing.assert_close(small, expected.flatten(1))
+    torch.testing.assert_close(targets, ImageOptions().load()[0][:3][1])
+    with pytest.raises(ValueError, match="pool: 3 does not divide the 8×8 pixels of digits") as caught:
+        ImageOptions(pool=3).load()
+    assert isinstance(caught.value, nd.NeurodynError)
 
 
 def test_it_is_a_script_that_runs_from_the_root():
