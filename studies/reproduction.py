@@ -42,8 +42,8 @@ STUDIES: Mapping[str, str] = {
     "frozen_pass": "--epochs 1 --seeds 0 1",
     "gamma_sweep": "",
     "runtime": "--widths 64 512 2048 --seconds 3",
-    "scalability": "--pool 2 --epochs 2 --seeds 0 1",
-    "gait_training": "--pool 2 --hidden 2 --tower 100 40 10 --epochs 3 --seeds 0 1 2 3 4",
+    "scalability": "--pool 2 --epochs 1",
+    "gait_training": "--pool 2 --hidden 2 --tower 100 40 10 --epochs 2",
     "accuracy": "--epochs 5 --rules backprop ar ar-simplified il z-il fa-z-il backprop-square backprop-regularized",
 }
 """Each study, the quickest first, with the options that make it short."""
