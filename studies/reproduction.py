@@ -40,6 +40,7 @@ STUDIES: Mapping[str, str] = {
     "zero_divergence": "--samples 1000 --epochs 2 --hidden 1 3",
     "simplifications": "--epochs 2 --scan-epochs 1 --seeds 0 1",
     "frozen_pass": "--epochs 1 --seeds 0 1",
+    "inference": "",
     "gamma_sweep": "",
     "runtime": "--widths 64 512 2048 --seconds 3",
     "scalability": "--pool 2 --epochs 1",

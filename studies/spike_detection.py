@@ -607,7 +607,7 @@ def explain(cause: xr.Dataset) -> list[str]:
         f"- Presentation: the longer it is, the more such failures; max pooling, t_d = {CHOSEN}: "
         f"{felt('pooled', CHOSEN)} % succeed within {SHORT} steps, {felt('longer', CHOSEN)} % in the longer run.",
         f"- Prediction phase: {PREDICTION_STEPS} steps of it with γ = 1, instead of the forward pass, leave errors up "
-        f"to {value('unsettled', 'predicting'):.2g} ({strict('predicting')} succeed); gamma_sweep.py shows why γ = 1 "
+        f"to {value('unsettled', 'predicting'):.2g} ({strict('predicting')} succeed); inference.py shows why γ = 1 "
         f"does not settle. With small weights they leave up to {value('unsettled', 'settling'):.1g}, rounding that "
         f"never becomes exactly 0 ({strict('settling')}).",
     ]

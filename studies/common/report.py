@@ -42,6 +42,11 @@ def number_of(count: int, what: str) -> str:
     return f"one {what}" if count == 1 else f"{count} {what}s"
 
 
+def short(value: float) -> str:
+    """Return two digits that count, and no exponent below 10,000."""
+    return f"{value:.0e}".replace("e+0", "e") if value >= 1e4 else f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table for the terminal: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

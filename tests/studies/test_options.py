@@ -19,8 +19,9 @@ FOLDER = Path(__file__).parents[2] / "studies"
 GATHERING = "reproduction"
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != GATHERING)
 WITHOUT_DATA = {"rate_networks", "runtime", "weak_feedback"}
-TRAINING = {"accuracy", "depth", "frozen_pass", "gait_training", "gamma_sweep", "scalability", "simplifications"} | {
-    "zero_divergence"
+TRAINING = {"accuracy", "depth", "frozen_pass", "gait_training", "gamma_sweep", "inference", "scalability"} | {
+    "simplifications",
+    "zero_divergence",
 }
 TINY = {
     "accuracy": "--rules ar gait --epochs 1 --hidden 8",
@@ -31,6 +32,7 @@ TINY = {
     "gait_training": "--hidden 1 --tower 20 10 --epochs 1",
     "gamma_sweep": "--hidden 1 --width 4 --epochs 1 --samples 40",
     "graphs": "--sizes 1 --steps 1",
+    "inference": "--hidden 1 --width 4 --epochs 1 --samples 40",
     "rate_networks": "--units 12 --ring 16 --samples 5",
     "runtime": "--widths 4 --seconds 0.01",
     "scalability": "--epochs 1",
@@ -46,9 +48,9 @@ def options(study: str, *arguments: str) -> Options:
     return parse(importlib.import_module(study).PAPER, "", arguments)
 
 
-def test_there_are_15_and_nothing_else_is_a_script():
+def test_there_are_16_and_nothing_else_is_a_script():
     assert set(TINY) == set(STUDIES)
-    assert len(STUDIES) == 15
+    assert len(STUDIES) == 16
     for path in FOLDER.rglob("*.py"):
         assert ("__main__" in path.read_text(encoding="utf-8")) == (path.parent == FOLDER)
 
