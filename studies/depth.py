@@ -22,17 +22,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
 from common.claims import BEYOND, Row, holds, write_rows
+from common.deep import build, scaled
 from common.learning_curves import means_of, plus_minus
 from common.options import TrainingOptions, parse
 from common.report import number_of, table, write
 from common.training import Learning, loss
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from figures.depth import draw
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -87,13 +86,6 @@ RULES: Mapping[str, tuple[Declare, Callable[[int], int]]] = {
     ),
 }
 """How each is declared, and after how many iterations it learns in L layers; a step of 1 makes AR exact after L − 1."""
-COLOURS = dict(
-    zip(
-        RULES,
-        (plot.BLACK, plot.GREY, plot.PURPLE, plot.VERMILION, plot.SKY, plot.BLUE, plot.GREEN, plot.ORANGE),
-        strict=True,
-    )
-)
 TRAINED = ("μPC, backprop", "μPC", "plain PC, backprop", "plain PC")
 
 
@@ -122,62 +114,13 @@ PAPER = Options(full=True, layers=(2, 3, 5, 10, 20, 30, 50), width=128, trained=
 """A larger setting."""
 
 
-class Block(nn.Module):
-    """A layer of weights after the activation: gain · W f(x) + b, with x added to it if it is residual."""
-
-    def __init__(self, inputs: int, outputs: int, gain: float, *, residual: bool, bias: bool) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs, bias=bias)
-        self.gain, self.residual = gain, residual
-
-    def forward(self, x: Tensor) -> Tensor:
-        change = self.gain * self.linear(x.tanh())
-        return x + change if self.residual else change
-
-
-def build(sizes: tuple[int, int, int], layers: int, kind: str, seed: int) -> nn.Sequential:
-    """Return a perceptron of tanh units with PyTorch's own weights; residual blocks have a gain of 1/√L.
-
-    Parameters
-    ----------
-    sizes
-        Of input, hidden layers and output.
-    layers, kind, seed
-        L, plain or residual, and of the weights.
-    """
-    inputs, width, outputs = sizes
-    residual = kind == "residual"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        blocks = [
-            Block(width, width, layers**-0.5 if residual else 1.0, residual=residual, bias=True)
-            for _ in range(layers - 2)
-        ]
-        return nn.Sequential(nn.Linear(inputs, width), *blocks, Block(width, outputs, 1.0, residual=False, bias=True))
-
-
-def scaled(sizes: tuple[int, int, int], layers: int, name: str, seed: int) -> nn.Sequential:
-    """Return the network of μPC, or a plain one, whose every layer has a gain of 1/√n; weights are from N(0, 1)."""
-    inputs, width, outputs = sizes
-    residual = name.startswith("μPC")
-    gain = (width * layers) ** -0.5 if residual else width**-0.5
-    blocks = [Block(width, width, gain, residual=residual, bias=False) for _ in range(layers - 2)]
-    first = Block(inputs, width, inputs**-0.5, residual=False, bias=False)
-    last = Block(width, outputs, 1 / width if residual else width**-0.5, residual=False, bias=False)
-    module = nn.Sequential(first, *blocks, last)
-    generator = torch.Generator().manual_seed(seed)
-    for weight in module.parameters():
-        nn.init.normal_(weight, generator=generator)
-    return module
-
-
 def layer_norms(module: nn.Sequential, gradients: list[Tensor]) -> np.ndarray:
     """Return ‖∂/∂θ_l‖ of each layer, from gradients in the order of the parameters."""
     left = iter(gradients)
     return np.array([float(get_total_norm([next(left) for _ in layer.parameters()])) for layer in module])
 
 
-def draw(options: Options, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def pairs(options: Options, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return some pairs of a seed."""
     train, _ = options.load()
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
@@ -251,7 +194,7 @@ def compare(options: Options) -> xr.Dataset:
             options.seeds.index(seed),
         )
         dtype = PRECISIONS[precision]
-        inputs, targets = draw(options, seed, dtype)
+        inputs, targets = pairs(options, seed, dtype)
         module = build(sizes(options), layers, kind, seed).to(inputs)
         lost[at] = unseen(module, inputs, targets)
         for r, rule in enumerate(RULES):
@@ -282,7 +225,7 @@ def receive(options: Options) -> xr.Dataset:
     share = np.full(shape, np.nan)
     for n, s, k in np.ndindex(shape[:3]):
         seed = options.seeds[k]
-        inputs, targets = draw(options, seed, torch.float64)
+        inputs, targets = pairs(options, seed, torch.float64)
         module = scaled(sizes(options), options.trained, names[n], seed).to(inputs)
         exact = list(torch.autograd.grad(loss(module, inputs, targets), list(module.parameters())))
         nd.backward(pc.network(module, steps=steps[s], step=INFERENCE_STEP), inputs, targets)
@@ -320,8 +263,10 @@ def train(options: Options) -> xr.Dataset:
             nd.train.fit(learner, data[0], batch_size=64, **how)
         except (nd.train.DivergedError, nd.DivergenceError):
             continue
-        pairs = [*zip(module.parameters(), start.parameters(), strict=True)]
-        moved[t, k] = [float((a - b).detach().norm() / b.detach().norm()) for a, b in pairs]
+        moved[t, k] = [
+            float((a - b).detach().norm() / b.detach().norm())
+            for a, b in zip(module.parameters(), start.parameters(), strict=True)
+        ]
         for part, layers in parts.items():
             trial = deepcopy(module)
             for layer in layers:
@@ -345,7 +290,7 @@ def main(options: Options) -> None:
     rules, received, trained = compare(options), receive(options), train(options)
     about = {"dataset": options.dataset, "width": str(options.width), "trained": f"{options.epochs} epochs"}
     with plot.style():
-        figure = picture(rules, received, trained)
+        figure = draw(rules, received, trained, TIMED)
         datasets = {"rules": rules, "received": received, "trained": trained}
         files = write(options.out, {"depth": figure}, datasets, about)
     here = f"{options.dataset}, L = {' '.join(map(str, options.layers))}, width {options.width}, tanh"
@@ -377,58 +322,6 @@ def rows(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> list[R
     verdict = holds(not deep, "all layers receive error, and the lower half counts")
     made.append(Row(BEYOND, "depth", f"{layers} layers", "μPC trains a shallow part only", ours, verdict))
     return made
-
-
-def picture(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> Figure:
-    figure = plt.figure(figsize=(12.5, 7.2))
-    axes = figure.subplots(2, 3)
-    for ax, letter, kind in zip(axes[0], "ab", KINDS, strict=False):
-        for (rule, colour), precision in product(COLOURS.items(), PRECISIONS):
-            at = rules.off.sel(rule=rule, precision=precision, kind=kind)
-            if at.notnull().any():
-                style, label = ("o-", rule) if precision == "float32" else ("o:", None)
-                face = "white" if rule == "Fa-Z-IL, repaired φ" else None
-                ax.plot(at.layers, at.mean("seed"), style, ms=4, mfc=face, color=colour, label=label)
-        ax.set(xscale="log", yscale="log", xlabel="layers L", ylabel="|Δθ − Δθ_BP| / |Δθ_BP|")
-        ax.set_title(f"({letter}) Update, {kind}; dotted: float64")
-        plain_ticks(ax, rules)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
-    for (kind, colour), precision in product(zip(KINDS, (plot.BLUE, plot.ORANGE), strict=True), PRECISIONS):
-        at = 100 * rules.unseen.sel(kind=kind, precision=precision).mean("seed")
-        style = "o-" if precision == "float32" else "s:"
-        axes[0, 2].plot(at.layers, at, style, markersize=4, color=colour, label=f"{kind}, {precision}")
-    axes[0, 2].set(xscale="log", xlabel="layers L", ylabel="hidden units (%)")
-    axes[0, 2].set_title("(c) Error below the value's rounding")
-    axes[0, 2].legend(fontsize=7)
-    plain_ticks(axes[0, 2], rules)
-    for rule, colour in COLOURS.items():
-        at = rules.ratio.sel(rule=rule, kind=TIMED[0], precision=TIMED[1]).mean("seed")
-        axes[1, 0].plot(at.layers, at, "o-", markersize=3, color=colour)
-    axes[1, 0].set(xscale="log", yscale="log", xlabel="layers L", ylabel="time in units of backprop's (1)")
-    axes[1, 0].set_title("(d) Time of an update, {}, {}".format(*TIMED))
-    plain_ticks(axes[1, 0], rules)
-    shades = plt.colormaps["viridis"](np.linspace(0, 0.85, received.sizes["steps"]))
-    for network, style in (("μPC", "-"), ("plain PC", ":")):
-        for steps, shade in zip(received.steps.values, shades, strict=True):
-            at = received.share.sel(network=network, steps=steps).mean("seed")
-            label = f"{network}, {steps} steps"
-            axes[1, 1].plot(at.layer, at.where(at > 0), style, color=shade, label=label)
-    axes[1, 1].set(yscale="log", ylim=(1e-8, None), xlabel="layer", ylabel="|ΔW| / |ΔW of backprop| (1)")
-    axes[1, 1].set_title("(e) Who receives error, before training")
-    axes[1, 1].legend(fontsize=7)
-    looks = zip(TRAINED, (plot.GREY, plot.BLUE, plot.ORANGE, plot.VERMILION), strict=True)
-    for network, colour in looks:
-        at = trained.moved.sel(network=network)
-        axes[1, 2].plot(at.layer, at.mean("seed"), "o-", markersize=3, color=colour, label=network)
-    axes[1, 2].set(yscale="log", xlabel="layer", ylabel="|W − W(0)| / |W(0)| (1)", title="(f) Who has moved")
-    axes[1, 2].legend(fontsize=7)
-    return figure
-
-
-def plain_ticks(ax: Axes, rules: xr.Dataset) -> None:
-    ax.set_xticks(rules.layers, [str(number) for number in rules.layers.values], minor=False)
-    ax.set_xticks([], minor=True)
 
 
 def summary(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset) -> str:

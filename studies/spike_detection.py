@@ -14,14 +14,13 @@ Backpropagation in Predictive Coding Networks" (2020), §4 and table 3, whose se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal, get_args
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,10 +28,10 @@ import xarray as xr
 from common.claims import PC, Row, holds, write_rows
 from common.divergence import logistic
 from common.options import DataOptions, parse
+from common.presentation import CHOSEN, OUTCOMES, Builder, Case, present
 from common.report import number_of, table, write
 from common.training import loss
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from figures.spike_detection import draw
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -40,14 +39,10 @@ from torch.nn.utils import get_total_norm
 import neurodyn as nd
 from neurodyn import plot
 from neurodyn.models import predictive_coding as pc
-from neurodyn.network.timing import SpikeDetector
 
 WINDOWS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 PUBLISHED = (93.4, 92.4, 99.6, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0)
 """Table 3, in per cent."""
-OUTCOMES = ("at L − l only", "at L − l and again", "at another step", "never")
-CHOSEN = 4
-"""t_d, from which on the paper found no failure."""
 Spike = Literal["error", "moved"]
 """φ of the paper, and the repaired one."""
 REPAIRED = ("basic", "relu", "pooled", "average", "smooth")
@@ -87,118 +82,6 @@ class Options(DataOptions):
 
 PAPER = Options(full=True, dataset="mnist", samples=100)
 """The paper does not tell its own."""
-
-
-Builder = Callable[[tuple[int, ...], int, int], nn.Sequential]
-"""A function of the shape of an input, the number of classes and a seed, that returns a network."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network and how pairs are presented to it.
-
-    Parameters
-    ----------
-    name
-        For tables and figures.
-    build
-        Builds the network.
-    steps
-        T.
-    dtype
-        Of weights and activity.
-    predict
-        For how many steps a prediction phase runs before, without targets, from the activity that another input left;
-        with 0, activity starts from the forward pass.
-    rate
-        α of learning during inference (algorithm 2); with 0, weights stay while a pair is presented.
-    epochs
-        For how many epochs the weights were trained by backprop.
-    """
-
-    name: str
-    build: Builder
-    steps: int
-    dtype: torch.dtype = torch.float32
-    predict: int = 0
-    rate: float = 0.0
-    epochs: int = 0
-
-
-@dataclass(frozen=True)
-class Presentation:
-    """What was recorded while pairs were presented.
-
-    Parameters
-    ----------
-    network
-        What ran.
-    inputs
-        Shape (sample, …).
-    run
-        The values and errors before each step; the targets are clamped from time 0 on, and a prediction phase has
-        negative times.
-    forward
-        The forward pass's value of each layer, shape (sample, …).
-    delta
-        Backprop's ∂ℒ/∂x_l of each sample.
-    gradients
-        Backprop's gradients of each stage's parameters.
-    """
-
-    network: nd.Network
-    inputs: Tensor
-    run: xr.Dataset
-    forward: dict[str, Tensor]
-    delta: xr.Dataset
-    gradients: list[tuple[Tensor, ...]]
-
-    def layers(self, window: int) -> Iterator[tuple[int, xr.DataArray, xr.DataArray]]:
-        """Yield t = L − l, the errors and their spikes of each layer, from time 0 on."""
-        number = len(self.network.forward)
-        for layer in range(1, number + 1):
-            errors = self.run[f"e{layer}"]
-            spikes = nd.analysis.spikes(errors, window, step=1.0)
-            yield number - layer, errors.sel(time=slice(0, None)), spikes.sel(time=slice(0, None))
-
-    def outcomes(self, window: int) -> NDArray[np.int64]:
-        """Return which of `OUTCOMES` each unit of each sample had, from the first layer to the last, flat."""
-        found = []
-        for moment, _, spikes in self.layers(window):
-            count, in_time = spikes.sum("time").to_numpy(), spikes.sel(time=moment).to_numpy()
-            found.append(np.where(in_time, np.where(count > 1, 1, 0), np.where(count > 0, 2, 3)).ravel())
-        return np.concatenate(found)
-
-    def in_time(self) -> NDArray[np.floating]:
-        """Return ε_l at t = L − l, flat as `outcomes` is."""
-        return np.concatenate([errors.sel(time=moment).to_numpy().ravel() for moment, errors, _ in self.layers(CHOSEN)])
-
-    def ulps(self) -> NDArray[np.floating]:
-        """Return |∂ℒ/∂x_l| in units of the rounding error of x_l, flat as `outcomes` is."""
-        parts = []
-        for name, value in self.forward.items():
-            spacing = torch.finfo(value.dtype).eps * value.abs().numpy(force=True)
-            parts.append((np.abs(self.delta[name].to_numpy()) / spacing).ravel())
-        return np.concatenate(parts)
-
-    def update_distance(self, window: int) -> float:
-        """Return ‖Δθ − Δθ_BP‖ / ‖Δθ_BP‖ over all parameters, with Δθ summed over the presentation."""
-        off, size = 0.0, 0.0
-        below = self.inputs.expand(int((self.run.time >= 0).sum()), *self.inputs.shape)
-        for stage, exact, (_, errors, spikes) in zip(
-            self.network.forward, self.gradients, self.layers(window), strict=True
-        ):
-            post = self.tensor(errors * spikes).flatten(0, 1) / -len(self.inputs)
-            for found, expected in zip(stage.at(below.flatten(0, 1)).gradient(post), exact, strict=True):
-                off += float((found - expected).double().square().sum())
-                size += float(expected.double().square().sum())
-            if f"x{stage.name}" in self.run:
-                below = self.tensor(self.run[f"x{stage.name}"].sel(time=slice(0, None)))
-        return float(np.sqrt(off / size))
-
-    def tensor(self, recorded: xr.DataArray) -> Tensor:
-        """Return what was recorded as a tensor, on the device on which it ran."""
-        return torch.tensor(recorded.to_numpy(), device=self.inputs.device)
 
 
 def perceptron(layers: int, activation: str, *, wide: bool = False) -> Builder:
@@ -268,74 +151,9 @@ def draw_pairs(case: Case, options: Options, seed: int) -> tuple[Tensor, Tensor,
     return inputs, targets, module.to(case.dtype)
 
 
-def present(case: Case, options: Options, seed: int) -> Presentation:
-    """Present pairs to a case's network for T steps, and record its values and errors."""
-    inputs, targets, module = draw_pairs(case, options, seed)
-    network = pc.network(module, learning="fa-z-il", steps=case.steps)
-    delta = nd.analysis.backprop(network, inputs, targets)
-    forward, value = {}, inputs
-    for stage in network.forward:
-        value = forward[f"x{stage.name}"] = stage.forward(value)
-    gradients = [torch.autograd.grad(loss(module, inputs, targets), stage.parameters) for stage in network.forward]
-
-    start: dict[str, Tensor] = {}
-    phases: list[xr.Dataset] = []
-    if case.predict:
-        left = {name: value.roll(1, 0) for name, value in forward.items()}
-        phase = infer(network, inputs, None, left, case.predict)
-        start = ends_at(phase, network, inputs)
-        phases = [phase.isel(time=slice(-1)).assign_coords(time=phase.time[:-1] - case.predict)]
-    if case.rate:
-        phases.extend(learn(network, inputs, targets, start, case))
-    else:
-        phases.append(infer(network, inputs, targets, start, case.steps))
-    run = xr.concat(phases, "time", combine_attrs="drop")
-    return Presentation(network, inputs, run, forward, delta, gradients)
-
-
-def infer(
-    network: nd.Network, inputs: Tensor, targets: Tensor | None, start: Mapping[str, Tensor], steps: int
-) -> xr.Dataset:
-    """Run so many steps of inference with γ = 1; return hidden values and errors before each, and at the end."""
-    number = len(network.forward)
-    record = [*(f"x{layer}" for layer in range(1, number)), *(f"e{layer}" for layer in range(1, number + 1))]
-    return nd.simulate(
-        network, inputs, targets, duration=float(steps), solver=nd.Euler(1.0), record=record, initial=start
-    )
-
-
-def ends_at(run: xr.Dataset, network: nd.Network, inputs: Tensor) -> dict[str, Tensor]:
-    """Return the hidden values at the end of a run from some inputs, for the next to start from."""
-    hidden = [f"x{stage.name}" for stage in network.forward[:-1]]
-    return {name: torch.tensor(run[name].isel(time=-1).to_numpy(), device=inputs.device) for name in hidden}
-
-
-def learn(
-    network: nd.Network, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], case: Case
-) -> list[xr.Dataset]:
-    """Do as `infer`, while the weights learn at each step where φ lets them (algorithm 2)."""
-    detectors = [SpikeDetector(CHOSEN) for _ in network.forward]
-    steps = []
-    for time in range(case.steps + 1):
-        step = infer(network, inputs, targets, start, 1)
-        now = step.isel(time=[0]).assign_coords(time=[float(time)])
-        steps.append(now)
-        below = inputs
-        for stage, detector in zip(network.forward, detectors, strict=True):
-            error = torch.tensor(now[f"e{stage.name}"].to_numpy()[0], device=inputs.device)
-            change = stage.at(below).gradient(error * detector.step(error) / len(inputs))
-            with torch.no_grad():
-                for parameter, by in zip(stage.parameters, change, strict=True):
-                    parameter.add_(by, alpha=case.rate)
-            if f"x{stage.name}" in now:
-                below = torch.tensor(now[f"x{stage.name}"].to_numpy()[0], device=inputs.device)
-        start = ends_at(step, network, inputs)
-    return steps
-
-
 def measure(case: Case, options: Options, seed: int) -> xr.Dataset:
     """Count what became of a case's units, by window t_d."""
-    shown = present(case, options, seed)
+    shown = present(case, *draw_pairs(case, options, seed))
     outcomes = {window: shown.outcomes(window) for window in WINDOWS}
     felt, ulps, failed = shown.in_time() != 0, shown.ulps(), outcomes[CHOSEN] != 0
     unsettled = 0.0
@@ -400,7 +218,7 @@ def ties(module: nn.Module, inputs: Tensor) -> float:
 
 def raster(case: Case, options: Options) -> xr.Dataset:
     """Return the spikes of one sample, t_d = 1, of some units of each layer."""
-    shown = present(case, replace(options, samples=1), options.seeds[0])
+    shown = present(case, *draw_pairs(case, replace(options, samples=1), options.seeds[0]))
     layers = []
     for moment, _, spikes in shown.layers(1):
         units = spikes.isel(sample=0).to_numpy().reshape(len(spikes), -1)
@@ -439,6 +257,7 @@ def main(options: Options) -> None:
         ],
         xr.Variable("case", list(REPAIRED)),
     )
+    depth = depth.assign(published=("window", list(PUBLISHED)))
     cause = cause.assign_coords(name=("case", [case.name for case in causes.values()]))
     rasters = {
         "logistic": raster(replace(deep[-1], steps=2 * SHORT), options),
@@ -447,7 +266,7 @@ def main(options: Options) -> None:
 
     about = {"dataset": options.dataset, "samples": str(options.samples), "steps": str(options.steps)}
     with plot.style():
-        figure = draw(depth, cause, rasters)
+        figure = draw(depth, cause, rasters, CHOSEN)
     print(summary(depth, cause), repair_table(repaired, cause), sep="\n\n")
     datasets = {"depth": describe(depth), "causes": describe(cause), "repaired": repaired}
     datasets |= {f"raster_{name}": data for name, data in rasters.items()}
@@ -611,71 +430,6 @@ def explain(cause: xr.Dataset) -> list[str]:
         f"does not settle. With small weights they leave up to {value('unsettled', 'settling'):.1g}, rounding that "
         f"never becomes exactly 0 ({strict('settling')}).",
     ]
-
-
-def draw(depth: xr.Dataset, cause: xr.Dataset, rasters: Mapping[str, xr.Dataset]) -> Figure:
-    figure = plt.figure(figsize=(11, 8.5))
-    axes = figure.subplots(2, 2)
-    draw_detection(axes[0, 0], depth, cause)
-    draw_outcomes(axes[0, 1], cause)
-    for ax, letter, data in zip(axes[1], "cd", rasters.values(), strict=True):
-        draw_raster(ax, data)
-        ax.set_title(f"({letter}) Spikes of one sample, t_d = 1")
-    return figure
-
-
-def draw_detection(ax: Axes, depth: xr.Dataset, cause: xr.Dataset) -> None:
-    lines = {"logistic, the worst depth": depth.detected.mean("seed").min("layers")}
-    for case in ("single", "relu", "pooled", "longer"):
-        shown = cause.sel(case=case)
-        lines[str(shown.name.item()).replace("convolutions, ", "")] = shown.detected.mean("seed")
-    colours = (plot.BLUE, plot.SKY, plot.GREEN, plot.VERMILION, plot.ORANGE)
-    places = range(len(WINDOWS))
-    for (label, values), colour, marker in zip(lines.items(), colours, "ov^sD", strict=True):
-        ax.plot(places, 100 * values, marker=marker, color=colour, label=label, markersize=4)
-    ax.plot(places, PUBLISHED, "x--", color=plot.BLACK, label="paper, table 3")
-    ax.set(xlabel="window t_d (steps)", ylabel="spike at L − l only, of units\nwith an error there (%)")
-    ax.set_xticks(places, list(map(str, WINDOWS)))
-    ax.set_title("(a) How often φ finds the moment")
-    ax.legend(loc="lower right")
-
-
-def draw_outcomes(ax: Axes, cause: xr.Dataset) -> None:
-    shares = 100 * cause.share.sel(window=CHOSEN).mean("seed")
-    places = range(len(shares))
-    start = np.zeros(len(shares))
-    for outcome, colour in zip(OUTCOMES, (plot.BLUE, plot.ORANGE, plot.VERMILION, "#BBBBBB"), strict=True):
-        width = shares.sel(outcome=outcome).to_numpy()
-        ax.barh(places, width, left=start, color=colour, label=outcome)
-        start += width
-    ax.set_yticks(places, [fill(str(name), 32) for name in cause.name.to_numpy()], fontsize=7)
-    ax.invert_yaxis()
-    ax.set(xlabel="units (%)", xlim=(0, 100))
-    ax.set_title(f"(b) When units spike, t_d = {CHOSEN}", pad=22)
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, fontsize=7.5, columnspacing=1, handlelength=1)
-
-
-def draw_raster(ax: Axes, data: xr.Dataset) -> None:
-    spikes, layer = data.spikes.to_numpy(), data.layer.to_numpy()
-    last = int(layer.max())
-    time, unit = np.nonzero(spikes)
-    again = np.cumsum(spikes, 0)[time, unit] > 1
-    in_time = time == last - layer[unit]
-    groups = {
-        "at L − l": (in_time, plot.BLUE),
-        "first at another step": (~in_time & ~again, plot.VERMILION),
-        "again": (~in_time & again, plot.ORANGE),
-    }
-    for label, (chosen, colour) in groups.items():
-        if chosen.any():
-            ax.scatter(time[chosen], unit[chosen], s=16, marker="|", linewidths=1.6, color=colour, label=label)
-    for edge in np.flatnonzero(np.diff(layer)) + 0.5:
-        ax.axhline(edge, color=plot.GREY, linewidth=0.4)
-    middles = [float(np.flatnonzero(layer == number).mean()) for number in range(1, last + 1)]
-    ax.set_yticks(middles, [str(number) for number in range(1, last + 1)])
-    ax.set_xticks(range(0, len(spikes), 2))
-    ax.set(xlabel="inference step t", ylabel=f"layer l ({SHOWN_UNITS} units of each)", xlim=(-0.5, len(spikes) - 0.5))
-    ax.legend(title=data.attrs["case"].partition(", T")[0], loc="upper right", frameon=True, framealpha=0.9)
 
 
 if __name__ == "__main__":

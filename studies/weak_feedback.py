@@ -21,9 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
@@ -31,10 +30,18 @@ from common.claims import GAIT, Row, holds, write_rows
 from common.options import Options as StudyOptions
 from common.options import parse
 from common.report import number_of, table, write
-from common.weak_circuit import WeakCircuits
-from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
-from matplotlib.figure import Figure
+from common.weak_circuit import (
+    RULES,
+    WEIGHTS,
+    InitialWeights,
+    Rule,
+    WeakCircuits,
+    conditioned,
+    continued,
+    expected_abscissa,
+    shares,
+)
+from figures.weak_feedback import draw_circuits, draw_phases
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -43,16 +50,11 @@ from neurodyn import plot
 from neurodyn.checks import whole
 from neurodyn.models import target_propagation as tp
 
-Rule = Literal["itp", "gait"]
-InitialWeights = Literal["xavier", "orthogonal"]
-
 GAMMAS = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 GAMMA = 1e-3
 """The paper's."""
 WEAK = 0.1
 """The largest γ whose equilibrium is compared with the targets: the paper's argument is for weak feedback."""
-SHOWN = (1e-6, 1e-3, 1e-2, 0.1)
-"""Of which relaxation is drawn."""
 DURATION = 30.0
 TIMES = np.linspace(0.0, DURATION, 121)
 LATER = (70.0,)
@@ -64,10 +66,6 @@ GROWN = 1e3
 SETTLED = 1e-3
 """A layer has relaxed when it has come this close to the equilibrium, relative to where that is."""
 SLOPE = 0.1
-RULES: dict[Rule, str] = {"itp": "ITP", "gait": "GAIT-prop"}
-WEIGHTS: dict[InitialWeights, str] = {"xavier": "random", "orthogonal": "orthogonal"}
-COLOURS = dict(zip(product(WEIGHTS, RULES), (plot.ORANGE, plot.VERMILION, plot.SKY, plot.BLUE), strict=True))
-CLASSES = ("stable", "unstable", "not found")
 PRECISE = nd.Adaptive("dopri5", rtol=1e-6, atol=1e-9)
 AXES: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "depth": ("layers L", (2, 3, 4, 6, 8)),
@@ -201,44 +199,6 @@ def samples(options: Options, seed: int) -> tuple[Tensor, Tensor]:
     return inputs.to(options.device), targets.to(options.device)
 
 
-def continued(circuits: WeakCircuits, gammas: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Find an equilibrium of every circuit at every γ, and its spectral abscissa.
-
-    Newton's method begins at the equilibrium of the γ before and at the forward pass; where that finds none that is
-    stable, the circuit is followed in time from there, and at last continued from the γ after. A stable equilibrium
-    comes before an unstable one.
-
-    Returns
-    -------
-    Tensor
-        The scaled deviation, shape (gamma, row, L n); NaN where none is found.
-    Tensor
-        The abscissa, shape (gamma, row).
-    """
-    start = circuits.start()
-    found = torch.full((len(gammas), *start.shape), torch.nan).to(start)
-    growth = torch.full((len(gammas), len(start)), torch.nan).to(start)
-
-    def attempt(place: int, begin: Tensor, *, follow: bool) -> None:
-        wanted = ~(growth[place] < 0)
-        if bool(wanted.any()):
-            begin = torch.where(wanted[:, None], begin, torch.nan)
-            tried = circuits.equilibrium(begin, gammas[place], follow=follow)
-            new = circuits.abscissa(tried, gammas[place])
-            better = (new < 0) | (growth[place].isnan() & new.isfinite())
-            found[place] = torch.where(better[:, None], tried, found[place])
-            growth[place] = torch.where(better, new, growth[place])
-
-    for place in range(len(gammas)):
-        before = found[place - 1] if place else start
-        for begin in (before, start):
-            attempt(place, begin, follow=False)
-        attempt(place, torch.where(before.isfinite(), before, start), follow=True)
-    for place in reversed(range(len(gammas) - 1)):
-        attempt(place, found[place + 1], follow=False)
-    return found, growth
-
-
 def measure(options: Options) -> xr.Dataset:
     """Find every circuit's equilibrium at every γ, compare it with the targets, and relax to it."""
     dims: dict[str, list[Any]] = {
@@ -341,29 +301,9 @@ def stability(options: Options, axis: str, value: float, rule: Rule) -> NDArray[
     return growth
 
 
-def conditioned(width: int, layers: int, condition: float, seed: int) -> Tensor:
-    """Draw weights U diag(s) Vᵀ with random orthogonal U and V, and s spaced evenly in the logarithm, of mean 0."""
-    generator = torch.Generator().manual_seed(seed)
-    spread = torch.linspace(-0.5, 0.5, width, dtype=torch.float64)
-    left, right = (
-        torch.linalg.qr(torch.randn(layers, width, width, generator=generator, dtype=torch.float64))[0] for _ in "UV"
-    )
-    return (left * condition**spread) @ right
-
-
 def norm(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the norm over samples and units, the last two axes."""
     return np.sqrt(np.square(values).sum((-2, -1)))
-
-
-def expected_abscissa(gamma: NDArray[np.float64], layers: int) -> NDArray[np.float64]:
-    """Return −1 + 2 √(γ(1 − γ)) cos(π/(L + 1)): a chain of L units with the loop gain γ(1 − γ) between neighbours."""
-    return -1.0 + 2.0 * np.sqrt(gamma * (1.0 - gamma)) * np.cos(np.pi / (layers + 1))
-
-
-def shares(growth: xr.DataArray, over: Sequence[str]) -> dict[str, xr.DataArray]:
-    """Return the share of each of `CLASSES`, by the abscissa."""
-    return dict(zip(CLASSES, (each.mean(over) for each in (growth < 0, growth >= 0, growth.isnull())), strict=True))
 
 
 def main(options: Options) -> None:
@@ -372,7 +312,11 @@ def main(options: Options) -> None:
     found, diagrams = measure(options), phases(options)
     about = {"width": str(options.width), "activation": "leaky_relu"}
     with plot.style():
-        figures = {"weak_feedback": picture(found), "weak_feedback_phases": draw_phases(diagrams)}
+        labels = {axis: label for axis, (label, _) in AXES.items()}
+        figures = {
+            "weak_feedback": draw_circuits(found, gamma=GAMMA, weak=WEAK, settled=SETTLED),
+            "weak_feedback_phases": draw_phases(diagrams, labels),
+        }
         files = write(options.out, figures, {"weak_feedback": found, "phases": diagrams}, about)
     print(
         f"The circuit with weak feedback: {options.layers} layers of {options.width} leaky ReLU units, float64, "
@@ -407,105 +351,6 @@ def rows(found: xr.Dataset) -> list[Row]:
             holds(stable == 1, "not all of them"),
         ),
     ]
-
-
-def picture(found: xr.Dataset) -> Figure:
-    figure = plt.figure(figsize=(11, 7))
-    axes = figure.subplot_mosaic("abc;def")
-    draw_layers(axes["a"], found)
-    draw_gammas(axes["b"], found)
-    weak = found.sel(gamma=found.gamma <= WEAK)
-    distance = weak.distance.max("layer").median("seed")
-    time = found.relaxation_time.median("seed")
-    abscissa = found.abscissa.median(["seed", "sample"])
-    share = shares(found.abscissa, ["seed", "sample"])
-    for (weights, rule), colour in COLOURS.items():
-        look: dict[str, Any] = {"color": colour, "label": f"{RULES[rule]}, {WEIGHTS[weights]}", "markersize": 4}
-        marker = "o-" if rule == "itp" else "s--"
-        at = {"weights": weights, "rule": rule}
-        axes["c"].plot(weak.gamma, distance.sel(at), marker, **look)
-        axes["d"].plot(found.gamma, time.sel(at), marker, **look)
-        axes["e"].plot(found.gamma, abscissa.sel(at), marker, **look)
-        axes["f"].plot(found.gamma, 100 * share["stable"].sel(at), marker, **look)
-        lost = 100 * share["not found"].sel(at)
-        axes["f"].fill_between(found.gamma, 100 - lost, 100, color=colour, alpha=0.15, linewidth=0)
-    small = found.gamma.where(found.gamma <= 0.3, drop=True)
-    axes["c"].plot(small, (found.sizes["layer"] - 1) * small, ":", color=plot.BLACK, label="(L − 1) γ")
-    axes["e"].plot(found.gamma, found.expected, ":", color=plot.BLACK, label="linear circuit, ITP")
-    axes["e"].axhline(0, color=plot.GREY, linewidth=0.6)
-    axes["c"].set(yscale="log", xscale="log", ylabel="relative distance from the targets")
-    axes["d"].set(yscale="log", ylabel=f"time to {SETTLED:g} of the equilibrium (τ)")
-    axes["e"].set(ylabel="spectral abscissa, median (1/τ)")
-    axes["f"].set(ylabel="samples (%)", ylim=(-4, 104))
-    for letter, title in {
-        "c": "(c) Equilibrium and targets, farthest layer",
-        "d": "(d) Relaxation, slowest layer",
-        "e": "(e) Linearised at the equilibrium",
-        "f": "(f) Stable; shaded: none found",
-    }.items():
-        axes[letter].set(xlabel="feedback strength γ (1)", title=title)
-    for letter in "ce":
-        axes[letter].legend(fontsize=7, loc="upper left")
-    return figure
-
-
-def draw_layers(ax: Axes, found: xr.Dataset) -> None:
-    at = found.remaining.sel(weights="xavier", rule="itp", gamma=GAMMA).isel(seed=0)
-    colours = plt.colormaps["viridis"](np.linspace(0, 0.9, found.sizes["layer"]))
-    for layer, colour in zip(found.layer.values, colours, strict=True):
-        ax.plot(found.time, at.sel(layer=layer), color=colour, label=layer)
-    ax.set(yscale="log", xlim=(0, 30), ylim=(1e-6, 3), xlabel="time (τ)", ylabel="distance from equilibrium (relative)")
-    ax.set_title(f"(a) Relaxation at γ = {GAMMA:g}, ITP, random")
-    ax.legend(title="layer", fontsize=8)
-
-
-def draw_gammas(ax: Axes, found: xr.Dataset) -> None:
-    at = found.remaining.sel(weights="orthogonal", rule="itp").isel(seed=0, layer=0)
-    colours = plt.colormaps["viridis"](np.linspace(0, 0.9, len(SHOWN)))
-    for gamma, colour in zip(SHOWN, colours, strict=True):
-        ax.plot(found.time, at.sel(gamma=gamma), color=colour, label=f"{gamma:g}")
-    ax.set(yscale="log", xlim=(0, 30), ylim=(1e-6, 3), xlabel="time (τ)", ylabel="distance from equilibrium (relative)")
-    ax.set_title("(b) Layer 1 for several γ, ITP, orthogonal")
-    ax.legend(title="γ", fontsize=8)
-
-
-def draw_phases(diagrams: xr.Dataset) -> Figure:
-    """Draw the median abscissa as colour, and as text the share that is stable and, in brackets, not found."""
-    columns = {"linear": "linear, ITP (formula)", "itp": "ITP", "gait": "GAIT-prop"}
-    figure, grid = plt.subplots(len(AXES), len(columns), figsize=(11.5, 7.5))
-    look: dict[str, Any] = {"norm": SymLogNorm(0.1, vmin=-3, vmax=3), "cmap": "PuOr_r", "aspect": "auto"}
-    for row, (axis, (label, values)) in zip(grid, AXES.items(), strict=True):
-        for ax, (column, title) in zip(row, columns.items(), strict=True):
-            growth = diagrams[f"{axis}_{column}"]
-            if column == "linear":
-                median = growth
-                text = [[f"{value:.2f}" for value in line] for line in growth.values]
-            else:
-                median, share = growth.median("row"), shares(growth, ["row"])
-                text = [
-                    [
-                        f"{100 * good:.0f}" + (f"\n({100 * lost:.0f})" if lost else "")
-                        for good, lost in zip(*line, strict=True)
-                    ]
-                    for line in zip(share["stable"].values, share["not found"].values, strict=True)
-                ]
-            image = ax.imshow(median, **look)
-            for (y, x), value in np.ndenumerate(median.values):
-                dark = abs(value) > 0.35
-                ax.text(x, y, text[y][x], ha="center", va="center", fontsize=7, color="white" if dark else "black")
-            ax.set_xticks(range(len(PHASES)), [f"{gamma:g}" for gamma in PHASES])
-            ax.set_yticks(range(len(values)), [f"{value:g}" for value in values])
-            if axis == "condition":
-                ax.set_xlabel("feedback strength γ (1)")
-            if column == "linear":
-                ax.set_ylabel(label)
-            if axis == "depth":
-                ax.set_title(title + ("" if column == "linear" else ": % stable (not found)"))
-            for spine in ax.spines.values():
-                spine.set_visible(False)
-    bar = figure.colorbar(image, ax=grid.ravel().tolist(), label="spectral abscissa at the equilibrium, median (1/τ)")
-    bar.set_ticks([-1, -0.3, 0, 0.3, 1, 3], labels=["−1", "−0.3", "0", "0.3", "1", "3"])
-    return figure
 
 
 def summary(found: xr.Dataset, diagrams: xr.Dataset) -> str:

@@ -2,17 +2,29 @@
 
 The activity is carried as the scaled deviation from the forward pass, u_l = (y_l − ȳ_l) / γ^{L−l+1}, which is of order
 1. Leaky ReLU units make the field linear in pieces, so that its Jacobian is exact, and so are Newton's steps.
+`continued` finds the equilibria over γ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
+import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.analysis.spectrum import of_matrix
 
+Rule = Literal["itp", "gait"]
+InitialWeights = Literal["xavier", "orthogonal"]
+
+RULES: dict[Rule, str] = {"itp": "ITP", "gait": "GAIT-prop"}
+WEIGHTS: dict[InitialWeights, str] = {"xavier": "random", "orthogonal": "orthogonal"}
+CLASSES = ("stable", "unstable", "not found")
 NEWTON, PSEUDO = 30, 80
 """The most iterations of Newton's method, and of pseudo-transient continuation."""
 TOLERANCE = 1e-10
@@ -144,6 +156,64 @@ class WeakCircuits:
                 matrix.diagonal(dim1=1, dim2=2).add_((1 / step)[:, None])
             values = values + torch.linalg.solve_ex(matrix, rate)[0]
         return found
+
+
+def continued(circuits: WeakCircuits, gammas: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Find an equilibrium of every circuit at every γ, and its spectral abscissa.
+
+    Newton's method begins at the equilibrium of the γ before and at the forward pass; where that finds none that is
+    stable, the circuit is followed in time from there, and at last continued from the γ after. A stable equilibrium
+    comes before an unstable one.
+
+    Returns
+    -------
+    Tensor
+        The scaled deviation, shape (gamma, row, L n); NaN where none is found.
+    Tensor
+        The abscissa, shape (gamma, row).
+    """
+    start = circuits.start()
+    found = torch.full((len(gammas), *start.shape), torch.nan).to(start)
+    growth = torch.full((len(gammas), len(start)), torch.nan).to(start)
+
+    def attempt(place: int, begin: Tensor, *, follow: bool) -> None:
+        wanted = ~(growth[place] < 0)
+        if bool(wanted.any()):
+            begin = torch.where(wanted[:, None], begin, torch.nan)
+            tried = circuits.equilibrium(begin, gammas[place], follow=follow)
+            new = circuits.abscissa(tried, gammas[place])
+            better = (new < 0) | (growth[place].isnan() & new.isfinite())
+            found[place] = torch.where(better[:, None], tried, found[place])
+            growth[place] = torch.where(better, new, growth[place])
+
+    for place in range(len(gammas)):
+        before = found[place - 1] if place else start
+        for begin in (before, start):
+            attempt(place, begin, follow=False)
+        attempt(place, torch.where(before.isfinite(), before, start), follow=True)
+    for place in reversed(range(len(gammas) - 1)):
+        attempt(place, found[place + 1], follow=False)
+    return found, growth
+
+
+def conditioned(width: int, layers: int, condition: float, seed: int) -> Tensor:
+    """Draw weights U diag(s) Vᵀ with random orthogonal U and V, and s spaced evenly in the logarithm, of mean 0."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.linspace(-0.5, 0.5, width, dtype=torch.float64)
+    left, right = (
+        torch.linalg.qr(torch.randn(layers, width, width, generator=generator, dtype=torch.float64))[0] for _ in "UV"
+    )
+    return (left * condition**spread) @ right
+
+
+def expected_abscissa(gamma: NDArray[np.float64], layers: int) -> NDArray[np.float64]:
+    """Return −1 + 2 √(γ(1 − γ)) cos(π/(L + 1)): a chain of L units with the loop gain γ(1 − γ) between neighbours."""
+    return -1.0 + 2.0 * np.sqrt(gamma * (1.0 - gamma)) * np.cos(np.pi / (layers + 1))
+
+
+def shares(growth: xr.DataArray, over: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Return the share of each of `CLASSES`, by the abscissa."""
+    return dict(zip(CLASSES, (each.mean(over) for each in (growth < 0, growth >= 0, growth.isnull())), strict=True))
 
 
 def _slopes(values: Tensor, slope: Tensor) -> Tensor:

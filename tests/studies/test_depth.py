@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
+from common.deep import build, scaled
 
 import neurodyn as nd
 
@@ -46,16 +47,16 @@ def test_error_reaches_the_first_layer_only_after_as_many_steps_as_lie_above_it(
 
 
 def test_a_residual_block_adds_its_input_and_mu_pc_scales_it_by_depth():
-    module = study.scaled((5, 8, 3), 6, "μPC", seed=2)
+    module = scaled((5, 8, 3), 6, "μPC", seed=2)
     x = torch.rand(4, 8)
     expected = x + x.tanh() @ list(module.parameters())[2].T / np.sqrt(8 * 6)
     torch.testing.assert_close(module[2](x), expected)
-    plain = study.scaled((5, 8, 3), 6, "plain PC", seed=2)
+    plain = scaled((5, 8, 3), 6, "plain PC", seed=2)
     torch.testing.assert_close(plain[2](x), x.tanh() @ list(plain.parameters())[2].T / np.sqrt(8))
 
 
 def test_units_whose_error_is_lost_in_rounding_are_counted():
-    module = study.build((4, 6, 2), 3, "plain", seed=0)
+    module = build((4, 6, 2), 3, "plain", seed=0)
     inputs, targets = torch.rand(5, 4), torch.rand(5, 2)
     assert study.unseen(module, inputs, targets) == 0
     with torch.no_grad():

@@ -6,6 +6,7 @@ import pytest
 import spike_detection as study
 import torch
 import tyro
+from common.presentation import OUTCOMES, present
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
@@ -42,13 +43,13 @@ def test_every_unit_has_one_outcome(results):
 def test_a_longer_window_lets_no_more_through(results):
     # A spike needs a quiet window: a longer one can only take spikes away.
     share = nd.load(results / "causes.nc").share
-    repeated = share.sel(outcome=study.OUTCOMES[1])
+    repeated = share.sel(outcome=OUTCOMES[1])
     assert bool((repeated.diff("window") <= 1e-12).all())
 
 
 def test_logistic_units_spike_in_time_and_so_learn_as_backprop(results):
     causes = nd.load(results / "causes.nc").sel(case=["basic", "learning", "trained"], window=4)
-    np.testing.assert_array_equal(causes.share.sel(outcome=study.OUTCOMES[0]), 1)
+    np.testing.assert_array_equal(causes.share.sel(outcome=OUTCOMES[0]), 1)
     assert float(causes.update_distance.max()) < 1e-4
     raster = nd.load(results / "raster_logistic.nc").spikes
     first = raster.argmax("time")
@@ -57,7 +58,7 @@ def test_logistic_units_spike_in_time_and_so_learn_as_backprop(results):
 
 def test_units_without_feedback_are_why_relu_fails(results):
     causes = nd.load(results / "causes.nc").sel(window=4)
-    assert float(causes.share.sel(case="relu", outcome=study.OUTCOMES[0]).max()) < 0.9
+    assert float(causes.share.sel(case="relu", outcome=OUTCOMES[0]).max()) < 0.9
     np.testing.assert_array_equal(causes.failed_without_feedback.sel(case=["relu", "pooled"]), 1)
     assert float(causes.update_distance.sel(case="relu").min()) > 1e-3
 
@@ -76,14 +77,15 @@ def test_ties_are_counted():
 
 def test_rounding_is_gone_in_float64(results):
     causes = nd.load(results / "causes.nc").sel(window=4)
-    np.testing.assert_array_equal(causes.share.sel(case="double", outcome=study.OUTCOMES[0]), 1)
+    np.testing.assert_array_equal(causes.share.sel(case="double", outcome=OUTCOMES[0]), 1)
 
 
 @pytest.mark.parametrize("window", [1, 4])
 @pytest.mark.parametrize("case", ["relu", "pooled"])
 def test_the_update_that_spikes_make_is_that_of_backward(case, window):
     options = study.Options(samples=5)
-    shown = study.present(study.cases(9)[case], options, seed=3)
+    chosen_case = study.cases(9)[case]
+    shown = present(chosen_case, *study.draw_pairs(chosen_case, options, seed=3))
     data, _ = nd.data.digits(flatten=False)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(3))[:5]
     module = study.cases(9)[case].build((1, 8, 8), 10, 3)

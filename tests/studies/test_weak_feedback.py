@@ -6,6 +6,7 @@ import pytest
 import torch
 import tyro
 import weak_feedback as study
+from common.weak_circuit import conditioned, continued
 
 import neurodyn as nd
 from neurodyn.models import target_propagation as tp
@@ -82,14 +83,14 @@ def test_an_equilibrium_that_takes_long_is_stable_all_the_same():
     cases = [study.Case.draw(options, "orthogonal", seed) for seed in options.seeds]
     inputs, targets = (torch.cat([getattr(case, part) for case in cases]) for part in ("inputs", "targets"))
     circuits = study.build(torch.stack([case.weights for case in cases]), inputs, targets, study.SLOPE, gait=True)
-    found, growth = study.continued(circuits, (0.1, 0.3, 0.5))
+    found, growth = continued(circuits, (0.1, 0.3, 0.5))
     assert float(growth.max()) < 0
     rate, _ = circuits.field(found[-1], 0.5)
     assert float(rate.abs().max()) < 1e-8
 
 
 def test_the_weights_have_the_condition_that_is_asked_for():
-    weights = study.conditioned(5, 2, 30.0, seed=0)
+    weights = conditioned(5, 2, 30.0, seed=0)
     torch.testing.assert_close(torch.linalg.cond(weights), torch.full((2,), 30.0, dtype=torch.float64))
 
 
