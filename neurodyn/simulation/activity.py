@@ -129,12 +129,12 @@ def activity(
                 f"network {network.name!r} has no dynamic population, so there is nothing to integrate; "
                 "torch.autograd differentiates what it computes at once"
             )
-        system.check_span(duration)
+        system.timeline.check_span(duration)
         take_seed(system, seed, solver)
         if solver is None:
             refuse_to_set_aside(network, "activity without solver=")
             solver = for_gradients(system, steps=isinstance(save_at, str), backwards=adjoint == "backsolve")
-        times = save_times(save_at, duration, solver, system.origin)
+        times = save_times(save_at, duration, solver, system.timeline.origin)
         solver.check(system)
         _check_adjoint(system, solver, adjoint, times)
 

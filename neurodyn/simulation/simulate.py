@@ -207,19 +207,21 @@ def simulate(
             seed = take_seed(system, seed, solver)
         chosen = chosen_of(system, record, reduce)
         system.look_at(chosen)
-        system.check_span(duration)
+        system.timeline.check_span(duration)
         reason = "as given"
         if solver is None:
             refuse_to_set_aside(network, "simulate without solver=")
             choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
             solver, reason = choice.solver, choice.reason
-        times = save_times(save_at, duration, solver, system.origin)
+        times = save_times(save_at, duration, solver, system.timeline.origin)
         refuse_delays(system, solver)
         solver.check(system)
         steps = solver.steps_in(duration)
         expected = len(times) if times is not None else None if steps is None else steps + 1
         if times is None and expected is not None:
-            expected += len(system.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ())
+            expected += len(
+                system.timeline.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ()
+            )
         if until is not None:
             expected = None  # it may end long before
         if stream is not None:
@@ -343,7 +345,7 @@ def _numbers(seed: Seed, stream: ZarrStream | None) -> AbstractContextManager[No
 def _watched(until: Until | None, system: System) -> Until | None:
     if isinstance(until, steady) and system.echoes:
         return Lasting(until.tolerance, duration=max(echo.delay for echo in system.echoes.all))
-    return until if until is None or isinstance(until, steady) else Watched(until, system.origin)
+    return until if until is None or isinstance(until, steady) else Watched(until, system.timeline.origin)
 
 
 def take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:

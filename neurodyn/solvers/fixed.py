@@ -31,7 +31,9 @@ from neurodyn.solvers.base import (
 from neurodyn.solvers.past import FixedPast, refuse_order
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
 from neurodyn.solvers.tableaux import RK4 as RK4_TABLEAU
-from neurodyn.system.system import State, System, Time
+from neurodyn.system.state import State
+from neurodyn.system.system import System
+from neurodyn.system.timeline import Time
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""
@@ -121,7 +123,7 @@ class FixedStep(Solver):
         until: Until | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        steps = Steps(self.step, duration, system.cuts(duration, self.tableau.order))
+        steps = Steps(self.step, duration, system.timeline.cuts(duration, self.tableau.order))
         slopes = [system.new_state() for _ in self.tableau.b]
         work = system.new_state() if len(slopes) > 1 else state
         save = SavePoints(recorder.times)
@@ -141,7 +143,7 @@ class FixedStep(Solver):
         past = FixedPast(system, self.tableau.order) if system.echoes else None
         begun = recorder.resumed is not None
         if recorder.resumed is None:
-            system.enter(time)
+            system.timeline.enter(time)
         else:
             time, taken = recorder.resumed["time"], recorder.resumed["taken"]
             state.flat.copy_(recorder.resumed["x"])
@@ -203,7 +205,7 @@ class FixedStep(Solver):
                     recorder.record(moment, between)
                 system.settle(state, time)
             if steps.at_jump:
-                system.enter(time)
+                system.timeline.enter(time)
                 system.field(state, slopes[0], time)
                 if past is not None:
                     past.turn(slopes[0])
@@ -270,7 +272,7 @@ class FixedStep(Solver):
         nodes = [*self.tableau.nodes[1:], 1.0]
         moments = [time + (step + node) * self.step for step in range(_STEPS_COMPILED) for node in nodes]
         try:
-            _compiled_steps(system.network)(self, system, state, slopes, work, system.ahead(moments))
+            _compiled_steps(system.network)(self, system, state, slopes, work, system.timeline.ahead(moments))
         except Exception as error:  # whatever the compiler raises
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
@@ -292,7 +294,7 @@ class FixedStep(Solver):
         slopes = [system.new_state() for _ in self.tableau.b]
         noise = _Noise(system, self.step)
         for time, then in pairwise([*times, times[-1]]):
-            system.enter(time)
+            system.timeline.enter(time)
             system.field(again, slopes[0], time)
             bad = system.first_bad(again)
             if bad is not None:
@@ -302,7 +304,7 @@ class FixedStep(Solver):
                     if limit is not None
                     else "try a smaller step"
                 )
-                when = system.origin + time
+                when = system.timeline.origin + time
                 raise DivergenceError(
                     f"population {bad} became non-finite at time {when:g}, with {self!r}; {hint}", when, bad
                 )
@@ -313,7 +315,7 @@ class _Noise:
     """What the noise adds in the steps of a run, whose times count from its start."""
 
     def __init__(self, system: System, step: float) -> None:
-        self.paths, self._origin = system.paths(step), system.origin
+        self.paths, self._origin = system.paths(step), system.timeline.origin
         self._last: Tensor | None = None
 
     def gained(self, start: float, end: float) -> Tensor | None:
@@ -393,12 +395,12 @@ def _several_steps(
         for row, place in zip(solver.tableau.a[1:], range(stages), strict=True):
             earlier = zip(row, slopes[: len(row)], strict=True)
             work.combine(state, [(solver.step * weight, its) for weight, its in earlier])
-            system.take(ahead, first + place)
+            system.timeline.take(ahead, first + place)
             system.field(work, slopes[place + 1], "held")
         weights = zip(solver.tableau.b, slopes, strict=True)
         state.combine(state, [(solver.step * weight, slope) for weight, slope in weights])
         if step < _STEPS_COMPILED - 1:
-            system.take(ahead, first + stages)
+            system.timeline.take(ahead, first + stages)
             system.field(state, slopes[0], "held")
 
 

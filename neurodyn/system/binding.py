@@ -139,9 +139,7 @@ class _AtHand:
         """Bind the network to the batch."""
         if self.plan is None or not self.plan.bind(self._network, self.given):
             self.plan = Plan(self._network, self.given)
-        system = System.__new__(System)
-        system._follow(self._network, self.plan)
-        return system
+        return System.planned(self._network, self.plan)
 
     def put_back(self) -> None:
         """Leave the plan to another batch."""
