@@ -22,8 +22,9 @@ from neurodyn.solvers.base import Solver, Unrecorded
 from neurodyn.solvers.choice import check_solver
 from neurodyn.solvers.rows import Rows
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets, check_network
+from neurodyn.system.bound import check_network
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 
 _FARTHEST = 0.01
 """How far deviations may grow, relative to the activity, and still be small."""

@@ -28,8 +28,9 @@ from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.through_odeint import backsolved, check_odeint, through_odeint
 from neurodyn.solvers.through_steps import along_steps
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
-from neurodyn.system.bound import Inputs, Targets, check_network
+from neurodyn.system.bound import check_network
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.noise import Seed, entropy_of
 from neurodyn.system.system import System
 from neurodyn.system.traced import TracedField, all_activity, by_name

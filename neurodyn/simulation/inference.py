@@ -24,7 +24,8 @@ from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_co
 from neurodyn.solvers import Euler
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, check_network, refuse_gradients
+from neurodyn.system.bound import check_network
+from neurodyn.system.inputs import Inputs, refuse_gradients
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 

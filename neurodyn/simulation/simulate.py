@@ -38,8 +38,8 @@ from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets, refuse_gradients
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets, refuse_gradients
 from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
 from neurodyn.system.system import System

@@ -19,18 +19,12 @@ from neurodyn.network.drives import Input
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Pointwise
 from neurodyn.network.wrapping import Wrapping
-from neurodyn.system.bound import (
-    Given,
-    Inputs,
-    Targets,
-    check_modes,
-    check_network,
-    checked,
-    sums_are_finite,
-    weights_of,
-)
+from neurodyn.system.bound import Given, check_network, checked
 from neurodyn.system.continued import Starts
-from neurodyn.system.plan import Plan, marks
+from neurodyn.system.inputs import Inputs, Targets
+from neurodyn.system.marks import marks
+from neurodyn.system.numbers import check_modes, sums_are_finite, weights_of
+from neurodyn.system.plan import Plan
 from neurodyn.system.system import System
 
 Rest = TypeVar("Rest")

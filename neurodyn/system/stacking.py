@@ -34,8 +34,8 @@ from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
 from neurodyn.network.wrapping import Wrapping
 from neurodyn.randomness import refusing_draws
-from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
 
 

@@ -17,9 +17,11 @@ from neurodyn.layers.repeated import Repeated
 from neurodyn.network.network import Network
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
-from neurodyn.system.bound import Inputs, Targets, checked, sums_are_finite
+from neurodyn.system.bound import checked
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
+from neurodyn.system.numbers import sums_are_finite
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan
 from neurodyn.system.state import State

@@ -30,10 +30,10 @@ from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import Vector
 from neurodyn.network.wrapping import Modulated
 from neurodyn.system.agreement import Agreement
-from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven
 from neurodyn.system.equation import Entry
+from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
 
 Blocks = dict[str, Tensor]
