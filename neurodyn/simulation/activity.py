@@ -19,7 +19,8 @@ from neurodyn.network.network import Network
 from neurodyn.network.wrapping import unwrapped
 from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
-from neurodyn.simulation.simulate import SaveAt, save_times, take_seed
+from neurodyn.simulation.save_at import SaveAt, save_times
+from neurodyn.simulation.seeds import take_seed
 from neurodyn.solvers.base import Solver
 from neurodyn.solvers.choice import check_solver, for_gradients
 from neurodyn.solvers.differentiable import closed_form, refused_closed_form

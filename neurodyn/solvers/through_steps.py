@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Recorder, SavePoints, Solver
-from neurodyn.solvers.fixed import FixedStep, Steps
+from neurodyn.solvers.fixed import FixedStep
+from neurodyn.solvers.steps import Steps
 from neurodyn.solvers.tableaux import Numbers
 from neurodyn.system.noise import BrownianPaths
 from neurodyn.system.state import State

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.losses import squared_error
-from neurodyn.layers.points import is_plain
 from neurodyn.network.drives import Input
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Pointwise

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
+from neurodyn.layers.kinds import acts_sample_by_sample
 from neurodyn.layers.losses import Loss, per_sample, squared_error
-from neurodyn.layers.points import acts_sample_by_sample
 from neurodyn.layers.stacked import Stacked, StackedTensors, of_samples
 from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
