@@ -26,7 +26,7 @@ import torch
 import xarray as xr
 from common.claims import AR, GAIT, PC, Row, write_rows
 from common.learning_curves import agreement, draw, means_of, plus_minus, zoom
-from common.options import ActivationName, DatasetName, check_root, load, parse
+from common.options import ActivationName, DatasetName, check_root, images, parse, pooled
 from common.options import Options as StudyOptions
 from common.report import table, write
 from common.training import loss
@@ -203,6 +203,8 @@ class Options(StudyOptions):
         On which data sets; all but digits are downloaded, unless `root` or NEURODYN_DATA names a folder.
     root
         A folder with the data sets' files, or subsets in their format.
+    pool
+        Images are averaged over squares of so many pixels a side, which makes the square network narrower.
     epochs
         Of training.
     hidden
@@ -222,6 +224,7 @@ class Options(StudyOptions):
     rules: tuple[RuleName, ...] = tuple(RULES)
     dataset: tuple[DatasetName, ...] = ("digits",)
     root: Path | None = None
+    pool: int = 1
     epochs: int = 12
     hidden: tuple[int, ...] = (300, 300, 100)
     activation: ActivationName = "relu"
@@ -234,6 +237,10 @@ class Options(StudyOptions):
         super().__post_init__()
         check_root(self.root, self.dataset)
 
+    def load(self, dataset: str) -> tuple[nd.data.Samples, nd.data.Samples]:
+        """Return the training and the test set of a data set, as vectors."""
+        return pooled(dataset, self.root, True, self.pool)
+
     def build(self, rule: Rule, inputs: int, classes: int, seed: int) -> nn.Sequential:
         """Return the module that a rule trains."""
         if not rule.square:
@@ -245,6 +252,7 @@ class Options(StudyOptions):
         square = RULES[name].square
         layers = f"{len(self.hidden)}-hidden" if square else "-".join(map(str, [*self.hidden, self.activation]))
         settings = [layers, f"rate-{self.square_rate if square else self.rate:g}", f"batch-{self.batch}"]
+        settings += [f"pool-{self.pool}"] * (self.pool > 1)
         return self.out / "runs" / dataset / name / "_".join([*settings, "seeds-" + "-".join(map(str, self.seeds))])
 
 
@@ -254,7 +262,7 @@ PAPER = Options(full=True, dataset=("mnist", "fashion-mnist"), epochs=10)
 
 def train(options: Options, dataset: str, name: str, device: torch.device) -> xr.Dataset:
     """Train all seeds by a rule, and return their history; NaN from the epoch on in which one diverged."""
-    samples, test = load(dataset, options.root, True)
+    samples, test = options.load(dataset)
     inputs, targets = samples[0]
     rule = RULES[name]
     modules = {seed: options.build(rule, len(inputs), len(targets), seed) for seed in options.seeds}
@@ -281,7 +289,7 @@ def train(options: Options, dataset: str, name: str, device: torch.device) -> xr
 
 def first_update(options: Options, dataset: str, name: str, device: torch.device) -> list[float]:
     """Return how far a rule's first update, without regularizer, is off backprop's, relative to it, for each seed."""
-    samples, _ = load(dataset, options.root, True)
+    samples, _ = options.load(dataset)
     inputs, targets = (part.to(device) for part in samples[: options.batch])
     found = []
     for seed in options.seeds:
@@ -366,8 +374,9 @@ def main(options: Options) -> None:
 
 def here(about: Mapping[str, str], options: Options) -> str:
     """Return the setting in words."""
+    data = ", ".join(images(dataset, options.pool) for dataset in options.dataset)
     return (
-        f"{' '.join(options.dataset)}; hidden layers {about['hidden']}, {options.activation}, and square; "
+        f"{data}; hidden layers {about['hidden']}, {options.activation}, and square; "
         f"{options.epochs} epochs of Adam, rates {about['rates']}, batches of {options.batch}"
     )
 
@@ -383,6 +392,10 @@ def rows(found: xr.Dataset) -> list[Row]:
         at = {"dataset": dataset, "rule": name}
         ours = f"{dataset}: {plus_minus(found.test_accuracy.isel(epoch=-1).sel(at))} %, "
         ours += f"{plus_minus(gap.sel(at), '+')} points beside {RULES[rule.reference].label}, "
+        plain = RULES[rule.reference].reference
+        if plain != rule.reference and plain in found.rule:
+            end = found.test_accuracy.isel(epoch=-1).sel(dataset=dataset)
+            ours += f"{plus_minus(end.sel(rule=name) - end.sel(rule=plain), '+')} beside {RULES[plain].label}, "
         off = 100 * float(found.first_update.sel(at).mean())
         ours += f"first update {off:.2g} % off; " if off < 10 else f"first update {off:.0f} % off; "
         ours += means_of(found.sizes["seed"])

@@ -40,17 +40,23 @@ STUDIES: Mapping[str, str] = {
     "zero_divergence": "--samples 1000 --epochs 2 --hidden 1 3",
     "simplifications": "--epochs 2 --scan-epochs 1 --seeds 0 1",
     "frozen_pass": "--epochs 1 --seeds 0 1",
-    "inference": "",
-    "gamma_sweep": "",
+    "inference": "--hidden 1 3",
+    "gamma_sweep": "--hidden 1 3 --times l 0 1 2 4",
     "runtime": "--widths 64 512 2048 --seconds 3",
     "scalability": "--pool 2 --epochs 1",
     "gait_training": "--pool 2 --hidden 2 --tower 100 40 10 --epochs 2",
+    "accuracy-square": "--pool 2 --epochs 3 --rules backprop-square backprop-regularized gait",
     "accuracy": "--epochs 5 --rules backprop ar ar-simplified il z-il fa-z-il backprop-square backprop-regularized",
 }
-"""Each study, the quickest first, with the options that make it short."""
+"""Each study, the quickest first, with the options that make it short; after a dash, what of a study runs apart."""
 WITHOUT_DATA = ("weak_feedback", "runtime", "depth")
 """Those that take no data, or the small digits always."""
-SMALL: Mapping[str, str] = {"gait_training": "", "accuracy": "", "scalability": ""}
+SMALL: Mapping[str, str] = {
+    "gait_training": "",
+    "accuracy-square": "--rules backprop-square backprop-regularized gait",
+    "accuracy": "--rules backprop ar ar-simplified il z-il fa-z-il",
+    "scalability": "",
+}
 """The options where those for MNIST are not for the small digits."""
 
 
@@ -92,6 +98,11 @@ class Task:
     arguments: tuple[str, ...]
     out: Path
 
+    @property
+    def study(self) -> str:
+        """The name of its script."""
+        return self.name.partition("-")[0]
+
     @classmethod
     def of(cls, name: str, out: Path) -> Task:
         given = os.environ.get(VARIABLE)
@@ -101,13 +112,13 @@ class Task:
 
     @property
     def options(self) -> StudyOptions:
-        paper = import_module(self.name).PAPER
+        paper = import_module(self.study).PAPER
         options: StudyOptions = parse(paper, None, [*self.arguments, "--out", str(self.out)])
         return options
 
     @property
     def command(self) -> str:
-        return " ".join(["python", f"studies/{self.name}.py", *self.arguments])
+        return " ".join(["python", f"studies/{self.study}.py", *self.arguments])
 
     def result(self) -> Mapping[str, Any] | None:
         """Return what it has come to with these options, if it has."""
@@ -118,7 +129,7 @@ class Task:
         """Run it for so long at most, its output in a file beside its results, and return what became of it."""
         self.out.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        command = [sys.executable, str(FOLDER / f"{self.name}.py"), *self.arguments, "--quiet", "--out", str(self.out)]
+        command = [sys.executable, str(FOLDER / f"{self.study}.py"), *self.arguments, "--quiet", "--out", str(self.out)]
         with (self.out / "output.txt").open("w", encoding="utf-8") as output:
             try:
                 done = subprocess.run(
@@ -166,9 +177,9 @@ def document(tasks: Sequence[Task]) -> str:
     ]
     for paper, title in PAPERS.items():
         rows = [
-            [row["where"], row["setting"], row["claim"], row["ours"], f"**{kind}**{rest}", f"`{name}`"]
-            for name, result in found.items()
-            if result is not None
+            [row["where"], row["setting"], row["claim"], row["ours"], f"**{kind}**{rest}", f"`{task.study}`"]
+            for task in tasks
+            if (result := found[task.name]) is not None
             for row in result["rows"]
             if row["paper"] == paper
             for kind, rest in [split(row["verdict"])]
@@ -183,7 +194,7 @@ def document(tasks: Sequence[Task]) -> str:
     if ran:
         parts += ["## What ran\n", "Minutes of one core; of `accuracy`, those that its epochs took by the clock.\n"]
         parts += [grid(["command", "setting", "minutes"], ran)]
-    missing = [[f"`{task.name}`", f"`{task.command}`"] for task in tasks if found[task.name] is None]
+    missing = [[f"`{task.study}`", f"`{task.command}`"] for task in tasks if found[task.name] is None]
     if missing:
         parts += ["## Not run\n", grid(["study", "the command that would"], missing)]
     return "\n".join(parts).rstrip() + "\n"

@@ -108,13 +108,13 @@ def verdicts(found: xr.Dataset) -> list[str]:
     cost = end.sel(variant=AR_DECAY) - baseline
     over = found.test_accuracy.sel(variant=LEARNED_FULLY) - found.test_accuracy.sel(variant=BASELINE)
     moments = sorted({max(1, round(share * over.epoch.values[-1])) for share in (1 / 3, 2 / 3, 1)})
-    course = ", ".join(f"{plus_minus(over.sel(epoch=epoch), '+')} after {epoch}" for epoch in moments)
+    course = ", ".join(f"{plus_minus(over.sel(epoch=epoch), '+')} after epoch {epoch}" for epoch in moments)
     return [
         "The paper (figure 2, CIFAR-10, after longer training): performance is equivalent to AR throughout. Here:\n"
         + "\n".join(f"  {name}: {text}" for name, text in said.items()),
         f"In the fully connected layers, learned ψ less fixed ψ: {plus_minus(learned, '+')} points; angles between "
         f"ψ and Wᵀ at the end:\n{', '.join(aligned)}.\n"
-        f"Over the training, learned ψ less AR: {course} epochs.\n"
+        f"Over the training, learned ψ less AR: {course}.\n"
         f"With weight decay of {RATE_OF_DECAY:g}: AR less AR without it, {plus_minus(cost, '+')} points; learned ψ\n"
         f"less AR, both with it, {agreement(decayed)}.",
     ]

@@ -136,11 +136,11 @@ class ImageOptions(TrainingOptions):
     @property
     def images(self) -> str:
         """What is trained on, in words."""
-        return self.dataset + f" averaged over {self.pool} × {self.pool} pixels" * (self.pool > 1)
+        return images(self.dataset, self.pool)
 
     def load(self, *, flatten: bool = True) -> tuple[nd.data.Samples, nd.data.Samples]:
         """Return the training and the test set, of vectors or of images."""
-        return pooled(self.dataset, self.root, flatten, self.pool) if self.pool > 1 else super().load(flatten=flatten)
+        return pooled(self.dataset, self.root, flatten, self.pool)
 
 
 Study = TypeVar("Study", bound=Options)
@@ -175,6 +175,8 @@ def load(dataset: str, root: Path | None, flatten: bool) -> tuple[nd.data.Sample
 @lru_cache(maxsize=2)
 def pooled(dataset: str, root: Path | None, flatten: bool, side: int) -> tuple[nd.data.Samples, nd.data.Samples]:
     """Return the training and the test set, images averaged over squares of so many pixels a side."""
+    if side == 1:
+        return load(dataset, root, flatten)
 
     def narrow(samples: nd.data.Samples) -> nd.data.Samples:
         images, _ = samples[:]
@@ -187,6 +189,11 @@ def pooled(dataset: str, root: Path | None, flatten: bool, side: int) -> tuple[n
 
     train, test = map(narrow, load(dataset, root, False))
     return train, test
+
+
+def images(dataset: str, side: int) -> str:
+    """Return what `pooled` returns, in words."""
+    return dataset + f" averaged over {side} × {side} pixels" * (side > 1)
 
 
 def check_root(root: Path | None, datasets: Sequence[str]) -> None:

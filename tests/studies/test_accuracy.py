@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tyro
 import xarray as xr
+from common.learning_curves import plus_minus
 
 import neurodyn as nd
 from tests.data.test_datasets import write_mnist
@@ -109,3 +110,22 @@ def test_unknown_rules_are_refused(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(study.Options, args=["--rules", "hebb"])
     assert "hebb" in capsys.readouterr().err
+
+
+def test_smaller_images_make_square_networks_narrower_in_a_checkpoint_of_their_own(tmp_path):
+    found = run(tmp_path, "--pool", "2", "--epochs", "1", "--seeds", "1", "--rules", "backprop-square", "gait")
+    assert bool(found.test_accuracy.notnull().all())
+    options = study.Options(pool=2, seeds=(1,), hidden=(20,))
+    inputs, targets = options.load("digits")[0][0]
+    module = options.build(study.RULES["gait"], len(inputs), len(targets), 1)
+    assert [tuple(part.shape) for part in module.parameters() if part.ndim == 2] == 2 * [(16, 16)]
+    assert options.checkpoint("digits", "gait") != study.Options(seeds=(1,), hidden=(20,)).checkpoint("digits", "gait")
+
+
+def test_what_the_regularizer_costs_stands_beside_what_gait_prop_comes_to(results):
+    _, found = results
+    (row,) = (each for each in study.rows(found) if each.claim.startswith("GAIT-prop"))
+    end = found.test_accuracy.isel(epoch=-1).squeeze("dataset")
+    for other, said in (("backprop-regularized", "points beside"), ("backprop-square", "beside")):
+        gap = plus_minus(end.sel(rule="gait") - end.sel(rule=other), "+")
+        assert f"{gap} {said} {study.RULES[other].label}, " in row.ours

@@ -1,5 +1,7 @@
 """The rows of the reproduction: their verdicts, their file, and the page that gathers them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import reproduction
@@ -77,6 +79,15 @@ def test_a_study_runs_once_and_the_page_tells_of_all(tmp_path, quick):
     assert quick[3:] == ["runtime", "graphs"]
 
 
+def test_what_runs_apart_is_a_run_of_the_same_study(tmp_path, quick):
+    reproduction.STUDIES = {"runtime": "--widths 4", "runtime-wide": "--widths 9"}
+    page = tmp_path / "page.md"
+    reproduction.main(reproduction.Options(out=tmp_path, document=page, only=("runtime", "runtime-wide"), jobs=1))
+    assert quick == ["runtime", "runtime-wide"]
+    assert page.read_text(encoding="utf-8").count("| `runtime` |") == 2
+    assert "`python studies/runtime.py --widths 9`" in page.read_text(encoding="utf-8")
+
+
 def test_without_time_nothing_is_run(tmp_path, quick, capsys):
     reproduction.main(reproduction.Options(out=tmp_path, document=tmp_path / "page.md", hours=1e-12, only=("runtime",)))
     assert quick == []
@@ -96,6 +107,7 @@ def test_digits_of_a_folder_are_what_studies_of_data_run_on(tmp_path, monkeypatc
 def test_every_study_is_part_of_it():
     from tests.studies.test_options import STUDIES
 
-    assert set(reproduction.STUDIES) == set(STUDIES) - {"rate_networks"}  # which is of no paper's claims
+    gathered = {reproduction.Task.of(name, Path()).study for name in reproduction.STUDIES}
+    assert gathered == set(STUDIES) - {"rate_networks"}  # which is of no paper's claims
     with pytest.raises(ValueError, match="only: hebb: the studies are"):
         reproduction.Options(only=("hebb",))
