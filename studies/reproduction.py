@@ -41,7 +41,7 @@ STUDIES: Mapping[str, str] = {
     "simplifications": "--epochs 2 --scan-epochs 1 --seeds 0 1",
     "frozen_pass": "--epochs 1 --seeds 0 1",
     "inference": "--hidden 1 3",
-    "gamma_sweep": "--hidden 1 3 --times l 0 1 2 4",
+    "gamma_sweep": "--hidden 1 3 --times l 0 1 4 --samples 300",
     "runtime": "--widths 64 512 2048 --seconds 3",
     "scalability": "--pool 2 --epochs 1",
     "gait_training": "--pool 2 --hidden 2 --tower 100 40 10 --epochs 2",
