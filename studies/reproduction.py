@@ -45,7 +45,7 @@ STUDIES: Mapping[str, str] = {
     "runtime": "--widths 64 512 2048 --seconds 3",
     "scalability": "--pool 2 --epochs 1",
     "gait_training": "--pool 2 --hidden 2 --tower 100 40 10 --epochs 2",
-    "accuracy-square": "--pool 2 --epochs 2 --rules backprop-square backprop-regularized gait",
+    "accuracy-square": "--pool 4 --epochs 3 --rules backprop-square backprop-regularized gait",
     "accuracy": "--epochs 5 --rules backprop ar ar-simplified il z-il fa-z-il backprop-square backprop-regularized",
 }
 """Each study, the quickest first, with the options that make it short; after a dash, what of a study runs apart."""
