@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import neurodyn as nd
 from common.claims import Row
 from common.options import ActivationName, ImageOptions
-from common.report import table
+from common.report import number_of, table
 from common.training import Learning, angle, fit
 from neurodyn import plot
 from neurodyn.layers.losses import squared_error
@@ -62,8 +62,8 @@ class CurveOptions(ImageOptions):
 
     def __str__(self) -> str:
         return (
-            f"{self.images}, {self.epochs} epochs of SGD in batches of {BATCH}, rate {self.rate:g} for the summed "
-            f"squared error, {ITERATIONS} iterations of {STEP:g}"
+            f"{self.images}, {number_of(self.epochs, 'epoch')} of SGD in batches of {BATCH}, rate {self.rate:g} for the "
+            f"summed squared error, {ITERATIONS} iterations of {STEP:g}"
         )
 
 
