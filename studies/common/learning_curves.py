@@ -62,8 +62,8 @@ class CurveOptions(ImageOptions):
 
     def __str__(self) -> str:
         return (
-            f"{self.images}, {number_of(self.epochs, 'epoch')} of SGD in batches of {BATCH}, rate {self.rate:g} for the "
-            f"summed squared error, {ITERATIONS} iterations of {STEP:g}"
+            f"{self.images}, {number_of(self.epochs, 'epoch')} of SGD in batches of {BATCH}, rate {self.rate:g} for "
+            f"the summed squared error, {ITERATIONS} iterations of {STEP:g}"
         )
 
 
