@@ -368,7 +368,7 @@ def main(options: Options) -> None:
         f"Adam, rates {about['rates']}, batches of {options.batch}"
     )
     trained = float(found.seconds.sum()) if "seconds" in found else None
-    claims = write_rows(options, here(about, options), rows(found), seconds=trained)
+    claims = write_rows(options, here(about, options), rows(found, options.pool), seconds=trained)
     print(summary(found, options.reach), claims, files, sep="\n\n")
 
 
@@ -381,8 +381,8 @@ def here(about: Mapping[str, str], options: Options) -> str:
     )
 
 
-def rows(found: xr.Dataset) -> list[Row]:
-    """Return what each rule came to beside its paper's claim."""
+def rows(found: xr.Dataset, pool: int = 1) -> list[Row]:
+    """Return what each rule came to beside its paper's claim; images were averaged over squares of `pool` pixels."""
     made = []
     gap = differences(found).isel(epoch=-1)
     for dataset, name in ((str(d), str(n)) for d in found.dataset.values for n in found.rule.values):
@@ -390,7 +390,7 @@ def rows(found: xr.Dataset) -> list[Row]:
         if rule.claim is None:
             continue
         at = {"dataset": dataset, "rule": name}
-        ours = f"{dataset}: {plus_minus(found.test_accuracy.isel(epoch=-1).sel(at))} %, "
+        ours = f"{images(dataset, pool)}: {plus_minus(found.test_accuracy.isel(epoch=-1).sel(at))} %, "
         ours += f"{plus_minus(gap.sel(at), '+')} points beside {RULES[rule.reference].label}, "
         plain = RULES[rule.reference].reference
         if plain != rule.reference and plain in found.rule:
