@@ -87,8 +87,9 @@ def _check_coupling(network: Network, populations: Mapping[str, Population], cou
     _check_point(network, populations, coupling)
     if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) not in ((), target.shape):
         raise InvalidValueError(
-            f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, one for each unit of its "
-            f"target, and population {target.name} has {size_text(target)} units"
+            f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, and population {target.name} "
+            f"has {size_text(target)} units; give one number for each, and a matrix of weights as "
+            "nd.Forward(nn.Linear(…))"
         )
     shapes = {p.name: p.shape for p in (*sources, target) if p.shape is not None}
     if all(p.name in shapes for p in (*sources, target)):

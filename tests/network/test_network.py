@@ -20,9 +20,13 @@ from tests.problems import wilson_cowan
         (
             lambda part: nd.Network("n", part),
             nd.Population("a"),
-            "network 'n': what it has of Population must be a list",
+            r"network 'n': one Population is given where a list is; write \[Population\(…\)\]",
         ),
-        (lambda part: nd.Network(part, [nd.Population("a")]), 3, "network 3: its name is text, not int"),
+        (
+            lambda part: nd.Network(part, [nd.Population("a")]),
+            3,
+            "name of Network must be text, not int; it comes first",
+        ),
         (lambda part: nd.Network("n", populations(), inference=part), 3, "network 'n': inference is Inference"),
         (
             lambda part: nd.Coupling(part, "a"),
