@@ -287,7 +287,8 @@ def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, .
     parts = listed(f"network {network!r}: what it has of {kind.__name__}", parts)
     for part in parts:
         if not isinstance(part, kind):
-            raise InvalidTypeError(f"network {network!r}: {part!r} is no {kind.__name__}")
+            hint = "; nd.cut(module) returns its stages" if kind is Stage and isinstance(part, nn.Module) else ""
+            raise InvalidTypeError(f"network {network!r}: {part!r} is no {kind.__name__}{hint}")
     return parts
 
 

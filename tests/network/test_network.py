@@ -36,7 +36,7 @@ from tests.problems import wilson_cowan
         (lambda part: nd.Plasticity(nd.Stage(nn.Linear(2, 2)), "a", part), 1, "pre and post are names of populations"),
         (lambda part: nd.Network("n", populations(), [part]), "a → b", "network 'n': 'a → b' is no Coupling"),
         (lambda part: nd.Network("n", populations(), plasticity=[part]), "a", "network 'n': 'a' is no Plasticity"),
-        (lambda part: nd.Network("n", populations(), forward=[part]), nn.Tanh(), r"network 'n': Tanh\(\) is no Stage"),
+        (lambda part: nd.Network("n", populations(), forward=[part]), nn.Tanh(), r"Tanh\(\) is no Stage; nd\.cut\("),
     ],
 )
 def test_parts_of_another_kind_are_refused(declare, part, message: str) -> None:
