@@ -88,8 +88,8 @@ class Coupling(ByValue):
     --------
     >>> import neurodyn as nd
     >>> inhibition = nd.Coupling("a", "b", gain=-2)
-    >>> print(inhibition, inhibition.text)
-    a → b a
+    >>> print(f"{inhibition}: {inhibition.gain} · {inhibition.text}")
+    a → b: -2 · a
     """
 
     source: str | tuple[str, ...]
