@@ -37,7 +37,7 @@ def vector(what: str, value: Vector) -> Vector:
     ValueError
         If it is NaN or infinite somewhere, or empty.
     """
-    if isinstance(value, (list, tuple)) or (not isinstance(value, Tensor) and getattr(value, "ndim", 0)):
+    if isinstance(value, (list, tuple)) or (not isinstance(value, Tensor) and getattr(value, "ndim", 0) > 0):
         raise InvalidTypeError(
             f"{what} must be a number, or a tensor with one for each unit, not a {type(value).__name__}"
             f"{tensor_hint(value)}"
