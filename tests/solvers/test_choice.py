@@ -98,7 +98,7 @@ def test_the_error_is_a_thousandth_of_the_scale_whatever_the_structure(name: str
 
 def predator_and_prey() -> nd.Network:
     product = nd.Pointwise(lambda x, y: x * y, text="{} {}")
-    populations = [nd.Population("x", 1, leak=0, initial=1.5), nd.Population("y", 1, initial=1.0)]
+    populations = [nd.Population("x", 1, leak=0), nd.Population("y", 1)]
     couplings = [
         nd.Coupling("x", "x"),
         nd.Coupling(("x", "y"), "x", product, gain=-1),
@@ -109,8 +109,8 @@ def predator_and_prey() -> nd.Network:
 
 def test_so_it_is_over_the_periods_of_an_oscillation() -> None:
     """Errors along a cycle are not forgotten, as they are on the way to an equilibrium: those of all steps add up."""
-    network, none = predator_and_prey(), torch.zeros(1, 1, dtype=torch.float64)
-    start = {p.name: p.initial + none for p in network.populations if p.clamp is None}
+    network = predator_and_prey()
+    start = {"x": torch.full((1, 1), 1.5, dtype=torch.float64), "y": torch.ones(1, 1, dtype=torch.float64)}
     run = nd.simulate(network, None, duration=50.0, initial=start, save_at=101)
     exact = reference((network, None, None, start), run.time.values)
     scale = max(float(np.abs(value).max()) for value in exact.values())
