@@ -30,7 +30,7 @@ LOOKS: Mapping[str, dict[str, Any]] = {
 def draw_networks(found: xr.Dataset) -> Figure:
     """Return the figure: a panel for each network, and the peak accuracy against depth."""
     panels = found.sizes["network"] + 1
-    columns = min(3, panels)
+    columns = 2 if panels == 4 else min(3, panels)
     rows = -(-panels // columns)
     *_, tower = found.network.values
     figure, grid = plt.subplots(rows, columns, figsize=(3.7 * columns, 3.1 * rows + 0.4), squeeze=False)
@@ -59,7 +59,7 @@ def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
     shown = dict(zip(found.network.values[-3:], (plot.GREEN, plot.ORANGE, plot.BLUE), strict=True))
     for (network, colour), (rule, style) in product(shown.items(), rules.items()):
         at = found.sel(network=network, rule=rule)
-        draw(left, at.orthogonality, f"{network}, {rule}", color=colour, linestyle=style)
+        draw(left, at.orthogonality.isel(epoch=slice(1, None)), f"{network}, {rule}", color=colour, linestyle=style)
         if rule.startswith("GAIT"):
             draw(centre, at.update_angle, f"{network}, {rule}", color=colour, linestyle=style)
     left.set(yscale="log", ylim=(1e-4, None), xlabel="epoch (1)", ylabel="‖W Wᵀ − diag‖ / ‖W Wᵀ‖, mean (1)")
@@ -68,7 +68,10 @@ def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
     handles += [Line2D([], [], color=plot.GREY, linestyle=style, label=rule) for rule, style in rules.items()]
     left.legend(handles=handles, fontsize=7, loc="lower right", ncols=2)
     centre.set(xlabel="epoch (1)", ylabel="angle to backprop's update, mean (°)", title="(b) Updates of GAIT-prop")
-    centre.legend(fontsize=7)
+    centre.set_ylim(0, 1.6 * centre.get_ylim()[1])  # which leaves room for the legend
+    centre.legend(fontsize=7, loc="upper left")
+    for ax in (left, centre):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     places = range(scanned.sizes["strength"])
     colours = dict(zip(scanned.start.values, (plot.GREEN, plot.VERMILION, plot.BLUE), strict=True))
     for (start, colour), rule in product(colours.items(), scanned.rule.values):
