@@ -84,6 +84,8 @@ class System:
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
         self.bounds = plan.bounds
+        self.walls = {name: ends for name, ends in plan.bounds.items() if not network[name].noisy}
+        """The bounds at which dx/dt is 0 where it leads outside: with noise, a step is clipped as a whole."""
         self.equations, self.echoes, self._sizes = plan.equations, plan.echoes, plan.sizes
         self.timeline = Timeline(network.name, plan)
         self._seeds: NDArray[np.uint64] | None = None
@@ -136,7 +138,7 @@ class System:
     def field(self, state: State, out: State, time: Time = None) -> None:
         """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.
 
-        A state outside its bounds is brought inside first, and where F leads outside, dx/dt is 0.
+        A state outside its bounds is brought inside first, and where F leads outside, dx/dt is 0, unless there is noise.
 
         Parameters
         ----------
@@ -178,7 +180,7 @@ class System:
         self._settle(state)
         for equation in self._dynamic_equations:
             equation.evaluate(state.read, out.activity[equation.name])
-        for name, (low, high) in self.bounds.items():
+        for name, (low, high) in self.walls.items():
             x, slope = state.activity[name], out.activity[name]
             slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
