@@ -71,8 +71,8 @@ def _check_layout(layer: nn.Module, stage: str) -> None:
     for name, parameter in layer._parameters.items():
         if parameter is not None and parameter.layout != torch.strided:
             raise InvalidTypeError(
-                f"stage {stage}: {name} of {type(layer).__name__} has the layout {parameter.layout}, and must be dense; "
-                "a sparse linear layer is nd.SparseLinear(weight, bias)"
+                f"stage {stage}: {name} of {type(layer).__name__} has the layout {parameter.layout}, and must be "
+                "dense; a sparse linear layer is nd.SparseLinear(weight, bias)"
             )
 
 

@@ -138,7 +138,7 @@ class System:
     def field(self, state: State, out: State, time: Time = None) -> None:
         """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.
 
-        A state outside its bounds is brought inside first, and where F leads outside, dx/dt is 0, unless there is noise.
+        A state outside its bounds is brought inside first. Where F leads outside, dx/dt is 0, unless there is noise.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class System:
 
     def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
-            self.points.expire_echoes()  # or else what has been made of them would be taken for constant
+            self.timeline.renew_echoes()  # or else what has been made of them would be taken for constant
             self._evaluate(state, out)
             return out.blocks, None
 
@@ -207,10 +207,11 @@ class System:
         if self.bounds:
             self.confine(state)
         if self.timeline.moves:
-            self.timeline.bring(state, time)
+            self.timeline.bring(time)
 
     def _settle(self, state: State) -> None:
         self.points.expire()
+        self.timeline.settle(state)
         if self.loops:
             self._settle_loops(state)
             return

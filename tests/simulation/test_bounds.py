@@ -278,7 +278,7 @@ def test_noise_is_clipped_too():
 
 @pytest.mark.parametrize("solver", [nd.Euler, nd.Heun])
 def test_a_noisy_step_is_clipped_as_a_whole(solver):
-    """x ← clip(x + h F + σ ΔW), with the drift into the wall that the noise has to overcome."""
+    """The loop is x ← clip(x + h F + σ ΔW), with the drift into the wall that the noise has to overcome."""
     step, low, high, sigma = 0.05, -0.3, 0.5, 0.3
     seeds, noisy = [5, 6, 7], recurrent(noise=sigma)
     run = nd.simulate(noisy, U, duration=4.0, solver=solver(step), initial=START, seed=seeds)
