@@ -137,9 +137,7 @@ class Polynomials:
         theta = (time - self.start) / (self.end - self.start)
         *others, total = self.coefficients[name].unbind()
         flat = out.view(-1)
-        for coefficient in reversed(
-            others
-        ):  # Horner's scheme, without a tensor of the powers, for which a device waits
+        for coefficient in reversed(others):  # Horner's scheme: a device would wait for a tensor of the powers
             total = torch.add(coefficient, total, alpha=theta, out=flat)
 
 

@@ -194,7 +194,8 @@ class BrownianPaths:
                 for below in range(self._together)
                 for parent in range(2**below)
             ]
-            drawn = self._normal(parents).split([2**below for below in range(self._together)]) if parents else ()
+            widths = [2**below for below in range(self._together)]
+            drawn = torch.split(self._normal(parents), widths) if parents else ()
             for below, normal in enumerate(drawn):
                 halves = self._cut(level + 1 + below, gains, normal)
                 gains = torch.stack(halves, dim=1).flatten(0, 1)
