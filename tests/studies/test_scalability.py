@@ -28,7 +28,7 @@ def test_it_writes_what_it_promises(results):
     }
     found = nd.load(results / "scalability.nc")
     assert found.variant.values.tolist() == ["backprop", *study.VARIANTS]
-    assert "digits, 1 epochs" in found.attrs["training"]
+    assert "digits, one epoch" in found.attrs["training"]
 
 
 def test_feedback_weights_stand_where_they_are_asked_for(results):
