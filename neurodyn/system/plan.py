@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -65,6 +66,8 @@ class Batch:
     origin: float
 
 
+_MOST_WAYS = 4
+"""In how many ways of computing a batch the operations are kept; the last ones used stay."""
 _BEFORE_NOTES = 100
 """After how many evaluations of a vector field its operations are noted, which takes as long as so many save."""
 
@@ -92,7 +95,7 @@ class Plan:
         _check_range(network, given.dtype)
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
-        self._repeated: Repeated[Any] | None = None
+        self._repeated: OrderedDict[Hashable, Repeated[Any]] = OrderedDict()
         self._field: Repeated[None] | None = None
         batch = self._bring(network, given)
         self._batch: Batch | None = batch
@@ -187,11 +190,13 @@ class Plan:
         if self._forward is not None:
             self._forward.forget()
 
-    def repeated(self, network: Network) -> Repeated[Any]:
-        """Return what is computed of a network for one batch after the other."""
-        if self._repeated is None:
-            self._repeated = Repeated(self._known(network))
-        return self._repeated
+    def repeated(self, network: Network, way: Hashable) -> Repeated[Any]:
+        """Return what is computed of a network for one batch after the other, in one of several ways."""
+        repeated = self._repeated.pop(way, None)
+        self._repeated[way] = Repeated(self._known(network)) if repeated is None else repeated
+        while len(self._repeated) > _MOST_WAYS:
+            self._repeated.popitem(last=False)
+        return self._repeated[way]
 
     def repeated_field(self, network: Network) -> Repeated[None]:
         """Return the vector field at one state after the other, of a plan that is bound."""
