@@ -201,7 +201,7 @@ def _learn(
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        return swept(system), None
+        return swept(system, system.lent_state()), None
     if duration is None:
         state, report = to_equilibrium(system, steady())
         return state, report.evaluations

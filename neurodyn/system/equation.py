@@ -288,11 +288,14 @@ class Equation:
             return entries
         first, gain = constant, 1.0
         if first is None:
-            own, source = entries[0].term.value(activity), entries[0].sources
-            if own is None or isinstance(source, tuple) or own is not activity[source]:  # what is made may not last
-                entries[0].term.assign(activity, out, entries[0].gain)
-                return entries[1:]
-            first, gain, entries = own, entries[0].gain, entries[1:]
+            (entry, *entries), own = entries, entries[0].term.value(activity)
+            if own is None:
+                entry.term.add(activity, out.zero_(), entry.gain)
+                return entries
+            if isinstance(entry.sources, tuple) or own is not activity[entry.sources]:  # what is made may not last
+                torch.mul(own, entry.gain, out=out)
+                return entries
+            first, gain = own, entry.gain
         second = entries[0].term.value(activity) if entries and 1.0 in (gain, entries[0].gain) else None
         if second is None:
             torch.mul(first, gain, out=out)
