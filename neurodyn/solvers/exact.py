@@ -13,7 +13,8 @@ from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Unrecorded
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.nilpotent import nilpotent
 from neurodyn.solvers.pieces import along_signals, refused_signals
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Exact(Solver):
             )
         moments = self.moments(duration, recorder.times)
         slope = system.new_state()
-        if system.driven:
+        if system.timeline.driven:
             evaluations = along_signals(system, state, slope, moments, duration, recorder)
         elif system.structure.rate is not None:
             evaluations = nilpotent(system, state, slope, moments, duration, self.euler_step, recorder)
@@ -116,7 +117,7 @@ class Exact(Solver):
         return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)
 
     def advance(self, system: System, state: State, duration: float) -> int:
-        if system.driven or system.structure.rate is None:
+        if system.timeline.driven or system.structure.rate is None:
             return super().advance(system, state, duration)
         self.steps_in(duration)  # of which there has to be a whole number
         evaluations = nilpotent(system, state, None, np.empty(0), duration, self.euler_step, Unrecorded())
@@ -126,7 +127,7 @@ class Exact(Solver):
     def _check_end(self, system: System, state: State, duration: float) -> None:
         bad = None if system.seems_finite(state) else system.first_bad(state)
         if bad is not None:
-            end = system.origin + duration
+            end = system.timeline.origin + duration
             raise DivergenceError(f"population {bad} is not finite at time {end:g}, with {self!r}", end, bad)
 
     def moments(self, duration: float, times: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -159,6 +160,6 @@ class Exact(Solver):
 
 
 def _refused_iterates(system: System) -> str | None:
-    if not system.driven:
+    if not system.timeline.driven:
         return None
     return "Euler iterates have a closed form under data that stand still alone; use Euler(step)"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from neurodyn.solvers.rows import Rows
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _ROUNDING = 8
 """By how many machine epsilons a population may still change once the sweeps have arrived."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from neurodyn.network.vectors import Vector
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 class Rows:
