@@ -33,6 +33,9 @@ LONGEST = 5.0
 BUDGET = 0.2
 """For how many seconds a run is repeated."""
 
+_SMALLEST = 1e-30
+"""What γ to the power of the depth is to be at least, of numbers of single precision."""
+
 Where = dict[str, int]
 Run = Callable[[], int | None]
 """A function that runs a way and returns its evaluations; None where it tells of none."""
@@ -108,7 +111,8 @@ def _relaxations(layers: list[int], batch: int, device: str, peers: Peers) -> It
     settle = partial(nd.equilibrium, circuit, x, t)
     ours = {"neurodyn": partial(_evaluations, settle), "torchdiffeq": partial(_evaluations, flow)}
     yield RELAXATIONS[2], {**ours, "backprop": reference}
-    gait = cases.backward(tp.network(tower, rule="gait", gamma=1e-5), tower, x, t)
+    gamma = max(1e-5, _SMALLEST ** (1 / len(layers)))
+    gait = cases.backward(tp.network(tower, rule="gait", gamma=gamma), tower, x, t)
     yield RELAXATIONS[3], {"neurodyn": _uncounted(gait), "backprop": reference}
 
 

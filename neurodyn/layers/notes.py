@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-_MOST_BYTES = 2**27
+_MOST_BYTES = 2**28
 """How much memory is kept while operations are noted: what takes more spends its time in arithmetic."""
 _MOST_OPERATIONS = 20_000
 _OF_THE_NUMBERS = {
