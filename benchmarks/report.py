@@ -128,6 +128,7 @@ def _plot_relaxations(growth: xr.Dataset, file: Path) -> None:
                         ax.plot(points[name], own, ls=style, marker=marker, ms=4, color=colour)
             ax.set(xscale="log", yscale="log")
             ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter("")
             ax.yaxis.set_major_formatter("{x:g}")
             if line is axes[-1]:
                 ax.set_xlabel(label)
