@@ -31,6 +31,19 @@ def expect(condition: Callable[[Sequence[Tensor]], bool], tensors: Sequence[Tens
     return condition(tensors) if notes is None else notes.expect(condition, tensors)
 
 
+def constant(make: Callable[[], Tensor]) -> Tensor:
+    """Return the new tensor that a function makes of numbers that are the same for every batch, as coefficients are."""
+    notes: Notes | None = getattr(_here, "notes", None)
+    return make() if notes is None else notes.constant(make)
+
+
+def steered() -> None:
+    """Say that numbers steer the course of a computation, of which no condition tells: it is not to be noted."""
+    notes: Notes | None = getattr(_here, "notes", None)
+    if notes is not None:
+        notes.give_up()
+
+
 def all_true(tensors: Sequence[Tensor]) -> bool:
     """Tell whether all values of boolean tensors are true: a condition for `expect`."""
     return all(bool(tensor.all()) for tensor in tensors)

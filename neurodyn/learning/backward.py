@@ -18,8 +18,8 @@ from neurodyn.layers.stage_point import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
-from neurodyn.solvers import Solver, steady
-from neurodyn.solvers.base import Unrecorded, refuse_delays
+from neurodyn.solvers import Exact, Solver, steady
+from neurodyn.solvers.base import refuse_delays
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import swept, to_equilibrium
 from neurodyn.system.binding import computed
@@ -147,7 +147,9 @@ def learn(
         return _learn(system, duration, solver)
 
     still = "learning at the end of a relaxation"
-    found, (parameters, iterations) = computed(network, inputs, targets, compute, repeat=duration is None, still=still)
+    # The declaration's own way, and closed forms, are a matter of the duration; others are steered by what they find.
+    way = (duration, solver) if solver is None or type(solver) is Exact else None
+    found, (parameters, iterations) = computed(network, inputs, targets, compute, way=way, still=still)
     output, losses, *gradients = found
     _write(parameters, gradients)
     return Lesson(output, losses, iterations)
@@ -202,7 +204,7 @@ def _learn(
 
 def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        return swept(system), None
+        return swept(system, system.lent_state()), None
     if duration is None:
         state, report = to_equilibrium(system, steady())
         return state, report.evaluations
@@ -210,9 +212,9 @@ def _relax(system: System, duration: float | None, solver: Solver | None) -> tup
     solver = for_trajectory(system).solver if solver is None else solver
     refuse_delays(system, solver)
     solver.check(system)
-    report = solver.integrate(system, state, duration, Unrecorded())
+    evaluations = solver.advance(system, state, duration)
     system.settle(state, duration)
-    return state, report.evaluations
+    return state, evaluations
 
 
 def _gains(network: Network) -> dict[int, tuple[float, ...]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError
+from neurodyn.layers.repeated import steered
 from neurodyn.network.maps import Activity
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -216,6 +217,17 @@ class Solver(ABC):
         DivergenceError
             If the state becomes non-finite.
         """
+
+    def advance(self, system: System, state: State, duration: float) -> int:
+        """Integrate from `state` over `duration`, leave `state` at the end, and return the evaluations alone.
+
+        Raises
+        ------
+        DivergenceError
+            If the state becomes non-finite.
+        """
+        steered()
+        return self.integrate(system, state, duration, Unrecorded()).evaluations
 
     def report(
         self,

@@ -83,15 +83,15 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
     return _Search(system, bound).run(max_duration)
 
 
-def swept(system: System) -> State:
-    """Return the equilibrium of an acyclic system, by one sweep.
+def swept(system: System, state: State | None = None) -> State:
+    """Return the equilibrium of an acyclic system, by one sweep; in a state at hand, if one is given.
 
     Raises
     ------
     DivergenceError
         If it is not finite.
     """
-    state = system.new_state()  # which the sweep fills, wherever the network starts
+    state = system.new_state() if state is None else state  # which the sweep fills, wherever the network starts
     system.sweep(state)
     _refuse_overflow(system, state)
     return state

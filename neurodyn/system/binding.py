@@ -204,7 +204,7 @@ def computed(
     targets: Tensor | None,
     compute: Callable[[System], tuple[Sequence[Tensor | None], Rest]],
     *,
-    repeat: bool,
+    way: Hashable | None,
     still: str,
 ) -> tuple[Sequence[Tensor | None], Rest]:
     """Bind a network to a batch, and compute tensors of it: as `Repeated`, if nothing but shapes and tensors counts.
@@ -215,8 +215,9 @@ def computed(
         As for `bound`; the data do not vary in time.
     compute
         Returns new tensors, or None in the place of one, and what is the same for all batches of their shapes.
-    repeat
-        Whether nothing that steers the computation depends on numbers, beside what it tells `expect`.
+    way
+        What else decides on the computation, such as a duration: it is repeated for batches of the same one. None where
+        numbers steer it, beside what it tells `expect`.
 
     Raises
     ------
@@ -225,11 +226,11 @@ def computed(
     """
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan
-    if plan is None or not (repeat and at_hand.known):
+    if plan is None or way is None or not at_hand.known:
         found = compute(at_hand.system())
         at_hand.put_back()
         return found
-    repeated = plan.repeated(network)
+    repeated = plan.repeated(network, way)
     batch = list(given.inputs.values())
     if given.targets is not None:
         batch.append(given.targets)

@@ -218,7 +218,6 @@ class Run:
         reference = self.learner.backprop(inputs, targets) if self.angles else []
         if self.processes.size > 1:
             self._add_up(weight, measured, reference)
-        measured = {name: value.cpu() for name, value in measured.items()}
         if "train_loss" in measured and not bool(torch.isfinite(measured["train_loss"]).all()):
             self._refuse_data(self.train, inputs, targets)
             raise self._diverged(f"the loss is {_first_bad(measured['train_loss'], self.seeds)}")
@@ -412,9 +411,11 @@ def draw(pairs: Pairs, index: Tensor, learner: Learner) -> tuple[Tensor, Tensor]
     """Return the batch of the samples at index (seed, sample), one seed's after the other's, for a learner."""
     like = learner.parameters[0]
     inputs, targets = pairs.draw(index.flatten())
+    if like.is_cuda:  # which fetches pinned memory while the batch before is at work
+        inputs, targets = (part.pin_memory() if part.is_cpu else part for part in (inputs, targets))
     # Integers stay integers, such as the indices that an embedding reads.
-    inputs = inputs.to(like) if inputs.is_floating_point() else inputs.to(like.device)
-    return inputs, targets.to(like)
+    dtype = like.dtype if inputs.is_floating_point() else inputs.dtype
+    return inputs.to(like.device, dtype, non_blocking=True), targets.to(like, non_blocking=True)
 
 
 def _signature(tensors: dict[str, Tensor]) -> Tensor:
