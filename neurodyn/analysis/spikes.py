@@ -7,14 +7,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-import xarray as xr
 
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.timing import SpikeDetector
 from neurodyn.solvers import Euler
 
-Errors = TypeVar("Errors", xr.DataArray, xr.Dataset)
+Errors = TypeVar("Errors", "xr.DataArray", "xr.Dataset")
 
 
 def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:

@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from neurodyn.checks import file_path, flag, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+from neurodyn.labelled import xr
 from neurodyn.plot.figures import complete, style
 from neurodyn.progress import Bar
 from neurodyn.view.colours import BLUE, GREY, VERMILION

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import xarray as xr
 
 from neurodyn.checks import needed
 from neurodyn.errors import (
@@ -19,6 +18,7 @@ from neurodyn.errors import (
     MissingFileError,
     NeurodynError,
 )
+from neurodyn.labelled import xr
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
 from neurodyn.simulation.partial import replacing, system_errors
 

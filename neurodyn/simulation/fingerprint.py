@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 

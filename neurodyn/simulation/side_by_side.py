@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.simulation.grid import Where, text
 
 COMPUTED, ERROR = "computed", "error"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import xarray as xr
 
 from neurodyn.checks import flag, needed, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar
 from neurodyn.randomness import drawing_from, seeded

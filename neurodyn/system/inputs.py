@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-import xarray as xr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.network.signals import Signal
 from neurodyn.system.continued import Starts
 
-Series = Tensor | Signal | xr.DataArray | Callable[[float], Any]
+Series: TypeAlias = "Tensor | Signal | xr.DataArray | Callable[[float], Any]"
 """What stands still, a tensor, or varies in time."""
-Inputs = Series | Mapping[str, Series] | None
+Inputs: TypeAlias = "Series | Mapping[str, Series] | None"
 """Those of the one population clamped to `Input()`, by name where there are several, or None where there is none."""
-Targets = Series | None
+Targets: TypeAlias = "Series | None"
 
 
 def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Series]:

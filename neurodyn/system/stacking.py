@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import xarray as xr
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.kinds import acts_sample_by_sample
 from neurodyn.layers.losses import Loss, per_sample, squared_error

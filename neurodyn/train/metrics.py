@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.randomness import seeded
 from neurodyn.train.learners import Learner, ModuleLearner, evaluating
