@@ -13,6 +13,9 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.repeated import expect
 from neurodyn.network.network import Network
 
+_SMALL = 2**14
+"""How many numbers a tensor has at most that is copied, to be summed up with others, which is quicker than alone."""
+
 
 def weights_of(network: Network) -> list[Tensor]:
     """Return the weights of all stages, all feedback weights, and the tensors of the declaration, without a graph."""
@@ -112,7 +115,15 @@ def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:
-    sums = [tensor.sum() for tensor in tensors]
-    if len(sums) > 3 and math.isfinite(torch.stack(sums).sum().item()):  # waits for a device once
-        return True
-    return all(math.isfinite(each.item()) for each in sums)  # the sum of all may have overflowed alone
+    if len(tensors) > 1:
+        small, sums = [], []
+        for tensor in tensors:
+            if tensor.numel() > _SMALL:
+                sums.append(tensor.sum())
+            else:
+                small.append(tensor.flatten())
+        if small:
+            sums.append(torch.cat(small).sum())
+        if math.isfinite((torch.stack(sums).sum() if len(sums) > 1 else sums[0]).item()):  # waits for a device once
+            return True
+    return all(math.isfinite(tensor.sum().item()) for tensor in tensors)  # the sum of all may have overflowed alone

@@ -90,15 +90,7 @@ class System:
         self._repeated: Repeated[None] | None = None
         self._first = True
         """Whether the next evaluation of the field is the first of a run."""
-        self._instant = dict(self._cut(plan.instant, plan.instantaneous))
-        self._instantaneous_equations = [plan.equations[name] for name in plan.instantaneous]
-        self.loops = plan.loops
-        self._in_loops = {name for loop in plan.loops.values() for name in loop.names}
-        self._dynamic_equations = [plan.equations[name] for name in plan.dynamic]
-        self.has_offsets = any(
-            entry.silenced_by is None for equation in plan.equations.values() for entry in equation.moving
-        )
-        self.size = sum(plan.sizes[name] for name in plan.dynamic)
+        self.loops, self.has_offsets, self.size = plan.loops, plan.has_offsets, plan.size
 
     def initial_state(self) -> State:
         """Return a new state at x₀."""
@@ -114,15 +106,12 @@ class System:
         """Return a state over a flat tensor of shape (size,); over a new, uninitialised one if None."""
         if flat is None:
             flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self._instant}, self.plan.echoed)
+        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self.plan.instant_blocks}, self.plan.echoed)
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
-        return self._cut(flat, self.dynamic)
-
-    def _cut(self, flat: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        blocks = flat.split_with_sizes([self._sizes[name] for name in names])
-        for name, block in zip(names, blocks, strict=True):
+        blocks = flat.split_with_sizes([self._sizes[name] for name in self.dynamic])
+        for name, block in zip(self.dynamic, blocks, strict=True):
             yield name, block.view(self.samples, *self.shapes[name])
 
     def places(self) -> Iterator[tuple[str, slice]]:
@@ -176,7 +165,7 @@ class System:
 
     def _evaluate(self, state: State, out: State) -> None:
         self._settle(state)
-        for equation in self._dynamic_equations:
+        for equation in self.plan.dynamic_equations:
             equation.evaluate(state.read, out.activity[equation.name])
         for name, (low, high) in self.bounds.items():
             x, slope = state.activity[name], out.activity[name]
@@ -185,7 +174,7 @@ class System:
     def field_with_jump(self, state: State, out: State, jump: State, time: Time = None) -> None:
         """Do as `field` of a system without bounds, and write by how much F jumps as each unit passes 0 into `jump`."""
         self.settle(state, time)
-        for equation in self._dynamic_equations:
+        for equation in self.plan.dynamic_equations:
             name = equation.name
             equation.evaluate_with_jump(state.read, out.activity[name], jump.activity[name])
 
@@ -212,14 +201,14 @@ class System:
         if self.loops:
             self._settle_loops(state)
             return
-        for equation in self._instantaneous_equations:
+        for equation in self.plan.instantaneous_equations:
             equation.evaluate(state.read, state.activity[equation.name])
 
     def _settle_loops(self, state: State) -> None:
-        for equation in self._instantaneous_equations:
+        for equation in self.plan.instantaneous_equations:
             if equation.name in self.loops:
                 self.loops[equation.name].solve(state.read)
-            elif equation.name not in self._in_loops:
+            elif equation.name not in self.plan.in_loops:
                 equation.evaluate(state.read, state.activity[equation.name])
 
     def refuse_bounds(self, what: str, advice: str) -> None:
