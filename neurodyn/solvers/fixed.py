@@ -80,8 +80,6 @@ class FixedStep(Solver):
             raise InvalidTypeError(
                 f"tableau of {type(self).__name__}: a Tableau of coefficients, not {type(self.tableau).__name__}"
             )
-        if not isinstance(self.compile, bool):
-            raise InvalidTypeError(f"compile of {type(self).__name__} is True or False, not {self.compile!r}")
 
     def stability_limit(self, system: System) -> float | None:
         """Return the largest stable step, where the network's structure tells it."""

@@ -24,7 +24,7 @@ from neurodyn.layers.operations import Operation
 from neurodyn.layers.points import AutogradPoint
 from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
-from neurodyn.network.drives import Data, Drive, Noisy
+from neurodyn.network.drives import Data, Drive, without_noise
 from neurodyn.network.maps import Map, OperatingPoints
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Identity
@@ -40,8 +40,8 @@ class _Own:
 
     def __init__(self, network: Network) -> None:
         drives = [(p.name, drive) for p in network.populations for drive in (p.clamp, p.initial)]
-        inner = [(name, _without_noise(drive)) for name, drive in drives if isinstance(drive, Drive)]
-        self.drives = [(name, drive) for name, drive in inner if _is_own(drive)]
+        inner = [(name, without_noise(drive)) for name, drive in drives]
+        self.drives = [(name, drive) for name, drive in inner if isinstance(drive, Drive) and _is_own(drive)]
         self.loss = bool(network.forward) and network.loss is not squared_error
         self.couplings = [coupling for coupling in network.couplings if _is_own_map(coupling.map)]
         self.layers = [
@@ -68,10 +68,6 @@ def _own(network: Network) -> _Own:
     if own is None:
         own = _OWN[network] = _Own(network)
     return own
-
-
-def _without_noise(drive: Drive) -> Drive:
-    return _without_noise(drive.drive) if isinstance(drive, Noisy) else drive
 
 
 def _outside_of_the_forward_pass(network: Network, stages: Collection[Stage]) -> dict[Stage, str]:

@@ -108,7 +108,6 @@ class TracedField:
         }
         """What the populations contribute that stand still."""
         self._agreements = {name: Agreement(loop) for name, loop in system.loops.items()}
-        self._in_loops = {name for loop in system.loops.values() for name in loop.names}
         self.recall: Callable[[str, float], Tensor] | None = None
         """Gives what a dynamic population was at a time of the run, where couplings have delays."""
 
@@ -202,7 +201,7 @@ class TracedField:
         for name in self.system.instantaneous:
             if name in self._agreements:
                 self._agree(self._agreements[name], activity, points)
-            elif name not in self._in_loops:
+            elif name not in self.system.plan.in_loops:
                 activity[name] = self._balanced(name, activity, points)
         return activity
 
