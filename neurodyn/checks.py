@@ -113,13 +113,7 @@ def flag(what: str, value: bool) -> bool:
 
 
 def one_of(what: str, value: str, options: Collection[str]) -> None:
-    """Refuse a setting that is none of some words.
-
-    Raises
-    ------
-    ValueError
-        If it is another, or no text.
-    """
+    """Refuse a setting that is none of some words."""
     if not isinstance(value, str) or value not in options:
         *first, last = map(repr, options)
         raise InvalidValueError(f"{what} is {', '.join(first)} or {last}, not {value!r}")
@@ -169,13 +163,7 @@ def users(what: str) -> Iterator[None]:
 
 
 def check_dense(what: str, tensor: torch.Tensor) -> None:
-    """Refuse a tensor that is sparse, or of another layout that most layers cannot read, or has no data.
-
-    Raises
-    ------
-    TypeError
-        If it is one.
-    """
+    """Refuse a tensor that is sparse, or of another layout that most layers cannot read, or has no data."""
     if tensor.is_meta:
         raise InvalidTypeError(f"{what} must be a tensor with data, not one on the meta device")
     if tensor.layout != torch.strided:

@@ -320,13 +320,7 @@ def _portable(failure: Failure) -> Failure:
 
 
 def refusing_drawn() -> AbstractContextManager[None]:
-    """Refuse to go on where points that run side by side have drawn random numbers from the process's generators.
-
-    Raises
-    ------
-    ValueError
-        If they have.
-    """
+    """Refuse to go on where points that run side by side have drawn random numbers from the process's generators."""
     return refusing_draws(
         "sweep: the function draws random numbers from the process's generators, which points that run at the same "
         "time would share; draw from a torch.Generator that the point seeds, or run the points one by one, or in "

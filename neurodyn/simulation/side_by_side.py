@@ -81,11 +81,6 @@ def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -
         The results.
     where, start
         Where the other one and the first one come from, as text such as "at a = 1".
-
-    Raises
-    ------
-    ValueError
-        If they are; the message names what, and where.
     """
     at = f"sweep: {where}"
     for what, own, others in (

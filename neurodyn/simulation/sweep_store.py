@@ -129,13 +129,7 @@ class SweepStore:
             consolidate(partial, template.variables)
 
     def refuse_other(self, fingerprint: Mapping[str, str | None]) -> None:
-        """Refuse to go on with what is another sweep.
-
-        Raises
-        ------
-        ValueError
-            If it is; the message says in what it differs.
-        """
+        """Refuse to go on with what is another sweep."""
         refuse_other(self._path, "sweep", self._about["fingerprint"], fingerprint)
 
     @cached_property

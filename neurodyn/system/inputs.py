@@ -66,13 +66,7 @@ def _function(given: object) -> bool:
 
 
 def refuse_gradients(inputs: Inputs, targets: Targets, initial: Starts | None = None) -> None:
-    """Refuse data that require a gradient, of a run that keeps no graph.
-
-    Raises
-    ------
-    ValueError
-        If something does; the message names it.
-    """
+    """Refuse data that require a gradient, of a run that keeps no graph."""
     named: dict[str, object] = {"inputs": inputs, "targets": targets}
     for what, given in (("inputs", inputs), ("initial value", initial)):
         if isinstance(given, Mapping) and not isinstance(given, xr.Dataset):

@@ -54,13 +54,7 @@ def common_kind(
 
 
 def check_modes(device: torch.device) -> None:
-    """Refuse modes of PyTorch under which a network would compute something else than it declares.
-
-    Raises
-    ------
-    ValueError
-        If one is on.
-    """
+    """Refuse modes of PyTorch under which a network would compute something else than it declares."""
     if torch.is_autocast_enabled(device.type):
         raise InvalidValueError(
             "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
@@ -92,13 +86,7 @@ def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> Non
 
 
 def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
-    """Refuse tensors, each with its description, that are not finite.
-
-    Raises
-    ------
-    ValueError
-        If one is not.
-    """
+    """Refuse tensors, each with its description, that are not finite."""
     if sums_are_finite([tensor for _, tensor in tensors]):
         return
     for what, tensor in tensors:

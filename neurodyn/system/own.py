@@ -321,13 +321,7 @@ def look_at_observables(network: Network, names: Iterable[str], activity: Mappin
 
 
 def check_observed(name: str, samples: int, value: Any) -> None:
-    """Refuse what an observable returns, unless it is a number a sample.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not.
-    """
+    """Refuse what an observable returns, unless it is a number a sample."""
     if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise InvalidTypeError(f"observable {name} returns a {kind}; it has to be a tensor of a real number a sample")

@@ -299,13 +299,7 @@ class _Losses:
 
 
 def refusing_random(what: str) -> AbstractContextManager[None]:
-    """Refuse to go on where networks that are evaluated at once have drawn random numbers, which they then share.
-
-    Raises
-    ------
-    ValueError
-        If they have.
-    """
+    """Refuse to go on where networks that are evaluated at once have drawn random numbers, which they then share."""
     return refusing_draws(
         f"{what}: a part of the networks draws random numbers, which those that are stacked would share; run or "
         "train each by itself"

@@ -212,35 +212,17 @@ class System:
                 equation.evaluate(state.read, state.activity[equation.name])
 
     def refuse_bounds(self, what: str, advice: str) -> None:
-        """Refuse a network whose populations have bounds, for something that takes none.
-
-        Raises
-        ------
-        ValueError
-            If one has; the message names it, and says what would be right.
-        """
+        """Refuse a network whose populations have bounds, for something that takes none."""
         for name in self.bounds:
             raise InvalidValueError(f"population {name} has bounds, and {what} takes none; {advice}")
 
     def refuse_loops(self, what: str) -> None:
-        """Refuse a network whose instantaneous populations form a cycle, for something that solves none.
-
-        Raises
-        ------
-        ValueError
-            If they do.
-        """
+        """Refuse a network whose instantaneous populations form a cycle, for something that solves none."""
         for loop in self.loops.values():
             raise InvalidValueError(f"{loop.text}, which is solved for at each evaluation: {what} takes none")
 
     def refuse_delays(self, what: str, advice: str) -> None:
-        """Refuse a network whose couplings have delays, for something that takes none.
-
-        Raises
-        ------
-        ValueError
-            If one has; the message names it, and says what would be right.
-        """
+        """Refuse a network whose couplings have delays, for something that takes none."""
         if self.echoes:
             coupling = self.echoes.couplings[0]
             raise InvalidValueError(
@@ -304,13 +286,7 @@ class System:
         return value
 
     def look_at(self, names: Iterable[str]) -> None:
-        """Refuse observables among what is to be recorded that are no number a sample, or change what they read.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If one is such; the message names it.
-        """
+        """Refuse observables among what is to be recorded that are no number a sample, or change what they read."""
         observables = [name for name in names if name in self.network.observables]
         if observables:
             state = self.initial_state()

@@ -355,13 +355,7 @@ def _like(tensor: Tensor, bound: Tensor) -> Tensor:
 
 
 def check_traceable(coupling: Coupling) -> None:
-    """Refuse a map of someone's own that binds itself, and has no form to differentiate.
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+    """Refuse a map of someone's own that binds itself, and has no form to differentiate."""
     map_ = coupling.map.map if isinstance(coupling.map, Modulated) else coupling.map
     known = (Feedback, Forward, Inverse, ForwardDeviation)
     if not isinstance(map_, known) and type(map_).apply is Map.apply:
