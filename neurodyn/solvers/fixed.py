@@ -12,16 +12,7 @@ from torch import Tensor
 
 from neurodyn.checks import flag, positive
 from neurodyn.errors import DivergenceError, InvalidTypeError, InvalidValueError
-from neurodyn.solvers.base import (
-    Progress,
-    Recorder,
-    Report,
-    SavePoints,
-    Solver,
-    Until,
-    hermite,
-    velocity,
-)
+from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, hermite, velocity
 from neurodyn.solvers.compiled import STEPS_COMPILED, advance_compiled, check_compilable
 from neurodyn.solvers.past import FixedPast, refuse_order
 from neurodyn.solvers.steps import StepNoise, Steps, steps_of

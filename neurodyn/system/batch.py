@@ -165,13 +165,7 @@ def shape_of_source(network: Network, population: Population, shapes: Mapping[st
 
 
 def _read_drive(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
-    """Return what a drive gives a population; None if it is optional and absent.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no tensor of the run's dtype on its device, or not finite.
-    """
+    """Return what a drive gives a population; None if it is optional and absent."""
     value = drive.value(population.name, data)
     if value is not None and type(drive) in _CHECKED:
         return value
@@ -202,13 +196,7 @@ def _read_drive(population: Population, drive: Drive, data: Data, given: Given) 
 
 
 def _constant(population: Population, drive: Constant, given: Given) -> Tensor:
-    """Return a constant for each sample of a population.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it has not the population's shape.
-    """
+    """Return a constant for each sample of a population."""
     value, shape = drive.constant, population.shape
     if shape is None:
         shape = tuple(value.shape) if isinstance(value, Tensor) else None

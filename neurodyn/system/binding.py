@@ -165,11 +165,6 @@ def bound(
     Yields
     ------
     System
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
@@ -217,11 +212,6 @@ def computed(
         Returns new tensors, or None in the place of one, and what is the same for all batches of their shapes.
     repeat
         Whether nothing that steers the computation depends on numbers, beside what it tells `expect`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan

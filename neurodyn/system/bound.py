@@ -113,11 +113,6 @@ def checked(
         What `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are checked, too.
     still
         What takes no data that vary in time, e.g. "an equilibrium"; None for what does.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     check_network(network)
     if weights is None:

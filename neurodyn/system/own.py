@@ -1,7 +1,7 @@
 """The parts of a network that are someone's own, looked at once for each shape of data, before they are used.
 
 A map, a drive, a loss, an observable, or a layer that `torch.autograd` differentiates, is a function of which nothing
-else is known.
+else is known. One that does what it must not do is refused by its name.
 """
 
 from __future__ import annotations
@@ -121,11 +121,6 @@ def look_at_data(network: Network, data: Data) -> None:
         The declaration.
     data
         What it is bound to.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one does what it must not do; the message names it.
     """
     own = _own(network)
     if not (own.drives or own.layers or own.loss):
@@ -167,11 +162,6 @@ def look_at_couplings(
         The shape of one sample of every population.
     points
         The operating points; live ones expire.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one does what it must not do; the message names it.
     """
     own = _own(network)
     if not fresh:
@@ -243,13 +233,7 @@ def _look_at_map(
 
 
 def look_at_layer(stage: Stage, place: int, x: Tensor) -> None:
-    """Look at a layer of a stage, given what it reads.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it does what it must not do; the message names it.
-    """
+    """Look at a layer of a stage, given what it reads."""
     layer, x = stage.layers[place], x[:_FEW]
     name = f"stage {stage.name}: {type(layer).__name__}"
 
@@ -273,13 +257,7 @@ def look_at_layer(stage: Stage, place: int, x: Tensor) -> None:
 
 
 def look_at_loss(loss: Loss, output: Tensor, targets: Tensor) -> None:
-    """Look at a loss, given an output and targets, shape (sample, …) both.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it does what it must not do.
-    """
+    """Look at a loss, given an output and targets, shape (sample, …) both."""
     with random_states_kept():
         Probe(
             "the loss",
@@ -302,11 +280,6 @@ def look_at_observables(network: Network, names: Iterable[str], activity: Mappin
         Which of its observables.
     activity
         Every population's activity as the run starts, shape (sample, …).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one does what it must not do; the message names it.
     """
     done = _own(network).done
     samples = len(next(iter(activity.values())))
