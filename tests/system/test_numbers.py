@@ -30,15 +30,15 @@ def test_sums_that_overflow_together_alone_are_finite() -> None:
 
 @pytest.mark.parametrize("run", [nd.equilibrium, lambda *data: nd.simulate(*data, duration=1.0)])
 def test_a_batch_after_many_is_looked_at_too(run) -> None:
-    module = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
-    network = nd.models.activation_relaxation.network(module)
+    first = nn.Linear(3, 3)
+    network = nd.models.activation_relaxation.network(nn.Sequential(first, nn.Tanh(), nn.Linear(3, 2)))
     x, t = torch.ones(2, 3), torch.zeros(2, 2)
     for _ in range(4):
         run(network, x, t)
     with pytest.raises(nd.NeurodynError, match="inputs of population"):
         run(network, x * math.nan, t)
     with torch.no_grad():
-        module[0].weight[1, 1] = math.inf
+        first.weight[1, 1] = math.inf
     with pytest.raises(nd.NeurodynError, match="weight of stage"):
         run(network, x, t)
 
