@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.analysis.branch import Branch, Point
 from neurodyn.analysis.linearised import DECLARE_WITHOUT, Linearised, linearised
 from neurodyn.checks import number, positive, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.simulation.trajectory import unit_coordinates, unit_dims
 from neurodyn.solvers.base import steady

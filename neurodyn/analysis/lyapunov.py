@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.analysis.linearised import DECLARE_WITHOUT
 from neurodyn.checks import not_negative, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.drives import Noisy
 from neurodyn.network.network import Network
 from neurodyn.network.signals import Signal, as_course

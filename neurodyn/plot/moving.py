@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 
 from neurodyn.checks import file_path, flag, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
-from neurodyn.plot.figures import complete, style
+from neurodyn.labelled import xr
+from neurodyn.plot.figures import style
 from neurodyn.progress import Bar
+from neurodyn.simulation.partial import replacing
 from neurodyn.view.colours import BLUE, GREY, VERMILION
 from neurodyn.view.dims import ALONG, along_of, is_own, numeric
 
@@ -126,7 +127,7 @@ def animate(
             title = figure.suptitle(" ", fontsize=10)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # so that nothing moves but what is shown
-            with complete(path) as partial, writer.saving(figure, str(partial), _RESOLUTION):
+            with replacing(path) as partial, writer.saving(figure, str(partial), _RESOLUTION):
                 for frame in Bar(frames, wanted=progress, unit="frame", desc=path.name):
                     for update in updates:
                         update(frame)

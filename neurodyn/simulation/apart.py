@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 
 

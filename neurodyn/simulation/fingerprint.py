@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 
@@ -66,11 +66,6 @@ def refuse_other(store: Path, kind: str, theirs: Mapping[str, str | None], own: 
         What it is of, in a word.
     theirs, own
         The fingerprints of what wrote it, and of what would go on; None where it does not count.
-
-    Raises
-    ------
-    ValueError
-        If they differ; the message says in what.
     """
     for what in dict.fromkeys([*own, *theirs]):
         now, before = own.get(what, ""), theirs.get(what, "")

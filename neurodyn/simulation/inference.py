@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.repeated import all_true, expect
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import xarray as xr
 
 from neurodyn.checks import flag, needed, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar
 from neurodyn.randomness import drawing_from, seeded
@@ -24,13 +24,7 @@ from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.save_at import SaveAt, save_times
 from neurodyn.simulation.seeds import take_seed
-from neurodyn.simulation.trajectory import (
-    TrajectoryRecorder,
-    dataset,
-    row_bytes,
-    run_attributes,
-    to_numpy,
-)
+from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, row_bytes, run_attributes, to_numpy
 from neurodyn.simulation.watched import Lasting, Watched
 from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until, refuse_delays

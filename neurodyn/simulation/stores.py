@@ -22,7 +22,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
 from zarr.abc.store import ByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -31,7 +30,8 @@ from zarr.storage import LocalStore, WrapperStore
 
 from neurodyn.checks import needed
 from neurodyn.errors import FileError
-from neurodyn.simulation.encoding import INTERVALS, SHARD_CHUNKS, chunk_lengths
+from neurodyn.labelled import xr
+from neurodyn.simulation.encoding import SHARD_CHUNKS, chunk_lengths, intervals
 
 _METADATA = "zarr.json"
 _FORMAT_2 = {".zarray", ".zattrs", ".zgroup", ".zmetadata"}
@@ -181,7 +181,7 @@ def read_store(folder: Path) -> xr.Dataset:
     store = _Verified(LocalStore(folder, read_only=True), folder, files or {})
     try:
         data: xr.Dataset = xr.open_zarr(
-            store, chunks={}, consolidated=files is not None, zarr_format=3, decode_timedelta=INTERVALS
+            store, chunks={}, consolidated=files is not None, zarr_format=3, decode_timedelta=intervals()
         )
     except FileError:
         raise

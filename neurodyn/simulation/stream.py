@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import xarray as xr
 import zarr
 from torch import Tensor
 
 from neurodyn.checks import needed
 from neurodyn.errors import DivergenceError, ExistingFileError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.randomness import generators
 from neurodyn.simulation.encoding import CHUNK_BYTES
 from neurodyn.simulation.fingerprint import UNTIL, refuse_other

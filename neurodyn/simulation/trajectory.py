@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import sketch

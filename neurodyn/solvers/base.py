@@ -255,13 +255,7 @@ class Solver(ABC):
 
 
 def refuse_delays(system: System, solver: Solver) -> None:
-    """Refuse a solver that takes no delays, for a system that has some.
-
-    Raises
-    ------
-    ValueError
-        If it is so.
-    """
+    """Refuse a solver that takes no delays, for a system that has some."""
     if not solver.takes_delays:
         system.refuse_delays(f"the solver {solver!r}", "give nd.Adaptive(), or one of fixed step such as nd.RK4(step)")
 

@@ -60,11 +60,11 @@ class _Door:
         return Given({self.population: inputs.detach()}, targets, {}, self.dtype, self.device, self.samples)
 
 
-def _kind(inputs: Inputs, targets: Targets) -> Hashable:
-    """Return all of a batch but its numbers; None where it is more than inputs and targets."""
+def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
+    """Return all of a batch but its numbers, and what it is for; None where it is more than inputs and targets."""
     if type(inputs) is not Tensor or (targets is not None and type(targets) is not Tensor):
         return None
-    own = (inputs.shape, inputs.dtype, inputs.device, inputs.layout, inputs.stride())
+    own = (still is None, inputs.shape, inputs.dtype, inputs.device, inputs.layout, inputs.stride())
     if targets is None:
         return own
     return (*own, targets.shape, targets.dtype, targets.device, targets.layout, targets.stride())
@@ -165,11 +165,6 @@ def bound(
     Yields
     ------
     System
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
@@ -183,7 +178,7 @@ def _enter(
     network: Network, inputs: Inputs, targets: Targets, initial: Starts | None, idle: _Idle, still: str | None
 ) -> tuple[Given, tuple[object, ...]]:
     """Check a batch for a network whose layers are as they were."""
-    kind = None if initial is not None or still is None else _kind(inputs, targets)
+    kind = None if initial is not None else _kind(inputs, targets, still)
     door = idle.doors.get(kind)
     if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
         given = door.given(network, idle.weights, inputs, targets)
@@ -218,11 +213,6 @@ def computed(
     way
         What else decides on the computation, such as a duration: it is repeated for batches of the same one. None where
         numbers steer it, beside what it tells `expect`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan

@@ -91,6 +91,17 @@ class Plan:
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
+        blocks = self.instant.split_with_sizes([self.sizes[name] for name in self.instantaneous])
+        self.instant_blocks = {
+            name: block.view(self.samples, *self.shapes[name])
+            for name, block in zip(self.instantaneous, blocks, strict=True)
+        }
+        """Views of `instant`, each shape (sample, …)."""
+        self.instantaneous_equations = [self.equations[name] for name in self.instantaneous]
+        self.dynamic_equations = [self.equations[name] for name in self.dynamic]
+        self.in_loops = {name for loop in self.loops.values() for name in loop.names}
+        self.has_offsets = any(e.silenced_by is None for each in self.equations.values() for e in each.moving)
+        self.size = sum(self.sizes[name] for name in self.dynamic)
         self._check_history(given)
         if has_own_parts(network) and not given.held:
             self._look_at_couplings(network)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
+from neurodyn.labelled import xr
 from neurodyn.train.metrics import Labels, Measurement, check_alike
 
 _WHAT = {

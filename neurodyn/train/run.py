@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-import xarray as xr
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -20,6 +19,7 @@ from neurodyn.errors import (
     MissingFileError,
     NeurodynError,
 )
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.learning.backward import Lesson
 from neurodyn.progress import Bar
@@ -33,7 +33,7 @@ from neurodyn.train.learners import Learner
 from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
 
-Callback = Callable[[xr.Dataset], object]
+Callback: TypeAlias = "Callable[[xr.Dataset], object]"
 
 _TEST_BATCH = 1000
 _EPOCHS_KNOWN_BY = 8

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-import xarray as xr
-
 from neurodyn.errors import InvalidValueError
+from neurodyn.labelled import xr
 
 OWN_DIM = re.compile(r"(.+)_(unit|channel|row|column|axis\d+)")
 """A dimension of a population's own, and the population."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.sketch import Sketch
 from neurodyn.simulation.partial import replacing
 from neurodyn.view.dims import OWN_DIM, along_of, is_own, numeric
