@@ -13,7 +13,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from neurodyn.checks import file_path, flag, positive, whole
@@ -21,7 +23,7 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraErr
 from neurodyn.plot.figures import complete, style
 from neurodyn.progress import Bar
 from neurodyn.view.colours import BLUE, GREY, VERMILION
-from neurodyn.view.dims import ALONG, along_of, is_own, numeric
+from neurodyn.view.dims import ALONG, along_of, is_own, numbers_of, numeric
 
 _MOST_PANELS = 12
 _ACROSS = 4
@@ -202,6 +204,8 @@ def _panel(
     other = [dim for dim in variable.dims if dim != along and dim not in own]
     ax.set_title(name)
     values = variable.transpose(along, *other, *own).values.astype(float)
+    if len(own) == 1:
+        _number(ax.yaxis if other else ax.xaxis, numbers_of(variable, str(own[0])))
     if other and own:
         return _map(ax, values.reshape(*values.shape[:2], -1), str(other[0]))
     if other:
@@ -216,6 +220,13 @@ def _panel(
             )
         return _lines(ax, values, np.arange(values.shape[1]), "unit", grey)
     return _curve(ax, values, _positions(data, along), along)
+
+
+def _number(axis: Axis, numbers: list[float | str]) -> None:
+    """Have an axis of units tell their numbers where they are not counted from 0."""
+    if numbers:
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
+        axis.set_major_formatter(lambda x, _: str(numbers[int(x)]) if 0 <= x < len(numbers) else "")
 
 
 def _limits(ax: Axes, *values: NDArray[Any] | None) -> None:
