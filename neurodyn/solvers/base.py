@@ -174,10 +174,10 @@ class Unrecorded(Recorder):
 
 
 class Progress(Protocol):
-    """A progress bar over simulated time."""
+    """A progress bar, over simulated time or steps."""
 
     def update(self, n: float) -> object:
-        """Move on by `n` units of time."""
+        """Move on by `n`."""
 
 
 class Solver(ABC):
