@@ -122,5 +122,5 @@ def test_what_is_wrong_is_said(data, path, options, message, tmp_path):
 
 def test_without_ffmpeg_an_mp4_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)
-    with pytest.raises(ImportError, match="ffmpeg"):
+    with pytest.raises(ImportError, match="pip install imageio-ffmpeg"):
         nd.plot.animate(trajectory(), tmp_path / "a.mp4")

@@ -145,7 +145,11 @@ def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     if path.suffix != ".mp4":
         raise InvalidValueError(f"path: {path.name!r} must end in .gif or .mp4")
     if not FFMpegWriter.isAvailable():
-        raise MissingExtraError(f"path: {path.name!r} needs ffmpeg, which is not installed; write a .gif")
+        raise MissingExtraError(
+            f"path: {path.name!r} needs ffmpeg, which matplotlib does not find: install it by your system's packages, "
+            "or `pip install imageio-ffmpeg` and set matplotlib.rcParams['animation.ffmpeg_path'] to "
+            "imageio_ffmpeg.get_ffmpeg_exe(); or write a .gif"
+        )
     return FFMpegWriter(fps=rate)
 
 
