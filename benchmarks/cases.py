@@ -19,7 +19,7 @@ from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
 from neurodyn.solvers.base import Unrecorded
 from neurodyn.solvers.choice import for_trajectory
-from neurodyn.system.system import State
+from neurodyn.system.state import State
 from neurodyn.train.learners import Learner, NetworkLearner
 
 PAPER = (784, 300, 300, 100, 10)

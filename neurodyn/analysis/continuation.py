@@ -23,8 +23,9 @@ from neurodyn.simulation.trajectory import unit_coordinates, unit_dims
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets, check_network
+from neurodyn.system.bound import check_network
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.own import looked_at_with
 
 _KEPT = 4

@@ -8,8 +8,8 @@ from neurodyn.analysis.linearised import labels, linearised, point_of
 from neurodyn.network.network import Network
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import to_numpy
-from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 
 
 def jacobian(

@@ -14,8 +14,8 @@ from neurodyn.network.vectors import plain
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.system import System
 from neurodyn.system.traced import TracedField
 

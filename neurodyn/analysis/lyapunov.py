@@ -23,8 +23,9 @@ from neurodyn.solvers.base import Solver, Unrecorded
 from neurodyn.solvers.choice import check_solver
 from neurodyn.solvers.rows import Rows
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets, check_network
+from neurodyn.system.bound import check_network
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 
 _FARTHEST = 0.01
 """How far deviations may grow, relative to the activity, and still be small."""
@@ -111,8 +112,8 @@ def lyapunov(
         if not system.dynamic:
             raise InvalidValueError(f"network {network.name!r} has no dynamic population, so nothing parts")
         system.refuse_delays("Lyapunov exponents", DECLARE_WITHOUT)
-        system.check_span((before + rounds) * interval)
-        origin, samples = system.origin, system.samples
+        system.timeline.check_span((before + rounds) * interval)
+        origin, samples = system.timeline.origin, system.samples
         state = system.initial_state()
         start = {
             name: state.activity[name].repeat(count + 1, *[1] * len(system.shapes[name])) for name in system.dynamic
@@ -130,9 +131,9 @@ def lyapunov(
         parting = _Parting(rows, solver, samples, count)
         logs = np.zeros((before + rounds, samples, count))
         for place in Bar(range(before + rounds), wanted=progress, unit="interval", desc=network.name):
-            system.origin = origin + place * interval
+            system.timeline.origin = origin + place * interval
             x, logs[place] = parting.over(x, interval)
-        system.origin = origin
+        system.timeline.origin = origin
     logs = logs[before:]
     times = interval * np.arange(1, rounds + 1)
     running = logs.cumsum(0) / times[:, None, None]

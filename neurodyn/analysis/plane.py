@@ -13,8 +13,8 @@ from neurodyn.checks import number, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.simulation.trajectory import to_numpy
-from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 
 Unit = str | tuple[str, int]
 """A population of one unit, or a population and which of its units, counted from 0."""

@@ -11,8 +11,8 @@ from neurodyn.analysis.spectrum import spectrum
 from neurodyn.checks import whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.network.network import Network
-from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 
 _FEW = 6
 """How many eigenvalues Arnoldi's method is asked for by default."""

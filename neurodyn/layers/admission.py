@@ -11,8 +11,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.kinds import computes
 from neurodyn.layers.origin import check_backward_hooks
-from neurodyn.layers.points import computes
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNBase, "its output is a tuple with a hidden state; unroll it into single steps"),

@@ -7,9 +7,9 @@ from torch import nn
 from neurodyn.checks import flag
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.admission import take_apart
+from neurodyn.layers.kinds import is_activation
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.origin import Origin
-from neurodyn.layers.points import is_activation
 from neurodyn.layers.stages import Stage
 
 

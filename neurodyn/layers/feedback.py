@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from neurodyn.checks import flag, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.points import Conv2dPoint, LinearPoint, layer_point
+from neurodyn.layers.choice import layer_point
+from neurodyn.layers.points import Conv2dPoint, LinearPoint
 from neurodyn.layers.stages import Stage
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import ACTIVATIONS, Inverse, Scale, beside
+from neurodyn.layers.kinds import computes, is_plain
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.points import computes, is_plain
 from neurodyn.layers.stacked import Stacked, by_member, member_of
 
 _WORST_ERROR = 0.01

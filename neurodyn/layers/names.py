@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.points import is_plain
 from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import member_of
 

@@ -6,93 +6,20 @@ Linear, Conv2d and the common activations have hand-written paths; every other l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
-from torch.nn.modules import activation as torch_activations
 
 from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.kernels import add_linear, linear
 from neurodyn.layers.modules import FirstUnits
-from neurodyn.layers.origin import METHODS
 from neurodyn.layers.sparse import SparseLinear
-from neurodyn.layers.stacked import Stacked, by_member
 
-_NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
-_TORCH_ACTIVATIONS = tuple(
-    getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
-)
-_MAXIMA: tuple[type[nn.Module], ...] = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-)
-_MEANS: tuple[type[nn.Module], ...] = (
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-)
-_KINKED = (
-    *(kind for kind, activation in ACTIVATIONS.items() if activation.kinked),
-    *(nn.ReLU6, nn.PReLU, nn.RReLU, nn.Threshold),
-    *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink),
-    *_MAXIMA,
-)
-_SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_MAXIMA, *_MEANS, nn.Flatten, nn.Unflatten, FirstUnits} - {
-    nn.PReLU
-}
 _ROUNDED = 1.01
 """What makes a bound on a norm one in spite of the rounding of its sums."""
-_AFFINE = (nn.Linear, SparseLinear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, FirstUnits)
-
-
-def is_activation(layer: nn.Module) -> bool:
-    """Tell whether a layer is an elementwise nonlinearity, as one places the cut of a stage by them."""
-    return isinstance(layer, (*ACTIVATIONS, *_TORCH_ACTIVATIONS))
-
-
-def is_affine(layer: nn.Module) -> bool:
-    """Tell whether a layer is an affine function of its input, so that its Jacobian is the same everywhere."""
-    return any(computes(layer, kind) for kind in _AFFINE)
-
-
-def is_smooth(layer: nn.Module) -> bool:
-    """Tell whether no part of a layer is known to have a kink, where its derivative jumps."""
-    return not any(isinstance(part, _KINKED) for part in layer.modules())
-
-
-def bend_of(layer: nn.Module) -> float | None:
-    """Return by how much f' is larger above 0 than below; None of a layer that is not known to bend there alone."""
-    activation = ACTIVATIONS.get(type(layer))
-    return None if activation is None or activation.bend is None or not is_plain(layer) else activation.bend(layer)
-
-
-_AS_WRITTEN = {
-    kind: tuple(getattr(kind, name, None) for name in METHODS) for kind in (nn.Sequential, *ACTIVATIONS, *_AFFINE)
-}
-"""What a call of a layer runs, as PyTorch wrote it: someone may have put something else in its place since."""
-
-
-def is_plain(layer: nn.Module) -> bool:
-    """Tell whether a layer does what its class says: it has no forward hook, and no method of its own in its place."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return not hooked and not any(name in layer.__dict__ for name in METHODS)
-
-
-def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
-    return isinstance(layer, kind) and is_plain(layer) and _as_written(type(layer), kind)
-
-
-def _as_written(own: type[nn.Module], kind: type[nn.Module]) -> bool:
-    return tuple(getattr(own, name, None) for name in METHODS) == _AS_WRITTEN[kind]
-
-
-def own_parameters(layer: nn.Module) -> Iterable[nn.Parameter]:
-    """Return a layer's parameters; of one without parts, without the walk through them that PyTorch would take."""
-    if next(layer.children(), None) is not None:
-        return layer.parameters()
-    return [parameter for parameter in layer._parameters.values() if parameter is not None]
 
 
 class LayerPoint(ABC):
@@ -349,70 +276,6 @@ class AutogradPoint(LayerPoint):
         return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
 
 
-class _StackedLinearPoint(LayerPoint):
-    """`nn.Linear` of several networks at once, by batched products of matrices."""
-
-    feedback_needs_forward = False
-    layer: Stacked
-
-    def __init__(self, layer: Stacked) -> None:
-        super().__init__(layer)
-        self._weight = layer.get_parameter("weight").detach()
-        bias = layer._parameters.get("bias")
-        self._bias = None if bias is None else bias.detach().unsqueeze(1)
-
-    def forward(self, x: Tensor, /) -> Tensor:
-        rows, transposed = by_member(x, self._weight), self._weight.mT
-        y = rows @ transposed if self._bias is None else torch.baddbmm(self._bias, rows, transposed)
-        return y.view(*x.shape[:-1], -1)
-
-    def feedback(self, v: Tensor) -> Tensor:
-        return (by_member(v, self._weight) @ self._weight).view(*v.shape[:-1], -1)
-
-    def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
-        out.view(self.layer.members, -1, out.shape[-1]).baddbmm_(by_member(v, self._weight), self._weight, alpha=gain)
-
-    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
-        return (by_member(v, self._weight) @ weights.mT).view(*v.shape[:-1], -1)
-
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        x, v = by_member(x, self._weight), by_member(v, self._weight)
-        weight = v.mT @ x
-        return (weight,) if self._bias is None else (weight, v.sum(1))
-
-
-class _StackedConv2dPoint(LayerPoint):
-    """`nn.Conv2d` of several networks, one after the other: one grouped convolution takes up to three times as long."""
-
-    layer: Stacked
-
-    def __init__(self, layer: Stacked) -> None:
-        super().__init__(layer)
-        weights, biases = layer.get_parameter("weight"), layer._parameters.get("bias")
-        assert isinstance(layer.member, nn.Conv2d)
-        self._points = [
-            Conv2dPoint(layer.member, weight.detach(), None if biases is None else biases[place].detach())
-            for place, weight in enumerate(weights)
-        ]
-
-    def forward(self, x: Tensor, /) -> Tensor:
-        return self._each(lambda point, x: point.forward(x), x)
-
-    def feedback(self, v: Tensor) -> Tensor:
-        return self._each(lambda point, v: point.feedback(v), v)
-
-    def feedback_through(self, v: Tensor, weights: Tensor) -> Tensor:
-        own = iter(weights)
-        return self._each(lambda point, v: point.feedback_through(v, next(own)), v)
-
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        parts = zip(self._points, x.chunk(len(self._points)), v.chunk(len(self._points)), strict=True)
-        return tuple(torch.stack(each) for each in zip(*(p.gradient(*part) for p, *part in parts), strict=True))
-
-    def _each(self, function: Callable[[Conv2dPoint, Tensor], Tensor], x: Tensor) -> Tensor:
-        return torch.cat([function(*each) for each in zip(self._points, x.chunk(len(self._points)), strict=True)])
-
-
 def spectral_bound(weight: Tensor, rows: int) -> Tensor:
     """Return a bound on ‖W‖₂, by as many products as take no longer than W times some rows does.
 
@@ -425,28 +288,3 @@ def spectral_bound(weight: Tensor, rows: int) -> Tensor:
         matrix = matrix @ matrix
     norm: Tensor = torch.linalg.vector_norm(matrix).pow(power)
     return _ROUNDED * norm
-
-
-def acts_sample_by_sample(layer: nn.Module) -> bool:
-    """Tell whether a layer is known to make each sample's value of that sample alone, by no numbers of its own."""
-    return type(layer) in _SAMPLE_BY_SAMPLE and is_plain(layer)
-
-
-def layer_point(layer: nn.Module) -> LayerPoint:
-    """Choose the fastest `LayerPoint` for a layer."""
-    if type(layer) in _AS_WRITTEN and not computes(layer, type(layer)):
-        return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
-    if isinstance(layer, Stacked):
-        kind = {LinearPoint: _StackedLinearPoint, Conv2dPoint: _StackedConv2dPoint}.get(type(layer_point(layer.member)))
-        return AutogradPoint(layer) if kind is None else kind(layer)
-    if type(layer) is nn.Linear:
-        return LinearPoint(layer)
-    if type(layer) is SparseLinear:
-        return SparseLinearPoint(layer)
-    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-        return Conv2dPoint(layer, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
-    if type(layer) in ACTIVATIONS:
-        return ActivationPoint(layer)
-    if type(layer) in (nn.Flatten, nn.Unflatten):
-        return FlattenPoint(layer)
-    return FirstUnitsPoint(layer) if type(layer) is FirstUnits else AutogradPoint(layer)

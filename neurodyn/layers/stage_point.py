@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.layers.choice import layer_point
+from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.names import shape_text
-from neurodyn.layers.points import LayerPoint, is_plain, layer_point
+from neurodyn.layers.points import LayerPoint
 
 if TYPE_CHECKING:
     from neurodyn.layers.stages import Stage

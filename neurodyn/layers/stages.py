@@ -13,10 +13,10 @@ from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.admission import check_layer, take_apart
 from neurodyn.layers.inverses import StageInverse
+from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.names import MARKS, layer_label
 from neurodyn.layers.origin import Origin
-from neurodyn.layers.points import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
 from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked
 from neurodyn.layers.stage_point import StagePoint

@@ -24,8 +24,11 @@ from neurodyn.solvers.base import Unrecorded, refuse_delays
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import swept, to_equilibrium
 from neurodyn.system.binding import computed
-from neurodyn.system.bound import Inputs, check_network, sums_are_finite
-from neurodyn.system.system import State, System
+from neurodyn.system.bound import check_network
+from neurodyn.system.inputs import Inputs
+from neurodyn.system.numbers import sums_are_finite
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from neurodyn.analysis.plane import Unit, plane
 from neurodyn.errors import InvalidTypeError
 from neurodyn.network.network import Network
 from neurodyn.plot.figures import style
-from neurodyn.system.bound import Inputs, Targets
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.view.colours import BLUE, VERMILION
 
 

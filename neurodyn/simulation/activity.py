@@ -19,7 +19,8 @@ from neurodyn.network.network import Network
 from neurodyn.network.wrapping import unwrapped
 from neurodyn.randomness import seeded
 from neurodyn.simulation.inference import refuse_to_set_aside
-from neurodyn.simulation.simulate import SaveAt, save_times, take_seed
+from neurodyn.simulation.save_at import SaveAt, save_times
+from neurodyn.simulation.seeds import take_seed
 from neurodyn.solvers.base import Solver
 from neurodyn.solvers.choice import check_solver, for_gradients
 from neurodyn.solvers.differentiable import closed_form, refused_closed_form
@@ -28,8 +29,9 @@ from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.through_odeint import backsolved, check_odeint, through_odeint
 from neurodyn.solvers.through_steps import along_steps
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
-from neurodyn.system.bound import Inputs, Targets, check_network
+from neurodyn.system.bound import check_network
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.noise import Seed, entropy_of
 from neurodyn.system.system import System
 from neurodyn.system.traced import TracedField, all_activity, by_name
@@ -129,12 +131,12 @@ def activity(
                 f"network {network.name!r} has no dynamic population, so there is nothing to integrate; "
                 "torch.autograd differentiates what it computes at once"
             )
-        system.check_span(duration)
+        system.timeline.check_span(duration)
         take_seed(system, seed, solver)
         if solver is None:
             refuse_to_set_aside(network, "activity without solver=")
             solver = for_gradients(system, steps=isinstance(save_at, str), backwards=adjoint == "backsolve")
-        times = save_times(save_at, duration, solver, system.origin)
+        times = save_times(save_at, duration, solver, system.timeline.origin)
         solver.check(system)
         _check_adjoint(system, solver, adjoint, times)
 

@@ -27,8 +27,10 @@ from neurodyn.solvers import Euler
 from neurodyn.solvers.base import Progress
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, check_network, refuse_gradients
-from neurodyn.system.system import State, System
+from neurodyn.system.bound import check_network
+from neurodyn.system.inputs import Inputs, refuse_gradients
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 Act = Callable[[Plasticity, State, Tensor], None]
 """What to do when a rule acts: given it, the state, and the postsynaptic activity, which later steps overwrite."""

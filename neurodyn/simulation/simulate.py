@@ -9,22 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from neurodyn.checks import check_dense, flag, needed, positive
+from neurodyn.checks import flag, needed, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar, Late
 from neurodyn.randomness import drawing_from, seeded
+from neurodyn.simulation.apart import apart
 from neurodyn.simulation.chosen import Record, chosen_of, recorded_names
 from neurodyn.simulation.fingerprint import UNTIL, of_run
 from neurodyn.simulation.inference import refuse_to_set_aside
-from neurodyn.simulation.members import apart
 from neurodyn.simulation.memory import refuse_too_large
+from neurodyn.simulation.save_at import SaveAt, save_times
+from neurodyn.simulation.seeds import take_seed
 from neurodyn.simulation.trajectory import (
     TrajectoryRecorder,
     dataset,
@@ -39,16 +38,14 @@ from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.binding import bound
-from neurodyn.system.bound import Inputs, Targets, refuse_gradients
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets, refuse_gradients
 from neurodyn.system.noise import Seed, entropy_of, seed_text
 from neurodyn.system.stacking import together
 from neurodyn.system.system import System
 
 if TYPE_CHECKING:
     from neurodyn.simulation.stream import ZarrStream
-
-SaveAt = int | Literal["steps"] | ArrayLike | None
 
 
 @torch.no_grad()
@@ -182,20 +179,22 @@ def simulate(
                 drawn = take_seed(system, seed, solver)
             chosen = chosen_of(system, record, reduce, members=1 if members is None else len(members))
             system.look_at(chosen)
-            system.check_span(duration)
+            system.timeline.check_span(duration)
             reason = "as given"
             if solver is None:
                 for each in (network,) if isinstance(network, Network) else network:
                     refuse_to_set_aside(each, "simulate without solver=")
                 choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
                 solver, reason = choice.solver, choice.reason
-            times = save_times(save_at, duration, solver, system.origin)
+            times = save_times(save_at, duration, solver, system.timeline.origin)
             refuse_delays(system, solver)
             solver.check(system)
             steps = solver.steps_in(duration)
             expected = len(times) if times is not None else None if steps is None else steps + 1
             if times is None and expected is not None:
-                expected += len(system.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ())
+                expected += len(
+                    system.timeline.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ()
+                )
             if until is not None:
                 expected = None  # it may end long before
             if stream is not None:
@@ -350,65 +349,4 @@ def _numbers(seed: Seed, stream: ZarrStream | None) -> AbstractContextManager[No
 def _watched(until: Until | None, system: System) -> Until | None:
     if isinstance(until, steady) and system.echoes:
         return Lasting(until.tolerance, duration=max(echo.delay for echo in system.echoes.all))
-    return until if until is None or isinstance(until, steady) else Watched(until, system.origin)
-
-
-def take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
-    """Give a system that has noise its seed, and return it; refuse solvers that do not integrate noise."""
-    if seed is not None:
-        system.seed(seed)
-    if not system.noisy:
-        return seed
-    if solver is None or not solver.takes_noise:
-        why = "under which no step can be chosen for you" if solver is None else f"which {solver!r} does not integrate"
-        raise InvalidValueError(
-            f"solver: population {system.noisy[0]} has noise, {why}; give nd.Euler(step) or nd.Heun(step)"
-        )
-    if seed is None:
-        seed = int(torch.randint(2**62, ()))
-        system.seed(seed)
-    return seed
-
-
-def save_times(save_at: SaveAt, duration: float, solver: Solver, begins: float) -> NDArray[np.float64] | None:
-    """Return the times to save at, counted from the start of the run; None for every step."""
-    if save_at is None:
-        save_at = 101 if solver.steps_in(duration) is None else "steps"
-    if isinstance(save_at, str):
-        if save_at != "steps":
-            raise InvalidValueError(f"save_at is a number of points, an array of times, or 'steps', not {save_at!r}")
-        return None
-    if isinstance(save_at, (int, np.integer)) and not isinstance(save_at, bool):
-        if save_at < 2:
-            raise InvalidValueError(f"save_at: at least 2 points (the start and the end), not {save_at}")
-        refuse_too_large(f"save_at: {save_at:,} times alone", 8 * int(save_at), "take fewer")
-        return np.linspace(0.0, duration, int(save_at))
-    if isinstance(save_at, Tensor):
-        check_dense("save_at", save_at)
-        save_at = to_numpy(save_at)
-    try:
-        times = np.asarray(save_at)
-        if times.ndim and times.dtype.kind in "bcmMSUV":
-            raise TypeError(f"{times.dtype} is no type of times")
-        times = times.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidValueError(f"save_at is a number of points, an array of times, or 'steps': {error}") from error
-    if times.ndim == 0:
-        raise InvalidValueError(
-            f"save_at={save_at!r}: a number of points is an integer, and times are an array; points that are h apart "
-            "are np.arange(0, duration, h)"
-        )
-    if times.ndim != 1 or len(times) == 0:
-        raise InvalidValueError(
-            f"save_at: an array of times has one axis and at least one time, not the shape {times.shape}"
-        )
-    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise InvalidValueError("save_at: the times must be finite and increase")
-    # A time computed as n · h, or in single precision, may exceed the end by rounding.
-    rounding = 1e-6 * duration
-    if times[0] < begins - (rounding if begins else 0) or times[-1] > begins + duration + rounding:
-        raise InvalidValueError(
-            f"save_at: the times must lie within the run [{begins:g}, {begins + duration:g}], and span [{times[0]:g}, "
-            f"{times[-1]:g}]"
-        )
-    return np.unique(np.clip(times - begins, 0.0, duration))
+    return until if until is None or isinstance(until, steady) else Watched(until, system.timeline.origin)

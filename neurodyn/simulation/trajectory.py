@@ -19,14 +19,15 @@ from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import sketch
 from neurodyn.network.vectors import text_of
+from neurodyn.simulation.apart import apart, facts
 from neurodyn.simulation.chosen import Chosen
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
-from neurodyn.simulation.members import apart, facts
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.watched import Lasting
 from neurodyn.solvers.base import Kept, Report, Solver, Until
 from neurodyn.solvers.fixed import FixedStep
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 if TYPE_CHECKING:
     from neurodyn.simulation.stream import ZarrStream
@@ -112,7 +113,7 @@ class TrajectoryRecorder:
     ) -> None:
         self.times, self._solver, self._members = times, solver, members
         self._system, self._chosen = system, chosen
-        held = [name for name in chosen if name in system.clamped and name not in system.driven]
+        held = [name for name in chosen if name in system.clamped and name not in system.timeline.driven]
         self._names = [name for name in chosen if name not in held]
         # Copied, because a clamp may be the caller's own tensor.
         self._held = {name: to_numpy(chosen[name].of(system.clamped[name])).copy() for name in held}
@@ -172,7 +173,7 @@ class TrajectoryRecorder:
             self._make_room()
         for name in self._names:
             self._buffers[name][len(self._moments)].copy_(self._chosen[name].of(self._system.read(name, state)))
-        self._moments.append(self._system.origin + time)
+        self._moments.append(self._system.timeline.origin + time)
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
@@ -198,7 +199,7 @@ class TrajectoryRecorder:
                         torch.mm(weights[saved : saved + count], rows[:, place], out=out)
                     else:  # NumPy lacks bfloat16
                         out.copy_(weights[saved : saved + count] @ rows[:, place])
-            self._moments.extend((self._system.origin + times[saved : saved + count]).tolist())
+            self._moments.extend((self._system.timeline.origin + times[saved : saved + count]).tolist())
             saved += count
 
     @property

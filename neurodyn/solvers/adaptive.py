@@ -122,7 +122,7 @@ class _PairStepper(Stepper):
             recorder.record(moment, between)
 
     def kept(self) -> dict[str, Any]:
-        past = [] if self.system.past is None else self.system.past.steps()
+        past = [] if self.system.timeline.past is None else self.system.timeline.past.steps()
         steps = []
         for end, piece in past:
             assert isinstance(piece, Polynomials), "which it has extended the past by"
@@ -131,14 +131,14 @@ class _PairStepper(Stepper):
 
     def load(self, kept: Mapping[str, Any]) -> None:
         super().load(kept)
-        past = self.system.past
+        past = self.system.timeline.past
         for start, end, coefficients in kept["past"]:
             assert past is not None, "a system with delays has one from its start on"
             own = {name: its.to(self.system.device) for name, its in coefficients.items()}
             past.extend(end, Polynomials(start, end, own))
 
     def remember(self, then: float, h: float) -> None:
-        past = self.system.past
+        past = self.system.timeline.past
         assert past is not None, "a system with delays has one from its start on"
         dense = h * self._pair.dense
         weights = self.x.flat.new_tensor((np.flip(dense, axis=0) if self.turned else dense).tolist())

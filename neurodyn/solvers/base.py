@@ -16,7 +16,8 @@ from torch import Tensor
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError
 from neurodyn.network.maps import Activity
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 Until = Callable[[float, Activity, Activity], bool]
 """A stop condition: a function of the time, every population's activity, and dx/dt of the dynamic populations."""

@@ -25,7 +25,8 @@ from neurodyn.solvers.base import (
     fastest,
     velocity,
 )
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 class RowWeights:
@@ -87,7 +88,7 @@ class Stepper(ABC):
         self.evaluations = 0
         self.time = 0.0
         """The time at x."""
-        system.enter(0.0)
+        system.timeline.enter(0.0)
         self.evaluate(self.x, self.slope)
 
     def evaluate(self, x: State, out: State, after: float = 0.0) -> None:
@@ -244,8 +245,8 @@ class ErrorControlled(Solver):
         save = SavePoints(recorder.times)
         longest = min(system.echoes.delays, default=math.inf)  # or else a step would read its own end
         order = step.error_order
-        ends = [*system.ends(duration, order).tolist(), duration]
-        jumps = system.jumps(duration).tolist()
+        ends = [*system.timeline.ends(duration, order).tolist(), duration]
+        jumps = system.timeline.jumps(duration).tolist()
         to_pass = len(ends), len(jumps)
         moments: list[float] = []
         stop = False
@@ -308,7 +309,7 @@ class ErrorControlled(Solver):
                 ends.pop(0)
                 if jumps and jumps[0] <= then:
                     jumps = [jump for jump in jumps if jump > then]
-                    system.enter(then)
+                    system.timeline.enter(then)
                     step.evaluate(step.x, step.slope)
             moments = save.at(then, 1e-12 * duration)
             for moment in moments:
@@ -331,13 +332,13 @@ class ErrorControlled(Solver):
 
     def _refuse(self, system: System, step: Stepper, time: float) -> None:
         """Raise if a population is not finite at the end of a step whose error is: one that no other reads."""
-        bad, time = system.first_bad(step.y), system.origin + time
+        bad, time = system.first_bad(step.y), system.timeline.origin + time
         if bad is not None:
             raise DivergenceError(f"population {bad} became non-finite at time {time:g}, with {self!r}", time, bad)
 
     def _give_up(self, system: System, step: Stepper, time: float) -> None:
         system.field(step.x, step.slope, time)
-        (bad, speed), time = fastest(system, step.slope), system.origin + time
+        (bad, speed), time = fastest(system, step.slope), system.timeline.origin + time
         raise DivergenceError(
             f"population {bad} grows without bound at time {time:g}, where its |dx/dt| is {speed:.3g}: the step of "
             f"{self!r} shrank to nothing there; check the couplings' gains and time constants",

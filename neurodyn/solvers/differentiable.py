@@ -21,7 +21,7 @@ def refused_closed_form(system: System) -> str | None:
         return f"coupling {system.echoes.couplings[0]} has a delay, with which there is no closed form"
     if system.bounds:
         return f"population {next(iter(system.bounds))} has bounds, under which there is no closed form"
-    if system.driven:
+    if system.timeline.driven:
         return f"network {network.name!r} is driven by signals, and the differentiable closed form takes tensors alone"
     for name in system.dynamic:
         for what in ("tau", "leak"):

@@ -17,7 +17,8 @@ from neurodyn.solvers.choice import for_relaxation
 from neurodyn.solvers.gauss_seidel import gauss_seidel, sweeps_lead_back
 from neurodyn.solvers.rows import Rows, lengths
 from neurodyn.solvers.stability import growth_rate, random_direction
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _MOST_STEPS = 20_000
 """After how many steps a relaxation is given up: where it slides along a kink, such as ReLU's, it may never end."""

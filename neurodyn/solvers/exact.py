@@ -13,7 +13,8 @@ from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.nilpotent import nilpotent
 from neurodyn.solvers.pieces import along_signals, refused_signals
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Exact(Solver):
             )
         moments = self.moments(duration, recorder.times)
         slope = system.new_state()
-        if system.driven:
+        if system.timeline.driven:
             evaluations = along_signals(system, state, slope, moments, duration, recorder)
         elif system.structure.rate is not None:
             evaluations = nilpotent(system, state, slope, moments, duration, self.euler_step, recorder)
@@ -112,7 +113,7 @@ class Exact(Solver):
             system.field(state, slope)
         bad = None if system.seems_finite(state) else system.first_bad(state)
         if bad is not None:
-            end = system.origin + duration
+            end = system.timeline.origin + duration
             raise DivergenceError(f"population {bad} is not finite at time {end:g}, with {self!r}", end, bad)
         if progress is not None:
             progress.update(duration)
@@ -148,6 +149,6 @@ class Exact(Solver):
 
 
 def _refused_iterates(system: System) -> str | None:
-    if not system.driven:
+    if not system.timeline.driven:
         return None
     return "Euler iterates have a closed form under data that stand still alone; use Euler(step)"

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import FunctionType
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import flag, positive
 from neurodyn.errors import DivergenceError, InvalidTypeError, InvalidValueError
-from neurodyn.network.network import Network
 from neurodyn.solvers.base import (
     Progress,
     Recorder,
@@ -28,15 +22,17 @@ from neurodyn.solvers.base import (
     hermite,
     velocity,
 )
+from neurodyn.solvers.compiled import STEPS_COMPILED, advance_compiled, check_compilable
 from neurodyn.solvers.past import FixedPast, refuse_order
+from neurodyn.solvers.steps import StepNoise, Steps, steps_of
 from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
 from neurodyn.solvers.tableaux import RK4 as RK4_TABLEAU
-from neurodyn.system.system import State, System, Time
+from neurodyn.system.state import State
+from neurodyn.system.system import System
+from neurodyn.system.timeline import Time
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""
-_STEPS_COMPILED = 20
-"""How many steps are compiled into one function."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class FixedStep(Solver):
         until: Until | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        steps = Steps(self.step, duration, system.cuts(duration, self.tableau.order))
+        steps = Steps(self.step, duration, system.timeline.cuts(duration, self.tableau.order))
         slopes = [system.new_state() for _ in self.tableau.b]
         work = system.new_state() if len(slopes) > 1 else state
         save = SavePoints(recorder.times)
@@ -130,18 +126,18 @@ class FixedStep(Solver):
         tolerance = 1e-9 * self.step
         time = earlier = 0.0
         taken, since = 0, [0.0]
-        noise = _Noise(system, self.step)
+        noise = StepNoise(system, self.step)
         compiled = self.compile
         if compiled:
             if noise.paths is not None:
                 raise InvalidValueError("compile: noise is drawn between the steps; leave compile out")
             system.refuse_delays("compile", "leave it out")
             system.refuse_loops("compile")
-            self._check_compilable(recorder.times, duration, until)
+            check_compilable(self.step, recorder.times, duration, until)
         past = FixedPast(system, self.tableau.order) if system.echoes else None
         begun = recorder.resumed is not None
         if recorder.resumed is None:
-            system.enter(time)
+            system.timeline.enter(time)
         else:
             time, taken = recorder.resumed["time"], recorder.resumed["taken"]
             state.flat.copy_(recorder.resumed["x"])
@@ -157,16 +153,16 @@ class FixedStep(Solver):
                 progress.update(time)
         while True:
             if begun:
-                joined = compiled and steps.whole(_STEPS_COMPILED, save.next - tolerance)
+                joined = compiled and steps.whole(STEPS_COMPILED, save.next - tolerance)
                 if joined:
-                    compiled = joined = self._advance_compiled(system, state, slopes, work, time)
+                    compiled = joined = advance_compiled(self.step, self.tableau, system, state, slopes, work, time)
                 if joined:
-                    for _ in range(_STEPS_COMPILED):
+                    for _ in range(STEPS_COMPILED):
                         time = steps.next()
                         since.append(time)
-                    taken, inside = taken + _STEPS_COMPILED, []
+                    taken, inside = taken + STEPS_COMPILED, []
                     if progress is not None:
-                        progress.update(_STEPS_COMPILED * self.step)
+                        progress.update(STEPS_COMPILED * self.step)
                 else:
                     then = steps.next()
                     inside = save.before(then, tolerance)
@@ -203,7 +199,7 @@ class FixedStep(Solver):
                     recorder.record(moment, between)
                 system.settle(state, time)
             if steps.at_jump:
-                system.enter(time)
+                system.timeline.enter(time)
                 system.field(state, slopes[0], time)
                 if past is not None:
                     past.turn(slopes[0])
@@ -229,20 +225,6 @@ class FixedStep(Solver):
             recorder.record(time, state, settled=True)
         return self.report(system, slopes[0], until, time=time, evaluations=taken * len(slopes), accepted=taken)
 
-    def _check_compilable(self, times: NDArray[np.float64] | None, duration: float, until: Until | None) -> None:
-        """Refuse a run in which no steps can be taken at once."""
-        if until is not None:
-            why = "until is asked after every step; leave one of the two out"
-        elif times is None:
-            why = "every step is saved; save fewer, e.g. save_at=[duration]"
-        else:
-            ends = np.concatenate([[0.0], times, [duration]])
-            steps = math.floor(np.diff(ends).max() / self.step + 1e-9)
-            if steps > _STEPS_COMPILED:
-                return
-            why = f"at most {steps} steps lie between what is saved; save fewer, or leave compile out"
-        raise InvalidValueError(f"compile: it joins {_STEPS_COMPILED} steps into one function, and {why}")
-
     def _advance(
         self,
         system: System,
@@ -265,22 +247,6 @@ class FixedStep(Solver):
         if noise is not None:
             state.flat.add_(noise)
 
-    def _advance_compiled(self, system: System, state: State, slopes: list[State], work: State, time: float) -> bool:
-        """Take several steps at once from `state`, whose slope stands in slopes[0]; False where that is impossible."""
-        nodes = [*self.tableau.nodes[1:], 1.0]
-        moments = [time + (step + node) * self.step for step in range(_STEPS_COMPILED) for node in nodes]
-        try:
-            _compiled_steps(system.network)(self, system, state, slopes, work, system.ahead(moments))
-        except Exception as error:  # whatever the compiler raises
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(
-                f"compile: network {system.network.name!r} cannot be compiled, and runs as it is ({reason})",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-            return False
-        return True
-
     def _locate_divergence(self, system: System, state: State, rewind: Tensor, times: Sequence[float]) -> None:
         """Repeat the last steps one by one and raise at the first that is not finite; return if none is.
 
@@ -290,9 +256,9 @@ class FixedStep(Solver):
             return
         again, work = system.new_state(rewind.clone()), system.new_state()
         slopes = [system.new_state() for _ in self.tableau.b]
-        noise = _Noise(system, self.step)
+        noise = StepNoise(system, self.step)
         for time, then in pairwise([*times, times[-1]]):
-            system.enter(time)
+            system.timeline.enter(time)
             system.field(again, slopes[0], time)
             bad = system.first_bad(again)
             if bad is not None:
@@ -302,119 +268,11 @@ class FixedStep(Solver):
                     if limit is not None
                     else "try a smaller step"
                 )
-                when = system.origin + time
+                when = system.timeline.origin + time
                 raise DivergenceError(
                     f"population {bad} became non-finite at time {when:g}, with {self!r}; {hint}", when, bad
                 )
             self._advance(system, again, slopes, work, then - time, time, noise.gained(time, then))
-
-
-class _Noise:
-    """What the noise adds in the steps of a run, whose times count from its start."""
-
-    def __init__(self, system: System, step: float) -> None:
-        self.paths, self._origin = system.paths(step), system.origin
-        self._last: Tensor | None = None
-
-    def gained(self, start: float, end: float) -> Tensor | None:
-        """Return σ ΔW of a step; None where there is no noise."""
-        if self.paths is None or end <= start:
-            return None
-        self._last = self.paths.gained(self._origin + start, self._origin + end)
-        return self._last
-
-    def between(self, x: Tensor, y: Tensor, time: float, moment: float, theta: float, out: Tensor) -> None:
-        """Write the state at a moment within the last step, from x to y, into `out`."""
-        assert self.paths is not None
-        assert self._last is not None
-        torch.lerp(x, y - self._last, theta, out=out)
-        out.add_(self.paths.gained(self._origin + time, self._origin + moment))
-
-
-class Steps:
-    """When steps end: at multiples of h, where signals jump, and at the end of the run.
-
-    Parameters
-    ----------
-    step
-        h.
-    duration
-        The end.
-    jumps
-        Where signals jump before it, increasing.
-    """
-
-    def __init__(self, step: float, duration: float, jumps: NDArray[np.float64]) -> None:
-        self._step, self._duration, self._jumps = step, duration, jumps.tolist()
-        self._count = steps_of(duration, step)
-        self._taken = self._passed = 0
-        self.at_jump = False
-        """Whether the last step ended where a signal jumps."""
-        self._cut = False
-
-    def kept(self) -> tuple[int, int, bool, bool]:
-        """Return how far they have come."""
-        return self._taken, self._passed, self.at_jump, self._cut
-
-    def load(self, kept: tuple[int, int, bool, bool]) -> None:
-        """Go on from what `kept` returned."""
-        self._taken, self._passed, self.at_jump, self._cut = kept
-
-    def next(self) -> float:
-        """Return when the next step ends."""
-        after = self._duration if self._taken + 1 == self._count else (self._taken + 1) * self._step
-        jump = self._jumps[self._passed] if self._passed < len(self._jumps) else math.inf
-        self.at_jump = jump <= after + 1e-9 * self._step
-        self._passed += self.at_jump
-        self._cut = jump < after - 1e-9 * self._step
-        if self._cut:
-            return float(jump)
-        self._taken += 1
-        return float(jump) if self.at_jump and after < self._duration else after
-
-    def whole(self, count: int, before: float) -> bool:
-        """Tell whether so many steps to come are of size h, and end before a time, without a jump."""
-        ends = self._taken + count
-        jump = self._jumps[self._passed] if self._passed < len(self._jumps) else math.inf
-        return not self._cut and ends < self._count and ends * self._step < min(before, jump - 1e-9 * self._step)
-
-
-def steps_of(duration: float, step: float) -> int:
-    """Return how many steps of a size it takes, the last of them shortened where need be."""
-    return max(1, math.ceil(duration / step - 1e-9))
-
-
-def _several_steps(
-    solver: FixedStep, system: System, state: State, slopes: list[State], work: State, ahead: Mapping[str, Tensor]
-) -> None:
-    stages = len(slopes) - 1
-    for step in range(_STEPS_COMPILED):
-        first = step * (stages + 1)
-        for row, place in zip(solver.tableau.a[1:], range(stages), strict=True):
-            earlier = zip(row, slopes[: len(row)], strict=True)
-            work.combine(state, [(solver.step * weight, its) for weight, its in earlier])
-            system.take(ahead, first + place)
-            system.field(work, slopes[place + 1], "held")
-        weights = zip(solver.tableau.b, slopes, strict=True)
-        state.combine(state, [(solver.step * weight, slope) for weight, slope in weights])
-        if step < _STEPS_COMPILED - 1:
-            system.take(ahead, first + stages)
-            system.field(state, slopes[0], "held")
-
-
-_COMPILED: WeakKeyDictionary[Network, Callable[..., None]] = WeakKeyDictionary()
-
-
-def _compiled_steps(network: Network) -> Callable[..., None]:
-    """Return `_several_steps`, compiled for a network.
-
-    Each network has a code object of its own, because PyTorch keeps but a few compilations of one.
-    """
-    if network not in _COMPILED:
-        own = FunctionType(_several_steps.__code__.replace(), globals())
-        # PyTorch 2.8 would bring a reader forward, to before a step has written in place what it reads.
-        _COMPILED[network] = torch.compile(own, fullgraph=True, dynamic=False, options={"reorder_for_locality": False})
-    return _COMPILED[network]
 
 
 @dataclass(frozen=True)

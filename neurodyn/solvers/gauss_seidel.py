@@ -9,7 +9,8 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Progress
 from neurodyn.solvers.rows import Rows
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _ROUNDING = 8
 """By how many machine epsilons a population may still change once the sweeps have arrived."""

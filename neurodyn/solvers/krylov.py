@@ -9,7 +9,8 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.linear import LinearPart
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _DIMENSION = 40
 """The largest Krylov space; where it does not reach, the run is split."""

@@ -7,7 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from neurodyn.system.system import State, System
+from neurodyn.system.couplings import couple
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 class LinearPart:
@@ -29,7 +31,7 @@ class LinearPart:
         self.offset = offset
         if system.has_offsets and offset is None:
             zero, made = system.new_state(torch.zeros_like(system.new_state().flat)), system.new_state()
-            system.couple(zero, made)
+            couple(system, zero, made)
             self.offset = made.flat
 
     def apply(self, state: State, out: State, moving: Collection[str] | None = None) -> None:
@@ -50,7 +52,7 @@ class LinearPart:
         silent = self._free - self._active(moving) if moving is not None else frozenset()
         if self.offset is not None:
             silent = silent.difference(self.system.instantaneous)  # which pass offsets on
-        self.system.couple(state, out, silent, targets)
+        couple(self.system, state, out, silent, targets)
         if self.offset is not None:
             for name, place in self.system.places():
                 if name in targets:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
-from neurodyn.system.system import State, System
+from neurodyn.system.couplings import couple_each, coupling_norms
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _DEEP = 64
 """From how many populations on it pays to find out which powers can matter."""
@@ -149,7 +151,7 @@ def _stakes(
     dict or None
         By population, shape (k,); None where a bound is not known.
     """
-    norms = system.coupling_norms(start, system.samples * len(system.dynamic) // _SAVED)
+    norms = coupling_norms(system, start, system.samples * len(system.dynamic) // _SAVED)
     if norms is None:
         return None
     order = system.structure.order
@@ -188,7 +190,7 @@ def _powers(system: System, start: State, stakes: Mapping[str, NDArray[np.float6
         read = {other: known[other] for other in structure.reads[name] if other in known}
         rows, logs = _aligned(read)
         products = 1 + max((powers.products for powers in read.values()), default=0)
-        value = system.couple_each(name, start, rows)
+        value = couple_each(system, name, start, rows)
         if name in system.instantaneous:
             powers = None if value is None else _Powers(value, logs, products)
         else:

@@ -13,7 +13,8 @@ from torch import Tensor
 from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import hermite
 from neurodyn.system.delays import Past
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _CUBIC = 4
 """The order of a method up to which a cubic between two states keeps it."""
@@ -60,9 +61,9 @@ class FixedPast:
     """
 
     def __init__(self, system: System, order: int) -> None:
-        assert system.past is not None, "a system with delays has one from its start on"
-        self._past: Past = system.past
-        self._names, self._device = tuple(system.past.names), system.device
+        assert system.timeline.past is not None, "a system with delays has one from its start on"
+        self._past: Past = system.timeline.past
+        self._names, self._device = tuple(system.timeline.past.names), system.device
         self._straight = order == 1 or bool(system.noisy)
         self._last: _Moment | None = None
         self._free: list[dict[str, Tensor]] = []

@@ -14,7 +14,10 @@ from torch import Tensor
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
-from neurodyn.system.system import State, System
+from neurodyn.system.couplings import constants, driven_alone
+from neurodyn.system.moments import put_together, repeated_at, take_off, taken_apart
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 _MOST_NUMBERS = 2**22
 """How many numbers the powers of the drives of a block of pieces hold at most."""
@@ -25,7 +28,7 @@ _TERMS = 24
 def refused_signals(system: System) -> str | None:
     """Say why signals leave a linear system without a closed form; None where they do not."""
     network, bending = system.network, set[str]()
-    for name, course in zip(system.driven, system.signals, strict=True):
+    for name, course in zip(system.timeline.driven, system.timeline.signals, strict=True):
         if not course.piecewise_linear:
             return (
                 f"population {name} is driven by a smooth signal, under which there is no closed form; use Adaptive(), "
@@ -68,7 +71,7 @@ def along_signals(
     recorder
         Where the states go.
     """
-    ends = np.unique(np.concatenate([[0.0, duration], system.breaks(duration)]))
+    ends = np.unique(np.concatenate([[0.0, duration], system.timeline.breaks(duration)]))
     if system.structure.rate is not None:
         evaluations = _nilpotent(system, state, ends, moments, recorder)
     else:
@@ -88,9 +91,9 @@ def _within(moments: NDArray[np.float64], start: float, end: float, duration: fl
 def _by_krylov(
     system: System, state: State, start: float, end: float, moments: NDArray[np.float64], recorder: Recorder
 ) -> int:
-    system.enter(start)
+    system.timeline.enter(start)
     ramp: State | None = None
-    if system.moves_within_steps:
+    if system.timeline.moves_within_steps:
         zero, ramp, then = system.new_state(torch.zeros_like(state.flat)), system.new_state(), system.new_state()
         system.field(zero, ramp, start)
         system.field(zero, then, end)
@@ -123,11 +126,11 @@ def _nilpotent(
             drive[:count] = rows
             inside = _within(moments, start, end, float(ends[-1]))
             if len(inside):
-                system.enter(start, idle=not system.instantaneous)
+                system.timeline.enter(start, idle=not system.instantaneous)
                 recorder.combine(inside, weights.of_states(inside - start, rows), drive)
             rows = further @ drive
     assert rows is not None, "there is a piece"
-    system.enter(float(ends[-2]))
+    system.timeline.enter(float(ends[-2]))
     state.flat.copy_(rows[0])
     return powers.products
 
@@ -146,7 +149,7 @@ class _Powers:
     """
 
     def __init__(self, system: System) -> None:
-        self.ramped = system.moves_within_steps
+        self.ramped = system.timeline.moves_within_steps
         self.logs: list[float] = []
         """The logarithm of the scale of each power."""
         self.products = 0
@@ -257,9 +260,9 @@ def _blocks(
     """
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
-    entered = system.driven_alone()
+    entered = driven_alone(system)
     linear, shared = LinearPart(system), system.new_state()
-    system.enter(0.0)
+    system.timeline.enter(0.0)
     system.field(system.new_state(torch.zeros_like(shared.flat)), shared, 0.0)
     still, reference = powers.of(linear, shared), None
     for first in range(0, len(pieces), most):
@@ -267,26 +270,26 @@ def _blocks(
         at_starts = [(start, start) for start, _ in some]
         at_ends = [(start, end) for start, end in some] if powers.ramped else []
         moments = [*at_starts, *at_ends]
-        repeated = system.repeated(moments)
+        repeated = repeated_at(system, moments)
         drive = repeated.new_state()
         if entered is None:
             repeated.field(repeated.new_state(torch.zeros_like(drive.flat)), drive)
         else:  # no product of what is 0
-            repeated.constants(entered, drive)
+            constants(repeated, entered, drive)
         if reference is None:
-            reference = system.taken_apart(drive.flat, len(moments))[0]
-        system.take_off(reference, drive, len(moments))
+            reference = taken_apart(system, drive.flat, len(moments))[0]
+        take_off(system, reference, drive, len(moments))
         powers.products += 1
         offset = None
         if linear.offset is not None:
             offset = repeated.new_state()
-            system.put_together(linear.offset.expand(len(moments), -1), offset)
+            put_together(system, linear.offset.expand(len(moments), -1), offset)
         of_all = LinearPart(repeated, None if offset is None else offset.flat)
         count = powers.count
         drives = still.new_empty(len(some), (2 + powers.ramped) * count, system.size)
         spans = still.new_tensor([end - start for start, end in some])[:, None]
         for place, row in enumerate(powers.each(of_all, drive, entered)):
-            apart = system.taken_apart(row, len(moments))
+            apart = taken_apart(system, row, len(moments))
             torch.add(apart[: len(some)], still[place], out=drives[:, count + place])
             if at_ends:
                 torch.sub(apart[len(some) :], apart[: len(some)], out=drives[:, 2 * count + place])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from neurodyn.network.vectors import Vector
 from neurodyn.solvers.base import Progress
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 class Rows:

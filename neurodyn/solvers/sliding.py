@@ -14,7 +14,8 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.control import ErrorControlled, Stepper
 from neurodyn.solvers.tableaux import BOSH3
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 @dataclass(frozen=True)

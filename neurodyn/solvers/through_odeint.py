@@ -31,7 +31,7 @@ def check_odeint(system: System, what: str) -> None:
         )
     if system.noisy:
         raise InvalidValueError(f"{what} takes no noise, and population {system.noisy[0]} has some; use nd.Euler(step)")
-    if any(signal.jumps.size for signal in system.signals):
+    if any(signal.jumps.size for signal in system.timeline.signals):
         raise InvalidValueError(f"{what} takes no signal that jumps; interpolate it linearly, or use nd.RK4(step)")
 
 

@@ -22,10 +22,12 @@ from torch.utils.checkpoint import checkpoint
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Recorder, SavePoints, Solver
-from neurodyn.solvers.fixed import FixedStep, Steps
+from neurodyn.solvers.fixed import FixedStep
+from neurodyn.solvers.steps import Steps
 from neurodyn.solvers.tableaux import Numbers
 from neurodyn.system.noise import BrownianPaths
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 from neurodyn.system.traced import TracedField, by_name
 
 Moments = tuple[list[float], Tensor]
@@ -81,7 +83,7 @@ def along_steps(
         )
     run = _Run(field, method, noise)
     past = _Past(field)
-    legs = _legs(ends, times, system.jumps(duration), solver)
+    legs = _legs(ends, times, system.timeline.jumps(duration), solver)
     start = field.rows(field.start)
     moments = [0.0] if times is None or (len(times) and times[0] <= legs[0].tolerance) else []
     run.recall(past)
@@ -169,7 +171,7 @@ class _Ends(Recorder):
 
 
 def _fixed_ends(solver: FixedStep, system: System, duration: float) -> list[float]:
-    steps, ends = Steps(solver.step, duration, system.cuts(duration, solver.tableau.order)), [0.0]
+    steps, ends = Steps(solver.step, duration, system.timeline.cuts(duration, solver.tableau.order)), [0.0]
     while ends[-1] < duration:
         ends.append(steps.next())
     return ends[1:]
@@ -312,7 +314,7 @@ class _Run:
         """Return σ ΔW."""
         if self._noise is None:
             return None
-        field, origin = self._field, self._field.system.origin
+        field, origin = self._field, self._field.system.timeline.origin
         blocks = dict(field.system.blocks(self._noise.gained(origin + start, origin + end)))
         return field.rows({name: field.number("noise", name) * block for name, block in blocks.items()})
 
@@ -331,7 +333,7 @@ def _finite(field: TracedField, moments: Sequence[float], states: Tensor, solver
         place = int(bad.nonzero()[0])
         blocks = by_name(field, states.detach()[place : place + 1])
         name = next(name for name, block in blocks.items() if not bool(torch.isfinite(block).all()))
-        when = field.system.origin + moments[place]
+        when = field.system.timeline.origin + moments[place]
         raise DivergenceError(
             f"population {name} became non-finite by time {when:g}, with {solver!r}; try a smaller step", when, name
         )

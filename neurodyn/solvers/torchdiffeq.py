@@ -22,7 +22,8 @@ from neurodyn.solvers.base import (
     Until,
     fastest,
 )
-from neurodyn.system.system import State, System
+from neurodyn.system.state import State
+from neurodyn.system.system import System
 
 
 def _methods() -> dict[str, Any]:
@@ -119,10 +120,10 @@ class TorchDiffEq(Solver):
         import torchdiffeq
 
         field = _Field(system, progress, _methods()[self.method].valid_callbacks())
-        ends = [0.0, *system.jumps(duration).tolist(), duration]
+        ends = [0.0, *system.timeline.jumps(duration).tolist(), duration]
         saved = recorder.times
         for start, end in pairwise(ends):
-            system.enter(start)
+            system.timeline.enter(start)
             within = saved[(saved >= start) & ((saved < end) | (end == duration))]
             times = np.union1d([start, end], within)
             path = self._piece(torchdiffeq.odeint, system, field, state, times)
@@ -131,7 +132,7 @@ class TorchDiffEq(Solver):
                 system.settle(moment, float(time))
                 lost = system.first_bad(moment)
                 if lost is not None:
-                    when = system.origin + float(time)
+                    when = system.timeline.origin + float(time)
                     raise DivergenceError(
                         f"population {lost} became non-finite at time {when:g}, with {self!r}", when, lost
                     )
@@ -167,7 +168,7 @@ class TorchDiffEq(Solver):
         except AssertionError as error:
             slope = system.new_state()
             system.field(field.last, slope, field.time)
-            time, (bad, speed) = system.origin + field.time, fastest(system, slope)
+            time, (bad, speed) = system.timeline.origin + field.time, fastest(system, slope)
             raise DivergenceError(
                 f"population {bad}, whose |dx/dt| is {speed:.3g}, made {self!r} give up at time {time:g}: {error}",
                 time,
@@ -192,7 +193,7 @@ class _Field:
         self.evaluations += 1
         self.last = self._system.new_state(x)
         out = self._system.new_state()
-        self._system.field(self.last, out, float(t) if self._system.driven else None)
+        self._system.field(self.last, out, float(t) if self._system.timeline.driven else None)
         return out.flat
 
     def _callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:

@@ -13,24 +13,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.losses import squared_error
-from neurodyn.layers.points import is_plain
 from neurodyn.network.drives import Input
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Pointwise
 from neurodyn.network.wrapping import Wrapping
-from neurodyn.system.bound import (
-    Given,
-    Inputs,
-    Targets,
-    check_modes,
-    check_network,
-    checked,
-    sums_are_finite,
-    weights_of,
-)
+from neurodyn.system.bound import Given, check_network, checked
 from neurodyn.system.continued import Starts
-from neurodyn.system.plan import Plan, marks
+from neurodyn.system.inputs import Inputs, Targets
+from neurodyn.system.marks import marks
+from neurodyn.system.numbers import check_modes, sums_are_finite, weights_of
+from neurodyn.system.plan import Plan
 from neurodyn.system.system import System
 
 Rest = TypeVar("Rest")
@@ -139,9 +133,7 @@ class _AtHand:
         """Bind the network to the batch."""
         if self.plan is None or not self.plan.bind(self._network, self.given):
             self.plan = Plan(self._network, self.given)
-        system = System.__new__(System)
-        system._follow(self._network, self.plan)
-        return system
+        return System.planned(self._network, self.plan)
 
     def put_back(self) -> None:
         """Leave the plan to another batch."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-import xarray as xr
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
 from neurodyn.checks import check_dense
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.repeated import expect
 from neurodyn.network.drives import (
     Constant,
     Data,
@@ -28,15 +23,11 @@ from neurodyn.network.drives import (
 )
 from neurodyn.network.network import Network
 from neurodyn.network.population import Population
-from neurodyn.network.signals import Signal, as_course
+from neurodyn.network.signals import as_course
 from neurodyn.system.continued import Starts, starts_of
 from neurodyn.system.driven import Placed, placed
-
-Series = Tensor | Signal | xr.DataArray | Callable[[float], Any]
-"""What stands still, a tensor, or varies in time."""
-Inputs = Series | Mapping[str, Series] | None
-"""Those of the one population clamped to `Input()`, by name where there are several, or None where there is none."""
-Targets = Series | None
+from neurodyn.system.inputs import Inputs, Series, Targets, inputs_by_name
+from neurodyn.system.numbers import check_modes, common_kind, weights_of
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ def checked(
             )
         tensors[f"initial value of population {name}"] = tensor
     check_targets(network, given=targets is not None)
-    dtype, device = _common_kind(network, weights, tensors)
+    dtype, device = common_kind(network, weights, tensors)
     check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
@@ -188,27 +179,6 @@ def checked(
     return given
 
 
-def refuse_gradients(inputs: Inputs, targets: Targets, initial: Starts | None = None) -> None:
-    """Refuse data that require a gradient, of a run that keeps no graph.
-
-    Raises
-    ------
-    ValueError
-        If something does; the message names it.
-    """
-    named: dict[str, object] = {"inputs": inputs, "targets": targets}
-    for what, given in (("inputs", inputs), ("initial value", initial)):
-        if isinstance(given, Mapping) and not isinstance(given, xr.Dataset):
-            named |= {f"{what} of population {name}": value for name, value in given.items()}
-    for what, value in named.items():
-        tensor = value.values if isinstance(value, Signal) else value
-        if isinstance(tensor, Tensor) and tensor.requires_grad:
-            raise InvalidValueError(
-                f"{what}: the tensor requires a gradient, and no graph is kept here; nd.activity keeps one, and "
-                ".detach() leaves it out"
-            )
-
-
 def _told_apart(network: Network, inputs: Mapping[str, Series]) -> tuple[dict[str, Tensor], dict[str, Placed]]:
     """Return the inputs that are tensors, and those that are signals."""
     tensors: dict[str, Tensor] = {}
@@ -217,7 +187,7 @@ def _told_apart(network: Network, inputs: Mapping[str, Series]) -> tuple[dict[st
         what, clamp = f"inputs of population {name}", network[name].clamp
         course = None if isinstance(given, Tensor) else as_course(what, given)
         if course is None:
-            tensors[name] = given  # type: ignore[assignment]  # which common_kind refuses if it is none
+            tensors[name] = given  # type: ignore[assignment]  # which `common_kind` refuses if it is none
         elif of_integers(clamp):
             raise InvalidValueError(f"{what}: integers do not vary in time; pass a tensor of them")
         else:
@@ -284,106 +254,6 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
         )
 
 
-def read_drive(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
-    """Return what a drive gives a population; None if it is optional and absent.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no tensor of the run's dtype on its device, or not finite.
-    """
-    value = drive.value(population.name, data)
-    if isinstance(drive, Constant):
-        value = constant(population, drive, given)
-    if value is None and not drive.optional:
-        raise InvalidValueError(
-            f"population {population.name}: {drive} gives nothing; let it return a tensor, or say optional = True"
-        )
-    if value is None or of_integers(drive):
-        return value
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        kind = "tensor without axes" if isinstance(value, Tensor) else type(value).__name__
-        raise InvalidTypeError(
-            f"population {population.name}: {drive} gives a {kind}, and not a tensor (sample, units…)"
-        )
-    if value.dtype != given.dtype or value.device != given.device:
-        raise InvalidTypeError(
-            f"population {population.name}: {drive} gives {value.dtype} on {value.device}, and the run is in "
-            f"{given.dtype} on {given.device}; bring it there with .to()"
-        )
-    if not isinstance(drive, (Input, Target, ForwardValue)):  # whose values have been checked
-        bad = 0 if sums_are_finite([value.detach()]) else int((~torch.isfinite(value)).sum())
-        if bad:
-            raise InvalidValueError(
-                f"population {population.name}: {drive} gives {bad} values that are NaN or infinite; all must be finite"
-            )
-    return value
-
-
-def constant(population: Population, drive: Constant, given: Given) -> Tensor:
-    """Return a constant for each sample of a population.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it has not the population's shape.
-    """
-    value, shape = drive.constant, population.shape
-    if shape is None:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else None
-    if shape is None:
-        raise InvalidValueError(f"population {population.name}: a constant number needs its size; declare size=")
-    if isinstance(value, Tensor) and tuple(value.shape) != shape:
-        raise InvalidValueError(
-            f"population {population.name}: the constant has the shape {tuple(value.shape)}, and the population {shape}"
-        )
-    return torch.as_tensor(value, dtype=given.dtype, device=given.device).expand(given.samples, *shape).contiguous()
-
-
-def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Series]:
-    """Return the inputs by population.
-
-    Raises
-    ------
-    TypeError
-        If they are neither a tensor nor a mapping.
-    ValueError
-        If a population that is clamped to inputs is missing, or another is named.
-    """
-    names = network.inputs
-    if inputs is None:
-        inputs = {}
-    elif not isinstance(inputs, Mapping):
-        if len(names) != 1:
-            raise InvalidValueError(
-                f"network {network.name!r} has {len(names)} populations clamped to inputs "
-                f"({', '.join(names) or 'none'}); "
-                + ("give a mapping {population: tensor}" if names else "give None as its inputs")
-            )
-        if not isinstance(inputs, (Tensor, Signal, xr.DataArray)) and not _function(inputs):
-            pairs = isinstance(inputs, (tuple, list, Dataset, DataLoader))
-            raise InvalidTypeError(
-                f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}"
-                + ("; pass the inputs and the targets of a batch one after the other" if pairs else "")
-            )
-        inputs = {names[0]: inputs}
-    unknown = [name for name in inputs if name not in names]
-    missing = [name for name in names if name not in inputs]
-    if unknown:
-        raise InvalidValueError(
-            f"inputs name {', '.join(unknown)}; the populations clamped to inputs are {', '.join(names) or 'none'}"
-        )
-    if missing:
-        raise InvalidValueError(
-            f"population {missing[0]} is clamped to inputs, and none are given; pass inputs of shape (sample, units)"
-        )
-    return dict(inputs)
-
-
-def _function(given: object) -> bool:
-    return callable(given) and not isinstance(given, (type, nn.Module, DataLoader, Dataset))
-
-
 def check_network(network: Network) -> None:
     """Refuse what is no declaration.
 
@@ -439,110 +309,6 @@ def check_integers(population: str, tensor: Tensor, device: torch.device) -> Non
             f"inputs of population {population} are on {tensor.device}, and the rest is on {device}; bring both to one "
             "device with .to()"
         )
-
-
-def weights_of(network: Network) -> list[Tensor]:
-    """Return the weights of all stages, all feedback weights, and the tensors of the declaration, without a graph."""
-    weights = [p.detach() for stage in network.stages for p in stage.parameters]
-    weights += [p.detach() for _, p in network.feedback_parameters()]
-    return weights + [tensor for _, tensor in network.tensors]
-
-
-def _common_kind(
-    network: Network, weights: Sequence[Tensor], given: Mapping[str, Tensor]
-) -> tuple[torch.dtype, torch.device]:
-    """Return the dtype and the device that weights and data share.
-
-    Raises
-    ------
-    TypeError
-        If something is no floating-point tensor, or of another dtype.
-    ValueError
-        If something is on another device, or not finite.
-    """
-    for what, tensor in given.items():
-        if not isinstance(tensor, Tensor):
-            raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
-        check_dense(what, tensor)
-    tensors = [*weights, *given.values()]
-    if not tensors:
-        return torch.get_default_dtype(), torch.empty(0).device
-    dtype, device = tensors[0].dtype, tensors[0].device
-    alike = dtype.is_floating_point and all(each.dtype == dtype and each.device == device for each in tensors)
-    if not (alike and sums_are_finite(tensors)):
-        names = [f"a weight of stage {stage.name}" for stage in network.stages for _ in stage.parameters]
-        names += [f"the feedback weights of stage {name}" for name, _ in network.feedback_parameters()]
-        names += [name for name, _ in network.tensors]
-        _refuse_mixed_or_bad(network.name, list(zip([*names, *given], tensors, strict=True)))
-    return dtype, device
-
-
-def check_modes(device: torch.device) -> None:
-    """Refuse modes of PyTorch under which a network would compute something else than it declares.
-
-    Raises
-    ------
-    ValueError
-        If one is on.
-    """
-    if torch.is_autocast_enabled(device.type):
-        raise InvalidValueError(
-            "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
-            f"leave it, with torch.autocast({device.type!r}, enabled=False), or bring weights and data to another "
-            "dtype with .to()"
-        )
-    if torch.is_inference_mode_enabled():
-        raise InvalidValueError(
-            "torch.inference_mode is on around this call, under which a layer has no Jacobian; take torch.no_grad(), "
-            "or nothing: no graph is kept here"
-        )
-
-
-def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> None:
-    first, reference = tensors[0]
-    for what, tensor in tensors:
-        if not tensor.is_floating_point():
-            kind = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
-            raise InvalidTypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
-        if tensor.dtype != reference.dtype:
-            raise InvalidTypeError(
-                f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
-            )
-        if tensor.device != reference.device:
-            raise InvalidValueError(
-                f"{what} is on {tensor.device} and {first} on {reference.device}; bring both to one device with .to()"
-            )
-    check_finite(network, tensors)
-
-
-def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
-    """Refuse tensors, each with its description, that are not finite.
-
-    Raises
-    ------
-    ValueError
-        If one is not.
-    """
-    if sums_are_finite([tensor for _, tensor in tensors]):
-        return
-    for what, tensor in tensors:
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise InvalidValueError(
-                f"network {network!r}: {what} has {bad} values that are NaN or infinite; all must be finite"
-            )
-
-
-def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
-    return expect(_sums_are_finite, list(tensors))
-
-
-def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:
-    sums = [tensor.sum() for tensor in tensors]
-    if len(sums) > 3 and math.isfinite(torch.stack(sums).sum().item()):  # waits for a device once
-        return True
-    return all(math.isfinite(each.item()) for each in sums)  # the sum of all may have overflowed alone
 
 
 def count_samples(

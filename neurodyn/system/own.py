@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.choice import layer_point
 from neurodyn.layers.forward import ForwardPass
 from neurodyn.layers.losses import Loss, check_per_sample, squared_error
 from neurodyn.layers.operations import Operation
-from neurodyn.layers.points import AutogradPoint, layer_point
+from neurodyn.layers.points import AutogradPoint
 from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Data, Drive, Noisy

@@ -4,66 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.forward import ForwardPass
-from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.layers.repeated import Repeated
 from neurodyn.layers.stacked import of_samples
 from neurodyn.network.consistency import check_coupling_shapes, check_plasticity_shapes
 from neurodyn.network.coupling import Coupling
-from neurodyn.network.drives import Data, Drive, Input, Noisy, Target, without_noise
 from neurodyn.network.maps import OperatingPoints
 from neurodyn.network.network import Network
 from neurodyn.network.order import loops_in_order
-from neurodyn.network.pointwise import Identity
 from neurodyn.network.population import Population
 from neurodyn.network.vectors import Vector, plain
 from neurodyn.structure.cache import start_of, structure_of
-from neurodyn.system.bound import Given, check_block, check_finite, read_drive, weights_of
+from neurodyn.system.batch import Batch, brought, shape_of_source
+from neurodyn.system.bound import Given
 from neurodyn.system.delays import Echo, Echoes
-from neurodyn.system.driven import Driven, Placed
 from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
 from neurodyn.system.loops import Loop, loops_of
-from neurodyn.system.own import has_own_parts, look_at_couplings, look_at_data
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a batch brings to a plan.
-
-    Parameters
-    ----------
-    data
-        Inputs, targets and the forward pass.
-    clamped
-        The held populations' activity by name, shape (sample, …).
-    starts
-        The start of each dynamic population, likewise.
-    overridden
-        The populations that start elsewhere than the declaration says.
-    driven
-        What the clamped populations that vary in time are given.
-    signals
-        All signals, constant ones too.
-    origin
-        The time at which the run starts.
-    """
-
-    data: Data
-    clamped: dict[str, Tensor]
-    starts: dict[str, Tensor]
-    overridden: frozenset[str]
-    driven: dict[str, Driven]
-    signals: tuple[Placed, ...]
-    origin: float
-
+from neurodyn.system.numbers import weights_of
+from neurodyn.system.own import has_own_parts, look_at_couplings
 
 _BEFORE_NOTES = 100
 """After how many evaluations of a vector field its operations are noted, which takes as long as so many save."""
@@ -94,7 +59,7 @@ class Plan:
         self.points = OperatingPoints(self._forward)
         self._repeated: Repeated[Any] | None = None
         self._field: Repeated[None] | None = None
-        batch = self._bring(network, given)
+        batch = brought(network, given, self._forward)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
         self.bounds = {p.name: self._ends(p.bounds) for p in self.free if p.bounds is not None}
@@ -103,7 +68,7 @@ class Plan:
         self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
         for population in self.free:
             if population.instantaneous:
-                self.shapes[population.name] = population.shape or _shape_of_source(network, population, self.shapes)
+                self.shapes[population.name] = population.shape or shape_of_source(network, population, self.shapes)
         _check_shapes(network, self.shapes)
         self.structure = structure_of(network, frozenset(batch.clamped))
         self.sizes = {p.name: self.samples * prod(self.shapes[p.name]) for p in self.free}
@@ -153,7 +118,7 @@ class Plan:
             If something that the batch leads to is not finite.
         """
         self._check_history(given)
-        batch = self._bring(network, given)
+        batch = brought(network, given, self._forward)
         values = batch.clamped | batch.starts
         if tuple(batch.clamped) != self._held or tuple(batch.starts) != self.dynamic:
             return False
@@ -217,37 +182,6 @@ class Plan:
             loop.forget()
         self.instant.zero_()  # and stays so where inference does not evaluate it
         self._take_from_forward(network)
-
-    def _bring(self, network: Network, given: Given) -> Batch:
-        forward = self._forward
-        if forward is not None:
-            forward.move_to(given.inputs[network.inputs[0]])
-            check_finite(network.name, [("output of the forward pass", forward.output)])
-            if given.targets is not None and given.targets.shape != forward.output.shape:
-                raise InvalidValueError(
-                    f"targets have the shape {tuple(given.targets.shape)}, and the network's output has "
-                    f"{tuple(forward.output.shape)}; give one target a sample and output unit"
-                )
-        data = Data(given.inputs, given.targets, forward, network.loss)
-        look_at_data(network, data)
-        clamped: dict[str, Tensor] = {}
-        for population in network.populations:
-            drive = population.clamp
-            value = None if drive is None else _driven(population, drive, data, given)
-            if drive is not None and value is not None:
-                check_block(population, value, drive, given.samples)
-                clamped[population.name] = value.detach()
-        driven = _moved(network, given, clamped)
-        for name in given.initial:
-            if name in clamped:
-                raise InvalidValueError(f"initial value of population {name}: it is clamped to {network[name].clamp}")
-        starts: dict[str, Tensor] = {}
-        for population in network.populations:
-            if not population.instantaneous and population.name not in clamped:
-                start = _start(network, population, data, given, clamped | starts)
-                population.check_within("its start", start)
-                starts[population.name] = start
-        return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
 
     def _take_from_forward(self, network: Network) -> None:
         self.points.forget()
@@ -346,53 +280,6 @@ class Plan:
             equation.hold(self.batch.clamped)
 
 
-def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[str, Driven]:
-    """Return what the clamped populations that vary are given, each with an activity of its own in `clamped`."""
-    if not given.signals and given.target_signal is None:
-        return {}
-    varying, moved = given.varying, {}
-    for name in clamped:
-        drive = network[name].clamp
-        signal = varying.get("" if isinstance(without_noise(drive), Target) else name)
-        if signal is not None and isinstance(without_noise(drive), (Input, Target)):
-            noise = given.noise.get(name)
-            if isinstance(drive, Noisy) and noise is None:
-                noise = clamped[name] - signal.start(given.samples, network.members, given.dtype, given.device)
-            clamped[name] = clamped[name].clone(memory_format=torch.contiguous_format)
-            moved[name] = Driven(signal, noise, clamped[name], network.members)
-    return moved
-
-
-def marks(network: Network) -> tuple[object, ...]:
-    """Return what tells whether a network's layers are as they were: parts, settings, hooks, and tensors' memory.
-
-    And what computes them.
-
-    It names objects by their `id`, which are those objects' own as long as they live.
-    """
-    found: list[object] = [kernels_in_use(), torch.backends.mkldnn.enabled]
-    for stage in network.stages:
-        for layer in stage.layers:
-            _mark(layer, found)
-    for _, tensor in network.feedback_parameters():
-        found += (id(tensor), tensor.data_ptr(), tensor.requires_grad)
-    found += [tensor._version for _, tensor in network.tensors]  # of which a plan keeps what it has made
-    return tuple(found)
-
-
-def _mark(module: nn.Module, found: list[object]) -> None:
-    # The dictionaries themselves: PyTorch's own walk through a module takes longer than a small gradient.
-    found += (id(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
-    found += [getattr(module, name, None) for name in getattr(type(module), "__constants__", ())]
-    for tensors in (module._parameters, module._buffers):
-        for tensor in tensors.values():
-            if tensor is not None:
-                found += (id(tensor), tensor.data_ptr(), tensor.stride(), tensor.requires_grad)
-    for part in module._modules.values():
-        if part is not None:
-            _mark(part, found)
-
-
 def _check_range(network: Network, dtype: torch.dtype) -> None:
     """Refuse numbers of the declaration that the run's dtype cannot hold; tensors are of that dtype."""
     numbers: list[tuple[str, object]] = [(f"coupling {each}: its gain", each.gain) for each in network.couplings]
@@ -421,43 +308,3 @@ def _check_shapes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> No
     for rule in network.plasticity:
         if not unsized.isdisjoint((rule.pre, rule.post)):
             check_plasticity_shapes(rule, shapes[rule.pre], shapes[rule.post])
-
-
-def _driven(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
-    """Return what a drive gives for a population."""
-    if population.name in given.held and drive is population.clamp:
-        return given.held[population.name]
-    if isinstance(drive, Noisy) and drive is population.clamp and population.name in given.inputs:
-        return given.inputs[population.name]
-    return read_drive(population, drive, data, given)
-
-
-def _start(network: Network, population: Population, data: Data, given: Given, known: Mapping[str, Tensor]) -> Tensor:
-    """Return where a dynamic population starts, given the activity that is known already."""
-    name, shape = population.name, population.shape
-    if name in given.initial:
-        value = given.initial[name].detach()
-        if shape is not None and tuple(value.shape) == shape:
-            value = value.expand(given.samples, *shape)
-        check_block(population, value, "initial value", given.samples)
-        return value
-    if isinstance(population.initial, Drive):
-        driven = _driven(population, population.initial, data, given)
-        if driven is None:
-            raise InvalidValueError(f"population {name}: it starts from {population.initial}, which is not given")
-        check_block(population, driven, population.initial, given.samples)
-        return driven.detach()
-    if shape is None:
-        shape = _shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
-    if isinstance(population.initial, Tensor):
-        return population.initial.detach().expand(given.samples, *shape)
-    return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
-
-
-def _shape_of_source(
-    network: Network, population: Population, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[int, ...]:
-    for coupling in network.into(population.name):
-        if isinstance(coupling.map, Identity) and coupling.sources[0] in shapes:
-            return shapes[coupling.sources[0]]
-    raise InvalidValueError(f"population {population.name}: its size is unknown; declare it with size=")

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
+from neurodyn.layers.kinds import acts_sample_by_sample
 from neurodyn.layers.losses import Loss, per_sample, squared_error
-from neurodyn.layers.points import acts_sample_by_sample
 from neurodyn.layers.stacked import Stacked, StackedTensors, of_samples
 from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
@@ -34,8 +34,8 @@ from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
 from neurodyn.network.wrapping import Wrapping
 from neurodyn.randomness import refusing_draws
-from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
+from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
 
 

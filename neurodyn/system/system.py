@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,60 +13,19 @@ from torch import Tensor
 
 from neurodyn.checks import users
 from neurodyn.errors import InvalidValueError
-from neurodyn.layers.kernels import pieces
 from neurodyn.layers.repeated import Repeated
 from neurodyn.network.network import Network
-from neurodyn.network.signals import Course, breaks_of, jumps_of
 from neurodyn.structure.cache import schedule_of
 from neurodyn.structure.causality import Schedule
-from neurodyn.system.bound import Given, Inputs, Targets, checked, sums_are_finite
+from neurodyn.system.bound import checked
 from neurodyn.system.continued import Starts
-from neurodyn.system.delays import Past, distinct, kinks
-from neurodyn.system.driven import Driven, check_span
+from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
+from neurodyn.system.numbers import sums_are_finite
 from neurodyn.system.own import check_observed, look_at_observables
 from neurodyn.system.plan import Plan
-
-Time = float | Literal["held"] | None
-"""A time, where there are signals."""
-
-
-class State:
-    """The activity at one moment: one flat tensor, seen as a block (sample, …) for each dynamic population.
-
-    Parameters
-    ----------
-    flat
-        The dynamic populations' activity, shape (n,).
-    blocks
-        The dynamic populations' activity by name: views of `flat`.
-    others
-        That of the others by name: the instantaneous populations' buffers, the clamps.
-    echoes
-        What delayed couplings read.
-    """
-
-    __slots__ = ("activity", "blocks", "flat", "pieces", "read")
-
-    def __init__(
-        self, flat: Tensor, blocks: dict[str, Tensor], others: Mapping[str, Tensor], echoes: Mapping[str, Tensor]
-    ) -> None:
-        self.flat = flat
-        self.blocks = list(blocks.values())
-        """The dynamic populations' activity: views of `flat`."""
-        self.activity: dict[str, Tensor] = {**others, **blocks}
-        """Every population's activity by name."""
-        self.read = {**self.activity, **echoes} if echoes else self.activity
-        """What couplings read: every population's activity, and the echoes."""
-        self.pieces = pieces(flat)
-        """Views of `flat`, for sums of states."""
-
-    def combine(self, base: State, summands: Iterable[tuple[float, State]]) -> None:
-        """Become base + Σ a_i k_i, given each a_i and k_i; one a_i at least is not 0."""
-        nonzero = [(factor, slope.pieces) for factor, slope in summands if factor]
-        for place, (total, out) in enumerate(zip(base.pieces, self.pieces, strict=True)):
-            for factor, slopes in nonzero:
-                total = torch.add(total, slopes[place], alpha=factor, out=out)
+from neurodyn.system.state import State
+from neurodyn.system.timeline import Time, Timeline
 
 
 class System:
@@ -111,6 +70,13 @@ class System:
     ) -> None:
         self._follow(network, Plan(network, checked(network, inputs, targets, initial)))
 
+    @classmethod
+    def planned(cls, network: Network, plan: Plan) -> System:
+        """Return the system of a network's plan, with the batch that the plan is bound to."""
+        system = cls.__new__(cls)
+        system._follow(network, plan)
+        return system
+
     def _follow(self, network: Network, plan: Plan) -> None:
         self.network, self.plan = network, plan
         self.dtype, self.device, self.samples = plan.dtype, plan.device, plan.samples
@@ -118,23 +84,12 @@ class System:
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
         self.bounds = plan.bounds
-        self._starts, self._equations, self._sizes = plan.batch.starts, plan.equations, plan.sizes
+        self.equations, self.echoes, self._sizes = plan.equations, plan.echoes, plan.sizes
+        self.timeline = Timeline(network.name, plan)
         self._seeds: NDArray[np.uint64] | None = None
         self._repeated: Repeated[None] | None = None
         self._first = True
         """Whether the next evaluation of the field is the first of a run."""
-        self._driven, self.origin = plan.batch.driven, plan.batch.origin
-        self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
-        self.echoes, self._echoed, self._settled_echoes = plan.echoes, plan.echoed, plan.echoes.settled
-        self._late = plan.echoes.shifted(self._driven) if self._echoed else {}
-        self._moving_late = self._late
-        """Those signals that arrive late and move within a step, where a solver says when each begins."""
-        self.past: Past | None = None
-        """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
-        self._recalled: float | None = None
-        self._entered = 0.0
-        self._within: dict[str, Driven] | None = None
-        """What moves within a step, where a solver says when each begins; None where none has."""
         self._instant = dict(self._cut(plan.instant, plan.instantaneous))
         self._instantaneous_equations = [plan.equations[name] for name in plan.instantaneous]
         self.loops = plan.loops
@@ -148,24 +103,18 @@ class System:
     def initial_state(self) -> State:
         """Return a new state at x₀."""
         state = self.new_state()
-        for name, value in self._starts.items():
+        for name, value in self.plan.batch.starts.items():
             state.activity[name].copy_(value)
         self.plan.rest(self.network)
         self._first = True
-        if self._driven:
-            self._within = None
-            self._move(self._driven, 0.0)
-        if self.echoes:
-            names = dict.fromkeys(echo.name for echo in self.echoes.dynamic)
-            self.past = Past({name: state.activity[name] for name in names}, max(self.echoes.delays, default=0.0))
-            self._moving_late, self._recalled = self._late, None
+        self.timeline.start(state)
         return state
 
     def new_state(self, flat: Tensor | None = None) -> State:
         """Return a state over a flat tensor of shape (size,); over a new, uninitialised one if None."""
         if flat is None:
             flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self._instant}, self._echoed)
+        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self._instant}, self.plan.echoed)
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
@@ -255,20 +204,8 @@ class System:
         """Bring `state` inside its bounds, and what is driven or late to a time."""
         if self.bounds:
             self.confine(state)
-        if (self._driven or self._echoed) and time != "held":
-            if time is None:
-                why = "is driven by signals" if self._driven else "has delays"
-                raise InvalidValueError(
-                    f"network {self.network.name!r} {why}: F depends on the time; give it, as in "
-                    "system.field(state, out, time)"
-                )
-            if self._driven:
-                self._move(self._driven if self._within is None else self._within, time)
-            if self._echoed and time != self._recalled:
-                self._recall(time)
-                self._settle_echoes(state)
-        elif self._echoed:
-            self._settle_echoes(state)
+        if self.timeline.moves:
+            self.timeline.bring(state, time)
 
     def _settle(self, state: State) -> None:
         self.points.expire()
@@ -277,12 +214,6 @@ class System:
             return
         for equation in self._instantaneous_equations:
             equation.evaluate(state.read, state.activity[equation.name])
-
-    def _settle_echoes(self, state: State) -> None:
-        """Take up what delayed couplings read of what is dynamic, or driven."""
-        self.points.expire_echoes()
-        for echo, equation in self._settled_echoes:
-            equation.evaluate(state.read, echo.block)
 
     def _settle_loops(self, state: State) -> None:
         for equation in self._instantaneous_equations:
@@ -313,20 +244,19 @@ class System:
         for loop in self.loops.values():
             raise InvalidValueError(f"{loop.text}, which is solved for at each evaluation: {what} takes none")
 
-    def _recall(self, time: float) -> None:
-        """Bring the echoes of what is dynamic, or driven, to what it was so long before a time."""
-        if self.past is None:
+    def refuse_delays(self, what: str, advice: str) -> None:
+        """Refuse a network whose couplings have delays, for something that takes none.
+
+        Raises
+        ------
+        ValueError
+            If one has; the message names it, and says what would be right.
+        """
+        if self.echoes:
+            coupling = self.echoes.couplings[0]
             raise InvalidValueError(
-                f"network {self.network.name!r} has delays: F depends on the past, which begins with "
-                "system.initial_state()"
+                f"coupling {coupling} has the delay {coupling.delay:g}, and {what} takes none; {advice}"
             )
-        for echo in self.echoes.dynamic:
-            self.past.write(echo.name, time - echo.delay, echo.block)
-            if echo.name in self.bounds:
-                echo.block.clamp_(*self.bounds[echo.name])
-        for late in self._moving_late.values():
-            late.move(self.origin + time)
-        self._recalled = time
 
     @property
     def noisy(self) -> tuple[str, ...]:
@@ -360,270 +290,19 @@ class System:
         sigmas = {name: 1.0 if standard else self.network[name].noise for name in self.noisy}
         return BrownianPaths(sigmas, places, self._seeds, step, self.new_state().flat)
 
-    def refuse_delays(self, what: str, advice: str) -> None:
-        """Refuse a network whose couplings have delays, for something that takes none.
-
-        Raises
-        ------
-        ValueError
-            If one has; the message names it, and says what would be right.
-        """
-        if self.echoes:
-            coupling = self.echoes.couplings[0]
-            raise InvalidValueError(
-                f"coupling {coupling} has the delay {coupling.delay:g}, and {what} takes none; {advice}"
-            )
-
-    def check_span(self, duration: float) -> None:
-        """Refuse a run that leaves the span of a signal.
-
-        Raises
-        ------
-        ValueError
-            If it does; the message names the signal.
-        """
-        for signal in self.plan.batch.signals:
-            check_span(signal.what, signal.course, self.origin, self.origin + duration)
-
-    @property
-    def driven(self) -> Collection[str]:
-        """The clamped populations that vary in time."""
-        return self._driven.keys()
-
-    @property
-    def signals(self) -> tuple[Course, ...]:
-        """What the network is driven by in time; signals that are constant are none."""
-        return tuple(driven.signal.course for driven in self._driven.values())
-
-    @property
-    def moves_within_steps(self) -> bool:
-        """Whether it is driven by more than jumps."""
-        return len(self._jumping) < len(self._driven)
-
-    def jumps(self, end: float) -> NDArray[np.float64]:
-        """Return when signals jump between 0 and the end of a run, or their echoes do, increasing."""
-        return jumps_of((*self.signals, *self._late_signals), self.origin, self.origin + end) - self.origin
-
-    @property
-    def late(self) -> Mapping[str, Driven]:
-        """The signals that arrive late, by the keys of their echoes."""
-        return self._late
-
-    @property
-    def _late_signals(self) -> tuple[Course, ...]:
-        return tuple(late.signal.course for late in self._late.values())
-
-    def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
-        """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
-        jumps = self.jumps(end)
-        if not self.echoes:
-            return jumps
-        begins = [echo.delay for echo in self.echoes.driven]
-        found = kinks(self.echoes.delays, jumps, begins, end, order, adaptive=adaptive)
-        return distinct(np.union1d(found, jumps), self.echoes.delays)
-
-    def enter(self, time: float, *, idle: bool = False) -> None:
-        """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
-
-        So a step that ends where a signal jumps sees the value before, and the next one that after the jump. If `idle`,
-        F is not asked for in this step, and what the signals contribute to it is not worked out.
-        """
-        self._entered = time
-        if self._driven:
-            self._within = {name: each for name, each in self._driven.items() if name not in self._jumping}
-            if idle:
-                for driven in self._jumping.values():
-                    driven.move(self.origin + time)
-            else:
-                self._move(self._jumping, time)
-        if self.echoes:
-            self._moving_late = {key: late for key, late in self._late.items() if not late.jumps_alone}
-            for late in self._late.values():
-                late.move(self.origin + time)
-            self._recalled = None
-
     def kept(self) -> dict[str, Any]:
         """Return copies of what a run depends on, beside the state, the time and the past, that steps have changed."""
-        return {"entered": self._entered, "loops": [loop.kept() for loop in self.loops.values()]}
+        return {"entered": self.timeline.entered, "loops": [loop.kept() for loop in self.loops.values()]}
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Go on from what `kept` returned."""
-        self.enter(kept["entered"])
+        self.timeline.enter(kept["entered"])
         for loop, its in zip(self.loops.values(), kept["loops"], strict=True):
             loop.load(its, self.device)
 
-    def breaks(self, end: float) -> NDArray[np.float64]:
-        """Return when signals, or their echoes, jump or bend between 0 and the end of a run, increasing."""
-        return breaks_of((*self.signals, *self._late_signals), self.origin, self.origin + end) - self.origin
-
-    def ends(self, end: float, order: int) -> NDArray[np.float64]:
-        """Return when steps of a method that adapts them have to end: at `cuts`, and where signals bend."""
-        breaks = self.breaks(end)
-        if not self.echoes:
-            return breaks
-        return distinct(np.union1d(breaks, self.cuts(end, order, adaptive=True)), self.echoes.delays)
-
-    def repeated(self, moments: Sequence[tuple[float, float]]) -> System:
-        """Return the system with its samples repeated once a moment, at which what varies stands still.
-
-        Parameters
-        ----------
-        moments
-            When, each after the time at which the step that it is in begins.
-        """
-        members, count = self.network.members, len(moments)
-
-        def repeat(value: Tensor) -> Tensor:
-            own = value.view(members, 1, -1, *value.shape[1:])
-            return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
-
-        # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
-        held = {n: repeat(value).clone() if n in self._driven else repeat(value) for n, value in self.clamped.items()}
-        for place, (start, time) in enumerate(moments):
-            for name, driven in self._driven.items():
-                driven.move(self.origin + (start if driven.jumps_alone else time))
-                own = held[name].view(members, count, -1, *self.shapes[name])
-                own[:, place] = self.clamped[name].view(members, -1, *self.shapes[name])
-        data = self.data
-        given = Given(
-            {name: repeat(value) for name, value in data.inputs.items()},
-            None if data.targets is None else repeat(data.targets),
-            {name: repeat(value) for name, value in self._starts.items()},
-            self.dtype,
-            self.device,
-            self.samples * count,
-            held=held,
-        )
-        system = System.__new__(System)
-        system._follow(self.network, Plan(self.network, given))
-        return system
-
-    def driven_alone(self) -> Sequence[str] | None:
-        """Return the dynamic populations that signals enter; None where they pass through instantaneous ones."""
-        names = [name for name, equation in self._equations.items() if equation.driven]
-        return names if set(names) <= set(self.dynamic) else None
-
-    def constants(self, names: Collection[str], out: State) -> None:
-        """Write what held populations contribute to dx/dt of some populations into `out`, and 0 elsewhere."""
-        out.flat.zero_()
-        for name in names:
-            equation = self._equations[name]
-            assert equation.constant is not None, "a population that signals enter has one"
-            torch.mul(equation.constant, equation.scale, out=out.activity[name])
-
-    def taken_apart(self, flat: Tensor, count: int) -> Tensor:
-        """Return a flat state of a `repeated` system moment by moment, shape (moment, n)."""
-        members = self.network.members
-        out = flat.new_empty(count, self.size)
-        blocks = flat.split_with_sizes([count * self._sizes[name] for name in self.dynamic])
-        for (_, place), block in zip(self.places(), blocks, strict=True):
-            out[:, place].view(count, members, -1).copy_(block.view(members, count, -1).transpose(0, 1))
-        return out
-
-    def put_together(self, states: Tensor, out: State) -> None:
-        """Write flat states moment by moment, shape (moment, n), into a state of a `repeated` system."""
-        members, count = self.network.members, len(states)
-        for name, place in self.places():
-            own = states[:, place].view(count, members, -1).transpose(0, 1)
-            out.activity[name].view(members, count, -1).copy_(own)
-
-    def take_off(self, flat: Tensor, state: State, count: int) -> None:
-        """Subtract a flat state from each moment of a state of a `repeated` system."""
-        members = self.network.members
-        for name, place in self.places():
-            state.activity[name].view(members, count, -1).sub_(flat[place].view(members, 1, -1))
-
-    def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
-        """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
-        moving = {name: each for name, each in self._driven.items() if name not in self._jumping}
-        found = {name: torch.empty((len(times), *self.clamped[name].shape)).to(self.clamped[name]) for name in moving}
-        for name, each in moving.items():
-            for place, time in enumerate(times):
-                each.move(self.origin + time)
-                found[name][place] = self.clamped[name]
-        return found
-
-    def take(self, ahead: Mapping[str, Tensor], place: int) -> None:
-        """Bring what moves within steps to a place of what `ahead` returned."""
-        for name, values in ahead.items():
-            self.clamped[name].copy_(values[place])
-        if ahead:
-            self.renew(ahead)
-
-    def _move(self, driven: Mapping[str, Driven], time: float) -> None:
-        """Bring populations to what they are given at a time, and what they contribute with them."""
-        if driven:
-            for each in driven.values():
-                each.move(self.origin + time)
-            self.renew(driven)
-
-    def renew(self, names: Collection[str]) -> None:
-        """Say that the activity of populations that vary in time has been changed."""
-        self.points.expire(names)
-        for equation in self._equations.values():
-            if equation.driven and any(name in names for entry in equation.driven for name in entry.reads):
-                equation.drive(self.clamped)
-
     def evaluate(self, name: str, state: State, out: Tensor, silent: Collection[str] = ()) -> None:
         """Write one population's dx/dt, or an instantaneous one's activity, into `out`, without what is `silent`."""
-        self._equations[name].evaluate(state.activity, out, silent)
-
-    def couple(
-        self, state: State, out: State, silent: Collection[str] = (), targets: Collection[str] | None = None
-    ) -> None:
-        """Write what the couplings alone make of `state` into `out`, without leaks, constants and what is `silent`.
-
-        The instantaneous populations pass it on likewise. Dynamic ones beside the `targets` are left out, if these are
-        given.
-        """
-        self.points.expire()
-        for name in (*self.instantaneous, *(self.dynamic if targets is None else targets)):
-            block = (state if name in self._instant else out).activity[name]
-            self._equations[name].couple(state.activity, block, silent)
-
-    def couple_each(self, name: str, state: State, rows: Mapping[str, Tensor]) -> Tensor | None:
-        """Return what the couplings alone make of several states side by side for one population, without offsets.
-
-        Parameters
-        ----------
-        name
-            The population.
-        state
-            A state, of which the held populations, and the shapes of the others, count.
-        rows
-            The activity of the populations that may not be 0, shape (row, sample, …); what rows lack at the end is 0.
-
-        Returns
-        -------
-        Tensor or None
-            To be read; as many rows as may not be 0, None where none is.
-        """
-        return self._equations[name].each(state.activity, rows, self.points)
-
-    def coupling_norms(self, state: State, rows: int) -> dict[str, dict[str, float]] | None:
-        """Return a bound on what ‖·‖₂ of each population adds to that of each other by the couplings, of any sample.
-
-        Parameters
-        ----------
-        state
-            A state, of which the shapes count.
-        rows
-            How many samples the couplings are applied to: the bounds take no longer than that.
-
-        Returns
-        -------
-        dict or None
-            By the target and the population that it reads; None where one is not known.
-        """
-        found: dict[str, dict[str, float | Tensor]] = {}
-        for name, equation in self._equations.items():
-            norms = equation.norms(state.activity, rows)
-            if norms is None:
-                return None
-            found[name] = norms
-        every = [torch.as_tensor(norm, device=self.device) for norms in found.values() for norm in norms.values()]
-        values = iter(torch.stack([norm.double() for norm in every]).tolist() if every else [])
-        return {name: {read: next(values) for read in norms} for name, norms in found.items()}
+        self.equations[name].evaluate(state.activity, out, silent)
 
     def read(self, name: str, state: State) -> Tensor:
         """Return the activity of a population, shape (sample, …), or the value of an observable, shape (sample,)."""
@@ -693,7 +372,7 @@ class System:
             if self.echoes:
                 self.echoes.rest(state.activity)
                 self.points.expire_echoes()
-            self._equations[name].balance(state.read, state.activity[name], leak)
+            self.equations[name].balance(state.read, state.activity[name], leak)
             if name in self.bounds:
                 self.confine(state, (name,))
             self.points.expire((name,))

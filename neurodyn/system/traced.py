@@ -30,10 +30,10 @@ from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import Vector
 from neurodyn.network.wrapping import Modulated
 from neurodyn.system.agreement import Agreement
-from neurodyn.system.bound import Inputs, Targets, inputs_by_name
 from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven
 from neurodyn.system.equation import Entry
+from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
 
 Blocks = dict[str, Tensor]
@@ -182,7 +182,7 @@ class TracedField:
         return {**self._clamped, **varying}
 
     def _driven_at(self, name: str, driven: Driven, time: float) -> Tensor:
-        value = driven.signal.course.at(self.system.origin + time).to(self.zeros[name])
+        value = driven.signal.course.at(self.system.timeline.origin + time).to(self.zeros[name])
         value = value + self.zeros[name]
         return value if driven.noise is None else value + driven.noise
 
@@ -232,7 +232,7 @@ class TracedField:
             then = self.recall(echo.name, time - echo.delay)
             activity[echo.key] = then.clamp(*self.system.bounds[echo.name]) if echo.name in self.system.bounds else then
         for echo in echoes.driven:
-            late = self.system.late[echo.key]
+            late = self.system.timeline.late[echo.key]
             activity[echo.key] = self._driven_at(echo.name, late, entered if late.jumps_alone else time)
         for echo, equation in echoes.settled:
             total = self._total(echo.name, equation.moving, self.zeros[echo.name], activity, {})

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neurodyn.layers.choice import layer_point
 from neurodyn.layers.inverses import StageInverse, forward_difference
-from neurodyn.layers.points import layer_point
 from neurodyn.layers.stacked import Stacked, StackedTensors, of_samples
 
 COUNT = 3

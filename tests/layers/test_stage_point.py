@@ -8,7 +8,8 @@ from torch import nn
 
 import neurodyn as nd
 from neurodyn.layers.activations import ACTIVATIONS
-from neurodyn.layers.points import AutogradPoint, layer_point
+from neurodyn.layers.choice import layer_point
+from neurodyn.layers.points import AutogradPoint
 from tests.problems import tensor
 from tests.stacks import CASES, build, run
 

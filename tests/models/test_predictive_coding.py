@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import neurodyn as nd
-from neurodyn.layers.points import is_activation
+from neurodyn.layers.kinds import is_activation
 from neurodyn.models import predictive_coding as pc
 from neurodyn.simulation.inference import run_inference
 from tests.problems import Array, Example, Problem, cnn, mlp, random, sigmoid, tensor

@@ -465,8 +465,8 @@ def test_memory_does_not_grow_with_the_run():
     for duration in (10.0, 40.0):
         solver = nd.Euler(0.01)
         solver.integrate(system, system.initial_state(), duration, Unrecorded())
-        assert system.past is not None
-        kept.append(len(system.past))
+        assert system.timeline.past is not None
+        kept.append(len(system.timeline.past))
     assert kept[0] == kept[1] < 200
 
 

@@ -16,7 +16,7 @@ import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
 from neurodyn.network.timing import When
 from neurodyn.simulation.inference import run_inference
-from neurodyn.system.system import State
+from neurodyn.system.state import State
 from tests.problems import mlp, tensor
 
 UNITS, SAMPLES = 2, 2

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
-from neurodyn.solvers import fixed
+from neurodyn.solvers import compiled, fixed
 
 needs_compiler = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="torch.compile needs a C++ compiler"
@@ -21,7 +21,8 @@ needs_compiler = pytest.mark.skipif(
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Join so few steps that they compile in seconds."""
-    monkeypatch.setattr(fixed, "_STEPS_COMPILED", 2)
+    for module in (compiled, fixed):
+        monkeypatch.setattr(module, "STEPS_COMPILED", 2)
 
 
 def predictive(samples: int = 3) -> tuple[nd.Network, Tensor, Tensor]:
@@ -53,9 +54,9 @@ def test_compiled_steps_are_the_steps() -> None:
 def test_compiled_steps_diverge_at_the_same_step() -> None:
     network, x, t = predictive()
     found = []
-    for compiled in (False, True):
+    for compile in (False, True):
         with pytest.raises(nd.DivergenceError) as error:
-            nd.simulate(network, x, t, duration=9000.0, solver=nd.Euler(30.0, compile=compiled), save_at=[0.0])
+            nd.simulate(network, x, t, duration=9000.0, solver=nd.Euler(30.0, compile=compile), save_at=[0.0])
         found.append((error.value.time, error.value.population))
     assert found[0] == found[1]
 
@@ -84,7 +85,7 @@ def test_an_error_of_the_compiler_without_words_is_a_warning_too(monkeypatch: py
     def mute(*args: object) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr(fixed, "_compiled_steps", lambda network: mute)
+    monkeypatch.setattr(compiled, "_compiled_steps", lambda network: mute)
     network, x, t = predictive()
     with pytest.warns(RuntimeWarning, match="NotImplementedError"):
         nd.simulate(network, x, t, duration=5.0, solver=nd.Euler(0.1, compile=True), save_at=[5.0])

@@ -1,0 +1,71 @@
+"""Many moments of a driven network side by side: its samples, repeated once a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from neurodyn.system.bound import Given
+from neurodyn.system.plan import Plan
+from neurodyn.system.state import State
+from neurodyn.system.system import System
+
+
+def repeated_at(system: System, moments: Sequence[tuple[float, float]]) -> System:
+    """Return the system with its samples repeated once a moment, at which what varies stands still.
+
+    Parameters
+    ----------
+    moments
+        When, each after the time at which the step that it is in begins.
+    """
+    members, count = system.network.members, len(moments)
+
+    def repeat(value: Tensor) -> Tensor:
+        own = value.view(members, 1, -1, *value.shape[1:])
+        return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
+
+    driven = system.timeline.driven
+    # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
+    held = {n: repeat(value).clone() if n in driven else repeat(value) for n, value in system.clamped.items()}
+    for place, (start, time) in enumerate(moments):
+        for name, value in system.timeline.held_at(start, time).items():
+            own = held[name].view(members, count, -1, *system.shapes[name])
+            own[:, place] = value.view(members, -1, *system.shapes[name])
+    data = system.data
+    given = Given(
+        {name: repeat(value) for name, value in data.inputs.items()},
+        None if data.targets is None else repeat(data.targets),
+        {name: repeat(value) for name, value in system.plan.batch.starts.items()},
+        system.dtype,
+        system.device,
+        system.samples * count,
+        held=held,
+    )
+    return System.planned(system.network, Plan(system.network, given))
+
+
+def taken_apart(system: System, flat: Tensor, count: int) -> Tensor:
+    """Return a flat state of a system that is `repeated_at` moments moment by moment, shape (moment, n)."""
+    members = system.network.members
+    out = flat.new_empty(count, system.size)
+    blocks = flat.split_with_sizes([count * system.plan.sizes[name] for name in system.dynamic])
+    for (_, place), block in zip(system.places(), blocks, strict=True):
+        out[:, place].view(count, members, -1).copy_(block.view(members, count, -1).transpose(0, 1))
+    return out
+
+
+def put_together(system: System, states: Tensor, out: State) -> None:
+    """Write flat states moment by moment, shape (moment, n), into a state of a system that is `repeated_at` moments."""
+    members, count = system.network.members, len(states)
+    for name, place in system.places():
+        own = states[:, place].view(count, members, -1).transpose(0, 1)
+        out.activity[name].view(members, count, -1).copy_(own)
+
+
+def take_off(system: System, flat: Tensor, state: State, count: int) -> None:
+    """Subtract a flat state from each moment of a state of a system that is `repeated_at` moments."""
+    members = system.network.members
+    for name, place in system.places():
+        state.activity[name].view(members, count, -1).sub_(flat[place].view(members, 1, -1))

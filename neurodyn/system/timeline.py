@@ -1,0 +1,228 @@
+"""What of a bound network varies in time by itself: signals, and what arrives late of these and of the populations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurodyn.errors import InvalidValueError
+from neurodyn.network.signals import Course, breaks_of, jumps_of
+from neurodyn.system.delays import Past, distinct, kinks
+from neurodyn.system.driven import Driven, check_span
+from neurodyn.system.plan import Plan
+from neurodyn.system.state import State
+
+Time = float | Literal["held"] | None
+"""A time, where there are signals."""
+
+
+class Timeline:
+    """What is given to a bound network as time goes on. Times are counted from the start of the run.
+
+    Parameters
+    ----------
+    network
+        The network's name.
+    plan
+        Its plan, with a batch.
+    """
+
+    def __init__(self, network: str, plan: Plan) -> None:
+        self._network, self._plan, self._clamped = network, plan, plan.batch.clamped
+        self.origin = plan.batch.origin
+        """The time at which the run starts, as signals and records count."""
+        self._driven = plan.batch.driven
+        self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
+        self._within: dict[str, Driven] | None = None
+        """What moves within a step, where a solver says when each begins; None where none has."""
+        self._echoes, self._echoed = plan.echoes, plan.echoed
+        self._late = plan.echoes.shifted(self._driven) if self._echoed else {}
+        self._moving_late = self._late
+        """Those signals that arrive late and move within a step, where a solver says when each begins."""
+        self.past: Past | None = None
+        """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
+        self._recalled: float | None = None
+        self.entered = 0.0
+        """When the present step began."""
+        self.moves = bool(self._driven or self._echoed)
+        """Whether anything varies."""
+
+    @property
+    def driven(self) -> Collection[str]:
+        """The clamped populations that vary in time."""
+        return self._driven.keys()
+
+    @property
+    def signals(self) -> tuple[Course, ...]:
+        """What the network is driven by in time; signals that are constant are none."""
+        return tuple(driven.signal.course for driven in self._driven.values())
+
+    @property
+    def late(self) -> Mapping[str, Driven]:
+        """The signals that arrive late, by the keys of their echoes."""
+        return self._late
+
+    @property
+    def _courses(self) -> tuple[Course, ...]:
+        return (*self.signals, *(late.signal.course for late in self._late.values()))
+
+    @property
+    def moves_within_steps(self) -> bool:
+        """Whether the network is driven by more than jumps."""
+        return len(self._jumping) < len(self._driven)
+
+    def check_span(self, duration: float) -> None:
+        """Refuse a run that leaves the span of a signal.
+
+        Raises
+        ------
+        ValueError
+            If it does; the message names the signal.
+        """
+        for signal in self._plan.batch.signals:
+            check_span(signal.what, signal.course, self.origin, self.origin + duration)
+
+    def jumps(self, end: float) -> NDArray[np.float64]:
+        """Return when signals jump between 0 and the end of a run, or their echoes do, increasing."""
+        return jumps_of(self._courses, self.origin, self.origin + end) - self.origin
+
+    def breaks(self, end: float) -> NDArray[np.float64]:
+        """Return when signals, or their echoes, jump or bend between 0 and the end of a run, increasing."""
+        return breaks_of(self._courses, self.origin, self.origin + end) - self.origin
+
+    def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
+        """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
+        jumps = self.jumps(end)
+        if not self._echoes:
+            return jumps
+        begins = [echo.delay for echo in self._echoes.driven]
+        found = kinks(self._echoes.delays, jumps, begins, end, order, adaptive=adaptive)
+        return distinct(np.union1d(found, jumps), self._echoes.delays)
+
+    def ends(self, end: float, order: int) -> NDArray[np.float64]:
+        """Return when steps of a method that adapts them have to end: at `cuts`, and where signals bend."""
+        breaks = self.breaks(end)
+        if not self._echoes:
+            return breaks
+        return distinct(np.union1d(breaks, self.cuts(end, order, adaptive=True)), self._echoes.delays)
+
+    def start(self, state: State) -> None:
+        """Bring what is driven to time 0, and begin the past with a state."""
+        if self._driven:
+            self._within = None
+            self._move(self._driven, 0.0)
+        if self._echoes:
+            names = dict.fromkeys(echo.name for echo in self._echoes.dynamic)
+            self.past = Past({name: state.activity[name] for name in names}, max(self._echoes.delays, default=0.0))
+            self._moving_late, self._recalled = self._late, None
+
+    def enter(self, time: float, *, idle: bool = False) -> None:
+        """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
+
+        So a step that ends where a signal jumps sees the value before, and the next one that after the jump. If `idle`,
+        F is not asked for in this step, and what the signals contribute to it is not worked out.
+        """
+        self.entered = time
+        if self._driven:
+            self._within = self._between_jumps()
+            if idle:
+                for driven in self._jumping.values():
+                    driven.move(self.origin + time)
+            else:
+                self._move(self._jumping, time)
+        if self._echoes:
+            self._moving_late = {key: late for key, late in self._late.items() if not late.jumps_alone}
+            for late in self._late.values():
+                late.move(self.origin + time)
+            self._recalled = None
+
+    def bring(self, state: State, time: Time) -> None:
+        """Bring what is driven or late to a time; "held" leaves signals where they are.
+
+        Raises
+        ------
+        ValueError
+            If no time is given, or there are delays and no past.
+        """
+        if time == "held":
+            if self._echoed:
+                self._settle_echoes(state)
+            return
+        if time is None:
+            why = "is driven by signals" if self._driven else "has delays"
+            raise InvalidValueError(
+                f"network {self._network!r} {why}: F depends on the time; give it, as in system.field(state, out, time)"
+            )
+        if self._driven:
+            self._move(self._driven if self._within is None else self._within, time)
+        if self._echoed and time != self._recalled:
+            self._recall(time)
+            self._settle_echoes(state)
+
+    def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
+        """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
+        moving = self._between_jumps()
+        found = {name: torch.empty((len(times), *self._clamped[name].shape)).to(self._clamped[name]) for name in moving}
+        for name, each in moving.items():
+            for place, time in enumerate(times):
+                each.move(self.origin + time)
+                found[name][place] = self._clamped[name]
+        return found
+
+    def take(self, ahead: Mapping[str, Tensor], place: int) -> None:
+        """Bring what moves within steps to a place of what `ahead` returned."""
+        for name, values in ahead.items():
+            self._clamped[name].copy_(values[place])
+        if ahead:
+            self._renew(ahead)
+
+    def held_at(self, start: float, time: float) -> Mapping[str, Tensor]:
+        """Return the activity of what is driven at a time of the step that begins at `start`; the next call changes it.
+
+        What it contributes to F is not worked out.
+        """
+        for driven in self._driven.values():
+            driven.move(self.origin + (start if driven.jumps_alone else time))
+        return {name: self._clamped[name] for name in self._driven}
+
+    def _between_jumps(self) -> dict[str, Driven]:
+        return {name: each for name, each in self._driven.items() if name not in self._jumping}
+
+    def _move(self, driven: Mapping[str, Driven], time: float) -> None:
+        """Bring populations to what they are given at a time, and what they contribute with them."""
+        if driven:
+            for each in driven.values():
+                each.move(self.origin + time)
+            self._renew(driven)
+
+    def _renew(self, names: Collection[str]) -> None:
+        """Say that the activity of populations that vary in time has been changed."""
+        self._plan.points.expire(names)
+        for equation in self._plan.equations.values():
+            if equation.driven and any(name in names for entry in equation.driven for name in entry.reads):
+                equation.drive(self._clamped)
+
+    def _recall(self, time: float) -> None:
+        """Bring the echoes of what is dynamic, or driven, to what it was so long before a time."""
+        if self.past is None:
+            raise InvalidValueError(
+                f"network {self._network!r} has delays: F depends on the past, which begins with system.initial_state()"
+            )
+        for echo in self._echoes.dynamic:
+            self.past.write(echo.name, time - echo.delay, echo.block)
+            if echo.name in self._plan.bounds:
+                echo.block.clamp_(*self._plan.bounds[echo.name])
+        for late in self._moving_late.values():
+            late.move(self.origin + time)
+        self._recalled = time
+
+    def _settle_echoes(self, state: State) -> None:
+        """Take up what delayed couplings read of what is dynamic, or driven."""
+        self._plan.points.expire_echoes()
+        for echo, equation in self._echoes.settled:
+            equation.evaluate(state.read, echo.block)
