@@ -168,6 +168,12 @@ def users(what: str) -> Iterator[None]:
         raise
 
 
+def tensor_hint(given: object) -> str:
+    """Say how a list or an array becomes the tensor that is wanted in its place; nothing of what is neither."""
+    made = isinstance(given, (list, tuple)) or hasattr(given, "__array__")
+    return f"; torch.as_tensor(…, dtype={torch.get_default_dtype()}) makes one of it" if made else ""
+
+
 def check_dense(what: str, tensor: torch.Tensor) -> None:
     """Refuse a tensor that is sparse, or of another layout that most layers cannot read, or has no data.
 

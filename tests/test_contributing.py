@@ -80,3 +80,10 @@ def test_the_solver_keeps_its_tolerance(names: dict[str, Any], rtol: float) -> N
     assert error < 100 * rtol
     assert run.attrs["solver"].startswith("Midpoint(")
     assert run.attrs["evaluations"] == 2 * (run.attrs["accepted_steps"] + run.attrs["rejected_steps"]) + 2
+
+
+def test_the_study_writes_what_the_closed_form_says(names: dict[str, Any], tmp_path: Path) -> None:
+    gains = (0.5, 0.75)
+    names["main"](names["Slowness"](out=tmp_path, gains=gains, quiet=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"slowness.nc", "slowness.png", "slowness.pdf"}
+    np.testing.assert_allclose(nd.load(tmp_path / "slowness.nc").time, 1 / (1 - np.array(gains)), rtol=1e-6)

@@ -36,16 +36,16 @@ class Spectrum:
 
     @property
     def abscissa(self) -> float:
-        """The largest real part."""
-        return float(self.values.real[0])
+        """The largest real part; −∞ where there is no mode, as bounds hold every unit."""
+        return float(self.values.real.max(initial=-np.inf))
 
     @property
     def euler_step(self) -> float:
-        """The largest h with |1 + hλ| ≤ 1, 0 where a mode does not decay."""
+        """The largest h with |1 + hλ| ≤ 1, 0 where a mode does not decay; ∞ where there is no mode."""
         every = np.concatenate([self.values, self.largest])
         if not (every.real < 0).all():
             return 0.0
-        return float((-2 * every.real / np.abs(every) ** 2).min())
+        return float((-2 * every.real / np.abs(every) ** 2).min(initial=np.inf))
 
 
 def spectrum(about: Linearised, x: Tensor, sample: int, count: int) -> Spectrum:

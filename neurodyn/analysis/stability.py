@@ -31,7 +31,8 @@ def stability(
     """Return the eigenvalues λ of J = ∂F/∂x at an equilibrium, which is stable where all Re λ < 0.
 
     Up to 500 units of a sample J is worked out whole, and beyond that Arnoldi's method finds its rightmost
-    eigenvalues, and those of the largest modulus, from products with J. Units that a bound holds are left out.
+    eigenvalues, and those of the largest modulus, from products with J. Units that a bound holds are left out; `mode`
+    is as long as the fewest units that are free in a sample.
 
     Parameters
     ----------
@@ -47,9 +48,9 @@ def stability(
     -------
     xarray.Dataset
         Over `sample` and `mode`, the rightmost first: `growth`, Re λ, and `frequency`, Im λ. Over `sample`: `abscissa`,
-        the largest Re λ; `stable`; `euler_step`, the largest step of Euler's method under which every known mode
-        decays, min −2 Re λ / |λ|², 0 where one does not decay; and `eigenvalue_residual`, ‖Jᵀv − λv‖ / ‖λv‖ of what
-        Arnoldi's method found.
+        the largest Re λ, −∞ where bounds hold every unit; `stable`; `euler_step`, the largest step of Euler's method
+        under which every known mode decays, min −2 Re λ / |λ|², 0 where one does not decay; and `eigenvalue_residual`,
+        ‖Jᵀv − λv‖ / ‖λv‖ of what Arnoldi's method found.
 
     Raises
     ------
@@ -80,13 +81,14 @@ def stability(
             modes = min(modes, int(about.free(x).sum(1).min()))
         found = [spectrum(about, x, sample, modes) for sample in range(len(x))]
     values = np.stack([each.values[:modes] for each in found])
+    abscissae = np.array([each.abscissa for each in found])
     rate = {"units": "1/tau"}
     return xr.Dataset(
         {
             "growth": (("sample", "mode"), values.real, {**rate, "long_name": "growth rate Re λ"}),
             "frequency": (("sample", "mode"), values.imag, {**rate, "long_name": "angular frequency Im λ"}),
-            "abscissa": ("sample", values.real[:, 0], {**rate, "long_name": "spectral abscissa"}),
-            "stable": ("sample", values.real[:, 0] < 0, {"units": "1", "long_name": "stable"}),
+            "abscissa": ("sample", abscissae, {**rate, "long_name": "spectral abscissa"}),
+            "stable": ("sample", abscissae < 0, {"units": "1", "long_name": "stable"}),
             "euler_step": (
                 "sample",
                 [each.euler_step for each in found],

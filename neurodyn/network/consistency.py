@@ -13,7 +13,9 @@ from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Drive, ForwardValue, Input, LossGradient, without_noise
 from neurodyn.network.equations import size_text
+from neurodyn.network.maps import Map
 from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.pointwise import Identity, Pointwise
 from neurodyn.network.population import Population
 from neurodyn.network.stage_maps import Feedback, Forward
 from neurodyn.network.timing import AtStep, OnSpike
@@ -87,8 +89,9 @@ def _check_coupling(network: Network, populations: Mapping[str, Population], cou
     _check_point(network, populations, coupling)
     if isinstance(coupling.gain, Tensor) and tuple(coupling.gain.shape) not in ((), target.shape):
         raise InvalidValueError(
-            f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, one for each unit of its "
-            f"target, and population {target.name} has {size_text(target)} units"
+            f"coupling {coupling}: its gain has the shape {tuple(coupling.gain.shape)}, and population {target.name} "
+            f"has {size_text(target)} units; give one number for each, and a matrix of weights as "
+            "nd.Forward(nn.Linear(…))"
         )
     shapes = {p.name: p.shape for p in (*sources, target) if p.shape is not None}
     if all(p.name in shapes for p in (*sources, target)):
@@ -182,9 +185,12 @@ def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ..
     except ValueError as error:
         raise InvalidValueError(f"coupling {coupling}: {error}") from error
     if given != target:
+        kept = type(coupling.map).output_shape is Map.output_shape
+        own = kept and not isinstance(coupling.map, (Identity, Pointwise))
         raise InvalidValueError(
             f"coupling {coupling}: {coupling.text} has "
             f"{shape_text(given)} units, and population {coupling.target} has {shape_text(target)}"
+            + ("; a map of one's own that changes the shape says so in output_shape" if own else "")
         )
 
 

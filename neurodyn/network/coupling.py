@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
+from numbers import Real
 
-from torch import nn
+from torch import Tensor, nn
 
 from neurodyn.checks import not_negative
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.stages import Stage
 from neurodyn.network.maps import Map
-from neurodyn.network.pointwise import Identity
+from neurodyn.network.pointwise import Identity, Pointwise
 from neurodyn.network.stage_maps import OfStage
 from neurodyn.network.vectors import ByValue, Vector, largest_of, least_of, vector
 from neurodyn.network.wrapping import unwrapped
@@ -86,8 +88,8 @@ class Coupling(ByValue):
     --------
     >>> import neurodyn as nd
     >>> inhibition = nd.Coupling("a", "b", gain=-2)
-    >>> print(inhibition, inhibition.text)
-    a → b a
+    >>> print(f"{inhibition}: {inhibition.gain} · {inhibition.text}")
+    a → b: -2 · a
     """
 
     source: str | tuple[str, ...]
@@ -119,6 +121,7 @@ class Coupling(ByValue):
                 f"coupling {self}: {type(self.map).__name__} takes one source; several are for nd.Pointwise(function), "
                 "or a map of one's own"
             )
+        _check_arguments(self)
         self.map.describe(self.source, self.target)  # refuses a text that does not fit
         gain = vector(f"coupling {self}: its gain", self.gain)
         if least_of(gain) == 0 == largest_of(gain):
@@ -162,7 +165,32 @@ def _map_meant(given: object) -> str:
         return f"; write nd.Forward({f'nn.{given}' if of_torch else 'module'})"
     if isinstance(given, type) and issubclass(given, Map):
         return f"; that is the class: write {given.__name__}(…)"
+    if isinstance(given, Tensor):
+        return "; weights are those of a layer, as in nd.Forward(nn.Linear(…)), and a factor is gain="
+    if isinstance(given, Real):
+        return f"; write gain={given}"
+    if callable(given) and not isinstance(given, type):
+        return "; write nd.Pointwise(function)"
     return ""
+
+
+def _check_arguments(coupling: Coupling) -> None:
+    """Refuse a function, or a map of one's own, that does not take as many tensors as there are sources."""
+    inner = unwrapped(coupling.map)
+    if not _takes_several(inner):
+        return
+    function = inner.function if isinstance(inner, Pointwise) else inner.apply
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # one of PyTorch's own
+        return
+    try:
+        signature.bind(*coupling.sources)
+    except TypeError as error:
+        raise InvalidTypeError(
+            f"coupling {coupling}: {type(inner).__name__} is given one tensor for each source, {len(coupling.sources)} "
+            f"in all, and its function takes {signature}"
+        ) from error
 
 
 def _takes_several(map_: Map) -> bool:

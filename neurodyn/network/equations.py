@@ -44,7 +44,8 @@ def _text(network: Network) -> str:
         + (
             f" held at {p.clamp}"
             if p.clamp
-            else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}, from {_start_text(p.initial)}"
+            else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}"
+            + ("" if p.instantaneous else f", from {_start_text(p.initial)}")
             + ("" if p.bounds is None else f", in {bounds_text(p.bounds)}")
         )
         for p in network.populations

@@ -93,7 +93,10 @@ class Network:
         algebraic: Literal["solve"] | None = None,
     ) -> None:
         if not isinstance(name, str):
-            raise InvalidTypeError(f"network {name!r}: its name is text, not {type(name).__name__}")
+            raise InvalidTypeError(
+                f"name of Network must be text, not {type(name).__name__}; it comes first, as in "
+                "Network(name, populations, …)"
+            )
         self.name = name
         if algebraic is not None and not (isinstance(algebraic, str) and algebraic == "solve"):
             raise InvalidValueError(
@@ -277,10 +280,15 @@ class Network:
 
 
 def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, ...]:
+    if isinstance(parts, kind):
+        raise InvalidTypeError(
+            f"network {network!r}: one {kind.__name__} is given where a list is; write [{kind.__name__}(…)]"
+        )
     parts = listed(f"network {network!r}: what it has of {kind.__name__}", parts)
     for part in parts:
         if not isinstance(part, kind):
-            raise InvalidTypeError(f"network {network!r}: {part!r} is no {kind.__name__}")
+            hint = "; nd.cut(module) returns its stages" if kind is Stage and isinstance(part, nn.Module) else ""
+            raise InvalidTypeError(f"network {network!r}: {part!r} is no {kind.__name__}{hint}")
     return parts
 
 

@@ -61,15 +61,14 @@ class Pointwise(Map):
         if self.text is None:
             name = getattr(self.function, "__name__", "f")
             return f"{name if name.isidentifier() else 'f'}({', '.join(names)})"
+        wanted = f"text of Pointwise must have a place {{}} for each source, here {', '.join(names)}: {self.text!r}"
         try:
             places = [field for _, field, _, _ in Formatter().parse(self.text) if field is not None]
             text = self.text.format(*names)
         except (ValueError, IndexError, KeyError, AttributeError) as error:
-            raise InvalidValueError(
-                f"text of Pointwise: {self.text!r} has a place {{}} for each of {', '.join(names)} ({error})"
-            ) from error
+            raise InvalidValueError(f"{wanted} ({error})") from error
         if len({*range(len(places))} if "" in places else {*places}) != len(names):
-            raise InvalidValueError(f"text of Pointwise: {self.text!r} has a place {{}} for each of {', '.join(names)}")
+            raise InvalidValueError(wanted)
         return text
 
 

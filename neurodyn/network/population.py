@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -97,7 +97,7 @@ class Population(ByValue):
             )
         if self.clamp is not None and not isinstance(self.clamp, Drive):
             raise InvalidTypeError(
-                f"population {self.name}: clamp must be a drive such as Input(), not {type(self.clamp).__name__}"
+                f"population {self.name}: clamp must be a drive such as Input(), not {_drive_meant(self.clamp)}"
             )
         if self.size is not None:
             shape = tuple(int(n or 0) for n in sizes)
@@ -134,6 +134,8 @@ class Population(ByValue):
             )
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
             raise InvalidTypeError(f"{where} are (low, high), not {bounds!r}")
+        if any(end is None for end in bounds):
+            raise InvalidTypeError(f"{where} are two numbers, not {bounds!r}; where there is none, ±math.inf")
         low, high = (
             sign * math.inf if is_number(end, sign * math.inf) else self._numbers(what, end)
             for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
@@ -211,3 +213,11 @@ class Population(ByValue):
 def _counts(value: object) -> bool:
     """Tell whether a value is a positive number of units."""
     return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) < 2**63
+
+
+def _drive_meant(given: object) -> str:
+    """Say what was given in place of a drive, and which drive was meant, where that can be told."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}" + (f"; write {given.__name__}(…)" if issubclass(given, Drive) else "")
+    held = isinstance(given, (Real, Tensor)) and not isinstance(given, bool)
+    return type(given).__name__ + ("; nd.Constant(…) holds it at a number or a tensor" if held else "")

@@ -177,7 +177,12 @@ class Feedback(OfStage):
         return self.weights
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
-        expected = self.stage.output_shape(target, self.argument)
+        try:
+            expected = self.stage.output_shape(target, self.argument)
+        except ValueError as error:
+            raise InvalidValueError(
+                f"{error}; Feedback leads back, to what the stage reads: is it turned round?"
+            ) from error
         if source != expected:
             raise InvalidValueError(
                 f"its feedback takes {shape_text(expected)} units, and the source has {shape_text(source)}"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from neurodyn.checks import check_dense, number
+from neurodyn.checks import check_dense, number, tensor_hint
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 
 Vector = float | Tensor
@@ -37,6 +37,11 @@ def vector(what: str, value: Vector) -> Vector:
     ValueError
         If it is NaN or infinite somewhere, or empty.
     """
+    if isinstance(value, (list, tuple)) or (not isinstance(value, Tensor) and getattr(value, "ndim", 0) > 0):
+        raise InvalidTypeError(
+            f"{what} must be a number, or a tensor with one for each unit, not a {type(value).__name__}"
+            f"{tensor_hint(value)}"
+        )
     if not isinstance(value, Tensor) or (value.ndim == 0 and not value.requires_grad):
         return number(what, value)  # type: ignore[arg-type]
     check_dense(what, value)

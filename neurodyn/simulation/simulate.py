@@ -78,7 +78,7 @@ def simulate(
         Shape (sample, units) or (sample, channel, row, column); a mapping by population where several are clamped to
         inputs; None where none is. What varies in time is a `Signal`; an `xarray.DataArray` with a dimension `time`,
         such as a variable of a run, interpolated linearly, and of dimensions `sample` and the population's own, if it
-        has them; or a smooth function of the time that returns a number, or a tensor of shape (unit,) or
+        has them; or a smooth function of the time, a float, that returns a number, or a tensor of shape (unit,) or
         (sample, unit). Stacked networks share it, unless a DataArray has a dimension `network`.
     targets
         Likewise, shape (sample, units), where the network needs or allows them.
@@ -88,7 +88,8 @@ def simulate(
         By default what suits the network's structure: `Exact` for a linear one, where nothing asks for steps;
         `Stabilized` for a gradient flow, or, where that has kinks, `Sliding` or `Adaptive("heun_euler")`; `Adaptive`
         otherwise; with tolerances that keep the trajectory's error below 1e-3 of its scale, as far as the dtype
-        resolves it. The attributes `solver` and `solver_reason` say which, and why.
+        resolves it, unless neighbouring trajectories part, as in chaos, or after very many periods of an oscillation.
+        The attributes `solver` and `solver_reason` say which, and why.
     save_at
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.

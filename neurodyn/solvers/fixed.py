@@ -281,6 +281,12 @@ class Euler(FixedStep):
 
     With noise, the Euler–Maruyama method: x ← x + h F(x) + σ ΔW, of strong order 1, as the noise is additive.
 
+    Parameters
+    ----------
+    step, compile
+        As of `FixedStep`: the step h, and whether to compile the steps; the last one is shortened where the duration
+        asks for it.
+
     Examples
     --------
     >>> import neurodyn as nd
@@ -299,6 +305,12 @@ class Heun(FixedStep):
 
     With noise, x ← x + h/2 (F(x) + F(x + h F(x) + σ ΔW)) + σ ΔW, of strong order 1, and of order 2 in the drift.
 
+    Parameters
+    ----------
+    step, compile
+        As of `FixedStep`: the step h, and whether to compile the steps; the last one is shortened where the duration
+        asks for it.
+
     Examples
     --------
     >>> import neurodyn as nd
@@ -314,6 +326,12 @@ class Heun(FixedStep):
 @dataclass(frozen=True)
 class RK4(FixedStep):
     """The classical Runge–Kutta method, order 4.
+
+    Parameters
+    ----------
+    step, compile
+        As of `FixedStep`: the step h, and whether to compile the steps; the last one is shortened where the duration
+        asks for it.
 
     Examples
     --------

@@ -336,6 +336,7 @@ def count_samples(
         if tensor.ndim < 2 or tensor.shape[0] == 0:
             raise InvalidValueError(
                 f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
+                + ("; one sample alone is tensor[None]" if tensor.ndim == 1 and len(tensor) else "")
             )
         if samples is not None and tensor.shape[0] != samples:
             raise InvalidValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")

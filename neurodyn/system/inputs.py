@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from neurodyn.checks import tensor_hint
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.network import Network
 from neurodyn.network.signals import Signal
@@ -42,10 +43,12 @@ def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Series]:
                 + ("give a mapping {population: tensor}" if names else "give None as its inputs")
             )
         if not isinstance(inputs, (Tensor, Signal, xr.DataArray)) and not _function(inputs):
-            pairs = isinstance(inputs, (tuple, list, Dataset, DataLoader))
+            pairs = isinstance(inputs, (Dataset, DataLoader)) or (
+                isinstance(inputs, (tuple, list)) and any(isinstance(part, Tensor) for part in inputs)
+            )
+            hint = "; pass the inputs and the targets of a batch one after the other" if pairs else tensor_hint(inputs)
             raise InvalidTypeError(
-                f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}"
-                + ("; pass the inputs and the targets of a batch one after the other" if pairs else "")
+                f"inputs of population {names[0]} must be a torch tensor, not {type(inputs).__name__}{hint}"
             )
         inputs = {names[0]: inputs}
     unknown = [name for name in inputs if name not in names]

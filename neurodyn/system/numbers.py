@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from neurodyn.checks import check_dense
+from neurodyn.checks import check_dense, tensor_hint
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.repeated import expect
 from neurodyn.network.network import Network
@@ -35,7 +35,7 @@ def common_kind(
     """
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
-            raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}")
+            raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}{tensor_hint(tensor)}")
         check_dense(what, tensor)
     tensors = [*weights, *given.values()]
     if not tensors:
@@ -76,7 +76,13 @@ def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> Non
     for what, tensor in tensors:
         if not tensor.is_floating_point():
             kind = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
-            raise InvalidTypeError(f"{what} must be floating-point, not {tensor.dtype}; convert with .to({kind})")
+            labels = what == "targets" and tensor.ndim == 1
+            hint = (
+                "; make labels one-hot, by torch.nn.functional.one_hot(labels, classes)"
+                if labels
+                else "; convert with "
+            )
+            raise InvalidTypeError(f"{what} must be floating-point, not {tensor.dtype}{hint}.to({kind})")
         if tensor.dtype != reference.dtype:
             raise InvalidTypeError(
                 f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"

@@ -39,6 +39,10 @@ from tests.couplings import populations, two
             "coupling a → b: its feedback takes 4 units, and the source has 3",
         ),
         (
+            lambda: two(nd.Coupling("a", "b", nd.Feedback(nn.Linear(4, 3), "live"))),
+            "stage Linear .* does not take an input of 3 .*; Feedback leads back, to what the stage reads",
+        ),
+        (
             lambda: two(nd.Coupling("a", "b", nd.Inverse(nn.Linear(4, 4)))),
             r"coupling a → b: stage Linear \(Linear\(4 → 4\)\) does not take an input of 3 a sample",
         ),

@@ -28,3 +28,9 @@ def test_a_map_is_a_map() -> None:
         nd.Coupling("a", "b", nd.Stage(nn.Tanh()))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"that is the class: write Identity"):
         nd.Coupling("a", "b", nd.Identity)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"; write nd\.Pointwise\(function\)"):
+        nd.Coupling("a", "b", torch.tanh)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"; write gain=-2\.0"):
+        nd.Coupling("a", "b", -2.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"weights are those of a layer, as in nd\.Forward\(nn\.Linear"):
+        nd.Coupling("a", "b", torch.eye(2))  # type: ignore[arg-type]

@@ -94,3 +94,15 @@ def test_a_homogeneous_map_takes_nothing_to_nothing(map_, source, target, expect
     if map_.homogeneous:
         slope = field(one_coupling(source, target, map_), initial={"b": tensor(1, *target).squeeze(0)})
         assert not slope["b"].any()
+
+
+def test_a_map_of_ones_own_that_changes_the_shape_is_told_how_to_say_so() -> None:
+    class Total(nd.Map):
+        def apply(self, x: Tensor) -> Tensor:
+            return x.sum(1, keepdim=True)
+
+    populations = [nd.Population("u", 3), nd.Population("x", 1)]
+    with pytest.raises(ValueError, match=r"Total\(u\) has 3 units, and population x has 1; .* output_shape"):
+        nd.Network("total", populations, [nd.Coupling("u", "x", Total())])
+    with pytest.raises(ValueError, match=r"u has 3 units, and population x has 1$"):
+        nd.Network("total", populations, [nd.Coupling("u", "x")])

@@ -20,9 +20,13 @@ from tests.problems import wilson_cowan
         (
             lambda part: nd.Network("n", part),
             nd.Population("a"),
-            "network 'n': what it has of Population must be a list",
+            r"network 'n': one Population is given where a list is; write \[Population\(…\)\]",
         ),
-        (lambda part: nd.Network(part, [nd.Population("a")]), 3, "network 3: its name is text, not int"),
+        (
+            lambda part: nd.Network(part, [nd.Population("a")]),
+            3,
+            "name of Network must be text, not int; it comes first",
+        ),
         (lambda part: nd.Network("n", populations(), inference=part), 3, "network 'n': inference is Inference"),
         (
             lambda part: nd.Coupling(part, "a"),
@@ -32,7 +36,7 @@ from tests.problems import wilson_cowan
         (lambda part: nd.Plasticity(nd.Stage(nn.Linear(2, 2)), "a", part), 1, "pre and post are names of populations"),
         (lambda part: nd.Network("n", populations(), [part]), "a → b", "network 'n': 'a → b' is no Coupling"),
         (lambda part: nd.Network("n", populations(), plasticity=[part]), "a", "network 'n': 'a' is no Plasticity"),
-        (lambda part: nd.Network("n", populations(), forward=[part]), nn.Tanh(), r"network 'n': Tanh\(\) is no Stage"),
+        (lambda part: nd.Network("n", populations(), forward=[part]), nn.Tanh(), r"Tanh\(\) is no Stage; nd\.cut\("),
     ],
 )
 def test_parts_of_another_kind_are_refused(declare, part, message: str) -> None:

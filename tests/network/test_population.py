@@ -1,6 +1,7 @@
 """Populations: their numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,3 +47,20 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_a_setting_of_a_population_is_a_number(what: str) -> None:
     with pytest.raises(TypeError, match=f"population a: {what} must be a number, not str"):
         nd.Population("a", 3, **{what: "1"})  # type: ignore[arg-type]
+    for numbers in ([1.0, 2.0, 3.0], np.ones(3)):
+        with pytest.raises(TypeError, match=rf"population a: {what} .* a tensor .*, not a \w+; torch\.as_tensor"):
+            nd.Population("a", 3, **{what: numbers})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clamp": nd.Input}, r"not the class Input; write Input\(…\)"),
+        ({"clamp": 0.5}, r"not float; nd\.Constant\(…\) holds it"),
+        ({"clamp": "input"}, "not str$"),
+        ({"bounds": (0.0, None)}, r"are two numbers, not .*; where there is none, ±math\.inf"),
+    ],
+)
+def test_what_was_meant_is_said(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        nd.Population("a", 3, **settings)

@@ -165,7 +165,10 @@ def test_a_live_jacobian_asks_where_it_is_taken():
         (lambda: nd.Coupling((), "y", nd.Pointwise(multiply)), "at least one source"),
         (lambda: nd.Coupling(("u", "u"), "y", nd.Pointwise(multiply)), "a source stands twice"),
         (lambda: nd.Coupling(cast(Any, ("u", 1)), "y", nd.Pointwise(multiply)), "names of populations, not int"),
-        (lambda: nd.Coupling(("u", "x"), "y", nd.Pointwise(multiply, text="{}")), "a place {} for each of u, x"),
+        (
+            lambda: nd.Coupling(("u", "x"), "y", nd.Pointwise(multiply, text="{}")),
+            "must have a place {} for each source, here u, x",
+        ),
         (lambda: nd.Coupling(("u", "x"), "y", nd.Pointwise(multiply, text="{} {} {}")), "a place {} for each"),
         (lambda: nd.Pointwise(nn.Tanh()), r"is nd.Forward\(module\)"),
         (lambda: nd.Pointwise(cast(Any, 1.0)), "a function of tensors, not float"),
@@ -180,6 +183,14 @@ def test_a_live_jacobian_asks_where_it_is_taken():
                 [nd.Coupling(("u", "v"), "u", nd.Pointwise(multiply))],
             ),
             "Pointwise takes sources of one shape, and these have 3, 2 units",
+        ),
+        (
+            lambda: nd.Coupling("u", "x", nd.Pointwise(multiply)),
+            r"coupling u → x: Pointwise is given one tensor for each source, 1 in all, and its function takes \(",
+        ),
+        (
+            lambda: nd.Coupling(("u", "v"), "x", nd.Pointwise(lambda u: 2 * u)),
+            r"2 in all, and its function takes \(u\)",
         ),
     ],
 )

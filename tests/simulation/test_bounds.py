@@ -169,6 +169,24 @@ def test_units_at_their_bounds_take_no_part_in_stability():
     assert resting.attrs["stable"] == 0
 
 
+def test_where_every_unit_is_at_a_bound_nothing_grows():
+    """Winner-take-all: all units rest at 0 or 1 in one sample, and two units are free in the other."""
+    lateral = linear(2.2 * np.eye(4) - 1.0)
+    network = nd.Network(
+        "winner-take-all",
+        [nd.Population("u", 4, clamp=nd.Input()), nd.Population("x", 4, bounds=(0.0, 1.0))],
+        [nd.Coupling("u", "x"), nd.Coupling("x", "x", nd.Forward(lateral))],
+    )
+    u = torch.tensor([[0.5, 0.6, 0.55, 0.2]], dtype=torch.float64)
+    held = nd.analysis.stability(network, u)
+    assert (held.sizes["mode"], held.abscissa.item(), held.euler_step.item()) == (0, -math.inf, math.inf)
+    assert held.stable.item()
+    ends = {"x": torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.5]], dtype=torch.float64)}
+    both = nd.analysis.stability(network, torch.cat([u, u.new_tensor([[-1.0, -1.0, -1.0, -0.1]])]), at=ends)
+    np.testing.assert_allclose(both.abscissa, [-math.inf, 0.2])
+    assert both.stable.values.tolist() == [True, False]
+
+
 def test_projected_gradient_descent_solves_non_negative_least_squares():
     a, b = random(6, 4, seed=5), random(6, seed=6)
     network = nd.Network(

@@ -96,6 +96,28 @@ def test_the_error_is_a_thousandth_of_the_scale_whatever_the_structure(name: str
         assert np.abs(run[population].values - value).max() <= 1e-3 * scale
 
 
+def predator_and_prey() -> nd.Network:
+    product = nd.Pointwise(lambda x, y: x * y, text="{} {}")
+    populations = [nd.Population("x", 1, leak=0), nd.Population("y", 1)]
+    couplings = [
+        nd.Coupling("x", "x"),
+        nd.Coupling(("x", "y"), "x", product, gain=-1),
+        nd.Coupling(("x", "y"), "y", product),
+    ]
+    return nd.Network("Lotka–Volterra", populations, couplings)
+
+
+def test_so_it_is_over_the_periods_of_an_oscillation() -> None:
+    """Errors along a cycle are not forgotten, as they are on the way to an equilibrium: those of all steps add up."""
+    network = predator_and_prey()
+    start = {"x": torch.full((1, 1), 1.5, dtype=torch.float64), "y": torch.ones(1, 1, dtype=torch.float64)}
+    run = nd.simulate(network, None, duration=50.0, initial=start, save_at=101)
+    exact = reference((network, None, None, start), run.time.values)
+    scale = max(float(np.abs(value).max()) for value in exact.values())
+    for population, value in exact.items():
+        assert np.abs(run[population].values - value).max() <= 1e-3 * scale
+
+
 def test_where_activations_have_kinks_the_accuracy_is_the_same() -> None:
     """SciPy does not get past a discontinuous F; Euler's method does, with an error of the order of its step."""
     network, inputs, targets, _ = CASES["PC, ReLU"]()
