@@ -323,6 +323,34 @@ def steps(device: str) -> Iterator[Line]:
         yield Line(f"PC, 100 Euler steps, {width} wide", ways, errors, 1e-5)
 
 
+def signals(device: str) -> Iterator[Line]:
+    """The closed form of a chain under a signal, against the same sums of as many products by hand."""
+    for width, count in ((64, 20), (64, 200), (300, 20)):
+        torch.manual_seed(0)
+        layers = [nn.Linear(width, width, bias=False, device=device) for _ in range(3)]
+        times = np.linspace(0.0, 10.0, count + 1)
+        values = torch.randn(count + 1, 64, width, generator=torch.Generator().manual_seed(0)).to(device)
+        names = [f"x{place}" for place in range(3)]
+        network = nd.Network(
+            "chain",
+            [nd.Population("u", width, clamp=nd.Input()), *(nd.Population(name, width) for name in names)],
+            [
+                nd.Coupling(source, target, nd.Forward(layer))
+                for source, target, layer in zip(("u", *names), names, layers, strict=False)
+            ],
+        )
+
+        def run(network: nd.Network = network, times: np.ndarray = times, values: Tensor = values) -> list[np.ndarray]:
+            end = nd.simulate(network, nd.Signal(times, values), duration=10.0, solver=nd.Exact(), save_at=[10.0])
+            return [value.values[0] for value in end.data_vars.values()]
+
+        hand = plain.Chain([layer.weight.detach() for layer in layers], values, 10.0 / count)
+        errors = {"neurodyn": float(max(np.abs(a - b).max() for a, b in zip(run(), hand(), strict=True)))}
+        yield Line(
+            f"Exact under a signal, {width} wide, {count} pieces", {"neurodyn": run, "by hand": hand}, errors, 1e-4
+        )
+
+
 def training(device: str) -> Iterator[Line]:
     """Five epochs of learning the digits, with the test at their ends, against backprop by the same function."""
     train, test = nd.data.digits()
@@ -426,7 +454,7 @@ def _growing(layers: Sequence[int], batch: int, device: str) -> dict[str, Callab
 
 GROUPS: dict[str, list[Callable[[str], Iterator[Line]]]] = {
     "One gradient": [learning],
-    "Relaxations": [trajectories, steps, inference, kinks],
+    "Relaxations": [trajectories, steps, signals, inference, kinks],
     "What a solver adds": [solvers],
     "Training": [training, stacking],
 }

@@ -33,10 +33,11 @@ def check_layer(layer: nn.Module, stage: str) -> None:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If it cannot; the message says why and what to do.
     """
     if type(layer) in _ALWAYS_FIT and not layer._forward_pre_hooks:
+        _check_layout(layer, stage)
         return
     for part in layer.modules():
         name = type(part).__name__
@@ -62,7 +63,17 @@ def check_layer(layer: nn.Module, stage: str) -> None:
                 f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() "
                 "on the module"
             )
+        _check_layout(part, stage)
         check_backward_hooks(part)
+
+
+def _check_layout(layer: nn.Module, stage: str) -> None:
+    for name, parameter in layer._parameters.items():
+        if parameter is not None and parameter.layout != torch.strided:
+            raise InvalidTypeError(
+                f"stage {stage}: {name} of {type(layer).__name__} has the layout {parameter.layout}, and must be "
+                "dense; a sparse linear layer is nd.SparseLinear(weight, bias)"
+            )
 
 
 def _has_spectral_norm_hook(part: nn.Module) -> bool:

@@ -71,8 +71,9 @@ class OperatingPoints:
 
     def expire_echoes(self) -> None:
         """Say that what delayed couplings read has changed."""
-        for key in [key for key in self._lasting if key[1] in self.echoes]:
-            del self._lasting[key]
+        if self.echoes:
+            for key in [key for key in self._lasting if key[1] in self.echoes]:
+                del self._lasting[key]
 
     def forget(self) -> None:
         """Say that the batch has changed, so that every live point is worked out anew."""
@@ -238,26 +239,30 @@ class Map:
 
     def bind(self, points: OperatingPoints, source: Names, target: str) -> Term:
         """Bind the map to a network's operating points."""
-        return _Applied(self, names_of(source))
+        return _Applied(self, names_of(source), target)
 
 
 class _Applied(Term):
-    def __init__(self, map_: Map, sources: tuple[str, ...]) -> None:
-        self._map, self._sources = map_, sources
+    def __init__(self, map_: Map, sources: tuple[str, ...], target: str) -> None:
+        self._map, self._sources, self._target = map_, sources, target
 
     def renew(self) -> bool:
         return True
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        out.add_(self.value(activity), alpha=gain)
+
+    def value(self, activity: Activity) -> Tensor:
         value = self._map.apply(*[activity[source] for source in self._sources])
-        if value.shape != out.shape:
+        target = activity[self._target]
+        if value.shape != target.shape:
             # Broadcasting would hide the mistake.
             raise InvalidValueError(
                 f"{type(self._map).__name__}.apply makes the shape {tuple(value.shape)} of population "
                 f"{', '.join(self._sources)}, "
-                f"and the target has {tuple(out.shape)}; say so in output_shape, or change apply"
+                f"and the target has {tuple(target.shape)}; say so in output_shape, or change apply"
             )
-        out.add_(value, alpha=gain)
+        return value
 
 
 def names_of(source: Names) -> tuple[str, ...]:

@@ -55,8 +55,8 @@ class Population(ByValue):
         σ ≥ 0, a number or a tensor of its shape: σ dW is added to dx, with W of a Wiener process for each unit.
     bounds
         (low, high), where the state of a dynamic population stays: dx/dt is 0 where it would lead outside, and each
-        step is clipped. Numbers, of which one may be infinite, or tensors of its shape. A drive that holds the
-        population may lead elsewhere.
+        step is clipped; with noise, each step as a whole: x ← clip(x + h F + σ ΔW). Numbers, of which one may be
+        infinite, or tensors of its shape. A drive that holds the population may lead elsewhere.
 
     Raises
     ------

@@ -95,6 +95,12 @@ class _PairStepper(Stepper):
         self._columns = [
             self.columns(0, 1 + len(row)) if many else None for row, many in zip(pair.a[1:], several, strict=True)
         ]
+        of_powers = start.new_tensor(pair.dense.T.tolist())
+        self._of_powers = of_powers, of_powers.flip(1)
+        """What the slopes contribute to each power of θ, shape (power, stage), and with the rows turned."""
+        read = () if system.timeline.past is None else system.timeline.past.names
+        self._places = {name: place for name, place in system.places() if name in read}
+        """Where the populations are that couplings read with a delay."""
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
@@ -140,15 +146,12 @@ class _PairStepper(Stepper):
     def remember(self, then: float, h: float) -> None:
         past = self.system.timeline.past
         assert past is not None, "a system with delays has one from its start on"
-        dense = h * self._pair.dense
-        weights = self.x.flat.new_tensor((np.flip(dense, axis=0) if self.turned else dense).tolist())
-        places = dict(self.system.places())
-        coefficients = {}
-        for name in past.names:
-            x, slopes = self.x.flat[places[name]], self._slopes[self.turned][places[name]]
-            own = x.new_empty(1 + weights.shape[1], len(x))  # each power's in a row, which is read as fast as written
-            own[0].copy_(x)
-            torch.mm(weights.t(), slopes.t(), out=own[1:])
-            coefficients[name] = own.t()
+        weights, coefficients = self._of_powers[self.turned], {}
+        for name, place in self._places.items():
+            slopes = self._slopes[self.turned][place]
+            own = slopes.new_empty(1 + len(weights), len(slopes))
+            own[0].copy_(self.x.flat[place])
+            torch.addmm(own[1:], weights, slopes.t(), beta=0, alpha=h, out=own[1:])
+            coefficients[name] = own
         past.extend(then, Polynomials(self.time, then, coefficients))
         past.forget(then)

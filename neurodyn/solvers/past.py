@@ -125,7 +125,7 @@ class Polynomials:
     start, end
         When it starts, and when it ends.
     coefficients
-        Those of θ⁰, θ¹, … of each population, shape (n, power).
+        Those of θ⁰, θ¹, … of each population, shape (power, n).
     """
 
     start: float
@@ -134,9 +134,11 @@ class Polynomials:
 
     def write(self, name: str, time: float, out: Tensor) -> None:
         """Write the activity of a population at a time of the step into `out`."""
-        theta, coefficients = (time - self.start) / (self.end - self.start), self.coefficients[name]
-        powers = [theta**power for power in range(coefficients.shape[1])]
-        torch.mv(coefficients, coefficients.new_tensor(powers), out=out.view(-1))
+        theta = (time - self.start) / (self.end - self.start)
+        *others, total = self.coefficients[name].unbind()
+        flat = out.view(-1)
+        for coefficient in reversed(others):  # Horner's scheme: a device would wait for a tensor of the powers
+            total = torch.add(coefficient, total, alpha=theta, out=flat)
 
 
 def refuse_order(system: System, what: str, order: int, *, dense: bool) -> None:

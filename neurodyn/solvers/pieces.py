@@ -260,16 +260,16 @@ def _blocks(
     """
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
-    entered = driven_alone(system)
+    entered, jumps = driven_alone(system), len(system.timeline.jumps(float(ends[-1]))) > 0
     linear, shared = LinearPart(system), system.new_state()
     system.timeline.enter(0.0)
     system.field(system.new_state(torch.zeros_like(shared.flat)), shared, 0.0)
     still, reference = powers.of(linear, shared), None
     for first in range(0, len(pieces), most):
         some = pieces[first : first + most]
-        at_starts = [(start, start) for start, _ in some]
-        at_ends = [(start, end) for start, end in some] if powers.ramped else []
-        moments = [*at_starts, *at_ends]
+        moments = [(start, start) for start, _ in some]
+        if powers.ramped:  # where nothing jumps, the end of a piece is the start of the next one
+            moments += some if jumps else some[-1:]
         repeated = repeated_at(system, moments)
         drive = repeated.new_state()
         if entered is None:
@@ -291,8 +291,8 @@ def _blocks(
         for place, row in enumerate(powers.each(of_all, drive, entered)):
             apart = taken_apart(system, row, len(moments))
             torch.add(apart[: len(some)], still[place], out=drives[:, count + place])
-            if at_ends:
-                torch.sub(apart[len(some) :], apart[: len(some)], out=drives[:, 2 * count + place])
+            if powers.ramped:
+                torch.sub(apart[-len(some) :], apart[: len(some)], out=drives[:, 2 * count + place])
                 drives[:, 2 * count + place].div_(spans)
         for kind in range(1, 2 + powers.ramped):
             drives[:, kind * count + place + 1 : (kind + 1) * count] = still[place + 1 :] if kind == 1 else 0.0

@@ -265,7 +265,14 @@ class Equation:
         if constant is not None and leak:
             torch.add(constant, activity[self.name], alpha=-leak, out=out)
         elif leak:
-            torch.mul(activity[self.name], -leak, out=out)
+            first = None
+            if leak == 1.0 and entries and entries[0].gain == 1.0 and jump is None:
+                first = entries[0].term.value(activity)
+            if first is None:
+                torch.mul(activity[self.name], -leak, out=out)
+            else:
+                torch.sub(first, activity[self.name], out=out)
+                entries = entries[1:]
         elif jump is None:
             entries = self._begin(activity, out, constant, entries)
         elif constant is not None:
@@ -289,8 +296,11 @@ class Equation:
         first, gain = constant, 1.0
         if first is None:
             own, source = entries[0].term.value(activity), entries[0].sources
-            if own is None or isinstance(source, tuple) or own is not activity[source]:  # what is made may not last
+            if own is None:
                 entries[0].term.assign(activity, out, entries[0].gain)
+                return entries[1:]
+            if isinstance(source, tuple) or own is not activity[source]:  # what is made may not last
+                torch.mul(own, entries[0].gain, out=out)
                 return entries[1:]
             first, gain, entries = own, entries[0].gain, entries[1:]
         second = entries[0].term.value(activity) if entries and 1.0 in (gain, entries[0].gain) else None

@@ -29,6 +29,10 @@ _FINEST = 40
 """How often the cell of a step is halved to find where the path is within."""
 _ON_GRID = 1e-6
 """How close to a step's end, in steps, a time is there."""
+_TOGETHER = 6
+"""The steps of a cell that many halvings above them are drawn at once, where they are few numbers."""
+_MOST_TOGETHER = 2**17
+"""How many numbers are drawn at once at most, where one step takes fewer."""
 _MASK = 2**64 - 1
 
 
@@ -141,8 +145,13 @@ class BrownianPaths:
             keys[place] = ((seeds[:, None] ^ of_name) + of_units).ravel()
         self._keys = torch.from_numpy(keys.view(np.int64)).to(like.device)
         self._like = like
-        self._cells: list[tuple[int, tuple[Tensor, Tensor]] | None] = [None] * (self._levels + 1)
+        few = _MOST_TOGETHER // max(1, like.numel())
+        self._together = min(_TOGETHER, self._levels, max(1, few).bit_length() - 1)
+        """How many halvings above the steps those cells are whose steps are drawn at once."""
+        self._cells: list[tuple[int, tuple[Tensor, Tensor]] | None] = [None] * (self._levels - self._together + 1)
         """Of each level, the last cell that was cut, and what the path gains over its halves; the first is not cut."""
+        self._drawn: tuple[int, Tensor, Tensor] | None = None
+        """The last of those cells, and what the path gains in its steps, before and after σ."""
 
     def gained(self, start: float, end: float) -> Tensor:
         """Return what each unit's path gains between two times, shape (n,)."""
@@ -150,12 +159,13 @@ class BrownianPaths:
         whole_first, whole_last = round(first), round(last)
         starts_on, ends_on = abs(first - whole_first) < _ON_GRID, abs(last - whole_last) < _ON_GRID
         if starts_on and ends_on and whole_last == whole_first + 1:
-            return self._scaled(self._cell(self._levels, whole_first))
+            place, _, scaled = self._steps(whole_first)
+            return scaled[place]
         total = torch.zeros_like(self._sigma)
         begin = whole_first if starts_on else math.floor(first)
         stop = whole_last if ends_on else math.floor(last)
         for cell in range(begin, stop):
-            total += self._cell(self._levels, cell)
+            total += self._step_gain(cell)
         if not ends_on:
             total += self._within(stop, last - stop)
         if not starts_on:
@@ -165,12 +175,39 @@ class BrownianPaths:
     def _scaled(self, gain: Tensor) -> Tensor:
         return (gain * self._sigma).to(self._like)
 
+    def _step_gain(self, index: int) -> Tensor:
+        """Return what the paths gain in a step, before σ."""
+        place, gains, _ = self._steps(index)
+        return gains[place]
+
+    def _steps(self, index: int) -> tuple[int, Tensor, Tensor]:
+        """Return the place of a step among those drawn with it, and what the paths gain in these, before and after σ.
+
+        The levels below their common cell are cut one after the other, with numbers that are drawn at once.
+        """
+        top, place = divmod(index, 2**self._together)
+        if self._drawn is None or self._drawn[0] != top:
+            level = self._levels - self._together
+            gains = self._cell(level, top)[None]
+            parents = [
+                (level + 1 + below, (top << below) + parent)
+                for below in range(self._together)
+                for parent in range(2**below)
+            ]
+            widths = [2**below for below in range(self._together)]
+            drawn = torch.split(self._normal(parents), widths) if parents else ()
+            for below, normal in enumerate(drawn):
+                halves = self._cut(level + 1 + below, gains, normal)
+                gains = torch.stack(halves, dim=1).flatten(0, 1)
+            self._drawn = top, gains, self._scaled(gains)
+        return place, *self._drawn[1:]
+
     def _cell(self, level: int, index: int) -> Tensor:
         """Return what the paths gain over a cell, before σ."""
         if level == 0:
             kept = self._cells[0]
             if kept is None or kept[0] != index:
-                gain = math.sqrt(self._coarsest) * self._normal(0, index)
+                gain = math.sqrt(self._coarsest) * self._normal([(0, index)])[0]
                 kept = self._cells[0] = (index, (gain, gain))
             return kept[1][0]
         parent, half = divmod(index, 2)
@@ -180,13 +217,16 @@ class BrownianPaths:
         return kept[1][half]
 
     def _halves(self, level: int, parent: int, gain: Tensor) -> tuple[Tensor, Tensor]:
-        length = self._coarsest * 2.0 ** (1 - level)
-        left = 0.5 * gain + 0.5 * math.sqrt(length) * self._normal(level, parent)
+        return self._cut(level, gain, self._normal([(level, parent)])[0])
+
+    def _cut(self, level: int, gain: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the paths gain over the halves of cells, given over the whole, by standard normal numbers."""
+        left = torch.mul(gain, 0.5).add_(normal, alpha=0.5 * math.sqrt(self._coarsest * 2.0 ** (1 - level)))
         return left, gain - left
 
     def _within(self, index: int, fraction: float) -> Tensor:
         """Return what the paths gain from the start of a step's cell to a fraction of it."""
-        gain, total = self._cell(self._levels, index), torch.zeros_like(self._sigma)
+        gain, total = self._step_gain(index), torch.zeros_like(self._sigma)
         for level in range(self._levels + 1, self._levels + _FINEST + 1):
             left, right = self._halves(level, index, gain)
             beyond = fraction >= 0.5
@@ -197,12 +237,13 @@ class BrownianPaths:
                 return total
         return total + fraction * gain
 
-    def _normal(self, level: int, index: int) -> Tensor:
-        """Return a standard normal number for each unit and sample, those of one cell."""
-        cell = _mixed(_mixed(level + 1) ^ (index & _MASK))
-        bits = _mixed_tensor(_mixed_tensor(self._keys ^ _signed(cell)) + _signed(cell))
-        uniform = ((bits >> 11) & (2**53 - 1)).double().add_(0.5).mul_(2.0**-53)
-        return torch.erfinv(uniform.mul_(2.0).sub_(1.0)).mul_(math.sqrt(2.0))
+    def _normal(self, cells: Sequence[tuple[int, int]]) -> Tensor:
+        """Return a standard normal number for each unit and sample, shape (cell, n), given level and index of each."""
+        mixed = [_signed(_mixed(_mixed(level + 1) ^ (index & _MASK))) for level, index in cells]
+        own = torch.tensor(mixed, device=self._keys.device)[:, None]
+        bits = _mix(_mix(self._keys ^ own).add_(own))
+        uniform = bits.bitwise_right_shift_(11).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
+        return uniform.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0))
 
 
 def _mixed(value: int) -> int:
@@ -213,11 +254,11 @@ def _mixed(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _mixed_tensor(value: Tensor) -> Tensor:
-    """Return likewise mixed integers of 64 bits, whose products wrap around."""
-    value = (value ^ ((value >> 30) & (2**34 - 1))) * _signed(0xBF58476D1CE4E5B9)
-    value = (value ^ ((value >> 27) & (2**37 - 1))) * _signed(0x94D049BB133111EB)
-    return value ^ ((value >> 31) & (2**33 - 1))
+def _mix(value: Tensor) -> Tensor:
+    """Mix integers of 64 bits likewise, in place, whose products wrap around."""
+    value.bitwise_xor_((value >> 30).bitwise_and_(2**34 - 1)).mul_(_signed(0xBF58476D1CE4E5B9))
+    value.bitwise_xor_((value >> 27).bitwise_and_(2**37 - 1)).mul_(_signed(0x94D049BB133111EB))
+    return value.bitwise_xor_((value >> 31).bitwise_and_(2**33 - 1))
 
 
 def _signed(value: int) -> int:

@@ -21,6 +21,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.order import loops_in_order
 from neurodyn.network.population import Population
 from neurodyn.network.vectors import Vector, plain
+from neurodyn.network.wrapping import unwrapped
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.batch import Batch, brought, shape_of_source
 from neurodyn.system.bound import Given
@@ -253,7 +254,8 @@ class Plan:
                 )
             entries = []
             for coupling in network.into(name):
-                if not set(coupling.reads) <= set(coupling.sources):
+                at = getattr(unwrapped(coupling.map), "at", None)
+                if not set(coupling.reads) <= set(coupling.sources) or (at is not None and not coupling.map.linear):
                     raise InvalidValueError(
                         f"coupling {coupling}: its map reads more than its sources, and population {name} is read with "
                         "a delay; give it a time constant tau > 0, or take its Jacobian at the forward pass"

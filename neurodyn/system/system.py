@@ -84,6 +84,8 @@ class System:
         self.points, self.structure, self.shapes, self.free = plan.points, plan.structure, plan.shapes, plan.free
         self.dynamic, self.instantaneous, self.instant = plan.dynamic, plan.instantaneous, plan.instant
         self.bounds = plan.bounds
+        self.walls = {name: ends for name, ends in plan.bounds.items() if not network[name].noisy}
+        """The bounds at which dx/dt is 0 where it leads outside: with noise, a step is clipped as a whole."""
         self.equations, self.echoes, self._sizes = plan.equations, plan.echoes, plan.sizes
         self.timeline = Timeline(network.name, plan)
         self._seeds: NDArray[np.uint64] | None = None
@@ -136,7 +138,7 @@ class System:
     def field(self, state: State, out: State, time: Time = None) -> None:
         """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.
 
-        A state outside its bounds is brought inside first, and where F leads outside, dx/dt is 0.
+        A state outside its bounds is brought inside first. Where F leads outside, dx/dt is 0, unless there is noise.
 
         Parameters
         ----------
@@ -163,7 +165,7 @@ class System:
 
     def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
-            self.points.expire_echoes()  # or else what has been made of them would be taken for constant
+            self.timeline.renew_echoes()  # or else what has been made of them would be taken for constant
             self._evaluate(state, out)
             return out.blocks, None
 
@@ -178,7 +180,7 @@ class System:
         self._settle(state)
         for equation in self._dynamic_equations:
             equation.evaluate(state.read, out.activity[equation.name])
-        for name, (low, high) in self.bounds.items():
+        for name, (low, high) in self.walls.items():
             x, slope = state.activity[name], out.activity[name]
             slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
@@ -205,10 +207,11 @@ class System:
         if self.bounds:
             self.confine(state)
         if self.timeline.moves:
-            self.timeline.bring(state, time)
+            self.timeline.bring(time)
 
     def _settle(self, state: State) -> None:
         self.points.expire()
+        self.timeline.settle(state)
         if self.loops:
             self._settle_loops(state)
             return

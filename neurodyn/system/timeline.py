@@ -47,6 +47,8 @@ class Timeline:
         self.past: Past | None = None
         """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
         self._recalled: float | None = None
+        self._settled = not self._echoes.settled
+        """Whether the echoes of instantaneous populations are those of the present time."""
         self.entered = 0.0
         """When the present step began."""
         self.moves = bool(self._driven or self._echoed)
@@ -141,8 +143,8 @@ class Timeline:
                 late.move(self.origin + time)
             self._recalled = None
 
-    def bring(self, state: State, time: Time) -> None:
-        """Bring what is driven or late to a time; "held" leaves signals where they are.
+    def bring(self, time: Time) -> None:
+        """Bring what is driven or late to a time, but for what `settle` does; "held" leaves signals where they are.
 
         Raises
         ------
@@ -151,7 +153,7 @@ class Timeline:
         """
         if time == "held":
             if self._echoed:
-                self._settle_echoes(state)
+                self.renew_echoes()
             return
         if time is None:
             why = "is driven by signals" if self._driven else "has delays"
@@ -162,7 +164,7 @@ class Timeline:
             self._move(self._driven if self._within is None else self._within, time)
         if self._echoed and time != self._recalled:
             self._recall(time)
-            self._settle_echoes(state)
+            self.renew_echoes()
 
     def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
         """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
@@ -221,8 +223,14 @@ class Timeline:
             late.move(self.origin + time)
         self._recalled = time
 
-    def _settle_echoes(self, state: State) -> None:
-        """Take up what delayed couplings read of what is dynamic, or driven."""
+    def renew_echoes(self) -> None:
+        """Say that what delayed couplings read has changed."""
         self._plan.points.expire_echoes()
-        for echo, equation in self._echoes.settled:
-            equation.evaluate(state.read, echo.block)
+        self._settled = False
+
+    def settle(self, state: State) -> None:
+        """Bring the echoes of instantaneous populations to what follows from the others, where these have changed."""
+        if not self._settled:
+            for echo, equation in self._echoes.settled:
+                equation.evaluate(state.read, echo.block)
+            self._settled = True

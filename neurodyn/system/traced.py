@@ -115,12 +115,20 @@ class TracedField:
     @cached_property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """Where each unit stays, shape (unit,) both; None where no population has bounds."""
-        if not self.system.bounds:
+        return self._ends(self.system.bounds)
+
+    @cached_property
+    def _walls(self) -> tuple[Tensor, Tensor] | None:
+        """Likewise, where dx/dt is 0 as it leads outside."""
+        return self._ends(self.system.walls)
+
+    def _ends(self, bounds: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        if not bounds:
             return None
         ends = []
         for place, unbounded in enumerate((-math.inf, math.inf)):
             blocks = {name: zeros[:1] + unbounded for name, zeros in self.zeros.items()}
-            blocks |= {name: self.zeros[name][:1] + both[place] for name, both in self.system.bounds.items()}
+            blocks |= {name: self.zeros[name][:1] + both[place] for name, both in bounds.items()}
             ends.append(self.rows(blocks)[0])
         return ends[0], ends[1]
 
@@ -258,9 +266,9 @@ class TracedField:
             total = self._total(name, self._moving[name], self._constant[name], activity, points)
             slopes[name] = (total - self.number("leak", name) * activity[name]) / self.number("tau", name)
         slope = self.rows(slopes)
-        if self.bounds is None:
+        if self._walls is None:
             return slope
-        low, high = self.bounds
+        low, high = self._walls
         return slope.masked_fill(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
     def _total(

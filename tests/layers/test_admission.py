@@ -35,6 +35,14 @@ def test_a_layer_that_does_not_know_its_sizes_is_refused_until_it_does() -> None
     assert nd.cut(module)[0].input_size == 4
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_sparse_weights_in_a_dense_layer_are_refused() -> None:
+    layer = nn.Linear(3, 3)
+    layer.weight = nn.Parameter(layer.weight.detach().to_sparse_csr(), requires_grad=False)
+    with pytest.raises(TypeError, match=r"weight of Linear has the layout .* a sparse linear layer is nd.SparseLinear"):
+        nd.Forward(nn.Sequential(nn.Tanh(), layer))
+
+
 def test_a_refused_layer_is_found_inside_a_custom_one() -> None:
     block = Residual(3)
     block.inner.append(nn.Dropout(0.2))

@@ -294,6 +294,29 @@ def test_noise_is_clipped_too():
     np.testing.assert_allclose(run.x.var(), 1 / 12, rtol=0.25)  # nearly uniform between reflecting walls
 
 
+@pytest.mark.parametrize("solver", [nd.Euler, nd.Heun])
+def test_a_noisy_step_is_clipped_as_a_whole(solver):
+    """The loop is x ← clip(x + h F + σ ΔW), with the drift into the wall that the noise has to overcome."""
+    step, low, high, sigma = 0.05, -0.3, 0.5, 0.3
+    seeds, noisy = [5, 6, 7], recurrent(noise=sigma)
+    run = nd.simulate(noisy, U, duration=4.0, solver=solver(step), initial=START, seed=seeds)
+    wiener = nd.Network("Wiener", [nd.Population("x", 4, leak=0.0, noise=sigma)])
+    start = {"x": torch.zeros(3, 4, dtype=torch.float64)}
+    gains = np.diff(nd.simulate(wiener, None, duration=4.0, solver=nd.Euler(step), initial=start, seed=seeds).x, axis=0)
+
+    def drift(x: np.ndarray) -> np.ndarray:
+        return -x + np.tanh(x) @ W.T + U.numpy()
+
+    x = START["x"].numpy()
+    for gain in gains:
+        ahead = np.clip(x + step * drift(x) + gain, low, high)
+        mean = drift(x) if solver is nd.Euler else 0.5 * (drift(x) + drift(ahead))
+        x = np.clip(x + step * mean + gain, low, high)
+    np.testing.assert_allclose(run.x[-1], x, atol=1e-10)
+    graph = nd.activity(noisy, U, duration=4.0, solver=solver(step), initial=START, seed=seeds)
+    np.testing.assert_allclose(graph["x"][-1].detach(), x, atol=1e-10)
+
+
 def test_single_precision_starts_at_its_bound():
     network = nd.Network("n", [nd.Population("x", 2, initial=0.1, bounds=(0.1, 1.0))], [])
     np.testing.assert_array_equal(nd.simulate(network, None, duration=1.0).x, np.float32(0.1))

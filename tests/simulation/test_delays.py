@@ -399,9 +399,9 @@ def test_divergence_is_found_where_it_is():
     assert 1.0 < caught.value.time < 6.0
 
 
-def live() -> nd.Network:
+def live(at: str = "u") -> nd.Network:
     populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3), nd.Population("r", 3, tau=0.0)]
-    back = nd.Feedback(nn.Sequential(nn.Linear(3, 3, dtype=torch.float64), nn.Tanh()), at="u")
+    back = nd.Feedback(nn.Sequential(nn.Linear(3, 3, dtype=torch.float64), nn.Tanh()), at=at)
     return nd.Network("live", populations, [nd.Coupling("x", "r", back), nd.Coupling("r", "x", delay=0.5)])
 
 
@@ -436,6 +436,10 @@ def first() -> Any:
         ),
         (
             lambda: nd.simulate(live(), U, duration=1.0),
+            "x → r: its map reads more than its sources, and population r is read with a delay",
+        ),
+        (
+            lambda: nd.simulate(live("x"), U, duration=1.0),  # at what x is now, beside what it was
             "x → r: its map reads more than its sources, and population r is read with a delay",
         ),
         (lambda: nd.equilibrium(echo(), None), "x → x has the delay 1, and the equilibrium of a cyclic network"),
