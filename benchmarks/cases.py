@@ -437,7 +437,7 @@ def _learn(learners: Sequence[Learner], x: Tensor, t: Tensor) -> list[Tensor]:
     for learner, own, targets in zip(learners, x.chunk(len(learners)), t.chunk(len(learners)), strict=True):
         for parameter in learner.parameters:
             parameter.grad = None
-        learner.learn(own, targets)
+        learner.learn(own, targets, progress=False)
     if len(learners) == 1:
         return [parameter.grad for parameter in learners[0].parameters if parameter.grad is not None]
     each = zip(*(learner.parameters for learner in learners), strict=True)

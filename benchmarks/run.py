@@ -16,13 +16,13 @@ import tyro
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import neurodyn as nd
 from benchmarks import cases, growth, plain, report
 from benchmarks.measure import Line, Peer, machine, ratio, rounds
+from neurodyn.progress import Bar, show
 
 PEERS = Path(".venv-peers/bin/python")
 GROWTH = ("width", "depth", "batch")
@@ -42,15 +42,18 @@ class Options:
     """The folder for the datasets and the figures."""
     page: Path | None = None
     """A page to write this processor's section into, with its figures beside it, such as docs/benchmarks.md."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 def main(options: Options) -> xr.Dataset:
     """Measure every line, print the table, and save datasets and figures."""
+    show(False)  # of what is timed
     _choose_kernels(options.kernels)
     lines = [(group, line) for group, made in cases.GROUPS.items() for each in made for line in each(options.device)]
     rows: list[Row] = []
     with _peers(options.device) as peers:
-        for group, line in tqdm(lines, desc="lines", disable=None):
+        for group, line in Bar(lines, wanted=not options.quiet, unit="line", desc="lines"):
             line = line.beside(peers.get(line.name, []))
             rows += [(group, *row) for row in _rows(line, rounds(line.ways, seconds=options.seconds, warm=line.warm))]
     table = _table(rows)
@@ -191,7 +194,7 @@ def _growth(options: Options) -> xr.Dataset:
     points = list(cases.sizes(options.device))
     names = [name for name in points[0][1] if name != "backprop"]
     found = np.empty((len(points), len(names)))
-    for i, (_, ways) in enumerate(tqdm(points, desc="sizes", disable=None)):
+    for i, (_, ways) in enumerate(Bar(points, wanted=not options.quiet, unit="size", desc="sizes")):
         times = rounds(ways, seconds=options.seconds / 4)
         found[i] = [ratio(times[name], times["backprop"])[0] for name in names]
     coordinates = {name: ("point", [where[name] for where, _ in points]) for name in GROWTH}

@@ -7,11 +7,14 @@ same way for every batch of one shape.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from neurodyn.progress import AFTER
 
 try:
     from neurodyn.layers.notes import Notes, Operations
@@ -131,11 +134,13 @@ class Repeated(Generic[Rest]):
     ) -> tuple[Sequence[Tensor | None], Rest]:
         notes = _here.notes = Notes(batch, self._known)
         try:
+            began = time.monotonic()
             with notes:
                 found, self._rest = compute()
         finally:
             _here.notes = None
-        self._operations = notes.operations(found)
+        # What takes so long has nothing to gain, and tells how far it is.
+        self._operations = None if time.monotonic() - began > AFTER else notes.operations(found)
         return found, self._rest
 
 

@@ -176,10 +176,10 @@ class Unrecorded(Recorder):
 
 
 class Progress(Protocol):
-    """A progress bar over simulated time."""
+    """A progress bar, over simulated time or steps."""
 
     def update(self, n: float) -> object:
-        """Move on by `n` units of time."""
+        """Move on by `n`."""
 
 
 class Solver(ABC):
@@ -218,7 +218,7 @@ class Solver(ABC):
             If the state becomes non-finite.
         """
 
-    def advance(self, system: System, state: State, duration: float) -> int:
+    def advance(self, system: System, state: State, duration: float, *, progress: Progress | None = None) -> int:
         """Integrate from `state` over `duration`, leave `state` at the end, and return the evaluations alone.
 
         Raises
@@ -227,7 +227,7 @@ class Solver(ABC):
             If the state becomes non-finite.
         """
         steered()
-        return self.integrate(system, state, duration, Unrecorded()).evaluations
+        return self.integrate(system, state, duration, Unrecorded(), progress=progress).evaluations
 
     def report(
         self,

@@ -116,9 +116,9 @@ class Exact(Solver):
             progress.update(duration)
         return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)
 
-    def advance(self, system: System, state: State, duration: float) -> int:
+    def advance(self, system: System, state: State, duration: float, *, progress: Progress | None = None) -> int:
         if system.timeline.driven or system.structure.rate is None:
-            return super().advance(system, state, duration)
+            return super().advance(system, state, duration, progress=progress)
         self.steps_in(duration)  # of which there has to be a whole number
         evaluations = nilpotent(system, state, None, np.empty(0), duration, self.euler_step, Unrecorded())
         self._check_end(system, state, duration)

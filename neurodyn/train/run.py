@@ -165,7 +165,7 @@ class Run:
     def go(self, progress: bool | None) -> xr.Dataset:
         """Train until all epochs are done."""
         done = (self.epoch - 1) * self.batches + self.batch
-        wanted = False if self.processes.rank > 0 else progress
+        wanted = self._progress = False if self.processes.rank > 0 else progress
         bar = Bar(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, wanted=wanted)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
             if done == 0 and self.metrics.functions:
@@ -228,7 +228,7 @@ class Run:
 
     def _lesson(self, inputs: Tensor, targets: Tensor) -> Lesson:
         try:
-            return self.learner.learn(inputs, targets)
+            return self.learner.learn(inputs, targets, self._progress)
         except ValueError as error:
             if isinstance(error, DivergenceError):
                 raise self._diverged(str(error), error.time, error.population) from error

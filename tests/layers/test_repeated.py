@@ -158,6 +158,14 @@ def test_what_differs_for_the_third_batch_is_made_as_it_is_written() -> None:
 
 
 @torch.no_grad()
+def test_what_takes_long_is_made_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurodyn.layers.repeated.AFTER", -1.0)
+    repeated: Repeated[str] = Repeated([])
+    for seed in range(3):
+        made(products, repeated, batch(seed))
+    assert repeated.hopeless
+
+
 def test_a_condition_that_fails_takes_the_other_course() -> None:
     def positive(tensors: Sequence[Tensor]) -> bool:
         return bool((tensors[0] > 0).all())
