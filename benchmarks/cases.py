@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
+from benchmarks import architectures as modules
 from benchmarks import plain
 from benchmarks.measure import Line
 from neurodyn.models import activation_relaxation as ar
@@ -56,7 +57,7 @@ def backprop(module: nn.Module, x: Tensor, t: Tensor) -> Callable[[], None]:
 
     def step() -> None:
         module.zero_grad()
-        (0.5 * (module(x) - t).square().sum(1)).mean().backward()
+        (0.5 * (module(x) - t).square().flatten(1).sum(1)).mean().backward()
 
     return step
 
@@ -137,6 +138,39 @@ def _target_propagation(device: str) -> Line:
     way = backward(tp.network(square, rule="gait", gamma=1e-5), square, x, t)
     errors = {"neurodyn": gradient_error(way, reference, square)}
     return Line("GAIT step", {"neurodyn": way, "backprop": reference}, errors, 1e-4)
+
+
+def architectures(device: str) -> Iterator[Line]:
+    """Gradients of other modules than perceptrons against backprop's, and a relaxation against its vector field."""
+    images, digits = data((3 * 32 * 32, 10), 16, device)
+    images = images.view(-1, 3, 32, 32)
+    tokens, following = (each.view(8, 64, 64) for each in data((64 * 64, 64 * 64), 8, device))
+    for name, module, x, t in (
+        ("ResNet of 8 blocks", modules.resnet().to(device), images, digits),
+        ("transformer of 6 layers", modules.transformer().to(device), tokens, following),
+    ):
+        reference = backprop(module, x, t)
+        way = backward(ar.graph(module, x), module, x, t)
+        errors = {"neurodyn": gradient_error(way, reference, module)}
+        yield Line(f"AR gradient, {name}", {"neurodyn": way, "backprop": reference}, errors, 1e-5)
+    module = modules.vgg().to(device)
+    reference = backprop(module, images, digits)
+    networks = {
+        "Z-IL gradient": pc.network(module, learning="z-il"),
+        "Fa-Z-IL gradient": pc.network(module, learning="fa-z-il"),
+        "IL, 20 steps": pc.network(module, step=0.5, steps=20),
+    }
+    for name, network in networks.items():
+        way = backward(network, module, images, digits)
+        # Under max pooling, the others are no backprop.
+        errors = {"neurodyn": gradient_error(way, reference, module)} if name == "Z-IL gradient" else {}
+        yield Line(f"{name}, VGG of 3 convolutions", {"neurodyn": way, "backprop": reference}, errors, 1e-5)
+    system = nd.System(pc.network(module, steps="equilibrium"), images, digits)
+    chosen = for_trajectory(system).solver
+    run = partial(integrate, system, chosen)
+    _, count = run()
+    ways: dict[str, Callable[[], object]] = {"neurodyn": run, "vector field alone": partial(evaluate, system, count)}
+    yield Line(f"PC to t = 20, VGG of 3 convolutions: {count} evaluations", ways)
 
 
 def trajectories(device: str) -> Iterator[Line]:
@@ -403,7 +437,7 @@ def _learn(learners: Sequence[Learner], x: Tensor, t: Tensor) -> list[Tensor]:
     for learner, own, targets in zip(learners, x.chunk(len(learners)), t.chunk(len(learners)), strict=True):
         for parameter in learner.parameters:
             parameter.grad = None
-        learner.learn(own, targets)
+        learner.learn(own, targets, progress=False)
     if len(learners) == 1:
         return [parameter.grad for parameter in learners[0].parameters if parameter.grad is not None]
     each = zip(*(learner.parameters for learner in learners), strict=True)
@@ -454,6 +488,7 @@ def _growing(layers: Sequence[int], batch: int, device: str) -> dict[str, Callab
 
 GROUPS: dict[str, list[Callable[[str], Iterator[Line]]]] = {
     "One gradient": [learning],
+    "Beyond perceptrons": [architectures],
     "Relaxations": [trajectories, steps, signals, inference, kinks],
     "What a solver adds": [solvers],
     "Training": [training, stacking],

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.lines import Line2D
 
 KINDS = {
     "backprop": ("backprop", "#D55E00", "o"),
@@ -23,11 +24,22 @@ KINDS = {
 """By how the name of a way begins: what the legend calls it, its colour and its marker."""
 
 
-def save_figures(table: xr.Dataset, growth: xr.Dataset, folder: Path, suffix: str = "") -> list[Path]:
-    """Draw the lines and the growth, and return the files."""
-    files = [folder / f"lines{suffix}.png", folder / f"growth{suffix}.png"]
+_COLUMNS = {
+    "width": ("depth", 3, "units a layer"),
+    "depth": ("width", 128, "layers"),
+    "batch": ("width", 300, "samples"),
+}
+"""By what is varied: where it is, and what the axis says."""
+
+
+def save_figures(
+    table: xr.Dataset, growth: xr.Dataset, relaxations: xr.Dataset, folder: Path, suffix: str = ""
+) -> list[Path]:
+    """Draw the lines, the growth of gradients and that of relaxations, and return the files."""
+    files = [folder / f"{name}{suffix}.png" for name in ("lines", "growth", "relaxations")]
     _plot_lines(table, files[0])
     _plot_growth(growth, files[1])
+    _plot_relaxations(relaxations, files[2])
     return files
 
 
@@ -80,20 +92,50 @@ def _plot_lines(table: xr.Dataset, file: Path) -> None:
 
 
 def _plot_growth(growth: xr.Dataset, file: Path) -> None:
-    varied = {"width": growth["depth"] == 3, "depth": growth["width"] == 128, "batch": growth["width"] == 300}
-    labels = {"width": "units a layer", "depth": "layers", "batch": "samples a batch"}
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
-    for ax, (name, chosen) in zip(axes, varied.items(), strict=True):
-        points = growth.isel(point=np.flatnonzero(chosen.values))
+    for ax, (name, (other, at, label)) in zip(axes, _COLUMNS.items(), strict=True):
+        points = growth.isel(point=np.flatnonzero(growth[other] == at))
         for colour, marker, rule in zip(("#0072B2", "#D55E00", "#009E73"), "osD", growth["rule"].values, strict=True):
             ax.plot(points[name], points["ratio"].sel(rule=rule), marker=marker, color=colour, label=rule)
         ax.axhline(1.0, color="0.5", lw=0.8)
-        ax.set(xscale="log", yscale="log", xlabel=labels[name])
+        ax.set(xscale="log", yscale="log", xlabel=label)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
     axes[0].set_ylabel("time / backprop's")
     axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=160)
+    plt.close(figure)
+
+
+def _plot_relaxations(growth: xr.Dataset, file: Path) -> None:
+    """Draw time, evaluations and memory over the sizes: a colour a relaxation, and a line style a way."""
+    rows = {
+        "time / backprop's": growth["seconds"] / growth["seconds"].sel(way="backprop"),
+        "evaluations": growth["evaluations"],
+        "memory, MB": growth["memory"] / 1e6,
+    }
+    styles = {"neurodyn": ("-", "o"), "torchdiffeq": (":", "^"), "diffrax": ("--", "D")}
+    colours = dict(zip(growth["relaxation"].values, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
+    figure, axes = plt.subplots(3, 3, figsize=(10, 8), sharex="col", sharey="row", layout="constrained")
+    for line, (what, values) in zip(axes, rows.items(), strict=True):
+        for ax, (name, (other, at, label)) in zip(line, _COLUMNS.items(), strict=True):
+            points = values.isel(point=np.flatnonzero(growth[other] == at))
+            for relaxation, colour in colours.items():
+                for way, (style, marker) in styles.items():
+                    own = points.sel(relaxation=relaxation, way=way)
+                    if own.notnull().any():
+                        ax.plot(points[name], own, ls=style, marker=marker, ms=4, color=colour)
+            ax.set(xscale="log", yscale="log")
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter("")
+            ax.yaxis.set_major_formatter("{x:g}")
+            if line is axes[-1]:
+                ax.set_xlabel(label)
+        line[0].set_ylabel(what)
+    handles = [Line2D([], [], color=colour, label=relaxation) for relaxation, colour in colours.items()]
+    handles += [Line2D([], [], color="0.3", ls=ls, marker=m, ms=4, label=way) for way, (ls, m) in styles.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=7, frameon=False, fontsize=8)
     figure.savefig(file, dpi=160)
     plt.close(figure)
 
@@ -106,12 +148,12 @@ def text(table: xr.Dataset) -> str:
     return "\n".join(rows)
 
 
-def write_section(page: Path, table: xr.Dataset, growth: xr.Dataset) -> None:
+def write_section(page: Path, table: xr.Dataset, growth: xr.Dataset, relaxations: xr.Dataset) -> None:
     """Write what was found into the page's section for this processor, which is put at its end where there is none."""
     facts = table.attrs
     name = f"{facts['processor']}, {facts['cores']} cores" if facts["gpu"] == "none" else str(facts["gpu"])
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    lines, growing = save_figures(table, growth, page.parent, f"-{slug}")
+    lines, growing, relaxing = save_figures(table, growth, relaxations, page.parent, f"-{slug}")
     rows = ["| line | way | ms | neurodyn / way (quartiles) | error |", "|---|---|---:|---:|---:|"]
     rows += [f"| {' | '.join(cells)} |" for cells in _cells(table)]
     begin, end = f"<!-- begin {slug}: written by benchmarks/run.py -->", f"<!-- end {slug} -->"
@@ -123,6 +165,8 @@ def write_section(page: Path, table: xr.Dataset, growth: xr.Dataset) -> None:
 ![How many times as long as neurodyn each other way takes, line by line]({lines.name})
 
 ![Time of a gradient beside backprop's, by units a layer, layers, and samples a batch]({growing.name})
+
+![Time beside backprop's, evaluations and memory of relaxations, by units a layer, layers, and samples]({relaxing.name})
 
 {chr(10).join(rows)}
 {end}"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import tyro
 import xarray as xr
-from tqdm import tqdm
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import neurodyn as nd
-from benchmarks import cases, plain, report
+from benchmarks import cases, growth, plain, report
 from benchmarks.measure import Line, Peer, machine, ratio, rounds
+from neurodyn.progress import Bar, show
 
 PEERS = Path(".venv-peers/bin/python")
 GROWTH = ("width", "depth", "batch")
@@ -40,27 +42,32 @@ class Options:
     """The folder for the datasets and the figures."""
     page: Path | None = None
     """A page to write this processor's section into, with its figures beside it, such as docs/benchmarks.md."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 def main(options: Options) -> xr.Dataset:
     """Measure every line, print the table, and save datasets and figures."""
+    show(False)  # of what is timed
     _choose_kernels(options.kernels)
     lines = [(group, line) for group, made in cases.GROUPS.items() for each in made for line in each(options.device)]
     rows: list[Row] = []
     with _peers(options.device) as peers:
-        for group, line in tqdm(lines, desc="lines", disable=None):
+        for group, line in Bar(lines, wanted=not options.quiet, unit="line", desc="lines"):
             line = line.beside(peers.get(line.name, []))
             rows += [(group, *row) for row in _rows(line, rounds(line.ways, seconds=options.seconds, warm=line.warm))]
     table = _table(rows)
-    growth = _growth(options)
+    gradients = _growth(options)
+    relaxations = growth.measured(options.device, _growing_peers)
     options.out.mkdir(parents=True, exist_ok=True)
     nd.save(table, options.out / "table.nc")
-    nd.save(growth, options.out / "growth.nc")
-    report.save_figures(table, growth, options.out)
+    nd.save(gradients, options.out / "growth.nc")
+    nd.save(relaxations, options.out / "relaxations.nc")
+    report.save_figures(table, gradients, relaxations, options.out)
     print(report.text(table))
     print(f"\nDatasets and figures are in {options.out}.")
     if options.page is not None:
-        report.write_section(options.page, table, growth)
+        report.write_section(options.page, table, gradients, relaxations)
         print(f"This processor's section of {options.page} is written.")
     return table
 
@@ -100,9 +107,35 @@ def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
         print("Without the peers, which run on the CPU.")
         yield {}
         return
-    module = nd.mlp(cases.INFERENCE)
     x, t = cases.data(cases.INFERENCE, 64, "cpu")
-    problem = {"x": x.numpy(), "t": t.numpy(), "duration": cases.DURATION, "tolerance": cases.RESIDUAL}
+    with _process(nd.mlp(cases.INFERENCE), x, t) as (ways, results):
+        reference = cases.reference_inference("cpu") if ways else {}
+        peers: dict[str, list[Peer]] = {}
+        for name, way in ways.items():
+            settled = "equilibrium" in name
+            line, wanted = ("PC equilibrium", "settled") if settled else ("PC relaxation to t = 20", "relaxed")
+            gaps = [np.abs(results[f"{name} {n}"] - reference[f"{wanted} {n}"]).max() for n in ("x1", "x2", "x3")]
+            peers.setdefault(line, []).append((name.rsplit(" ", 1)[0], way, float(max(gaps))))
+        yield peers
+
+
+@contextmanager
+def _growing_peers(module: nn.Sequential, x: Tensor, t: Tensor) -> Iterator[Mapping[str, growth.Run]]:
+    """Give diffrax' ways to relax a network on its data, by relaxation; none on a GPU, or where it is missing."""
+    if not x.is_cpu or not PEERS.exists():
+        yield {}
+        return
+    names = {"diffrax Heun relaxation": "PC to t = 20", "diffrax Heun equilibrium": "PC equilibrium"}
+    with _process(module, x, t, only="diffrax with JAX") as (ways, _):
+        yield {relaxation: ways[name] for name, relaxation in names.items() if name in ways}
+
+
+@contextmanager
+def _process(
+    module: nn.Sequential, x: Tensor, t: Tensor, only: str = ""
+) -> Iterator[tuple[dict[str, Callable[[], None]], dict[str, NDArray[np.float32]]]]:
+    """Start the peers, or one of them, and give their ways, which run when they are called, and what they found."""
+    problem = {"x": x.numpy(), "t": t.numpy(), "duration": cases.DURATION, "tolerance": cases.RESIDUAL, "only": only}
     layers = plain.weights(module)
     for i, (w, b) in enumerate(layers):
         problem |= {f"w{i}": w.numpy(), f"b{i}": b.numpy()}
@@ -114,7 +147,7 @@ def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         except OSError as error:
             print(f"Without diffrax with JAX and torchode ({error}); `make peers` installs them.")
-            yield {}
+            yield {}, {}
             return
         with process as running:
             assert running.stdin is not None
@@ -122,24 +155,24 @@ def _peers(device: str) -> Iterator[dict[str, list[Peer]]]:
             names = [name for name in running.stdout.readline().strip().split("\t") if name]
             if not found.exists():
                 print(f"Without diffrax with JAX and torchode ({PEERS} failed); `make peers` installs them anew.")
-                yield {}
+                yield {}, {}
                 return
-            results = dict(np.load(found))
 
             def way(name: str) -> None:
-                print(name, file=running.stdin, flush=True)
-                if not running.stdout or not running.stdout.readline():
+                if running.poll() is not None:
+                    raise TimeoutError(f"the peers' process was ended before {name}, as it took too long")
+                try:
+                    print(name, file=running.stdin, flush=True)
+                    answer = running.stdout.readline() if running.stdout else ""
+                except TimeoutError:  # its answer would be taken for that of the next
+                    running.kill()
+                    raise
+                if not answer:
                     raise RuntimeError(f"the peers' process ended while it ran {name}")
 
-            reference = cases.reference_inference("cpu") if names else {}
-            peers: dict[str, list[Peer]] = {}
-            for name in names:
-                settled = "equilibrium" in name
-                line, wanted = ("PC equilibrium", "settled") if settled else ("PC relaxation to t = 20", "relaxed")
-                gaps = [np.abs(results[f"{name} {n}"] - reference[f"{wanted} {n}"]).max() for n in ("x1", "x2", "x3")]
-                peers.setdefault(line, []).append((name.rsplit(" ", 1)[0], partial(way, name), float(max(gaps))))
-            yield peers
-            running.stdin.close()
+            yield {name: partial(way, name) for name in names}, dict(np.load(found))
+            if running.poll() is None:
+                running.stdin.close()
 
 
 def _table(rows: list[Row]) -> xr.Dataset:
@@ -161,7 +194,7 @@ def _growth(options: Options) -> xr.Dataset:
     points = list(cases.sizes(options.device))
     names = [name for name in points[0][1] if name != "backprop"]
     found = np.empty((len(points), len(names)))
-    for i, (_, ways) in enumerate(tqdm(points, desc="sizes", disable=None)):
+    for i, (_, ways) in enumerate(Bar(points, wanted=not options.quiet, unit="size", desc="sizes")):
         times = rounds(ways, seconds=options.seconds / 4)
         found[i] = [ratio(times[name], times["backprop"])[0] for name in names]
     coordinates = {name: ("point", [where[name] for where, _ in points]) for name in GROWTH}

@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/sweep"))
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -86,7 +87,8 @@ def main() -> None:
     start = time.perf_counter()
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as executor:
         store = options.out / "sweep.zarr"
-        swept = nd.sweep(declare, grid(options.points), at_once=run, store=store, scheduler=executor, progress=True)
+        shown = not options.quiet
+        swept = nd.sweep(declare, grid(options.points), at_once=run, store=store, scheduler=executor, progress=shown)
     seconds = time.perf_counter() - start
     usage = {who: resource.getrusage(getattr(resource, f"RUSAGE_{who}")) for who in ("SELF", "CHILDREN")}
     print(f"{swept.x.sizes} in {seconds:.0f} s; all computed: {bool(swept.computed.all())}")

@@ -23,13 +23,6 @@ def number(what: str, value: float) -> float:
     """Return a setting as Python's number, and refuse what is no finite one.
 
     NumPy's numbers become Python's, so that one of single precision does not make all that follows single.
-
-    Raises
-    ------
-    TypeError
-        If it is no number: a boolean, text, a complex number, a tensor.
-    ValueError
-        If it is NaN or infinite.
     """
     plain = _number(what, value)
     if not math.isfinite(plain):
@@ -38,15 +31,7 @@ def number(what: str, value: float) -> float:
 
 
 def positive(what: str, value: float) -> float:
-    """Return a setting as Python's number, and refuse what is no positive finite one.
-
-    Raises
-    ------
-    TypeError
-        If it is no number.
-    ValueError
-        If it is not positive and finite.
-    """
+    """Return a setting as Python's number, and refuse what is no positive finite one."""
     plain = _number(what, value)
     if not (math.isfinite(plain) and plain > 0):
         raise InvalidValueError(f"{what} must be positive and finite, not {value!r}")
@@ -54,15 +39,7 @@ def positive(what: str, value: float) -> float:
 
 
 def not_negative(what: str, value: float) -> float:
-    """Return a setting as Python's number, and refuse one that is negative or not finite.
-
-    Raises
-    ------
-    TypeError
-        If it is no number.
-    ValueError
-        If it is not ≥ 0 and finite.
-    """
+    """Return a setting as Python's number, and refuse one that is negative or not finite."""
     plain = number(what, value)
     if plain < 0:
         raise InvalidValueError(f"{what} must be ≥ 0, not {value!r}")
@@ -81,15 +58,7 @@ def _number(what: str, value: float) -> float:
 
 
 def whole(what: str, value: int, *, least: int) -> int:
-    """Return a setting as Python's integer, and refuse one that is no integer, or less than `least`.
-
-    Raises
-    ------
-    TypeError
-        If it is no integer.
-    ValueError
-        If it is less, or more than 64 bits hold.
-    """
+    """Return a setting as Python's integer, and refuse one that is no integer, or less than `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidTypeError(f"{what} must be an integer ≥ {least}, not {value!r}")
     if value < least:
@@ -100,39 +69,21 @@ def whole(what: str, value: int, *, least: int) -> int:
 
 
 def flag(what: str, value: bool) -> bool:
-    """Return a setting as Python's boolean, and refuse what is none.
-
-    Raises
-    ------
-    TypeError
-        If it is neither True nor False.
-    """
+    """Return a setting as Python's boolean, and refuse what is none."""
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidTypeError(f"{what} must be True or False, not {value!r}")
     return bool(value)
 
 
 def one_of(what: str, value: str, options: Collection[str]) -> None:
-    """Refuse a setting that is none of some words.
-
-    Raises
-    ------
-    ValueError
-        If it is another, or no text.
-    """
+    """Refuse a setting that is none of some words."""
     if not isinstance(value, str) or value not in options:
         *first, last = map(repr, options)
         raise InvalidValueError(f"{what} is {', '.join(first)} or {last}, not {value!r}")
 
 
 def listed(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
-    """Return what a list holds, and refuse what is none.
-
-    Raises
-    ------
-    TypeError
-        If it is text, a mapping, a tensor, an empty array, or nothing that one can go through.
-    """
+    """Return what a list holds, and refuse what is none."""
     if isinstance(values, (Mapping, torch.Tensor)) or getattr(values, "shape", None) == (0,):
         raise InvalidTypeError(f"{what} must be a list, not a {type(values).__name__}")
     if not isinstance(values, (str, bytes)):
@@ -144,13 +95,7 @@ def listed(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def file_path(what: str, path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file or folder, and refuse what is none.
-
-    Raises
-    ------
-    TypeError
-        If it is none, such as an open file, or bytes.
-    """
+    """Return the path of a file or folder, and refuse what is none."""
     if isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str):
         return Path(path)
     raise InvalidTypeError(f"{what} must be a path, such as 'name', not {path!r}")
@@ -175,13 +120,7 @@ def tensor_hint(given: object) -> str:
 
 
 def check_dense(what: str, tensor: torch.Tensor) -> None:
-    """Refuse a tensor that is sparse, or of another layout that most layers cannot read, or has no data.
-
-    Raises
-    ------
-    TypeError
-        If it is one.
-    """
+    """Refuse a tensor that is sparse, or of another layout that most layers cannot read, or has no data."""
     if tensor.is_meta:
         raise InvalidTypeError(f"{what} must be a tensor with data, not one on the meta device")
     if tensor.layout != torch.strided:
@@ -189,13 +128,7 @@ def check_dense(what: str, tensor: torch.Tensor) -> None:
 
 
 def usable_device(what: str, device: torch.device | str | int) -> torch.device:
-    """Return a device, and refuse one that is unknown, or not there.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is so.
-    """
+    """Return a device, and refuse one that is unknown, or not there."""
     try:
         known = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -1,4 +1,8 @@
-"""The errors that neurodyn raises: one family, each also what Python would call it."""
+"""The errors that neurodyn raises: one family, each also what Python would call it.
+
+What *refuses* something raises `InvalidValueError`, or `InvalidTypeError` where it is of another type, with a message
+that names it and says what would be right.
+"""
 
 from __future__ import annotations
 

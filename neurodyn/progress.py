@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
+from multiprocessing import parent_process
+from types import TracebackType
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -14,6 +17,31 @@ EVERY = 10.0
 """Seconds between the lines in a log file."""
 
 
+_by_default: bool | None = None
+
+
+def show(wanted: bool | None) -> None:
+    """Have progress shown, or not, where nobody says whether to; None for on a terminal only, as it is at first."""
+    global _by_default
+    _by_default = wanted
+
+
+def shown(wanted: bool | None, out: TextIO | None) -> bool:
+    """Tell whether progress is shown.
+
+    Parameters
+    ----------
+    wanted
+        Whether to; None for what `show` was told.
+    out
+        Where; None in a program without a console.
+    """
+    wanted = _by_default if wanted is None else wanted
+    if wanted is None:  # bars of several processes would be drawn over each other
+        return out is not None and out.isatty() and parent_process() is None
+    return wanted and out is not None
+
+
 class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
     """A bar for things that are gone through, or of `total` steps.
 
@@ -22,7 +50,7 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
     things
         What is gone through, if anything.
     wanted
-        Whether to show it; None for on a terminal only.
+        Whether to show it; None for what `show` was told, at first on a terminal only.
     file
         Where; by default the standard error.
     look
@@ -38,13 +66,22 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
         **look: Any,
     ) -> None:
         out = sys.stderr if file is None else file
-        terminal = out is not None and out.isatty()  # a program without a console has none
-        shown = terminal if wanted is None else wanted and out is not None
-        self._in_lines, self._last = not terminal, False
+        self._in_lines, self._last = out is None or not out.isatty(), False
         if self._in_lines:
             look |= {"mininterval": EVERY, "ncols": 0}
         # A bar within another one goes when it is done.
-        super().__init__(things, file=out, disable=not shown, delay=AFTER, miniters=0, leave=None, **look)
+        super().__init__(things, file=out, disable=not shown(wanted, out), delay=AFTER, miniters=0, leave=None, **look)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What is shown, numbers with as many digits as one reads."""
+        found: dict[str, Any] = super().format_dict
+        return {k: float(f"{v:.5g}") if k in ("n", "total") and isinstance(v, float) else v for k, v in found.items()}
+
+    def update(self, n: float = 1) -> bool | None:
+        """Move on by `n`, but not beyond the total, where steps of time may end."""
+        shown: bool | None = super().update(n if self.total is None else min(n, self.total - self.n))
+        return shown
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
         """Show where it stands."""
@@ -70,3 +107,41 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
         """Show the end, if it has been shown at all."""
         self._last = True  # after which tqdm itself ends the line
         super().close()
+
+
+class Late:
+    """A bar of what is mostly soon over: it costs next to nothing before it is due, and is made no sooner.
+
+    Within `with`, it is what to `update`, or None where nothing is to be shown.
+
+    Parameters
+    ----------
+    wanted, look
+        As of `Bar`.
+    """
+
+    def __init__(self, *, wanted: bool | None = None, **look: Any) -> None:
+        self._wanted, self._look = wanted, look
+        self._bar: Bar | None = None
+        self._gone: float = 0
+
+    def __enter__(self) -> Late | None:
+        self._began = time.time()  # by tqdm's clock
+        return self if shown(self._wanted, sys.stderr) else None
+
+    def update(self, n: float = 1) -> None:
+        """Move on by `n`, or by nothing, to show that it still goes on."""
+        if self._bar is not None:
+            self._bar.update(n)
+            return
+        self._gone += n
+        if time.time() - self._began >= AFTER:
+            self._bar = Bar(wanted=self._wanted, **self._look)
+            self._bar.start_t = self._bar.last_print_t = self._began
+            self._bar.update(self._gone)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

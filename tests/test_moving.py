@@ -62,6 +62,18 @@ def test_a_population_is_drawn_as_it_is_at_the_frame():
     plt.close("all")
 
 
+def test_units_are_told_by_their_numbers():
+    chosen = trajectory().assign_coords(x_unit=[7, 0, 5])
+    for data, axis in ((chosen, "xaxis"), (chosen.expand_dims(γ=[0.1, 1.0]), "yaxis")):
+        ax, _ = panel(data, "x", "time")
+        ax.figure.draw_without_rendering()
+        axis = getattr(ax, axis)
+        shown = {tick: label.get_text() for tick, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)}
+        assert {0: "7", 1: "0", 2: "5"}.items() <= shown.items()
+        assert set(shown.values()) <= {"7", "0", "5", ""}
+    plt.close("all")
+
+
 @pytest.mark.parametrize("step", [None, 0.25])
 def test_the_circle_is_where_a_step_of_euler_s_method_is_stable(step):
     ax, update = panel(eigenvalues(), "growth", "step", step=step)
@@ -110,5 +122,5 @@ def test_what_is_wrong_is_said(data, path, options, message, tmp_path):
 
 def test_without_ffmpeg_an_mp4_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)
-    with pytest.raises(ImportError, match="ffmpeg"):
+    with pytest.raises(ImportError, match="pip install imageio-ffmpeg"):
         nd.plot.animate(trajectory(), tmp_path / "a.mp4")

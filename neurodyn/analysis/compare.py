@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.forward import evaluated, sources
 from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stages import Stage

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.analysis.branch import Branch, Point
 from neurodyn.analysis.linearised import DECLARE_WITHOUT, Linearised, linearised
-from neurodyn.checks import number, positive, users, whole
+from neurodyn.checks import flag, number, positive, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
+from neurodyn.progress import Bar
 from neurodyn.simulation.trajectory import unit_coordinates, unit_dims
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
@@ -50,6 +51,7 @@ def continuation(
     initial: Starts | None = None,
     step: float = 0.05,
     most: int = 1000,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Follow an equilibrium as a parameter p goes from one value to another, by its arclength, and so round folds.
 
@@ -73,6 +75,8 @@ def continuation(
         The longest step in arclength.
     most
         The most points.
+    progress
+        As for `nd.simulate`.
 
     Returns
     -------
@@ -120,6 +124,8 @@ def continuation(
     if start == stop:
         raise InvalidValueError(f"stop: the parameter goes from {start:g} to another value")
     step, most = positive("step", step), whole("most", most, least=2)
+    if progress is not None:
+        flag("progress", progress)
     scan = _Scan(declare, start, stop, inputs, targets, initial)
     branch = Branch(scan, scan.near)
     first = branch.first(scan.near[0].double().cpu().numpy(), 1.0)
@@ -128,7 +134,7 @@ def continuation(
             f"start: Newton's method finds no equilibrium at {start:g} from where the dynamics lead; give one near by "
             "initial="
         )
-    points = list(branch.points(first, step, most))
+    points = list(Bar(branch.points(first, step, most), wanted=progress, unit="point", desc=scan.network.name))
     if len(points) == most and 0.0 < points[-1].place[-1] < 1.0:
         warnings.warn(
             f"continuation: after {most} points the parameter is {scan.parameter(points[-1]):g}, and the branch goes "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import xarray as xr
-
 from neurodyn.analysis.linearised import labels, linearised, point_of
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import to_numpy

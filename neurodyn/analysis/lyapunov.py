@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.analysis.linearised import DECLARE_WITHOUT
-from neurodyn.checks import not_negative, positive, whole
+from neurodyn.checks import flag, not_negative, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.drives import Noisy
 from neurodyn.network.network import Network
 from neurodyn.network.signals import Signal, as_course
+from neurodyn.progress import Bar
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Solver, Unrecorded
 from neurodyn.solvers.choice import check_solver
@@ -44,6 +45,7 @@ def lyapunov(
     interval: float = 1.0,
     solver: Solver | None = None,
     initial: Starts | None = None,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Return the largest Lyapunov exponents, the mean rates at which nearby trajectories part.
 
@@ -64,6 +66,8 @@ def lyapunov(
         How long deviations grow before they are made orthonormal; short beside 1/λ.
     solver
         By default `Adaptive` with tight tolerances; all trajectories take the same steps.
+    progress
+        As for `nd.simulate`.
 
     Returns
     -------
@@ -93,6 +97,8 @@ def lyapunov(
     transient, count = not_negative("transient", transient), whole("count", count, least=1)
     if solver is not None:
         check_solver(solver)
+    if progress is not None:
+        flag("progress", progress)
     rounds, before = max(1, round(duration / interval)), round(transient / interval)
     if abs(rounds * interval - duration) > 1e-9 * duration or abs(before * interval - transient) > 1e-9 * interval:
         raise InvalidValueError(
@@ -124,7 +130,7 @@ def lyapunov(
         solver.check(system)
         parting = _Parting(rows, solver, samples, count)
         logs = np.zeros((before + rounds, samples, count))
-        for place in range(before + rounds):
+        for place in Bar(range(before + rounds), wanted=progress, unit="interval", desc=network.name):
             system.timeline.origin = origin + place * interval
             x, logs[place] = parting.over(x, interval)
         system.timeline.origin = origin

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from neurodyn.analysis.linearised import Linearised, linearised, point_of
 from neurodyn.checks import number, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.simulation.trajectory import to_numpy
 from neurodyn.system.continued import Starts

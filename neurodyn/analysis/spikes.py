@@ -7,14 +7,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-import xarray as xr
 
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.timing import SpikeDetector
 from neurodyn.solvers import Euler
 
-Errors = TypeVar("Errors", xr.DataArray, xr.Dataset)
+Errors = TypeVar("Errors", "xr.DataArray", "xr.Dataset")
 
 
 def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
@@ -77,13 +77,7 @@ def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
 
 
 def _checked_steps(errors: xr.DataArray, step: float | None) -> Literal["step", "time"]:
-    """Return the dimension along which the steps of inference are recorded, one after the other.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or what is recorded are no steps of the inference declared.
-    """
+    """Return the dimension along which the steps of inference are recorded, one after the other."""
     what = f"errors {errors.name}" if errors.name is not None else "errors"
     if "step" in errors.dims:
         if not np.array_equal(errors["step"], np.arange(errors.sizes["step"])):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import xarray as xr
 
 from neurodyn.analysis.linearised import linearised, point_of
 from neurodyn.analysis.spectrum import spectrum
 from neurodyn.checks import whole
 from neurodyn.errors import InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.system.continued import Starts
 from neurodyn.system.inputs import Inputs, Targets

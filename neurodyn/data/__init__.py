@@ -3,16 +3,6 @@
 Imports nothing of neurodyn but `checks`.
 """
 
-from neurodyn.data.datasets import (
-    DATASETS,
-    Samples,
-    cifar10,
-    cifar100,
-    digits,
-    fashion_mnist,
-    kmnist,
-    mnist,
-    svhn,
-)
+from neurodyn.data.datasets import DATASETS, Samples, cifar10, cifar100, digits, fashion_mnist, kmnist, mnist, svhn
 
 __all__ = ["DATASETS", "Samples", "cifar10", "cifar100", "digits", "fashion_mnist", "kmnist", "mnist", "svhn"]

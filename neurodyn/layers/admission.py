@@ -29,13 +29,7 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 
 
 def check_layer(layer: nn.Module, stage: str) -> None:
-    """Refuse a layer that cannot be part of a stage in its present mode (training or evaluation); `stage` names it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it cannot; the message says why and what to do.
-    """
+    """Refuse a layer that cannot be part of a stage in its present mode (training or evaluation); `stage` names it."""
     if type(layer) in _ALWAYS_FIT and not layer._forward_pre_hooks:
         _check_layout(layer, stage)
         return

@@ -36,11 +36,6 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
         The layers of a stage.
     stage
         The name of the stage, for messages.
-
-    Raises
-    ------
-    ValueError
-        If a layer has no inverse; the message says what would have one.
     """
     for given in layers:
         layer = member_of(given)

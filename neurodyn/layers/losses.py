@@ -92,13 +92,7 @@ def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_per_sample(losses: object, samples: int) -> None:
-    """Refuse what a loss returns, unless it is one value per sample.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not.
-    """
+    """Refuse what a loss returns, unless it is one value per sample."""
     if not isinstance(losses, Tensor):
         raise InvalidTypeError(f"the loss must return a tensor of one value per sample, not {type(losses).__name__}")
     if losses.shape != (samples,):
@@ -109,13 +103,7 @@ def check_per_sample(losses: object, samples: int) -> None:
 
 
 def check_differentiable(losses: Tensor) -> None:
-    """Refuse what a loss returns where no graph leads back to the output.
-
-    Raises
-    ------
-    ValueError
-        If none does.
-    """
+    """Refuse what a loss returns where no graph leads back to the output."""
     if not losses.requires_grad:
         raise InvalidValueError(
             "the loss has no derivative by the output; let it be a differentiable torch function of that, without "

@@ -132,13 +132,7 @@ def empty_linear(inputs: int, outputs: int, device: torch.device | str | None, d
 
 
 def check_sizes(what: str, sizes: Sequence[int], activation: str) -> list[int]:
-    """Return sizes as Python's integers; refuse fewer than two, one that is not positive, and an unknown activation.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is so.
-    """
+    """Return sizes as Python's integers; refuse fewer than two, one that is not positive, and an unknown activation."""
     counts = listed(f"sizes of {what}", sizes)
     if len(counts) < 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < 1 for n in counts):
         raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {list(counts)}")

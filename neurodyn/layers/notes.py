@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-_MOST_BYTES = 2**27
+_MOST_BYTES = 2**28
 """How much memory is kept while operations are noted: what takes more spends its time in arithmetic."""
 _MOST_OPERATIONS = 20_000
 _OF_THE_NUMBERS = {
@@ -77,8 +77,18 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             try:
                 self._note(operation, given, options, value)
             except _NotedError:
-                self._give_up()
+                self.give_up()
         return value
+
+    def constant(self, make: Callable[[], Tensor]) -> Tensor:
+        """Return a new tensor that is the same for every batch."""
+        on, self._on = self._on, False
+        tensor = make()
+        self._on = on
+        if on:
+            self._places.add(_place(tensor))
+            self._kept.append(tensor)
+        return tensor
 
     def expect(self, condition: Callable[[Sequence[Tensor]], bool], tensors: Sequence[Tensor]) -> bool:
         """Return what a condition says of tensors, and note it."""
@@ -88,7 +98,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             try:
                 nodes = [self._node(tensor) for tensor in tensors]
             except _NotedError:
-                self._give_up()
+                self.give_up()
             else:
                 self._conditions.append(self._graph.call_function(condition, (nodes,)))
                 self._on = True
@@ -193,7 +203,8 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         place = _place(tensor)
         return place in self._places and place not in self._made
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Note nothing any more: there will be no operations."""
         self._on = False
         self._kept.clear()
 

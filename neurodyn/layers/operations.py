@@ -90,6 +90,9 @@ class Computation(fx.GraphModule):
     It pickles as its nodes, where PyTorch's own traces its code anew, which operators that make tensors refuse.
     """
 
+    functional = True
+    """Whether nothing in it works in place."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         places = {node: _Place(place) for place, node in enumerate(self.graph.nodes)}
 

@@ -46,13 +46,7 @@ class Origin:
         self._seen = [(module, self._look(module)) for module in dict.fromkeys(modules)]
 
     def check(self) -> None:
-        """Refuse modules that are no longer what they were, and hooks that no stage would call.
-
-        Raises
-        ------
-        ValueError
-            If there are such.
-        """
+        """Refuse modules that are no longer what they were, and hooks that no stage would call."""
         check_global_hooks()
         for module, seen in self._seen:
             now = self._look(module)
@@ -100,13 +94,7 @@ def _look_closely(module: nn.Module) -> tuple[object, ...]:
 
 
 def check_global_hooks() -> None:
-    """Refuse hooks of every module: layers that are computed by hand would not call them.
-
-    Raises
-    ------
-    ValueError
-        If there is one.
-    """
+    """Refuse hooks of every module: layers that are computed by hand would not call them."""
     for hooks, kind in ((_FORWARD_HOOKS, "forward"), (_BACKWARD_HOOKS, "backward")):
         if any(hooks):
             raise InvalidValueError(
@@ -116,13 +104,7 @@ def check_global_hooks() -> None:
 
 
 def check_backward_hooks(module: nn.Module) -> None:
-    """Refuse backward hooks of a module: a network asks for feedback any number of times, or not at all.
-
-    Raises
-    ------
-    ValueError
-        If there is one.
-    """
+    """Refuse backward hooks of a module: a network asks for feedback any number of times, or not at all."""
     if module._backward_hooks or module._backward_pre_hooks:
         raise InvalidValueError(
             f"{type(module).__name__} has a backward hook, which stages do not call; remove it, or register a hook on "

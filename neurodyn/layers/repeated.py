@@ -7,11 +7,14 @@ same way for every batch of one shape.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from neurodyn.progress import AFTER
 
 try:
     from neurodyn.layers.notes import Notes, Operations
@@ -29,6 +32,19 @@ def expect(condition: Callable[[Sequence[Tensor]], bool], tensors: Sequence[Tens
     """
     notes: Notes | None = getattr(_here, "notes", None)
     return condition(tensors) if notes is None else notes.expect(condition, tensors)
+
+
+def constant(make: Callable[[], Tensor]) -> Tensor:
+    """Return the new tensor that a function makes of numbers that are the same for every batch, as coefficients are."""
+    notes: Notes | None = getattr(_here, "notes", None)
+    return make() if notes is None else notes.constant(make)
+
+
+def steered() -> None:
+    """Say that numbers steer the course of a computation, of which no condition tells: it is not to be noted."""
+    notes: Notes | None = getattr(_here, "notes", None)
+    if notes is not None:
+        notes.give_up()
 
 
 def all_true(tensors: Sequence[Tensor]) -> bool:
@@ -118,11 +134,13 @@ class Repeated(Generic[Rest]):
     ) -> tuple[Sequence[Tensor | None], Rest]:
         notes = _here.notes = Notes(batch, self._known)
         try:
+            began = time.monotonic()
             with notes:
                 found, self._rest = compute()
         finally:
             _here.notes = None
-        self._operations = notes.operations(found)
+        # What takes so long has nothing to gain, and tells how far it is.
+        self._operations = None if time.monotonic() - began > AFTER else notes.operations(found)
         return found, self._rest
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 import torch
-import xarray as xr
 from torch.nn import functional
 
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import LIBRARIES, by_onednn
 
 _SECONDS = 0.7

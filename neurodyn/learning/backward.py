@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import positive
+from neurodyn.checks import flag, positive
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stage_point import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
+from neurodyn.progress import Late
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
-from neurodyn.solvers import Solver, steady
-from neurodyn.solvers.base import Unrecorded, refuse_delays
+from neurodyn.solvers import Exact, Solver, steady
+from neurodyn.solvers.base import refuse_delays
 from neurodyn.solvers.choice import check_solver, for_trajectory
 from neurodyn.solvers.equilibrium import swept, to_equilibrium
 from neurodyn.system.binding import computed
@@ -57,6 +58,7 @@ def backward(
     *,
     duration: float | None = None,
     solver: Solver | None = None,
+    progress: bool | None = None,
 ) -> Tensor | None:
     """Relax a network and add what its plasticity found to the parameters' `.grad`, as `loss.backward()` does.
 
@@ -74,6 +76,8 @@ def backward(
         How long to relax, in units of time, instead.
     solver
         How, with a duration; by default what `simulate` takes.
+    progress
+        As for `simulate`.
 
     Returns
     -------
@@ -105,7 +109,9 @@ def backward(
     >>> all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, exact))
     True
     """
-    losses = learn(network, inputs, targets, duration=duration, solver=solver).losses
+    if progress is not None:
+        flag("progress", progress)
+    losses = learn(network, inputs, targets, duration=duration, solver=solver, progress=progress).losses
     return None if losses is None else losses.mean()
 
 
@@ -117,12 +123,13 @@ def learn(
     *,
     duration: float | None = None,
     solver: Solver | None = None,
+    progress: bool | None = None,
 ) -> Lesson:
     """Do what `backward` does, and tell more of it; of stacked networks, averaged over the samples of each.
 
     Parameters
     ----------
-    network, inputs, targets, duration, solver
+    network, inputs, targets, duration, solver, progress
         As for `backward`.
     """
     check_network(network)
@@ -144,17 +151,19 @@ def learn(
         refuse_to_set_aside(network, "a relaxation for a duration without solver=")
 
     def compute(system: System) -> tuple[list[Tensor | None], tuple[tuple[nn.Parameter, ...], int | None]]:
-        return _learn(system, duration, solver)
+        return _learn(system, duration, solver, progress)
 
     still = "learning at the end of a relaxation"
-    found, (parameters, iterations) = computed(network, inputs, targets, compute, repeat=duration is None, still=still)
+    # The declaration's own way, and closed forms, are a matter of the duration; others are steered by what they find.
+    way = (duration, solver) if solver is None or type(solver) is Exact else None
+    found, (parameters, iterations) = computed(network, inputs, targets, compute, way=way, still=still)
     output, losses, *gradients = found
     _write(parameters, gradients)
     return Lesson(output, losses, iterations)
 
 
 def _learn(
-    system: System, duration: float | None, solver: Solver | None
+    system: System, duration: float | None, solver: Solver | None, progress: bool | None
 ) -> tuple[list[Tensor | None], tuple[tuple[nn.Parameter, ...], int | None]]:
     """Return the output, the losses and the gradients; and the parameters that these are of, and the iterations."""
     network = system.network
@@ -181,10 +190,11 @@ def _learn(
             found.add(learns[id(rule)], rule.weights.gradient(gradients).values())
 
     if duration is None and network.inference is not None:
-        run_inference(system, network.inference, act)
+        with Late(wanted=progress, total=network.inference.steps, unit="step", desc=network.name) as bar:
+            run_inference(system, network.inference, act, bar)
         iterations: int | None = network.inference.steps
     else:
-        state, iterations = _relax(system, duration, solver)
+        state, iterations = _relax(system, duration, solver, progress)
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
     for rule in network.plasticity:
@@ -200,19 +210,23 @@ def _learn(
     return [output, losses, *map(found.of, parameters)], (parameters, iterations)
 
 
-def _relax(system: System, duration: float | None, solver: Solver | None) -> tuple[State, int | None]:
+def _relax(
+    system: System, duration: float | None, solver: Solver | None, progress: bool | None
+) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        return swept(system), None
+        return swept(system, system.lent_state()), None
     if duration is None:
-        state, report = to_equilibrium(system, steady())
+        with Late(wanted=progress, unit="τ", desc=system.network.name) as bar:
+            state, report = to_equilibrium(system, steady(), progress=bar)
         return state, report.evaluations
     state = system.initial_state()
     solver = for_trajectory(system).solver if solver is None else solver
     refuse_delays(system, solver)
     solver.check(system)
-    report = solver.integrate(system, state, duration, Unrecorded())
+    with Late(wanted=progress, total=duration, unit="τ", desc=system.network.name) as bar:
+        evaluations = solver.advance(system, state, duration, progress=bar)
     system.settle(state, duration)
-    return state, report.evaluations
+    return state, evaluations
 
 
 def _gains(network: Network) -> dict[int, tuple[float, ...]]:

@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 
 def check_network(network: Network) -> None:
-    """Refuse a network whose parts do not fit each other.
-
-    Raises
-    ------
-    ValueError
-        If they do not.
-    """
+    """Refuse a network whose parts do not fit each other."""
     populations = {population.name: population for population in network.populations}
     for coupling in network.couplings:
         _check_coupling(network, populations, coupling)
@@ -172,13 +166,7 @@ def _check_drive(network: Network, population: Population, drive: Vector | Drive
 
 
 def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a coupling whose map does not lead from the sources' shapes to the target's.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
+    """Refuse a coupling whose map does not lead from the sources' shapes to the target's."""
     each, target = tuple(shapes[name] for name in coupling.sources), shapes[coupling.target]
     try:
         given = coupling.map.output_shape(each if len(each) > 1 else each[0], target)
@@ -195,13 +183,7 @@ def check_coupling_shapes(coupling: Coupling, shapes: Mapping[str, tuple[int, ..
 
 
 def check_plasticity_shapes(rule: Plasticity, pre: tuple[int, ...], post: tuple[int, ...]) -> None:
-    """Refuse plasticity whose stage does not lead from the shape of `pre` to that of `post`.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
+    """Refuse plasticity whose stage does not lead from the shape of `pre` to that of `post`."""
     given = rule.stage.output_shape(pre)
     if given != post:
         raise InvalidValueError(

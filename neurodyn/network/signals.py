@@ -8,12 +8,12 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from neurodyn.checks import check_dense, one_of, users
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 
 Given = TypeVar("Given")
 _ROUNDING = 1e-12

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +12,7 @@ from matplotlib.figure import Figure
 
 from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.simulation.partial import replacing
 from neurodyn.view.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 
@@ -78,18 +77,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     formats = sorted(figure.canvas.get_supported_filetypes())
     if path.suffix.removeprefix(".") not in formats:
         raise InvalidValueError(f"path: {path.name!r} must end in .png, .pdf or another of {', '.join(formats)}")
-    with complete(path) as partial:
+    with replacing(path) as partial:
         figure.savefig(partial)
     return path
-
-
-@contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """Yield where to write a file, whose suffix tells the format, before it takes its place; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -10,18 +10,21 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from neurodyn.checks import file_path, flag, positive, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError
-from neurodyn.plot.figures import complete, style
+from neurodyn.labelled import xr
+from neurodyn.plot.figures import style
 from neurodyn.progress import Bar
+from neurodyn.simulation.partial import replacing
 from neurodyn.view.colours import BLUE, GREY, VERMILION
-from neurodyn.view.dims import ALONG, along_of, is_own, numeric
+from neurodyn.view.dims import ALONG, along_of, is_own, numbers_of, numeric
 
 _MOST_PANELS = 12
 _ACROSS = 4
@@ -126,7 +129,7 @@ def animate(
             title = figure.suptitle(" ", fontsize=10)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # so that nothing moves but what is shown
-            with complete(path) as partial, writer.saving(figure, str(partial), _RESOLUTION):
+            with replacing(path) as partial, writer.saving(figure, str(partial), _RESOLUTION):
                 for frame in Bar(frames, wanted=progress, unit="frame", desc=path.name):
                     for update in updates:
                         update(frame)
@@ -143,7 +146,11 @@ def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     if path.suffix != ".mp4":
         raise InvalidValueError(f"path: {path.name!r} must end in .gif or .mp4")
     if not FFMpegWriter.isAvailable():
-        raise MissingExtraError(f"path: {path.name!r} needs ffmpeg, which is not installed; write a .gif")
+        raise MissingExtraError(
+            f"path: {path.name!r} needs ffmpeg, which matplotlib does not find: install it by your system's packages, "
+            "or `pip install imageio-ffmpeg` and set matplotlib.rcParams['animation.ffmpeg_path'] to "
+            "imageio_ffmpeg.get_ffmpeg_exe(); or write a .gif"
+        )
     return FFMpegWriter(fps=rate)
 
 
@@ -202,6 +209,8 @@ def _panel(
     other = [dim for dim in variable.dims if dim != along and dim not in own]
     ax.set_title(name)
     values = variable.transpose(along, *other, *own).values.astype(float)
+    if len(own) == 1:
+        _number(ax.yaxis if other else ax.xaxis, numbers_of(variable, str(own[0])))
     if other and own:
         return _map(ax, values.reshape(*values.shape[:2], -1), str(other[0]))
     if other:
@@ -216,6 +225,13 @@ def _panel(
             )
         return _lines(ax, values, np.arange(values.shape[1]), "unit", grey)
     return _curve(ax, values, _positions(data, along), along)
+
+
+def _number(axis: Axis, numbers: list[float | str]) -> None:
+    """Have an axis of units tell their numbers where they are not counted from 0."""
+    if numbers:
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
+        axis.set_major_formatter(lambda x, _: str(numbers[int(x)]) if 0 <= x < len(numbers) else "")
 
 
 def _limits(ax: Axes, *values: NDArray[Any] | None) -> None:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import one_of, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.network import Network
 from neurodyn.network.wrapping import unwrapped

@@ -8,26 +8,26 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import users
 from neurodyn.errors import InvalidTypeError, InvalidValueError, NeurodynError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.randomness import process_state, refusing_draws
 from neurodyn.simulation.grid import Block, Grid, Where, own_numbers, seed_by, text
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.side_by_side import POINTS, Attributes, as_dataset, refuse_other, side_by_side, spread
 
-Point = Callable[..., xr.Dataset | Mapping[str, Any] | Network]
+Point: TypeAlias = "Callable[..., xr.Dataset | Mapping[str, Any] | Network]"
 """A function of the parameters by name, that returns a dataset, numbers and arrays by name, or a declaration."""
 Seed = Callable[[int], None]
 """What seeds the generators of random numbers."""
-AtOnce = Callable[[list[Network]], xr.Dataset] | bool | None
+AtOnce: TypeAlias = "Callable[[list[Network]], xr.Dataset] | bool | None"
 """A function that runs networks together; True if that of a point takes many of them at once."""
 
 
@@ -320,13 +320,7 @@ def _portable(failure: Failure) -> Failure:
 
 
 def refusing_drawn() -> AbstractContextManager[None]:
-    """Refuse to go on where points that run side by side have drawn random numbers from the process's generators.
-
-    Raises
-    ------
-    ValueError
-        If they have.
-    """
+    """Refuse to go on where points that run side by side have drawn random numbers from the process's generators."""
     return refusing_draws(
         "sweep: the function draws random numbers from the process's generators, which points that run at the same "
         "time would share; draw from a torch.Generator that the point seeds, or run the points one by one, or in "

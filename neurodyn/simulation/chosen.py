@@ -20,11 +20,11 @@ from neurodyn.system.system import System
 Record = Iterable[str] | Mapping[str, Sequence[int] | None] | None
 """Names; or units by name, None for all."""
 
-_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda x: x.mean(0),
-    "std": lambda x: x.std(0, correction=0),
-    "min": lambda x: x.amin(0),
-    "max": lambda x: x.amax(0),
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of (network, sample, …)
+    "mean": lambda x: x.mean(1),
+    "std": lambda x: x.std(1, correction=0),
+    "min": lambda x: x.amin(1),
+    "max": lambda x: x.amax(1),
 }
 
 
@@ -40,11 +40,14 @@ class Chosen:
         The numbers of its units, increasing or not; None for all.
     reduction
         What is made of its samples; None to keep each.
+    members
+        How many networks are stacked, each with its own samples.
     """
 
     shape: tuple[int, ...]
     units: tuple[int, ...] | None = None
     reduction: str | None = None
+    members: int = 1
 
     @property
     def whole(self) -> bool:
@@ -54,7 +57,9 @@ class Chosen:
     def size(self, samples: int) -> tuple[int, ...]:
         """Return the shape of what is recorded at one time."""
         shape = self.shape if self.units is None else (len(self.units),)
-        return shape if self.reduction is not None else (samples, *shape)
+        if self.reduction is None:
+            return (samples, *shape)
+        return shape if self.members == 1 else (self.members, *shape)
 
     def bytes(self, system: System) -> int:
         """Return how many bytes it takes in a dataset, at one time."""
@@ -65,7 +70,10 @@ class Chosen:
         """Return what is recorded of the activity at one time, shape (sample, …)."""
         if self.units is not None:
             activity = activity[:, torch.tensor(self.units, device=activity.device)]
-        return activity if self.reduction is None else _REDUCTIONS[self.reduction](activity)
+        if self.reduction is None:
+            return activity
+        found = _REDUCTIONS[self.reduction](activity.reshape(self.members, -1, *activity.shape[1:]))
+        return found if self.members > 1 else found[0]
 
     def label(self, coordinates: dict[str, tuple[str, NDArray[Any], dict[str, str]]]) -> None:
         """Number the units that are recorded, in the coordinates of all."""
@@ -101,8 +109,8 @@ def recorded_names(network: Network, record: Iterable[str] | None, *, inputs: bo
     return list(dict.fromkeys(names))
 
 
-def chosen_of(system: System, record: Record, reduce: Mapping[str, str] | None) -> dict[str, Chosen]:
-    """Return what is recorded of each population and observable.
+def chosen_of(system: System, record: Record, reduce: Mapping[str, str] | None, members: int = 1) -> dict[str, Chosen]:
+    """Return what is recorded of each population and observable, where so many networks are stacked.
 
     Raises
     ------
@@ -120,7 +128,8 @@ def chosen_of(system: System, record: Record, reduce: Mapping[str, str] | None) 
             raise InvalidValueError(f"reduce: {name}: one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
     units = record if isinstance(record, Mapping) else {}
     return {
-        name: Chosen(system.shape(name), _units(system, name, units.get(name)), reductions.get(name)) for name in names
+        name: Chosen(system.shape(name), _units(system, name, units.get(name)), reductions.get(name), members)
+        for name in names
     }
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import prod
 
-import xarray as xr
-from xarray.coders import CFTimedeltaCoder
+from neurodyn.labelled import xr
 
 CHUNK_BYTES = 2 * 2**20
 """How much a chunk holds at most; a reduction holds some for each core of the machine."""
@@ -14,8 +13,11 @@ CHUNK_BYTES = 2 * 2**20
 
 SHARD_CHUNKS = 16
 """How many chunks of a Zarr store share a file."""
-INTERVALS = CFTimedeltaCoder(decode_via_units=False)
-"""How timedelta64 is known in a file: not by units such as "seconds", which numbers may have, too."""
+
+
+def intervals() -> xr.coders.CFTimedeltaCoder:
+    """Return how timedelta64 is known in a file: not by units such as "seconds", which numbers may have, too."""
+    return xr.coders.CFTimedeltaCoder(decode_via_units=False)
 
 
 def chunk_lengths(data: xr.Dataset) -> dict[Hashable, tuple[int, ...]]:

@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import xarray as xr
 
 from neurodyn.checks import needed
-from neurodyn.errors import (
-    ExistingFileError,
-    InvalidTypeError,
-    InvalidValueError,
-    MissingFileError,
-    NeurodynError,
-)
+from neurodyn.errors import ExistingFileError, InvalidTypeError, InvalidValueError, MissingFileError, NeurodynError
+from neurodyn.labelled import xr
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
 from neurodyn.simulation.partial import replacing, system_errors
 

@@ -13,17 +13,17 @@ import re
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 
@@ -66,11 +66,6 @@ def refuse_other(store: Path, kind: str, theirs: Mapping[str, str | None], own: 
         What it is of, in a word.
     theirs, own
         The fingerprints of what wrote it, and of what would go on; None where it does not count.
-
-    Raises
-    ------
-    ValueError
-        If they differ; the message says in what.
     """
     for what in dict.fromkeys([*own, *theirs]):
         now, before = own.get(what, ""), theirs.get(what, "")
@@ -89,13 +84,15 @@ def first_difference(one: str, other: str) -> tuple[str, str]:
     return next((pair for pair in pairs if pair[0] != pair[1]), (one, other))
 
 
-def of_run(network: Network, data: Mapping[str, Any], settings: Mapping[str, object], like: Tensor) -> dict[str, str]:
+def of_run(
+    network: Network | Sequence[Network], data: Mapping[str, Any], settings: Mapping[str, object], like: Tensor
+) -> dict[str, str]:
     """Return what a run in time depends on, as text or as digests, by what it is of.
 
     Parameters
     ----------
     network
-        The declaration.
+        The declaration, or those that are stacked.
     data
         What is given besides, and is known by its digest.
     settings
@@ -104,11 +101,13 @@ def of_run(network: Network, data: Mapping[str, Any], settings: Mapping[str, obj
         A tensor of the run's dtype, on its device.
     """
     device = torch.cuda.get_device_name(like.device) if like.device.type == "cuda" else like.device.type
-    weights = [*(p for stage in network.stages for layer in stage.layers for p in layer.state_dict().values())]
+    networks = [network] if isinstance(network, Network) else list(network)
+    stages = [stage for each in networks for stage in each.stages]
+    weights = [*(p for stage in stages for layer in stage.layers for p in layer.state_dict().values())]
     return {
-        "an equation of the network": network.equations(),
+        "an equation of the network": "\n".join(each.equations() for each in networks),
         "a weight of the network": digest(weights),
-        "the network": digest(network),
+        "the network": digest(networks),
         **{what: digest(value) for what, value in data.items()},
         **{what: str(value) for what, value in settings.items()},
         "dtype": str(like.dtype),

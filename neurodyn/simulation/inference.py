@@ -7,21 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.checks import flag
 from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.repeated import all_true, expect
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
 from neurodyn.network.sketch import sketch
 from neurodyn.network.timing import AtStep, Inference, OnSpike, SpikeDetector
+from neurodyn.progress import Late
 from neurodyn.simulation.chosen import recorded_names
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
+from neurodyn.solvers.base import Progress
 from neurodyn.structure.causality import Schedule, Step
 from neurodyn.system.binding import bound
 from neurodyn.system.bound import check_network
@@ -35,7 +38,12 @@ Act = Callable[[Plasticity, State, Tensor], None]
 
 @torch.no_grad()
 def infer(
-    network: Network, inputs: Inputs, targets: Tensor | None = None, *, record: Iterable[str] | None = None
+    network: Network,
+    inputs: Inputs,
+    targets: Tensor | None = None,
+    *,
+    record: Iterable[str] | None = None,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Run the discrete inference by which a network learns, x ← x + γ F(x), and record it.
 
@@ -50,6 +58,8 @@ def infer(
         As for `simulate`.
     record
         The populations and observables to record; by default all populations.
+    progress
+        As for `simulate`.
 
     Returns
     -------
@@ -87,6 +97,8 @@ def infer(
             f"network {network.name!r} declares no inference=Inference(step, steps); it learns at its equilibrium, "
             "which nd.equilibrium returns"
         )
+    if progress is not None:
+        flag("progress", progress)
     names = recorded_names(network, record, inputs=True)
     with bound(network, inputs, targets, still="discrete inference") as system:
         whole = _Whole(system, inference, names)
@@ -95,11 +107,13 @@ def infer(
             i: range(step, (inference.steps if isinstance(network.plasticity[i].when, OnSpike) else step) + 1)
             for i, step in first.items()
         }
-        _run(system, inference, pending, whole.act, system.schedule(inference.steps).whole(), whole)
+        plan = system.schedule(inference.steps).whole()
+        with Late(wanted=progress, total=inference.steps, unit="step", desc=network.name) as bar:
+            _run(system, inference, pending, whole.act, plan, whole, bar)
         return whole.dataset()
 
 
-def run_inference(system: System, inference: Inference, act: Act) -> None:
+def run_inference(system: System, inference: Inference, act: Act, progress: Progress | None = None) -> None:
     """Run discrete inference x ← x + γ F(x) and let each plasticity rule act at its time.
 
     A step evaluates only what has begun to move and can still reach a pending rule.
@@ -112,6 +126,8 @@ def run_inference(system: System, inference: Inference, act: Act) -> None:
         γ and the number of steps.
     act
         Called whenever a rule acts.
+    progress
+        A bar over the steps.
 
     Raises
     ------
@@ -122,10 +138,10 @@ def run_inference(system: System, inference: Inference, act: Act) -> None:
     first = _first_steps(system, inference)
     # Most units spike when a change first reaches them, and no more: what comes after is run only where one still can.
     soon = {i: range(step, step + 1) for i, step in first.items()}
-    unfinished = _run(system, inference, soon, act, schedule.plan(soon))
+    unfinished = _run(system, inference, soon, act, schedule.plan(soon), progress=progress)
     if unfinished:
         long = {i: range(first[i], last + 1) for i in unfinished}
-        _run(system, inference, long, act, schedule.plan(long))
+        _run(system, inference, long, act, schedule.plan(long), progress=progress)
 
 
 def _first_steps(system: System, inference: Inference) -> dict[int, int]:
@@ -148,6 +164,7 @@ def _run(
     act: Act,
     plan: Sequence[Step],
     whole: _Whole | None = None,
+    progress: Progress | None = None,
 ) -> list[int]:
     """Run from the start, with rules that may act at certain steps, and return those that are left unfinished.
 
@@ -201,6 +218,8 @@ def _run(
             state.activity[name].add_(velocity, alpha=inference.step)
         system.confine(state, step.advance)
         system.points.expire(step.advance)
+        if progress is not None:
+            progress.update(1)
     return unfinished
 
 

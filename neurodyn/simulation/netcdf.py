@@ -15,10 +15,9 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
 from neurodyn.errors import FileError
-from neurodyn.simulation.encoding import INTERVALS, chunk_lengths
+from neurodyn.labelled import xr
+from neurodyn.simulation.encoding import chunk_lengths, intervals
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARK = b"\nneurodyn sha256 "
@@ -104,7 +103,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
         raise FileError(f"{path} is no file, and so no NetCDF file")
     _verify(path)
     try:
-        return xr.load_dataset(path, engine="h5netcdf", decode_timedelta=INTERVALS)
+        return xr.load_dataset(path, engine="h5netcdf", decode_timedelta=intervals())
     except Exception as error:  # on a file that is not what it says, a reader may raise anything
         raise FileError(f"{path} is damaged, or no NetCDF file: {error}") from error
 

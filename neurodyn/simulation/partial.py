@@ -211,13 +211,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def system_errors(failed: str) -> Iterator[None]:
-    """Have what the system refuses say what failed.
-
-    Raises
-    ------
-    OSError
-        If it refuses.
-    """
+    """Have what the system refuses say what failed."""
     try:
         yield
     except NeurodynError:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.simulation.grid import Where, text
 
 COMPUTED, ERROR = "computed", "error"
@@ -81,11 +81,6 @@ def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -
         The results.
     where, start
         Where the other one and the first one come from, as text such as "at a = 1".
-
-    Raises
-    ------
-    ValueError
-        If they are; the message names what, and where.
     """
     at = f"sweep: {where}"
     for what, own, others in (

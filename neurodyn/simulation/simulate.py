@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import xarray as xr
 
 from neurodyn.checks import flag, needed, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
-from neurodyn.progress import Bar
+from neurodyn.progress import Bar, Late
 from neurodyn.randomness import drawing_from, seeded
 from neurodyn.simulation.apart import apart
 from neurodyn.simulation.chosen import Record, chosen_of, recorded_names
@@ -24,13 +24,7 @@ from neurodyn.simulation.inference import refuse_to_set_aside
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.save_at import SaveAt, save_times
 from neurodyn.simulation.seeds import take_seed
-from neurodyn.simulation.trajectory import (
-    TrajectoryRecorder,
-    dataset,
-    row_bytes,
-    run_attributes,
-    to_numpy,
-)
+from neurodyn.simulation.trajectory import TrajectoryRecorder, dataset, row_bytes, run_attributes, to_numpy
 from neurodyn.simulation.watched import Lasting, Watched
 from neurodyn.solvers import Solver, steady
 from neurodyn.solvers.base import Until, refuse_delays
@@ -98,12 +92,12 @@ def simulate(
         mapping from their names to the numbers of the units to keep, {"x1": [0, 5, 7], "x2": None}; None for all.
     reduce
         What to keep of the samples of a population, "mean", "std", "min" or "max", by name, so that neither memory nor
-        `store` has to hold each of them.
+        `store` has to hold each of them; of stacked networks, those of each.
     store
-        A Zarr store (`….zarr`) to stream the trajectory of one network to, in chunks, so that memory stays bounded.
-        A run that is interrupted leaves what it has written under a hidden name beside it.
+        A Zarr store (`….zarr`) to stream the trajectory to, in chunks, so that memory stays bounded. A run that is
+        interrupted leaves what it has written under a hidden name beside it.
     resume
-        Whether to go on from there: from the last part that was written, 16 MiB of whole chunks at most, to the same
+        Whether to go on from there: from the last part that was written, 8 MiB of whole chunks at most, to the same
         bits as an unbroken run. Without one to go on from, the run begins; where the store is complete, it is
         returned. Without `resume`, a run begins anew. Network, data and settings have to be those of the interrupted
         run, but for `until`, which is asked from there on, and `progress`; `seed=None` is the state of PyTorch's
@@ -162,33 +156,6 @@ def simulate(
     refuse_gradients(inputs, targets, initial)
     if flag("resume", resume) and store is None:
         raise InvalidValueError("resume: a run goes on from what it has streamed; give store=, or leave resume out")
-    if isinstance(network, Sequence):
-        if store is not None:
-            raise InvalidValueError(
-                "store: several networks run at once in memory alone; leave store out, or run one by one"
-            )
-        if reduce is not None:
-            raise InvalidValueError(
-                "reduce: several networks run side by side; leave it out, and reduce the run over its `sample`"
-            )
-        with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
-            if solver is None:
-                for each in network:
-                    refuse_to_set_aside(each, "simulate without solver=")
-            run = simulate(
-                stacked,
-                repeated,
-                wanted,
-                duration=duration,
-                solver=solver,
-                save_at=save_at,
-                record=record,
-                initial=starts,
-                until=until,
-                progress=progress,
-                seed=seed,
-            )
-        return apart(run, network)
     duration = positive("duration", duration)
     if solver is not None:
         check_solver(solver)
@@ -198,53 +165,56 @@ def simulate(
         raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
     if progress is not None:
         flag("progress", progress)
-    given = seed
-    with ExitStack() as stack:
-        stream = None if store is None else stack.enter_context(_streaming(Path(store), resume=resume))
-        with _numbers(seed, stream):  # from which Noisy drives draw
-            system = stack.enter_context(bound(network, inputs, targets, initial=initial))
-            seed = take_seed(system, seed, solver)
-        chosen = chosen_of(system, record, reduce)
-        system.look_at(chosen)
-        system.timeline.check_span(duration)
-        reason = "as given"
-        if solver is None:
-            refuse_to_set_aside(network, "simulate without solver=")
-            choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
-            solver, reason = choice.solver, choice.reason
-        times = save_times(save_at, duration, solver, system.timeline.origin)
-        refuse_delays(system, solver)
-        solver.check(system)
-        steps = solver.steps_in(duration)
-        expected = len(times) if times is not None else None if steps is None else steps + 1
-        if times is None and expected is not None:
-            expected += len(
-                system.timeline.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ()
-            )
-        if until is not None:
-            expected = None  # it may end long before
-        if stream is not None:
-            data: dict[str, object] = {"inputs": inputs, "targets": targets, "initial": initial, "seed": given}
-            data |= {"solver": solver, "save_at": times, UNTIL: until}
-            what = {name: (each.units, each.reduction) for name, each in chosen.items()}
-            settings = {"duration": duration, "what is recorded": what}
-            stream.refuse_other(of_run(network, data, settings, system.new_state().flat))
-            if stream.complete:
-                return stream.close({})
-        watched = _watched(until, system)
-        recorder = TrajectoryRecorder(system, chosen, times, expected, stream, solver, watched)
-        bar = Bar(total=duration, unit="τ", desc=network.name, wanted=progress)
-        with bar:
-            report = solver.integrate(
-                system,
-                system.initial_state(),
-                duration,
-                recorder,
-                until=watched,
-                progress=None if bar.disable else _WithinTotal(bar),
-            )
-        attributes = run_attributes(system, replace(report, reason=reason))
-        return recorder.finish(attributes if seed is None else {**attributes, "seed": seed_text(seed)})
+    members = list(network) if isinstance(network, Sequence) else None
+    with nullcontext() if store is None else _streaming(Path(store), resume=resume) as stream:
+        with ExitStack() as stack:
+            one, given, wanted, starts = stack.enter_context(_stacked(network, inputs, targets, initial))
+            with _numbers(seed, stream):  # from which Noisy drives draw
+                system = stack.enter_context(bound(one, given, wanted, initial=starts))
+                drawn = take_seed(system, seed, solver)
+            chosen = chosen_of(system, record, reduce, members=1 if members is None else len(members))
+            system.look_at(chosen)
+            system.timeline.check_span(duration)
+            reason = "as given"
+            if solver is None:
+                for each in (network,) if isinstance(network, Network) else network:
+                    refuse_to_set_aside(each, "simulate without solver=")
+                choice = for_trajectory(system, steps=until is not None or isinstance(save_at, str))
+                solver, reason = choice.solver, choice.reason
+            times = save_times(save_at, duration, solver, system.timeline.origin)
+            refuse_delays(system, solver)
+            solver.check(system)
+            steps = solver.steps_in(duration)
+            expected = len(times) if times is not None else None if steps is None else steps + 1
+            if times is None and expected is not None:
+                expected += len(
+                    system.timeline.cuts(duration, solver.tableau.order) if isinstance(solver, FixedStep) else ()
+                )
+            if until is not None:
+                expected = None  # it may end long before
+            if stream is not None:
+                data: dict[str, object] = {"inputs": inputs, "targets": targets, "initial": initial, "seed": seed}
+                data |= {"solver": solver, "save_at": times, UNTIL: until}
+                what = {name: (each.units, each.reduction) for name, each in chosen.items()}
+                settings = {"duration": duration, "what is recorded": what}
+                stream.refuse_other(of_run(network, data, settings, system.new_state().flat))
+                if stream.complete:
+                    return _in_order(stream.close({}), members)
+            watched = _watched(until, system)
+            recorder = TrajectoryRecorder(system, chosen, times, expected, stream, solver, watched, members)
+            bar = Bar(total=duration, unit="τ", desc=system.network.name, wanted=progress)
+            with bar:
+                report = solver.integrate(
+                    system,
+                    system.initial_state(),
+                    duration,
+                    recorder,
+                    until=watched,
+                    progress=None if bar.disable else bar,
+                )
+            attributes = run_attributes(system, replace(report, reason=reason))
+        run = recorder.finish(attributes if drawn is None else {**attributes, "seed": seed_text(drawn)})
+    return _in_order(run, members)
 
 
 @torch.no_grad()
@@ -257,6 +227,7 @@ def equilibrium(
     initial: Starts | None = None,
     tolerance: float | None = None,
     max_duration: float = 1000.0,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Take a network to the equilibrium dx/dt = 0 that its dynamics reach from their start, and return the activity.
 
@@ -274,6 +245,8 @@ def equilibrium(
         epsilon. Where the slowest mode decays at a rate of μ/τ, the activity may still be tolerance/μ away.
     max_duration
         How long to relax at most, in units of the slowest population's time constant τ.
+    progress
+        As for `simulate`; how long it has relaxed.
 
     Returns
     -------
@@ -311,10 +284,19 @@ def equilibrium(
     if isinstance(network, Sequence):
         with together(network, inputs, targets, initial) as (stacked, repeated, wanted, starts):
             found = equilibrium(
-                stacked, repeated, wanted, record=record, initial=starts, tolerance=tolerance, max_duration=max_duration
+                stacked,
+                repeated,
+                wanted,
+                record=record,
+                initial=starts,
+                tolerance=tolerance,
+                max_duration=max_duration,
+                progress=progress,
             )
-        return apart(found, network)
+        return _in_order(apart(found, network), network)
     max_duration = positive("max_duration", max_duration)
+    if progress is not None:
+        flag("progress", progress)
     with bound(network, inputs, targets, initial=initial, still="an equilibrium") as system:
         names = recorded_names(network, record)
         states = row_bytes(system, [p.name for p in system.free])
@@ -322,9 +304,27 @@ def equilibrium(
             "the equilibrium", states + row_bytes(system, names), "record= fewer populations, or take fewer samples"
         )
         system.look_at(names)
-        state, report = to_equilibrium(system, steady(tolerance), max_duration)
+        with Late(wanted=progress, unit="τ", desc=network.name) as bar:
+            state, report = to_equilibrium(system, steady(tolerance), max_duration, bar)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
+
+
+@contextmanager
+def _stacked(
+    network: Network | Sequence[Network], inputs: Inputs, targets: Targets, initial: Starts | None
+) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
+    """Yield a network with its data; or several as one for a while, with their data, none of which may draw."""
+    if not isinstance(network, Sequence):
+        yield network, inputs, targets, initial
+        return
+    with together(network, inputs, targets, initial) as stacked:
+        yield stacked
+
+
+def _in_order(run: xr.Dataset, members: Sequence[Network] | None) -> xr.Dataset:
+    """Return a run with the dimension `network` first, where it has one; time is, as a store grows along it."""
+    return run if members is None else run.transpose("network", ...)
 
 
 def _streaming(store: Path, *, resume: bool) -> ZarrStream:
@@ -345,13 +345,3 @@ def _watched(until: Until | None, system: System) -> Until | None:
     if isinstance(until, steady) and system.echoes:
         return Lasting(until.tolerance, duration=max(echo.delay for echo in system.echoes.all))
     return until if until is None or isinstance(until, steady) else Watched(until, system.timeline.origin)
-
-
-class _WithinTotal:
-    """A bar that does not run over where steps do: by rounding, or those of a solver that steps beyond the end."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-
-    def update(self, n: float) -> None:
-        self._bar.update(min(n, self._bar.total - self._bar.n))

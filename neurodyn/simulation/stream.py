@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import xarray as xr
 import zarr
 from torch import Tensor
 
 from neurodyn.checks import needed
 from neurodyn.errors import DivergenceError, ExistingFileError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.randomness import generators
 from neurodyn.simulation.encoding import CHUNK_BYTES
 from neurodyn.simulation.fingerprint import UNTIL, refuse_other
@@ -26,6 +26,7 @@ from neurodyn.simulation.partial import Partial, remove, sync, system_errors
 from neurodyn.simulation.states import StateFile
 from neurodyn.simulation.stores import (
     Fingerprints,
+    append_store,
     encoding_of,
     files_of,
     fingerprint_of,
@@ -198,13 +199,15 @@ class ZarrStream:
             self._writing.pop().result()
 
     def _append(self, part: xr.Dataset, kept: Mapping[str, Any] | None, times: int) -> None:
-        if self._variables:
-            to_zarr(part, self._partial.path, mode="a-", append_dim="time")
-        else:
-            self._variables = [str(name) for name in part.variables]
-            encoding = encoding_of(part)
-            encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
-            to_zarr(part, self._partial.path, mode="w", encoding=encoding)
+        # One chunk after the other: a single thread of Zarr's then takes memory, and computing keeps the other cores.
+        with zarr.config.set({"async.concurrency": 1}):
+            if self._variables:
+                append_store(part, self._partial.path, "time")
+            else:
+                self._variables = [str(name) for name in part.variables]
+                encoding = encoding_of(part)
+                encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
+                to_zarr(part, self._partial.path, mode="w", encoding=encoding)
         # What labels a dimension is still added to; what holds activity is whole, and the system still has it at hand.
         for key, file in files_of(self._partial.path):
             if key not in self._complete:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 
 from neurodyn.checks import file_path, flag, needed, one_of, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream
 from neurodyn.simulation.blocks import AtOnce, Failure, Part, Point, Work

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from neurodyn.checks import needed
 from neurodyn.errors import ExistingFileError, InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.simulation.blocks import Part
 from neurodyn.simulation.encoding import CHUNK_BYTES
 from neurodyn.simulation.files import storable
@@ -129,13 +129,7 @@ class SweepStore:
             consolidate(partial, template.variables)
 
     def refuse_other(self, fingerprint: Mapping[str, str | None]) -> None:
-        """Refuse to go on with what is another sweep.
-
-        Raises
-        ------
-        ValueError
-            If it is; the message says in what it differs.
-        """
+        """Refuse to go on with what is another sweep."""
         refuse_other(self._path, "sweep", self._about["fingerprint"], fingerprint)
 
     @cached_property

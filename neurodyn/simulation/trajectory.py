@@ -11,14 +11,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import sketch
 from neurodyn.network.vectors import text_of
+from neurodyn.simulation.apart import apart, facts
 from neurodyn.simulation.chosen import Chosen
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
@@ -38,7 +39,7 @@ _ALONG = {
     "step": {"units": "1", "long_name": "step of discrete inference"},
 }
 _SAMPLE = {"units": "1", "long_name": "sample of the batch"}
-_HELD_BYTES = 16 * 2**20
+_HELD_BYTES = 8 * 2**20
 """How much of a streamed trajectory is held in memory as it is computed, and as much as it is written; Zarr takes up to
 three times as much to encode it."""
 _TIME_BYTES = 48
@@ -95,6 +96,8 @@ class TrajectoryRecorder:
         What integrates.
     until
         The stop condition.
+    members
+        The networks that are stacked, of which each has its part; None for one alone.
     """
 
     def __init__(
@@ -106,8 +109,9 @@ class TrajectoryRecorder:
         stream: ZarrStream | None,
         solver: Solver,
         until: Until | None = None,
+        members: Sequence[Network] | None = None,
     ) -> None:
-        self.times, self._solver = times, solver
+        self.times, self._solver, self._members = times, solver, members
         self._system, self._chosen = system, chosen
         held = [name for name in chosen if name in system.clamped and name not in system.timeline.driven]
         self._names = [name for name in chosen if name not in held]
@@ -240,9 +244,10 @@ class TrajectoryRecorder:
                 values[name] = np.broadcast_to(self._held[name], (count, *self._held[name].shape))
             else:
                 values[name] = to_numpy(self._buffers[name][:count])
-        return dataset(
+        found = dataset(
             self._system, values, np.array(self._moments), attributes, solver=self._solver, chosen=self._chosen
         )
+        return found if self._members is None else apart(found, self._members)
 
     def finish(self, attributes: dict[str, Any]) -> xr.Dataset:
         """Return the trajectory, with the attributes that tell what ran; a streamed one is reopened from its store."""
@@ -250,7 +255,7 @@ class TrajectoryRecorder:
             return self._dataset(attributes)
         if self._moments:
             self._stream.append(self._dataset(), None)
-        return self._stream.close(attributes)
+        return self._stream.close(attributes if self._members is None else facts(attributes, self._members))
 
 
 def dataset(
@@ -297,6 +302,8 @@ def dataset(
     for name, value in values.items():
         own = chosen.get(name) or Chosen(system.shape(name))
         leading = ahead if own.reduction is not None else (*ahead, "sample")
+        if own.reduction is not None and own.members > 1:
+            leading = (*ahead, "network")
         if own.reduction is None:
             coordinates["sample"] = ("sample", np.arange(system.samples), _SAMPLE)
         if name in system.network.observables:

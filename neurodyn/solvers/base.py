@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neurodyn.checks import positive
 from neurodyn.errors import InvalidTypeError
+from neurodyn.layers.repeated import steered
 from neurodyn.network.maps import Activity
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -175,10 +176,10 @@ class Unrecorded(Recorder):
 
 
 class Progress(Protocol):
-    """A progress bar over simulated time."""
+    """A progress bar, over simulated time or steps."""
 
     def update(self, n: float) -> object:
-        """Move on by `n` units of time."""
+        """Move on by `n`."""
 
 
 class Solver(ABC):
@@ -217,6 +218,17 @@ class Solver(ABC):
             If the state becomes non-finite.
         """
 
+    def advance(self, system: System, state: State, duration: float, *, progress: Progress | None = None) -> int:
+        """Integrate from `state` over `duration`, leave `state` at the end, and return the evaluations alone.
+
+        Raises
+        ------
+        DivergenceError
+            If the state becomes non-finite.
+        """
+        steered()
+        return self.integrate(system, state, duration, Unrecorded(), progress=progress).evaluations
+
     def report(
         self,
         system: System,
@@ -243,13 +255,7 @@ class Solver(ABC):
 
 
 def refuse_delays(system: System, solver: Solver) -> None:
-    """Refuse a solver that takes no delays, for a system that has some.
-
-    Raises
-    ------
-    ValueError
-        If it is so.
-    """
+    """Refuse a solver that takes no delays, for a system that has some."""
     if not solver.takes_delays:
         system.refuse_delays(f"the solver {solver!r}", "give nd.Adaptive(), or one of fixed step such as nd.RK4(step)")
 

@@ -15,16 +15,7 @@ from torch import Tensor
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.kernels import scaled_norm
-from neurodyn.solvers.base import (
-    Progress,
-    Recorder,
-    Report,
-    SavePoints,
-    Solver,
-    Until,
-    fastest,
-    velocity,
-)
+from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, fastest, velocity
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from neurodyn.errors import DivergenceError
 from neurodyn.network.maps import Activity
 from neurodyn.solvers.anderson import anderson
-from neurodyn.solvers.base import Report, Unrecorded, Velocity, residual, steady
+from neurodyn.solvers.base import Progress, Report, Unrecorded, Velocity, residual, steady
 from neurodyn.solvers.choice import for_relaxation
 from neurodyn.solvers.gauss_seidel import gauss_seidel, sweeps_lead_back
 from neurodyn.solvers.rows import Rows, lengths
@@ -36,7 +36,9 @@ _ROUNDING = 100.0
 """How large, in machine epsilons times the activity, a velocity is that is rounding."""
 
 
-def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -> tuple[State, Report]:
+def to_equilibrium(
+    system: System, stop: steady, max_duration: float = 1000.0, progress: Progress | None = None
+) -> tuple[State, Report]:
     """Take a system to the equilibrium that its dynamics reach from their start, each sample to its own.
 
     An acyclic system takes one sweep, which is exact. Elsewhere accelerated iterations, repeated sweeps where weak
@@ -52,6 +54,8 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
         When a sample has arrived: max |τ dx/dt| ≤ tolerance.
     max_duration
         How long to relax at most, in units of the slowest time constant.
+    progress
+        A bar over the time that it has relaxed.
 
     Returns
     -------
@@ -80,18 +84,18 @@ def to_equilibrium(system: System, stop: steady, max_duration: float = 1000.0) -
         f"the equilibrium of a cyclic network such as {system.network.name!r}, whose stability depends on it,",
         "simulate the network for as long as it takes",
     )
-    return _Search(system, bound).run(max_duration)
+    return _Search(system, bound, progress).run(max_duration)
 
 
-def swept(system: System) -> State:
-    """Return the equilibrium of an acyclic system, by one sweep.
+def swept(system: System, state: State | None = None) -> State:
+    """Return the equilibrium of an acyclic system, by one sweep; in a state at hand, if one is given.
 
     Raises
     ------
     DivergenceError
         If it is not finite.
     """
-    state = system.new_state()  # which the sweep fills, wherever the network starts
+    state = system.new_state() if state is None else state  # which the sweep fills, wherever the network starts
     system.sweep(state)
     _refuse_overflow(system, state)
     return state
@@ -106,8 +110,9 @@ def _refuse_overflow(system: System, state: State) -> None:
 class _Search:
     """The search in a cyclic system: where each sample's trajectory is, and where it is known to end."""
 
-    def __init__(self, system: System, tolerance: float) -> None:
-        self._system, self._tolerance, self._field = system, tolerance, Rows(system)
+    def __init__(self, system: System, tolerance: float, progress: Progress | None) -> None:
+        self._system, self._tolerance, self._field = system, tolerance, Rows(system, progress)
+        self._progress = progress
         self._state = system.initial_state()
         self._x = self._earlier = self._found = self._field.of(self._state)
         self._slowest = float(self._field.tau.max())
@@ -135,7 +140,9 @@ class _Search:
             pending = ~self._arrived
             rest = not rested and not bool((self._growth > 0)[pending].any())
             stop = _Stop(self._tolerance, pending, _MOST_STEPS - accepted, rest=rest)
-            report = choice.solver.integrate(self._system, self._state, span, Unrecorded(), until=stop)
+            report = choice.solver.integrate(
+                self._system, self._state, span, Unrecorded(), until=stop, progress=self._progress
+            )
             relaxing, accepted = relaxing + report.evaluations, accepted + report.accepted
             rested = report.time < span  # which is asked once: if nothing was taken there, what follows is no rest
             time, leg, rejected = time + report.time / self._slowest, 2.0 * leg, rejected + report.rejected
@@ -201,7 +208,7 @@ class _Search:
         if system.structure.weak_order is not None:
             state = system.new_state()
             field.write(x, state)
-            count, arrived = gauss_seidel(system, state)
+            count, arrived = gauss_seidel(system, state, progress=self._progress)
             self._sweeps += count
             if arrived:
                 self._accelerated = "Gauss–Seidel sweeps"

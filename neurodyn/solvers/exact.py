@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
-from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until
+from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Unrecorded, Until
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.nilpotent import nilpotent
 from neurodyn.solvers.pieces import along_signals, refused_signals
@@ -111,13 +111,24 @@ class Exact(Solver):
         else:
             evaluations = krylov(system, state, moments, duration, self.euler_step, recorder)
             system.field(state, slope)
+        self._check_end(system, state, duration)
+        if progress is not None:
+            progress.update(duration)
+        return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)
+
+    def advance(self, system: System, state: State, duration: float, *, progress: Progress | None = None) -> int:
+        if system.timeline.driven or system.structure.rate is None:
+            return super().advance(system, state, duration, progress=progress)
+        self.steps_in(duration)  # of which there has to be a whole number
+        evaluations = nilpotent(system, state, None, np.empty(0), duration, self.euler_step, Unrecorded())
+        self._check_end(system, state, duration)
+        return evaluations
+
+    def _check_end(self, system: System, state: State, duration: float) -> None:
         bad = None if system.seems_finite(state) else system.first_bad(state)
         if bad is not None:
             end = system.timeline.origin + duration
             raise DivergenceError(f"population {bad} is not finite at time {end:g}, with {self!r}", end, bad)
-        if progress is not None:
-            progress.update(duration)
-        return self.report(system, slope, None, time=duration, evaluations=evaluations, accepted=0)
 
     def moments(self, duration: float, times: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Return when to save, given the times asked for, or None for all iterates.

@@ -12,16 +12,7 @@ from torch import Tensor
 
 from neurodyn.checks import flag, positive
 from neurodyn.errors import DivergenceError, InvalidTypeError, InvalidValueError
-from neurodyn.solvers.base import (
-    Progress,
-    Recorder,
-    Report,
-    SavePoints,
-    Solver,
-    Until,
-    hermite,
-    velocity,
-)
+from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, hermite, velocity
 from neurodyn.solvers.compiled import STEPS_COMPILED, advance_compiled, check_compilable
 from neurodyn.solvers.past import FixedPast, refuse_order
 from neurodyn.solvers.steps import StepNoise, Steps, steps_of
@@ -80,8 +71,6 @@ class FixedStep(Solver):
             raise InvalidTypeError(
                 f"tableau of {type(self).__name__}: a Tableau of coefficients, not {type(self.tableau).__name__}"
             )
-        if not isinstance(self.compile, bool):
-            raise InvalidTypeError(f"compile of {type(self).__name__} is True or False, not {self.compile!r}")
 
     def stability_limit(self, system: System) -> float | None:
         """Return the largest stable step, where the network's structure tells it."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neurodyn.solvers.base import Progress
 from neurodyn.solvers.rows import Rows
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -22,7 +23,7 @@ _CLOSE = 1e-3
 """How close, relative to the activity, they have to lead whatever the distance."""
 
 
-def gauss_seidel(system: System, state: State, most: int = 200) -> tuple[int, bool]:
+def gauss_seidel(system: System, state: State, most: int = 200, progress: Progress | None = None) -> tuple[int, bool]:
     """Look for an equilibrium F(x) = 0 near `state`, one population after another: x ← Σ gain · map / leak.
 
     Along the strong couplings, a sweep is exact; so the weak ones, against the order, alone leave an error, which each
@@ -37,6 +38,8 @@ def gauss_seidel(system: System, state: State, most: int = 200) -> tuple[int, bo
         Where to start; on return where the sweeps ended.
     most
         How many sweeps at most.
+    progress
+        A bar over the time that the system has relaxed, which stands still meanwhile.
 
     Returns
     -------
@@ -50,6 +53,8 @@ def gauss_seidel(system: System, state: State, most: int = 200) -> tuple[int, bo
     ratios: list[float] = []
     for count in range(1, most + 1):
         system.sweep(state, _order(system))
+        if progress is not None:
+            progress.update(0.0)
         changes = [
             (now - old).abs().max() / torch.maximum(now.abs().max(), old.abs().max()).clamp_min(number.tiny)
             for (_, now), (_, old) in zip(system.blocks(state.flat), system.blocks(before), strict=True)

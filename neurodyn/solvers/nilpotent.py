@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.layers.repeated import constant, steered
 from neurodyn.solvers.base import Recorder
 from neurodyn.system.couplings import couple_each, coupling_norms
 from neurodyn.system.state import State
@@ -31,7 +32,7 @@ _SHORT = 16
 def nilpotent(
     system: System,
     state: State,
-    slope: State,
+    slope: State | None,
     moments: NDArray[np.float64],
     duration: float,
     step: float | None,
@@ -48,7 +49,7 @@ def nilpotent(
     state
         x(0).
     slope
-        Where F at the end goes.
+        Where F at the end goes; None where it is not wanted.
     moments
         The times to record.
     duration
@@ -72,19 +73,20 @@ def nilpotent(
     rows = state.flat.new_zeros(1 + most if len(moments) else 0, system.size)
     scales: dict[str, Tensor] = {}
     at_end = _at_end(duration, most, rate, step)
-    logs, signs = (torch.as_tensor(each, device=system.device) for each in at_end)
+    weigh = _Weights(*at_end, state.flat)
     then = coefficients(moments, np.arange(most) + (rate == 0), rate, step)
     places, count = dict(system.places()), 0
     stakes = None
     if rate > 0 and most > _DEEP:
+        steered()  # what can matter is a matter of numbers
         stakes = _stakes(system, fixed, start, np.concatenate([at_end[0] - [[0.0], [np.log(rate)]], then[0]]))
     for name, powers in _powers(system, start, stakes or {}):
         count = max(count, len(powers.rows))
-        place, used = places[name], slice(len(powers.rows))
-        weights = logs[:, used] if powers.logs is None else logs[:, used] + powers.logs
-        of_end = (weights.exp() * signs[:, used]).to(system.dtype) @ powers.rows.flatten(1)
-        torch.add(fixed.flat[place], of_end[0], out=state.flat[place])
-        slope.flat[place] = of_end[1]
+        place = places[name]
+        of_end = weigh(powers)
+        torch.addmv(fixed.flat[place], powers.rows.flatten(1).t(), of_end[0], out=state.flat[place])
+        if slope is not None:
+            torch.mv(powers.rows.flatten(1).t(), of_end[1], out=slope.flat[place])
         if len(rows):
             rows[1 : 1 + len(powers.rows), place] = powers.rows.flatten(1)
             if powers.logs is not None:
@@ -122,6 +124,24 @@ class _Powers:
         """Return no more than so many of them."""
         logs = None if self.logs is None else self.logs[:count]
         return _Powers(self.rows[:count], logs, self.products)
+
+
+class _Weights:
+    """What N^k e(0) weigh in x(t), and in F(x(t)): c_k = ± e^l, given l and the signs, shape (2, k) both."""
+
+    def __init__(self, logs: NDArray[np.float64], signs: NDArray[np.float64], like: Tensor) -> None:
+        with np.errstate(over="ignore"):
+            plain = np.exp(logs) * signs
+        self._logs = constant(lambda: torch.as_tensor(logs, device=like.device))
+        self._signs = constant(lambda: torch.as_tensor(signs, device=like.device))
+        self._plain = constant(lambda: torch.as_tensor(plain, dtype=like.dtype, device=like.device))
+
+    def __call__(self, powers: _Powers) -> Tensor:
+        """Return the weights of powers as they are scaled."""
+        used = slice(len(powers.rows))
+        if powers.logs is None:
+            return self._plain[:, used]
+        return ((self._logs[:, used] + powers.logs).exp() * self._signs[:, used]).to(self._plain.dtype)
 
 
 def _stakes(

@@ -142,13 +142,7 @@ class Polynomials:
 
 
 def refuse_order(system: System, what: str, order: int, *, dense: bool) -> None:
-    """Refuse a method whose states between the steps are of a lower order than it is, where delays read them.
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+    """Refuse a method whose states between the steps are of a lower order than it is, where delays read them."""
     if system.echoes.dynamic and order > _CUBIC and not dense:
         raise InvalidValueError(
             f"solver: {what} is of order {order}, and the cubic between its steps, which the delay of coupling "

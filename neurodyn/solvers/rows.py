@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.network.vectors import Vector
+from neurodyn.solvers.base import Progress
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -23,9 +24,12 @@ class Rows:
     ----------
     system
         The system.
+    progress
+        A bar over the time that it has relaxed, which stands still at each evaluation.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, progress: Progress | None = None) -> None:
+        self._progress = progress
         self.system, self._state, self._slope = system, system.new_state(), system.new_state()
         free = [p for p in system.free if not p.instantaneous]
         self._widths = [self._state.activity[p.name][0].numel() for p in free]
@@ -87,6 +91,8 @@ class Rows:
         self.write(x, self._state)
         self.system.field(self._state, self._slope)
         self.evaluations += 1
+        if self._progress is not None:
+            self._progress.update(0.0)
         return self.of(self._slope).mul_(self.tau)
 
 

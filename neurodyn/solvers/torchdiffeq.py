@@ -14,14 +14,7 @@ from torch import Tensor
 
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
-from neurodyn.solvers.base import (
-    Progress,
-    Recorder,
-    Report,
-    Solver,
-    Until,
-    fastest,
-)
+from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until, fastest
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 

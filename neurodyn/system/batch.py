@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from neurodyn.system.bound import Given, check_block, of_integers
 from neurodyn.system.driven import Driven, Placed
 from neurodyn.system.numbers import check_finite, sums_are_finite
 from neurodyn.system.own import look_at_data
+
+_CHECKED = (Input, Target, ForwardValue)
+"""Drives whose values have been checked: as data, or layer by layer."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batc
     starts: dict[str, Tensor] = {}
     for population in network.populations:
         if not population.instantaneous and population.name not in clamped:
-            start = _start(network, population, data, given, clamped | starts)
+            start = _start(network, population, data, given, (clamped, starts))
             population.check_within("its start", start)
             starts[population.name] = start
     return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
@@ -122,7 +125,9 @@ def _driven(population: Population, drive: Drive, data: Data, given: Given) -> T
     return _read_drive(population, drive, data, given)
 
 
-def _start(network: Network, population: Population, data: Data, given: Given, known: Mapping[str, Tensor]) -> Tensor:
+def _start(
+    network: Network, population: Population, data: Data, given: Given, known: Iterable[Mapping[str, Tensor]]
+) -> Tensor:
     """Return where a dynamic population starts, given the activity that is known already."""
     name, shape = population.name, population.shape
     if name in given.initial:
@@ -138,7 +143,8 @@ def _start(network: Network, population: Population, data: Data, given: Given, k
         check_block(population, driven, population.initial, given.samples)
         return driven.detach()
     if shape is None:
-        shape = shape_of_source(network, population, {name: tuple(value.shape[1:]) for name, value in known.items()})
+        shapes = {name: tuple(value.shape[1:]) for values in known for name, value in values.items()}
+        shape = shape_of_source(network, population, shapes)
     if isinstance(population.initial, Tensor):
         return population.initial.detach().expand(given.samples, *shape)
     return torch.full((given.samples, *shape), population.initial, dtype=given.dtype, device=given.device)
@@ -159,14 +165,10 @@ def shape_of_source(network: Network, population: Population, shapes: Mapping[st
 
 
 def _read_drive(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
-    """Return what a drive gives a population; None if it is optional and absent.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no tensor of the run's dtype on its device, or not finite.
-    """
+    """Return what a drive gives a population; None if it is optional and absent."""
     value = drive.value(population.name, data)
+    if value is not None and type(drive) in _CHECKED:
+        return value
     if isinstance(drive, Constant):
         value = _constant(population, drive, given)
     if value is None and not drive.optional:
@@ -185,23 +187,16 @@ def _read_drive(population: Population, drive: Drive, data: Data, given: Given) 
             f"population {population.name}: {drive} gives {value.dtype} on {value.device}, and the run is in "
             f"{given.dtype} on {given.device}; bring it there with .to()"
         )
-    if not isinstance(drive, (Input, Target, ForwardValue)):  # whose values have been checked
-        bad = 0 if sums_are_finite([value.detach()]) else int((~torch.isfinite(value)).sum())
-        if bad:
-            raise InvalidValueError(
-                f"population {population.name}: {drive} gives {bad} values that are NaN or infinite; all must be finite"
-            )
+    bad = 0 if sums_are_finite([value.detach()]) else int((~torch.isfinite(value)).sum())
+    if bad:
+        raise InvalidValueError(
+            f"population {population.name}: {drive} gives {bad} values that are NaN or infinite; all must be finite"
+        )
     return value
 
 
 def _constant(population: Population, drive: Constant, given: Given) -> Tensor:
-    """Return a constant for each sample of a population.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it has not the population's shape.
-    """
+    """Return a constant for each sample of a population."""
     value, shape = drive.constant, population.shape
     if shape is None:
         shape = tuple(value.shape) if isinstance(value, Tensor) else None

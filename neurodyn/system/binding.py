@@ -60,11 +60,11 @@ class _Door:
         return Given({self.population: inputs.detach()}, targets, {}, self.dtype, self.device, self.samples)
 
 
-def _kind(inputs: Inputs, targets: Targets) -> Hashable:
-    """Return all of a batch but its numbers; None where it is more than inputs and targets."""
+def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
+    """Return all of a batch but its numbers, and what it is for; None where it is more than inputs and targets."""
     if type(inputs) is not Tensor or (targets is not None and type(targets) is not Tensor):
         return None
-    own = (inputs.shape, inputs.dtype, inputs.device, inputs.layout, inputs.stride())
+    own = (still is None, inputs.shape, inputs.dtype, inputs.device, inputs.layout, inputs.stride())
     if targets is None:
         return own
     return (*own, targets.shape, targets.dtype, targets.device, targets.layout, targets.stride())
@@ -165,11 +165,6 @@ def bound(
     Yields
     ------
     System
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
@@ -183,7 +178,7 @@ def _enter(
     network: Network, inputs: Inputs, targets: Targets, initial: Starts | None, idle: _Idle, still: str | None
 ) -> tuple[Given, tuple[object, ...]]:
     """Check a batch for a network whose layers are as they were."""
-    kind = None if initial is not None or still is None else _kind(inputs, targets)
+    kind = None if initial is not None else _kind(inputs, targets, still)
     door = idle.doors.get(kind)
     if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
         given = door.given(network, idle.weights, inputs, targets)
@@ -204,7 +199,7 @@ def computed(
     targets: Tensor | None,
     compute: Callable[[System], tuple[Sequence[Tensor | None], Rest]],
     *,
-    repeat: bool,
+    way: Hashable | None,
     still: str,
 ) -> tuple[Sequence[Tensor | None], Rest]:
     """Bind a network to a batch, and compute tensors of it: as `Repeated`, if nothing but shapes and tensors counts.
@@ -215,21 +210,17 @@ def computed(
         As for `bound`; the data do not vary in time.
     compute
         Returns new tensors, or None in the place of one, and what is the same for all batches of their shapes.
-    repeat
-        Whether nothing that steers the computation depends on numbers, beside what it tells `expect`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
+    way
+        What else decides on the computation, such as a duration: it is repeated for batches of the same one. None where
+        numbers steer it, beside what it tells `expect`.
     """
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan
-    if plan is None or not (repeat and at_hand.known):
+    if plan is None or way is None or not at_hand.known:
         found = compute(at_hand.system())
         at_hand.put_back()
         return found
-    repeated = plan.repeated(network)
+    repeated = plan.repeated(network, way)
     batch = list(given.inputs.values())
     if given.targets is not None:
         batch.append(given.targets)

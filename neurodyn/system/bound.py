@@ -113,11 +113,6 @@ def checked(
         What `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are checked, too.
     still
         What takes no data that vary in time, e.g. "an equilibrium"; None for what does.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `System`.
     """
     check_network(network)
     if weights is None:
@@ -255,13 +250,7 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
 
 
 def check_network(network: Network) -> None:
-    """Refuse what is no declaration.
-
-    Raises
-    ------
-    TypeError
-        If it is none.
-    """
+    """Refuse what is no declaration."""
     if not isinstance(network, Network):
         raise InvalidTypeError(
             f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "
@@ -270,13 +259,7 @@ def check_network(network: Network) -> None:
 
 
 def check_targets(network: Network, *, given: bool) -> None:
-    """Refuse targets that nothing reads, and their absence where a drive needs them.
-
-    Raises
-    ------
-    ValueError
-        If it is so.
-    """
+    """Refuse targets that nothing reads, and their absence where a drive needs them."""
     drives = network.target_drives
     needing = [(name, drive) for name, drive in drives if not drive.optional]
     if not given and needing:
@@ -293,13 +276,7 @@ def of_integers(drive: Drive | None) -> bool:
 
 
 def check_integers(population: str, tensor: Tensor, device: torch.device) -> None:
-    """Refuse inputs of integers that are none, or lie on another device than the rest.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is so.
-    """
+    """Refuse inputs of integers that are none, or lie on another device than the rest."""
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InvalidTypeError(f"inputs of population {population} must be a tensor of integers, not {kind}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 
-Starts = Mapping[str, Tensor] | xr.Dataset
+Starts: TypeAlias = "Mapping[str, Tensor] | xr.Dataset"
 """Starts by population, or one moment of a run to go on from."""
 
 

@@ -78,13 +78,7 @@ def placed(what: str, course: Course, shape: tuple[int, ...] | None, members: in
 
 
 def check_span(what: str, course: Course, begins: float, ends: float) -> None:
-    """Refuse a run that leaves the span of a signal.
-
-    Raises
-    ------
-    ValueError
-        If it does.
-    """
+    """Refuse a run that leaves the span of a signal."""
     start, end = course.span
     rounding = 1e-6 * (ends - begins)
     if start > begins + rounding or end < ends - rounding:

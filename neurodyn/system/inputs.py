@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-import xarray as xr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from neurodyn.checks import tensor_hint
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.network.signals import Signal
 from neurodyn.system.continued import Starts
 
-Series = Tensor | Signal | xr.DataArray | Callable[[float], Any]
+Series: TypeAlias = "Tensor | Signal | xr.DataArray | Callable[[float], Any]"
 """What stands still, a tensor, or varies in time."""
-Inputs = Series | Mapping[str, Series] | None
+Inputs: TypeAlias = "Series | Mapping[str, Series] | None"
 """Those of the one population clamped to `Input()`, by name where there are several, or None where there is none."""
-Targets = Series | None
+Targets: TypeAlias = "Series | None"
 
 
 def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Series]:
@@ -69,13 +69,7 @@ def _function(given: object) -> bool:
 
 
 def refuse_gradients(inputs: Inputs, targets: Targets, initial: Starts | None = None) -> None:
-    """Refuse data that require a gradient, of a run that keeps no graph.
-
-    Raises
-    ------
-    ValueError
-        If something does; the message names it.
-    """
+    """Refuse data that require a gradient, of a run that keeps no graph."""
     named: dict[str, object] = {"inputs": inputs, "targets": targets}
     for what, given in (("inputs", inputs), ("initial value", initial)):
         if isinstance(given, Mapping) and not isinstance(given, xr.Dataset):

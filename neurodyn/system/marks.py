@@ -29,11 +29,10 @@ def marks(network: Network) -> tuple[object, ...]:
 def _mark(module: nn.Module, found: list[object]) -> None:
     # The dictionaries themselves: PyTorch's own walk through a module takes longer than a small gradient.
     found += (id(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
-    found += [getattr(module, name, None) for name in getattr(type(module), "__constants__", ())]
-    for tensors in (module._parameters, module._buffers):
-        for tensor in tensors.values():
-            if tensor is not None:
-                found += (id(tensor), tensor.data_ptr(), tensor.stride(), tensor.requires_grad)
+    found += map(module.__dict__.get, getattr(type(module), "__constants__", ()))
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None:
+            found += (id(tensor), tensor.data_ptr(), tensor.stride(), tensor.requires_grad)
     for part in module._modules.values():
         if part is not None:
             _mark(part, found)

@@ -13,6 +13,9 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.repeated import expect
 from neurodyn.network.network import Network
 
+_SMALL = 2**14
+"""How many numbers a tensor has at most that is copied, to be summed up with others, which is quicker than alone."""
+
 
 def weights_of(network: Network) -> list[Tensor]:
     """Return the weights of all stages, all feedback weights, and the tensors of the declaration, without a graph."""
@@ -51,13 +54,7 @@ def common_kind(
 
 
 def check_modes(device: torch.device) -> None:
-    """Refuse modes of PyTorch under which a network would compute something else than it declares.
-
-    Raises
-    ------
-    ValueError
-        If one is on.
-    """
+    """Refuse modes of PyTorch under which a network would compute something else than it declares."""
     if torch.is_autocast_enabled(device.type):
         raise InvalidValueError(
             "torch.autocast is on around this call, and a network computes in the one dtype of its weights and data: "
@@ -95,13 +92,7 @@ def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> Non
 
 
 def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
-    """Refuse tensors, each with its description, that are not finite.
-
-    Raises
-    ------
-    ValueError
-        If one is not.
-    """
+    """Refuse tensors, each with its description, that are not finite."""
     if sums_are_finite([tensor for _, tensor in tensors]):
         return
     for what, tensor in tensors:
@@ -118,7 +109,15 @@ def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:
-    sums = [tensor.sum() for tensor in tensors]
-    if len(sums) > 3 and math.isfinite(torch.stack(sums).sum().item()):  # waits for a device once
-        return True
-    return all(math.isfinite(each.item()) for each in sums)  # the sum of all may have overflowed alone
+    if len(tensors) > 1:
+        small, sums = [], []
+        for tensor in tensors:
+            if tensor.numel() > _SMALL:
+                sums.append(tensor.sum())
+            else:
+                small.append(tensor.flatten())
+        if small:
+            sums.append(torch.cat(small).sum())
+        if math.isfinite((torch.stack(sums).sum() if len(sums) > 1 else sums[0]).item()):  # waits for a device once
+            return True
+    return all(math.isfinite(tensor.sum().item()) for tensor in tensors)  # the sum of all may have overflowed alone

@@ -1,7 +1,7 @@
 """The parts of a network that are someone's own, looked at once for each shape of data, before they are used.
 
 A map, a drive, a loss, an observable, or a layer that `torch.autograd` differentiates, is a function of which nothing
-else is known.
+else is known. One that does what it must not do is refused by its name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from neurodyn.layers.operations import Operation
 from neurodyn.layers.points import AutogradPoint
 from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
-from neurodyn.network.drives import Data, Drive, Noisy
+from neurodyn.network.drives import Data, Drive, without_noise
 from neurodyn.network.maps import Map, OperatingPoints
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Identity
@@ -40,8 +40,8 @@ class _Own:
 
     def __init__(self, network: Network) -> None:
         drives = [(p.name, drive) for p in network.populations for drive in (p.clamp, p.initial)]
-        inner = [(name, _without_noise(drive)) for name, drive in drives if isinstance(drive, Drive)]
-        self.drives = [(name, drive) for name, drive in inner if _is_own(drive)]
+        inner = [(name, without_noise(drive)) for name, drive in drives]
+        self.drives = [(name, drive) for name, drive in inner if isinstance(drive, Drive) and _is_own(drive)]
         self.loss = bool(network.forward) and network.loss is not squared_error
         self.couplings = [coupling for coupling in network.couplings if _is_own_map(coupling.map)]
         self.layers = [
@@ -68,10 +68,6 @@ def _own(network: Network) -> _Own:
     if own is None:
         own = _OWN[network] = _Own(network)
     return own
-
-
-def _without_noise(drive: Drive) -> Drive:
-    return _without_noise(drive.drive) if isinstance(drive, Noisy) else drive
 
 
 def _outside_of_the_forward_pass(network: Network, stages: Collection[Stage]) -> dict[Stage, str]:
@@ -125,11 +121,6 @@ def look_at_data(network: Network, data: Data) -> None:
         The declaration.
     data
         What it is bound to.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one does what it must not do; the message names it.
     """
     own = _own(network)
     if not (own.drives or own.layers or own.loss):
@@ -171,11 +162,6 @@ def look_at_couplings(
         The shape of one sample of every population.
     points
         The operating points; live ones expire.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one does what it must not do; the message names it.
     """
     own = _own(network)
     if not fresh:
@@ -247,13 +233,7 @@ def _look_at_map(
 
 
 def look_at_layer(stage: Stage, place: int, x: Tensor) -> None:
-    """Look at a layer of a stage, given what it reads.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it does what it must not do; the message names it.
-    """
+    """Look at a layer of a stage, given what it reads."""
     layer, x = stage.layers[place], x[:_FEW]
     name = f"stage {stage.name}: {type(layer).__name__}"
 
@@ -277,13 +257,7 @@ def look_at_layer(stage: Stage, place: int, x: Tensor) -> None:
 
 
 def look_at_loss(loss: Loss, output: Tensor, targets: Tensor) -> None:
-    """Look at a loss, given an output and targets, shape (sample, …) both.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it does what it must not do.
-    """
+    """Look at a loss, given an output and targets, shape (sample, …) both."""
     with random_states_kept():
         Probe(
             "the loss",
@@ -306,11 +280,6 @@ def look_at_observables(network: Network, names: Iterable[str], activity: Mappin
         Which of its observables.
     activity
         Every population's activity as the run starts, shape (sample, …).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one does what it must not do; the message names it.
     """
     done = _own(network).done
     samples = len(next(iter(activity.values())))
@@ -325,13 +294,7 @@ def look_at_observables(network: Network, names: Iterable[str], activity: Mappin
 
 
 def check_observed(name: str, samples: int, value: Any) -> None:
-    """Refuse what an observable returns, unless it is a number a sample.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not.
-    """
+    """Refuse what an observable returns, unless it is a number a sample."""
     if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise InvalidTypeError(f"observable {name} returns a {kind}; it has to be a tensor of a real number a sample")

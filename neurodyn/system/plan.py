@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -31,6 +32,8 @@ from neurodyn.system.loops import Loop, loops_of
 from neurodyn.system.numbers import weights_of
 from neurodyn.system.own import has_own_parts, look_at_couplings
 
+_MOST_WAYS = 4
+"""In how many ways of computing a batch the operations are kept; the last ones used stay."""
 _BEFORE_NOTES = 100
 """After how many evaluations of a vector field its operations are noted, which takes as long as so many save."""
 
@@ -58,8 +61,9 @@ class Plan:
         _check_range(network, given.dtype)
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
-        self._repeated: Repeated[Any] | None = None
+        self._repeated: OrderedDict[Hashable, Repeated[Any]] = OrderedDict()
         self._field: Repeated[None] | None = None
+        self._lent: Tensor | None = None
         batch = brought(network, given, self._forward)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
@@ -87,6 +91,17 @@ class Plan:
         size = sum(self.sizes[name] for name in self.instantaneous)
         self.instant = torch.empty(size, dtype=self.dtype, device=self.device)
         """The instantaneous populations' activity, as last settled, shape (m,)."""
+        blocks = self.instant.split_with_sizes([self.sizes[name] for name in self.instantaneous])
+        self.instant_blocks = {
+            name: block.view(self.samples, *self.shapes[name])
+            for name, block in zip(self.instantaneous, blocks, strict=True)
+        }
+        """Views of `instant`, each shape (sample, …)."""
+        self.instantaneous_equations = [self.equations[name] for name in self.instantaneous]
+        self.dynamic_equations = [self.equations[name] for name in self.dynamic]
+        self.in_loops = {name for loop in self.loops.values() for name in loop.names}
+        self.has_offsets = any(e.silenced_by is None for each in self.equations.values() for e in each.moving)
+        self.size = sum(self.sizes[name] for name in self.dynamic)
         self._check_history(given)
         if has_own_parts(network) and not given.held:
             self._look_at_couplings(network)
@@ -153,11 +168,23 @@ class Plan:
         if self._forward is not None:
             self._forward.forget()
 
-    def repeated(self, network: Network) -> Repeated[Any]:
-        """Return what is computed of a network for one batch after the other."""
-        if self._repeated is None:
-            self._repeated = Repeated(self._known(network))
-        return self._repeated
+    def lent(self) -> Tensor:
+        """Return the memory of a state, shape (n,), that a batch may use while it is at hand.
+
+        Asked of the system anew for each batch, it would take longer to come than to be filled.
+        """
+        if self._lent is None:
+            size = sum(self.sizes[name] for name in self.dynamic)
+            self._lent = torch.empty(size, dtype=self.dtype, device=self.device)
+        return self._lent
+
+    def repeated(self, network: Network, way: Hashable) -> Repeated[Any]:
+        """Return what is computed of a network for one batch after the other, in one of several ways."""
+        repeated = self._repeated.pop(way, None)
+        self._repeated[way] = Repeated(self._known(network)) if repeated is None else repeated
+        while len(self._repeated) > _MOST_WAYS:
+            self._repeated.popitem(last=False)
+        return self._repeated[way]
 
     def repeated_field(self, network: Network) -> Repeated[None]:
         """Return the vector field at one state after the other, of a plan that is bound."""
@@ -169,7 +196,7 @@ class Plan:
         """Return what computations read that stays where it is, and what they fill."""
         own = [each for equation in self.equations.values() for each in (equation.constant, equation.scale)]
         own += [*(end for ends in self.bounds.values() for end in ends), *self.echoed.values()]
-        return [*weights_of(network), self.instant, *(each for each in own if isinstance(each, Tensor))]
+        return [*weights_of(network), self.instant, self.lent(), *(each for each in own if isinstance(each, Tensor))]
 
     @property
     def batch(self) -> Batch:

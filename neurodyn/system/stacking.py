@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import xarray as xr
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.kinds import acts_sample_by_sample
 from neurodyn.layers.losses import Loss, per_sample, squared_error
@@ -299,13 +299,7 @@ class _Losses:
 
 
 def refusing_random(what: str) -> AbstractContextManager[None]:
-    """Refuse to go on where networks that are evaluated at once have drawn random numbers, which they then share.
-
-    Raises
-    ------
-    ValueError
-        If they have.
-    """
+    """Refuse to go on where networks that are evaluated at once have drawn random numbers, which they then share."""
     return refusing_draws(
         f"{what}: a part of the networks draws random numbers, which those that are stacked would share; run or "
         "train each by itself"

@@ -92,15 +92,7 @@ class System:
         self._repeated: Repeated[None] | None = None
         self._first = True
         """Whether the next evaluation of the field is the first of a run."""
-        self._instant = dict(self._cut(plan.instant, plan.instantaneous))
-        self._instantaneous_equations = [plan.equations[name] for name in plan.instantaneous]
-        self.loops = plan.loops
-        self._in_loops = {name for loop in plan.loops.values() for name in loop.names}
-        self._dynamic_equations = [plan.equations[name] for name in plan.dynamic]
-        self.has_offsets = any(
-            entry.silenced_by is None for equation in plan.equations.values() for entry in equation.moving
-        )
-        self.size = sum(plan.sizes[name] for name in plan.dynamic)
+        self.loops, self.has_offsets, self.size = plan.loops, plan.has_offsets, plan.size
 
     def initial_state(self) -> State:
         """Return a new state at x₀."""
@@ -116,15 +108,16 @@ class System:
         """Return a state over a flat tensor of shape (size,); over a new, uninitialised one if None."""
         if flat is None:
             flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self._instant}, self.plan.echoed)
+        return State(flat, dict(self.blocks(flat)), {**self.clamped, **self.plan.instant_blocks}, self.plan.echoed)
+
+    def lent_state(self) -> State:
+        """Return a state in memory that the batches of a plan share: the next one overwrites it."""
+        return self.new_state(self.plan.lent())
 
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
-        return self._cut(flat, self.dynamic)
-
-    def _cut(self, flat: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        blocks = flat.split_with_sizes([self._sizes[name] for name in names])
-        for name, block in zip(names, blocks, strict=True):
+        blocks = flat.split_with_sizes([self._sizes[name] for name in self.dynamic])
+        for name, block in zip(self.dynamic, blocks, strict=True):
             yield name, block.view(self.samples, *self.shapes[name])
 
     def places(self) -> Iterator[tuple[str, slice]]:
@@ -178,7 +171,7 @@ class System:
 
     def _evaluate(self, state: State, out: State) -> None:
         self._settle(state)
-        for equation in self._dynamic_equations:
+        for equation in self.plan.dynamic_equations:
             equation.evaluate(state.read, out.activity[equation.name])
         for name, (low, high) in self.walls.items():
             x, slope = state.activity[name], out.activity[name]
@@ -187,7 +180,7 @@ class System:
     def field_with_jump(self, state: State, out: State, jump: State, time: Time = None) -> None:
         """Do as `field` of a system without bounds, and write by how much F jumps as each unit passes 0 into `jump`."""
         self.settle(state, time)
-        for equation in self._dynamic_equations:
+        for equation in self.plan.dynamic_equations:
             name = equation.name
             equation.evaluate_with_jump(state.read, out.activity[name], jump.activity[name])
 
@@ -215,46 +208,28 @@ class System:
         if self.loops:
             self._settle_loops(state)
             return
-        for equation in self._instantaneous_equations:
+        for equation in self.plan.instantaneous_equations:
             equation.evaluate(state.read, state.activity[equation.name])
 
     def _settle_loops(self, state: State) -> None:
-        for equation in self._instantaneous_equations:
+        for equation in self.plan.instantaneous_equations:
             if equation.name in self.loops:
                 self.loops[equation.name].solve(state.read)
-            elif equation.name not in self._in_loops:
+            elif equation.name not in self.plan.in_loops:
                 equation.evaluate(state.read, state.activity[equation.name])
 
     def refuse_bounds(self, what: str, advice: str) -> None:
-        """Refuse a network whose populations have bounds, for something that takes none.
-
-        Raises
-        ------
-        ValueError
-            If one has; the message names it, and says what would be right.
-        """
+        """Refuse a network whose populations have bounds, for something that takes none."""
         for name in self.bounds:
             raise InvalidValueError(f"population {name} has bounds, and {what} takes none; {advice}")
 
     def refuse_loops(self, what: str) -> None:
-        """Refuse a network whose instantaneous populations form a cycle, for something that solves none.
-
-        Raises
-        ------
-        ValueError
-            If they do.
-        """
+        """Refuse a network whose instantaneous populations form a cycle, for something that solves none."""
         for loop in self.loops.values():
             raise InvalidValueError(f"{loop.text}, which is solved for at each evaluation: {what} takes none")
 
     def refuse_delays(self, what: str, advice: str) -> None:
-        """Refuse a network whose couplings have delays, for something that takes none.
-
-        Raises
-        ------
-        ValueError
-            If one has; the message names it, and says what would be right.
-        """
+        """Refuse a network whose couplings have delays, for something that takes none."""
         if self.echoes:
             coupling = self.echoes.couplings[0]
             raise InvalidValueError(
@@ -318,13 +293,7 @@ class System:
         return value
 
     def look_at(self, names: Iterable[str]) -> None:
-        """Refuse observables among what is to be recorded that are no number a sample, or change what they read.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If one is such; the message names it.
-        """
+        """Refuse observables among what is to be recorded that are no number a sample, or change what they read."""
         observables = [name for name in names if name in self.network.observables]
         if observables:
             state = self.initial_state()

@@ -79,13 +79,7 @@ class Timeline:
         return len(self._jumping) < len(self._driven)
 
     def check_span(self, duration: float) -> None:
-        """Refuse a run that leaves the span of a signal.
-
-        Raises
-        ------
-        ValueError
-            If it does; the message names the signal.
-        """
+        """Refuse a run that leaves the span of a signal."""
         for signal in self._plan.batch.signals:
             check_span(signal.what, signal.course, self.origin, self.origin + duration)
 

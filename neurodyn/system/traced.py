@@ -108,7 +108,6 @@ class TracedField:
         }
         """What the populations contribute that stand still."""
         self._agreements = {name: Agreement(loop) for name, loop in system.loops.items()}
-        self._in_loops = {name for loop in system.loops.values() for name in loop.names}
         self.recall: Callable[[str, float], Tensor] | None = None
         """Gives what a dynamic population was at a time of the run, where couplings have delays."""
 
@@ -210,7 +209,7 @@ class TracedField:
         for name in self.system.instantaneous:
             if name in self._agreements:
                 self._agree(self._agreements[name], activity, points)
-            elif name not in self._in_loops:
+            elif name not in self.system.plan.in_loops:
                 activity[name] = self._balanced(name, activity, points)
         return activity
 
@@ -364,13 +363,7 @@ def _like(tensor: Tensor, bound: Tensor) -> Tensor:
 
 
 def check_traceable(coupling: Coupling) -> None:
-    """Refuse a map of someone's own that binds itself, and has no form to differentiate.
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+    """Refuse a map of someone's own that binds itself, and has no form to differentiate."""
     map_ = coupling.map.map if isinstance(coupling.map, Modulated) else coupling.map
     known = (Feedback, Forward, Inverse, ForwardDeviation)
     if not isinstance(map_, known) and type(map_).apply is Map.apply:

@@ -133,11 +133,6 @@ def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any
         Where the checkpoint is.
     saved, now
         What describes the run of the checkpoint, and the one that is to go on: text and numbers by name.
-
-    Raises
-    ------
-    ValueError
-        If they differ; the message names the first difference.
     """
     for name in [*saved, *now]:
         before, after = saved.get(name), now.get(name)

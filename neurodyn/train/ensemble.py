@@ -67,13 +67,7 @@ def stacked(learners: Sequence[Learner], seeds: Sequence[int]) -> Iterator[Learn
 
 
 def check_elementwise(optimizer: Optimizer, scheduler: LRScheduler | None) -> None:
-    """Refuse an optimizer or scheduler under which stacked members would not each follow a course of its own.
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+    """Refuse an optimizer or scheduler under which stacked members would not each follow a course of its own."""
     if type(optimizer) not in [getattr(torch.optim, name) for name in _ELEMENTWISE]:
         raise InvalidValueError(
             f"optimizer: {type(optimizer).__name__} may treat a parameter as a whole, and so mix the seeds; train each "

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
+from neurodyn.labelled import xr
 from neurodyn.train.metrics import Labels, Measurement, check_alike
 
 _WHAT = {
@@ -53,18 +53,28 @@ class History:
         self._epochs: dict[str, list[Tensor]] = {}
         self._labels: dict[str, Labels] = {}
         self._iterations: dict[str, list[Tensor]] = {}
+        self._lately: dict[str, list[Tensor]] = {}
+        """What of the iterations is still where it was measured."""
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
         self._seconds = 0.0
 
     def add_batch(self, measured: Measured, samples: int, seconds: float) -> None:
-        """Add what was measured at a batch of so many samples, and how long it took."""
+        """Add what was measured at a batch of so many samples, and how long it took; a device is not waited for."""
         for name, value in measured.items():
-            self._sums[name] = value * samples + self._sums.get(name, torch.zeros_like(value))
+            before = self._sums.get(name)
+            # What a checkpoint brought is where that was read to.
+            self._sums[name] = value * samples + (0.0 if before is None else before.to(value.device))
             if self.each_iteration:
-                self._iterations.setdefault(name, []).append(value)
+                self._lately.setdefault(name, []).append(value)
         self._samples += samples
         self._seconds += seconds
+
+    def _fetch(self) -> None:
+        """Bring what was measured lately from the device."""
+        for name, values in self._lately.items():
+            self._iterations.setdefault(name, []).extend(torch.stack(values).cpu())
+        self._lately = {}
 
     def begin(self, tested: Measured, metrics: Mapping[str, Measurement]) -> None:
         """Begin with epoch 0: add what was measured before any update, of which there are metrics."""
@@ -76,7 +86,7 @@ class History:
         """End an epoch: average over its samples, and add what was measured on the test set and by metrics."""
         for name, each in metrics.items():
             check_alike(name, self._labels[name], each.labels, "before training", "after an epoch")
-        means = {name: total / self._samples for name, total in self._sums.items()}
+        means = {name: total.cpu() / self._samples for name, total in self._sums.items()}
         seconds = torch.tensor(self._seconds, dtype=torch.float64)
         measured = {name: each.values for name, each in metrics.items()}
         for name, value in {**means, **tested, **measured, "seconds": seconds}.items():
@@ -90,12 +100,13 @@ class History:
 
     def state(self) -> dict[str, Any]:
         """Return all of it as tensors and numbers."""
+        self._fetch()
         stacked = [{k: torch.stack(v) for k, v in part.items()} for part in (self._epochs, self._iterations)]
         return {
             "epochs": stacked[0],
             "labels": self._labels,
             "iterations": stacked[1],
-            "sums": self._sums,
+            "sums": {name: total.cpu() for name, total in self._sums.items()},
             "samples": self._samples,
             "seconds": self._seconds,
         }
@@ -122,6 +133,7 @@ class History:
 
     def dataset(self, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
         """Return the history of the epochs ended so far, as `fit` describes it."""
+        self._fetch()
         variables: dict[str, Any] = {}
         coordinates: dict[str, Any] = {}
         for dim, part, end in (("epoch", self._epochs, ""), ("iteration", self._iterations, "_by_iteration")):

@@ -92,8 +92,8 @@ class Learner(ABC):
         self.stacks.read()
 
     @abstractmethod
-    def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
-        """Add to `.grad` what a batch teaches, averaged over the samples of each member."""
+    def learn(self, inputs: Tensor, targets: Tensor, progress: bool | None) -> Lesson:
+        """Add to `.grad` what a batch teaches, averaged over the samples of each member; `progress` as `backward`'s."""
 
     @abstractmethod
     def output(self, inputs: Tensor) -> Tensor | None:
@@ -189,7 +189,7 @@ class NetworkLearner(Learner):
         network = stack_networks(networks, tensors, inferring=self.duration is None)
         return _described(NetworkLearner(network, self.duration, self.solver), learners, tensors)
 
-    def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
+    def learn(self, inputs: Tensor, targets: Tensor, progress: bool | None) -> Lesson:
         with refusing_random("seeds") if self.members > 1 else nullcontext():
             return learn(
                 self.network,
@@ -197,6 +197,7 @@ class NetworkLearner(Learner):
                 targets if self._takes_targets else None,
                 duration=self.duration,
                 solver=self.solver,
+                progress=progress,
             )
 
     @torch.no_grad()
@@ -255,7 +256,7 @@ class ModuleLearner(Learner):
         modules = [learner.module for learner in learners if isinstance(learner, ModuleLearner)]
         return _described(ModuleLearner(Stacked(modules, tensors), self.loss), learners, tensors)
 
-    def learn(self, inputs: Tensor, targets: Tensor) -> Lesson:
+    def learn(self, inputs: Tensor, targets: Tensor, progress: bool | None) -> Lesson:
         with torch.enable_grad():
             output = self.module(inputs)
             if self.loss is not squared_error and output.shape not in self._looked_at:

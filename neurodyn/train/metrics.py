@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor, nn
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.network import Network
 from neurodyn.randomness import seeded
 from neurodyn.train.learners import Learner, ModuleLearner, evaluating
@@ -166,13 +166,7 @@ def _labels(array: xr.DataArray) -> Labels:
 
 
 def check_alike(name: str, first: Labels, other: Labels, whose: str, others: str) -> None:
-    """Refuse what a metric found if its shape or labels are not those that it had before.
-
-    Raises
-    ------
-    ValueError
-        If they are not; the message names the metric.
-    """
+    """Refuse what a metric found if its shape or labels are not those that it had before."""
     for part, what in (("dims", "dimensions"), ("shape", "shape"), ("coords", "coordinates")):
         if repr(first[part]) != repr(other[part]):  # where, unlike without repr, NaN equals NaN
             raise InvalidValueError(

@@ -101,13 +101,7 @@ class Processes:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Say of an exchange that fails what that means.
-
-    Raises
-    ------
-    RuntimeError
-        If it fails, as another process has ended.
-    """
+    """Say of an exchange that fails what that means."""
     try:
         yield
     except RuntimeError as error:

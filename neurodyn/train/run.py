@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-import xarray as xr
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -20,6 +19,7 @@ from neurodyn.errors import (
     MissingFileError,
     NeurodynError,
 )
+from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
 from neurodyn.learning.backward import Lesson
 from neurodyn.progress import Bar
@@ -33,7 +33,7 @@ from neurodyn.train.learners import Learner
 from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
 
-Callback = Callable[[xr.Dataset], object]
+Callback: TypeAlias = "Callable[[xr.Dataset], object]"
 
 _TEST_BATCH = 1000
 _EPOCHS_KNOWN_BY = 8
@@ -165,7 +165,7 @@ class Run:
     def go(self, progress: bool | None) -> xr.Dataset:
         """Train until all epochs are done."""
         done = (self.epoch - 1) * self.batches + self.batch
-        wanted = False if self.processes.rank > 0 else progress
+        wanted = self._progress = False if self.processes.rank > 0 else progress
         bar = Bar(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, wanted=wanted)
         with bar, Interrupt(self.checkpoint is not None) as interrupt:
             if done == 0 and self.metrics.functions:
@@ -218,7 +218,6 @@ class Run:
         reference = self.learner.backprop(inputs, targets) if self.angles else []
         if self.processes.size > 1:
             self._add_up(weight, measured, reference)
-        measured = {name: value.cpu() for name, value in measured.items()}
         if "train_loss" in measured and not bool(torch.isfinite(measured["train_loss"]).all()):
             self._refuse_data(self.train, inputs, targets)
             raise self._diverged(f"the loss is {_first_bad(measured['train_loss'], self.seeds)}")
@@ -229,7 +228,7 @@ class Run:
 
     def _lesson(self, inputs: Tensor, targets: Tensor) -> Lesson:
         try:
-            return self.learner.learn(inputs, targets)
+            return self.learner.learn(inputs, targets, self._progress)
         except ValueError as error:
             if isinstance(error, DivergenceError):
                 raise self._diverged(str(error), error.time, error.population) from error
@@ -412,9 +411,11 @@ def draw(pairs: Pairs, index: Tensor, learner: Learner) -> tuple[Tensor, Tensor]
     """Return the batch of the samples at index (seed, sample), one seed's after the other's, for a learner."""
     like = learner.parameters[0]
     inputs, targets = pairs.draw(index.flatten())
+    if like.is_cuda:  # which fetches pinned memory while the batch before is at work
+        inputs, targets = (part.pin_memory() if part.is_cpu else part for part in (inputs, targets))
     # Integers stay integers, such as the indices that an embedding reads.
-    inputs = inputs.to(like) if inputs.is_floating_point() else inputs.to(like.device)
-    return inputs, targets.to(like)
+    dtype = like.dtype if inputs.is_floating_point() else inputs.dtype
+    return inputs.to(like.device, dtype, non_blocking=True), targets.to(like, non_blocking=True)
 
 
 def _signature(tensors: dict[str, Tensor]) -> Tensor:

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from typing import Literal
 
 import torch
-import xarray as xr
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from neurodyn.checks import file_path, flag, listed, not_negative, one_of, positive, usable_device, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.layers.losses import Loss, check_loss, squared_error
 from neurodyn.network.network import Network
 from neurodyn.randomness import RandomStream

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import xarray as xr
+import numpy as np
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.labelled import xr
 
 OWN_DIM = re.compile(r"(.+)_(unit|channel|row|column|axis\d+)")
 """A dimension of a population's own, and the population."""
@@ -45,3 +46,10 @@ def along_of(data: xr.Dataset) -> str | None:
 def is_own(dim: str) -> bool:
     """Tell whether a dimension counts units, or rules of plasticity, which have a row each."""
     return dim == "rule" or OWN_DIM.fullmatch(dim) is not None
+
+
+def numbers_of(variable: xr.DataArray, dim: str) -> list[float | str]:
+    """Return how units are numbered along a dimension, or named; nothing where they are counted from 0."""
+    if dim not in variable.coords or np.array_equal(variable[dim], np.arange(variable.sizes[dim])):
+        return []
+    return [each if isinstance(each, (int, float)) else str(each) for each in variable[dim].values.tolist()]

@@ -44,11 +44,17 @@
   const text = (x) => Number.isFinite(x) ? String(+x.toPrecision(6)) : x === undefined ? "" : String(x);
   const short = (x) => Number.isFinite(x) ? String(+x.toPrecision(3)) : "";
   const called = (dim, i) => dim.texts.length ? dim.texts[i] : text(dim.values[i]);
-  function unit(v, row) {
-    const parts = [];
-    for (const [name, size] of [...v.shape].reverse()) { parts.unshift(`${name} ${row % size}`); row = Math.floor(row / size); }
-    return parts.join(", ");
+  // The numbers, or the names, of the unit in a row, along each of its dimensions.
+  function numbers_of(v, row) {
+    const found = [];
+    for (let d = v.shape.length - 1; d >= 0; d--) {
+      const size = v.shape[d][1], place = row % size;
+      found.unshift(v.numbers[d].length ? v.numbers[d][place] : place);
+      row = Math.floor(row / size);
+    }
+    return found;
   }
+  const unit = (v, row) => numbers_of(v, row).map((number, d) => `${v.shape[d][0]} ${number}`).join(", ");
 
   // ---- across the page --------------------------------------------------------------------------------------------
 
@@ -322,7 +328,7 @@
     if (fresh || !it.cached) { (it.kind === "raster" ? dots : paint)(it); it.cached = true; if (it.limits) it.limits(); }
     pen.imageSmoothingEnabled = false;
     pen.drawImage(it.sheet, LEFT, 0, it.width - LEFT - RIGHT, it.height);
-    const marks = v.rows > 1 ? ticks(0, v.rows - 1, 4).filter(Number.isInteger).map((u) => [(u + 0.5) / v.rows * it.height, short(u)]) : [];
+    const marks = v.rows > 1 ? ticks(0, v.rows - 1, 4).filter(Number.isInteger).map((u) => [(u + 0.5) / v.rows * it.height, numbers_of(v, u).join(",").slice(0, 7)]) : [];
     frame(it, pen, marks);
     cursor(it, pen);
   }

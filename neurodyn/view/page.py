@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from neurodyn.checks import file_path
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.labelled import xr
 from neurodyn.network.sketch import Sketch
 from neurodyn.simulation.partial import replacing
-from neurodyn.view.dims import OWN_DIM, along_of, is_own, numeric
+from neurodyn.view.dims import OWN_DIM, along_of, is_own, numbers_of, numeric
 
 MOST_BYTES = 20_000_000
 """A page is no larger; what would be is thinned."""
@@ -104,6 +104,8 @@ def page_of(data: xr.Dataset) -> str:
                 "some of them, as in data[['x1', 'x2']]"
             )
         strides[str(longest)] = 2 * strides.get(str(longest), 1)
+        if longest not in shown.coords:  # what is left is known by the numbers that it had
+            shown = shown.assign_coords({longest: np.arange(shown.sizes[longest])})
         shown = shown.isel({longest: slice(None, None, 2)})
 
 
@@ -144,6 +146,7 @@ def _encode(name: str, variable: xr.DataArray, along: str | None) -> _Encoded:
         "unit": str(variable.attrs.get("units", "")).removeprefix("1"),
         "population": population[1] if population else name,
         "shape": [[dim.removeprefix(f"{population[1]}_") if population else dim, variable.sizes[dim]] for dim in own],
+        "numbers": [_numbers(variable, dim) for dim in own],
         "others": others,
         "across": bool(across),
         "kind": "raster" if own and kind.itemsize == 1 else "map" if own else "curve" if across else "number",
@@ -152,6 +155,10 @@ def _encode(name: str, variable: xr.DataArray, along: str | None) -> _Encoded:
         "high": float(finite.max()) if finite.size else 0.0,
     }
     return _Encoded(base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode("ascii"), about)
+
+
+def _numbers(variable: xr.DataArray, dim: str) -> list[float | str]:
+    return [_short(each, 80) if isinstance(each, str) else each for each in numbers_of(variable, dim)]
 
 
 def _meta(data: xr.Dataset, shown: xr.Dataset, along: str | None, encoded: list[_Encoded], notes: list[str]) -> str:

@@ -15,7 +15,7 @@ import neurodyn as nd
 from neurodyn.checks import needed, positive, usable_device, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import NAMED
-from neurodyn.progress import Bar
+from neurodyn.progress import Bar, show
 
 tyro = needed("tyro", extra="studies")
 
@@ -149,6 +149,8 @@ Study = TypeVar("Study", bound=Options)
 def parse(paper: Study, description: str | None, arguments: Sequence[str] | None = None) -> Study:
     """Return the options given on the command line, and those of a preset where they are not given.
 
+    From then on, all that takes long tells how far it is, unless they are `quiet`.
+
     Parameters
     ----------
     paper
@@ -162,6 +164,7 @@ def parse(paper: Study, description: str | None, arguments: Sequence[str] | None
     flags = [argument for argument in given if argument in ("--full", "--no-full")]
     preset = paper if flags[-1:] == ["--full"] else type(paper)()
     options: Study = tyro.cli(type(paper), args=given, default=preset, description=description)
+    show(not options.quiet)
     return options
 
 

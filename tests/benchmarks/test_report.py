@@ -34,12 +34,20 @@ def growth() -> xr.Dataset:
     return xr.Dataset({"ratio": (("point", "rule"), np.ones((3, 3)))}, {"rule": ["AR", "Z-IL", "IL"], **coordinates})
 
 
+def relaxations() -> xr.Dataset:
+    sizes = {"width": [64, 128, 300], "depth": [3, 3, 3], "batch": [64, 64, 64]}
+    coordinates = {name: ("point", values) for name, values in sizes.items()}
+    values = (("point", "relaxation", "way"), np.ones((3, 4, 4)))
+    names = {"relaxation": list("abcd"), "way": ["neurodyn", "torchdiffeq", "diffrax", "backprop"], **coordinates}
+    return xr.Dataset(dict.fromkeys(("seconds", "evaluations", "memory"), values), names)
+
+
 def test_a_processor_has_one_section_and_leaves_those_of_others(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Title\n\nText.\n")
-    report.write_section(page, table(3.0).assign_attrs(processor="Another"), growth())
-    report.write_section(page, table(4.0), growth())
-    report.write_section(page, table(5.0), growth())
+    report.write_section(page, table(3.0).assign_attrs(processor="Another"), growth(), relaxations())
+    report.write_section(page, table(4.0), growth(), relaxations())
+    report.write_section(page, table(5.0), growth(), relaxations())
     text = page.read_text()
     assert text.startswith("# Title\n\nText.\n")
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
@@ -49,6 +57,6 @@ def test_a_processor_has_one_section_and_leaves_those_of_others(tmp_path: Path) 
     assert "| a line | neurodyn | 3.00 | 1.00 (1.00–1.00) | 1.0e-07 |" in text
     assert "| 4.00 |" not in text
     assert "| a line | backprop | 5.00 | 0.50 (0.50–0.50) | – |" in text
-    for name in ("lines-a-chip-2-cores.png", "growth-a-chip-2-cores.png", "lines-another-2-cores.png"):
+    for name in ("lines-a-chip-2-cores.png", "growth-a-chip-2-cores.png", "relaxations-a-chip-2-cores.png"):
         assert f"]({name})" in text
         assert (tmp_path / name).stat().st_size > 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurodyn.layers.repeated import Repeated, expect
+from neurodyn.layers.repeated import Repeated, constant, expect, steered
 
 WEIGHT = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
 BUFFER = torch.empty(4, 3)
@@ -58,6 +58,10 @@ def of_room(x: Tensor) -> Tensor:
     return room.copy_(x).mul_(3.0)
 
 
+def with_coefficients(x: Tensor) -> Tensor:
+    return x * constant(lambda: torch.as_tensor([1.0, 2.0, 3.0], dtype=torch.float64)).to(x.dtype)
+
+
 def made(function: Callable[[Tensor], Tensor], repeated: Repeated[str], x: Tensor) -> Tensor:
     done = repeated.again([x])
     if done is None:
@@ -70,7 +74,9 @@ def made(function: Callable[[Tensor], Tensor], repeated: Repeated[str], x: Tenso
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("function", [products, in_place, by_autograd, in_parts, with_room, of_room, overwritten])
+@pytest.mark.parametrize(
+    "function", [products, in_place, by_autograd, in_parts, with_room, of_room, overwritten, with_coefficients]
+)
 def test_operations_alone_give_the_same(function: Callable[[Tensor], Tensor]) -> None:
     repeated: Repeated[str] = Repeated([WEIGHT])
     for seed in range(6):
@@ -113,6 +119,11 @@ def of_those_above_zero(x: Tensor) -> Tensor:
     return x.new_ones(1) * x[x > 0].numel()
 
 
+def of_numbers_in_secret(x: Tensor) -> Tensor:
+    steered()
+    return x * sum(x.detach().flatten().numpy().tolist())
+
+
 def at_random(x: Tensor) -> Tensor:
     return torch.dropout(x, 0.5, True)
 
@@ -123,7 +134,8 @@ def of_something_unknown(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "function", [of_its_numbers, of_its_sign, of_those_above_zero, at_random, of_something_unknown]
+    "function",
+    [of_its_numbers, of_its_sign, of_those_above_zero, of_numbers_in_secret, at_random, of_something_unknown],
 )
 def test_what_may_take_another_course_is_made_as_it_is_written(function: Callable[[Tensor], Tensor]) -> None:
     repeated: Repeated[str] = Repeated([])
@@ -146,6 +158,14 @@ def test_what_differs_for_the_third_batch_is_made_as_it_is_written() -> None:
 
 
 @torch.no_grad()
+def test_what_takes_long_is_made_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurodyn.layers.repeated.AFTER", -1.0)
+    repeated: Repeated[str] = Repeated([])
+    for seed in range(3):
+        made(products, repeated, batch(seed))
+    assert repeated.hopeless
+
+
 def test_a_condition_that_fails_takes_the_other_course() -> None:
     def positive(tensors: Sequence[Tensor]) -> bool:
         return bool((tensors[0] > 0).all())

@@ -1,6 +1,7 @@
 """Activation relaxation on computation graphs, against autograd and against its equations written as plain loops."""
 
 import copy
+from collections import Counter
 from functools import cache
 from typing import Literal
 
@@ -11,6 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
+from neurodyn.layers.points import AutogradPoint
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.structure.cache import structure_of
 from tests.graphs import NAMES, Case, case, make
@@ -254,3 +256,28 @@ def test_misfits_are_refused() -> None:
         nd.equilibrium(network_of("language model"), language.inputs + 100, language.targets)
     with pytest.raises(TypeError, match=r"inputs of population s must be a tensor of integers, not torch\.float64"):
         nd.equilibrium(network_of("language model"), language.inputs.double(), language.targets)
+
+
+def test_a_gradient_works_out_each_transposed_jacobian_once(monkeypatch) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.last = nn.LayerNorm(4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            own = self.norm(x)
+            return self.last(x + torch.softmax(own @ own.transpose(1, 2), -1) @ own)
+
+    worked_out: Counter[tuple[int, int]] = Counter()
+    original = AutogradPoint.feedback_to
+
+    def counted(self: AutogradPoint, argument: int, v: Tensor) -> Tensor:
+        worked_out[id(self), argument] += 1
+        return original(self, argument, v)
+
+    x = torch.rand(2, 3, 4)
+    network = ar.graph(Attention(), x)
+    monkeypatch.setattr(AutogradPoint, "feedback_to", counted)
+    nd.backward(network, x, torch.rand(2, 3, 4))
+    assert len(worked_out) > 6
+    assert set(worked_out.values()) == {1}

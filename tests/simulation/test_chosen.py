@@ -73,8 +73,22 @@ def test_units_of_stacked_networks() -> None:
     for place, net in enumerate(nets):
         alone = nd.simulate(net, *data(), duration=1.0).x1.isel(x1_unit=[2])
         np.testing.assert_allclose(run.x1.isel(network=place), alone, rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match="reduce: several networks"):
-        nd.simulate(nets, *data(), duration=1.0, reduce={"x1": "mean"})
+
+
+@pytest.mark.parametrize("reduction", ["mean", "std", "min", "max"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_reductions_of_stacked_networks_are_those_of_each(
+    reduction: Any, count: int, streamed: bool, tmp_path: Path
+) -> None:
+    nets = [ar.network(nd.mlp([6, 5, 3], seed=seed)) for seed in range(count)]
+    how: dict[str, Any] = {"duration": 1.0, "save_at": 7, "solver": nd.Heun(0.1)}
+    whole = nd.simulate(nets, *data(), **how)
+    store = tmp_path / "run.zarr" if streamed else None
+    run = nd.simulate(nets, *data(), reduce={"x1": reduction}, store=store, **how)
+    assert run.x1.dims == ("network", "time", "x1_unit")
+    np.testing.assert_allclose(run.x1, getattr(whole.x1, reduction)("sample"), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run.x2, whole.x2, rtol=1e-5, atol=1e-6)
 
 
 def test_a_long_run_of_many_units_takes_the_memory_of_those_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from torch import nn
 
 import neurodyn as nd
 from neurodyn.simulation import trajectory
-from neurodyn.simulation.stores import to_zarr
+from neurodyn.simulation.stores import append_store, to_zarr
 from tests import processes
 from tests.files import assert_same, names
 from tests.problems import random
@@ -38,7 +39,9 @@ def weights(out: int, into: int, dtype: torch.dtype) -> nn.Module:
     return layer
 
 
-def network(dtype: torch.dtype, *, noise: float = 0.0, delay: float = 0.0, **settings: Any) -> nd.Network:
+def network(
+    dtype: torch.dtype, *, noise: float = 0.0, delay: float = 0.0, gain: float = -2.0, **settings: Any
+) -> nd.Network:
     """U → x ⇄ y → i, with i instantaneous."""
     populations = [
         nd.Population("u", 3, clamp=nd.Input()),
@@ -49,7 +52,7 @@ def network(dtype: torch.dtype, *, noise: float = 0.0, delay: float = 0.0, **set
     couplings = [
         nd.Coupling("u", "x"),
         nd.Coupling("x", "y", nd.Forward(nn.Sequential(nn.Tanh(), weights(4, 3, dtype))), delay=delay),
-        nd.Coupling("y", "x", nd.Forward(nn.Sequential(weights(3, 4, dtype), nn.Tanh())), gain=-2.0, delay=1.7 * delay),
+        nd.Coupling("y", "x", nd.Forward(nn.Sequential(weights(3, 4, dtype), nn.Tanh())), gain=gain, delay=1.7 * delay),
         nd.Coupling("y", "i", nd.Forward(nn.ReLU())),
     ]
     return nd.Network("net", populations, couplings)
@@ -142,6 +145,10 @@ CASES: dict[str, Make] = {
         "network": network(t), "inputs": steps(t), "solver": nd.Adaptive(), "save_at": TIMES,
         "record": {"y": [3, 1], "i": None}, "reduce": {"i": "std"},
     },
+    "several networks": lambda t: {
+        "network": [network(t), network(t, gain=-1.5)], "inputs": steps(t), "solver": nd.Adaptive("bosh3", rtol=1e-4),
+        "save_at": TIMES, "reduce": {"i": "mean"},
+    },
     "until at rest": lambda t: {
         "network": network(t, delay=0.4), "inputs": 0.1 * still(t), "solver": nd.Heun(0.1), "until": nd.steady(0.5),
     },
@@ -180,14 +187,15 @@ def stopped_writing(part: int) -> Iterator[None]:
     """Stop a run as a part of it is written."""
     written = [0]
 
-    def counting(*arguments: Any, **settings: Any) -> None:
+    def counting(write: Callable[..., None], *arguments: Any, **settings: Any) -> None:
         written[0] += 1
-        to_zarr(*arguments, **settings)
+        write(*arguments, **settings)
         if written[0] >= part:
             raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neurodyn.simulation.stream.to_zarr", counting)
+        for write in (to_zarr, append_store):
+            patch.setattr(f"neurodyn.simulation.stream.{write.__name__}", partial(counting, write))
         yield
 
 
@@ -395,11 +403,11 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def full(*arguments: Any, **settings: Any) -> None:
         written[0] += 1
-        if written[0] == 3:
+        if written[0] == 2:
             raise OSError(28, "No space left on device")
-        to_zarr(*arguments, **settings)
+        append_store(*arguments, **settings)
 
-    monkeypatch.setattr("neurodyn.simulation.stream.to_zarr", full)
+    monkeypatch.setattr("neurodyn.simulation.stream.append_store", full)
     with pytest.raises(OSError, match=r"could not write store .*run\.zarr: .*No space left") as failed:
         simulate("noise", torch.float64, tmp_path / "run.zarr")
     assert "resume=True goes on from there" in failed.value.__notes__[0]

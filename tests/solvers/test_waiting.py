@@ -63,6 +63,24 @@ def _waits(work: Callable[[], object]) -> int:
     return mode.count
 
 
+@pytest.mark.parametrize("record", [None, "iterations"])
+def test_training_waits_for_a_device_once_a_batch_beside_what_the_learning_does(record) -> None:
+    x, t = torch.rand(32, 6), torch.rand(32, 3)
+
+    def train(learned: nd.Network | nn.Module, samples: int) -> Callable[[], object]:
+        data = (x[:samples], t[:samples])
+        how = {"optimizer": "sgd", "record": record, "progress": False}
+        return lambda: nd.train.fit(learned, data, epochs=1, batch_size=4, **how)
+
+    module = nd.mlp([6, 5, 4, 3], seed=0)
+    assert _waits(train(module, 32)) - _waits(train(module, 16)) == 4
+    network = pc.network(module, learning="z-il")
+    for _ in range(4):  # after which its operations are known
+        nd.backward(network, x[:4], t[:4])
+    learning = _waits(lambda: nd.backward(network, x[:4], t[:4]))
+    assert _waits(train(network, 32)) - _waits(train(network, 16)) == 4 * (1 + learning)
+
+
 def test_a_condition_of_rest_waits_for_a_device_once_a_step() -> None:
     network = pc.network(nd.mlp([6, 5, 4, 3], seed=0), steps="equilibrium")
     x, t = torch.rand(8, 6), torch.rand(8, 3)

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.scale import LogScale, SymmetricalLogScale
 from matplotlib.ticker import NullLocator
 
+from neurodyn import progress
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _drawn_plainly() -> Iterator[None]:
@@ -27,3 +29,10 @@ def _drawn_plainly() -> Iterator[None]:
             patch.setattr(scale, "set_default_locators_and_formatters", without)
         patch.setattr(Figure, "set_layout_engine", lambda self, layout=None, **_: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _progress_as_it_was() -> Iterator[None]:
+    """Take back what a study says of progress as it reads its options."""
+    yield
+    progress.show(None)

@@ -20,23 +20,26 @@ def batch(seed: int, samples: int = 4) -> tuple[Tensor, Tensor]:
     return inputs, targets
 
 
-def noted(network: nd.Network) -> bool:
+def noted(network: nd.Network, duration: float | None = None, solver: nd.Solver | None = None) -> bool:
     with bound(network, *batch(0), still="a look") as system:
-        repeated = system.plan.repeated(network)
+        repeated = system.plan.repeated(network, (duration, solver))
     return repeated.noted
 
 
-def gradients(network: nd.Network, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+def gradients(network: nd.Network, inputs: Tensor, targets: Tensor, **how: Any) -> list[Tensor]:
     parameters = [p for stage in network.stages for p in stage.parameters]
     for parameter in parameters:
         parameter.grad = None
-    nd.backward(network, inputs, targets)
+    nd.backward(network, inputs, targets, **how)
     return [p.grad.clone() for p in parameters if p.grad is not None]
 
 
-def assert_as_anew(declare: Callable[[], nd.Network], network: nd.Network, inputs: Tensor, targets: Tensor) -> None:
-    for ours, anew in zip(gradients(network, inputs, targets), gradients(declare(), inputs, targets), strict=True):
-        assert torch.equal(ours, anew)
+def assert_as_anew(
+    declare: Callable[[], nd.Network], network: nd.Network, inputs: Tensor, targets: Tensor, **how: Any
+) -> None:
+    ours, anew = (gradients(each, inputs, targets, **how) for each in (network, declare()))
+    for own, other in zip(ours, anew, strict=True):
+        assert torch.equal(own, other)
 
 
 def residual() -> nd.Network:
@@ -87,6 +90,47 @@ def test_batches_are_learned_from_by_operations_alone(declare: Callable[[], nd.N
     for seed in range(6):
         assert_as_anew(declare, network, *batch(seed))
     assert noted(network)
+
+
+@pytest.mark.parametrize("layers", [3, 20])
+@pytest.mark.parametrize("solver", [nd.Exact(euler_step=0.5), nd.Exact(), None])
+def test_closed_forms_are_made_by_operations_alone(layers: int, solver: nd.Solver | None) -> None:
+    module = nd.mlp([5] * (layers + 1), seed=0)
+    network = ar.network(module)
+    for seed in range(6):
+        for duration in (2.0, 0.5):
+            assert_as_anew(lambda: ar.network(module), network, *batch(seed), duration=duration, solver=solver)
+        assert_as_anew(lambda: ar.network(module), network, *batch(seed))
+    assert noted(network, 2.0, solver)
+    assert noted(network, 0.5, solver)
+    assert noted(network)
+
+
+@pytest.mark.parametrize(
+    ("declare", "duration", "solver"),
+    [
+        (lambda: ar.network(nd.mlp([5] * 70, seed=0)), 2.0, nd.Exact()),  # some of whose powers cannot matter
+        (lambda: ar.network(mlp()), 1.0, nd.Euler(0.25)),
+        (lambda: pc.network(mlp(), steps="equilibrium"), 1.0, None),
+    ],
+)
+def test_a_relaxation_that_numbers_steer_is_made_as_it_is_written(
+    declare: Callable[[], nd.Network], duration: float, solver: nd.Solver | None
+) -> None:
+    network = declare()
+    for seed in range(5):
+        assert_as_anew(declare, network, *batch(seed), duration=duration, solver=solver)
+    assert not noted(network, duration, solver)
+
+
+def test_a_closed_form_that_is_not_finite_is_refused_however_it_is_made() -> None:
+    network, solver = ar.network(mlp()), nd.Exact(euler_step=3.0)  # which is unstable: it grows to 2⁸⁰ times as much
+    for seed in range(5):
+        gradients(network, *batch(seed), duration=240.0, solver=solver)
+    assert noted(network, 240.0, solver)
+    inputs, targets = batch(5)
+    with pytest.raises(nd.DivergenceError, match="is not finite at time 240"):
+        nd.backward(network, inputs, 1e18 * targets, duration=240.0, solver=solver)
 
 
 def test_units_that_do_not_all_spike_take_the_long_way() -> None:

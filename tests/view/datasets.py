@@ -33,6 +33,14 @@ def images() -> xr.Dataset:
     return nd.simulate(networks, inputs, targets, duration=4.0, save_at=[0.0, 0.5, 1.5, 4.0])
 
 
+def chosen() -> xr.Dataset:
+    """Return a run of which some units are recorded, not in their order."""
+    network = ar.network(nd.mlp([5, 9, 4, 3], seed=0))
+    inputs = torch.linspace(-1, 1, 10).reshape(2, 5)
+    record = {"x1": [7, 0, 5], "x2": None}
+    return nd.simulate(network, inputs, torch.zeros(2, 3), duration=4.0, save_at=9, record=record)
+
+
 def swept() -> xr.Dataset:
     """Return numbers over γ and seed, one missing, and words."""
     accuracy = np.arange(6.0).reshape(3, 2)

@@ -15,7 +15,8 @@ import neurodyn as nd
 from neurodyn.view import page
 from tests.view import datasets
 
-DATASETS = {"inference": datasets.inference, "images": datasets.images, "sweep": datasets.swept}
+DATASETS = {"inference": datasets.inference, "images": datasets.images, "chosen": datasets.chosen}
+DATASETS["sweep"] = datasets.swept
 
 
 class Elements(HTMLParser):
@@ -60,6 +61,8 @@ def test_it_holds_every_value(name, tmp_path):
         expected = values.transpose(*order).values
         np.testing.assert_array_equal(found.reshape(expected.shape), expected.astype(dtype))
         assert [size for _, size in about["shape"]] == [values.sizes[dim] for dim in own]
+        for dim, numbers in zip(own, about["numbers"], strict=True):
+            np.testing.assert_array_equal(numbers or np.arange(values.sizes[dim]), values[dim])
     for name, each in coordinates.items():
         np.testing.assert_array_equal(each["values"], data[name])
 
@@ -102,6 +105,10 @@ def test_a_large_dataset_is_thinned_and_says_so(tmp_path, monkeypatch):
     meta = json.loads(Elements(path.read_text("utf-8")).by_id("meta"))
     assert meta["notes"] == ["Thinned: one in 4 of 1,200 along time."]
     np.testing.assert_array_equal(meta["along"]["values"], data.time[::4])
+    nd.view(xr.Dataset({"y": ("y_unit", np.random.default_rng(0).standard_normal(100_000))}), path)
+    meta = json.loads(Elements(path.read_text("utf-8")).by_id("meta"))
+    assert meta["notes"] == ["Thinned: one in 4 of 100,000 along y_unit."]
+    assert meta["variables"][0]["numbers"] == [list(range(0, 100_000, 4))]
     whole = json.loads(Elements(page.page_of(data.isel(time=slice(300)))).by_id("meta"))
     assert whole["notes"] == []
 
