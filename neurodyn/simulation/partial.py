@@ -224,10 +224,10 @@ def system_errors(failed: str) -> Iterator[None]:
 
 def remove(path: Path) -> None:
     """Remove a file or folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):  # a thread whose writing has failed removes its own files meanwhile
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

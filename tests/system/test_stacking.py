@@ -192,8 +192,6 @@ def test_what_cannot_be_stacked_is_refused() -> None:
         nd.equilibrium([], x, t)
     with pytest.raises(TypeError, match="the list has a Sequential"):
         nd.equilibrium([mlp(0)], x, t)  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="store: several networks"):
-        nd.simulate([ar.network(mlp(0))], x, t, duration=1.0, store="run.zarr")
 
 
 def test_each_observable_is_read_with_the_own_weights_of_its_network() -> None:

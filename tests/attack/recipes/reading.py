@@ -91,6 +91,7 @@ READING = (
         initial=_START,
         step=POSITIVE("0.05", untried=["1e-300"], either=["10**30", "1e300"]),
         most=NATURAL("20", either=["1", "2", "np.int64(2)", "np.uint8(2)"]),
+        progress=FLAG("None"),
     ),
     Recipe(
         "nd.analysis.lyapunov",
@@ -105,6 +106,7 @@ READING = (
             "nd.RK4(0.1)", right=["nd.Euler(0.1)", "nd.Adaptive()"], either=[*SOLVERS], wrong=["nd.RK4", '"rk4"', "0.1"]
         ),
         initial=INITIAL,
+        progress=FLAG("None"),
     ),
     # pictures
     Recipe(

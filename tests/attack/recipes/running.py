@@ -138,6 +138,7 @@ RUNNING = (
         initial=INITIAL,
         tolerance=(POSITIVE | NOTHING)("1e-3"),
         max_duration=POSITIVE("10.0"),
+        progress=FLAG("None"),
     ),
     Recipe(
         "nd.infer",
@@ -145,6 +146,7 @@ RUNNING = (
         inputs=TENSOR("x()", right=['{"s": x()}'], wrong=["x(5)", "x(4, 2)", "None", "x() / 0"]),
         targets=NOTHING("t()", wrong=["t(5)", "t(4, 3)", "t()[:, 0]", "t().double()", "t() / 0"]),
         record=OBJECT("None", right=["None", '["energy"]', '["x1", "e2"]'], either=["{}"], wrong=['"x3"']),
+        progress=FLAG("None"),
     ),
     Recipe(
         "nd.activity",
@@ -217,6 +219,7 @@ RUNNING = (
             either=["nd.TorchDiffEq()"],
             wrong=["nd.Euler", '"rk4"'],
         ),
+        progress=FLAG("None"),
     ),
     Recipe(
         "nd.sweep",
