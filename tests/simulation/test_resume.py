@@ -204,7 +204,6 @@ def in_parts_of(times: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(trajectory, "_HELD_BYTES", times * 2 * 11 * dtype.itemsize)
 
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 KINDS = cycle([torch.float32, torch.float64])
 
 
@@ -228,8 +227,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     assert names(tmp_path) == ["run.zarr"]
 
 
-@DTYPES
-@pytest.mark.parametrize("case", CLOSED)
+@pytest.mark.parametrize(("case", "dtype"), [*zip(CLOSED, KINDS, strict=False)])
 def test_what_takes_no_steps_goes_on_writing(
     case: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,10 +261,10 @@ resume.simulate(sys.argv[1], torch.float64, Path(sys.argv[2]), resume=True)
 """
 
 
-@pytest.mark.parametrize("case", ["noise", "adaptive with delays"])
 def test_a_run_that_is_killed_as_it_writes_goes_on_to_the_same_bits(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    case = "adaptive with delays"
     in_parts_of(17, torch.float64, monkeypatch)
     whole = simulate(case, torch.float64, None)
     threads = str(torch.get_num_threads())
@@ -305,30 +303,30 @@ def test_without_resume_a_run_begins_anew(stopped: Path) -> None:
     assert names(stopped.parent) == ["run.zarr"]
 
 
-@pytest.mark.parametrize(
-    ("other", "what"),
-    [
-        ({"network": lambda: network(torch.float64, bounds=(-9.0, 9.0))}, "an equation of the network"),
-        ({"inputs": lambda: 2 * still(torch.float64)}, "inputs"),
-        ({"solver": lambda: nd.Euler(0.04)}, "solver"),
-        ({"save_at": lambda: TIMES}, "save_at"),
-        ({"duration": lambda: 5.0}, "save_at|duration"),
-        ({"seed": lambda: 1}, "seed"),
-        ({"record": lambda: ["x", "y"]}, "what is recorded"),
-        ({"initial": lambda: {"x": torch.ones(2, 3, dtype=torch.float64)}}, "initial"),
-        (
-            {"network": lambda: network(torch.float32), "inputs": lambda: still(torch.float32)},
-            "a weight of the network",
-        ),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
-def test_another_run_is_refused_and_what_is_kept_stays(stopped: Path, other: dict[str, Any], what: str) -> None:
+OTHERS: list[tuple[dict[str, Any], str]] = [
+    ({"network": lambda: network(torch.float64, bounds=(-9.0, 9.0))}, "an equation of the network"),
+    ({"inputs": lambda: 2 * still(torch.float64)}, "inputs"),
+    ({"solver": lambda: nd.Euler(0.04)}, "solver"),
+    ({"save_at": lambda: TIMES}, "save_at"),
+    ({"duration": lambda: 5.0}, "save_at|duration"),
+    ({"seed": lambda: 1}, "seed"),
+    ({"record": lambda: ["x", "y"]}, "what is recorded"),
+    ({"initial": lambda: {"x": torch.ones(2, 3, dtype=torch.float64)}}, "initial"),
+    (
+        {"network": lambda: network(torch.float32), "inputs": lambda: still(torch.float32)},
+        "a weight of the network",
+    ),
+]
+"""Settings of another run than that of the fixture `stopped`, and what differs."""
+
+
+def test_another_run_is_refused_and_what_is_kept_stays(stopped: Path) -> None:
     before = names(stopped.parent)
-    settings = {name: make() for name, make in other.items()}
-    with pytest.raises(ValueError, match=rf"run\.zarr is of another run: ({what}) is not what it was there"):
-        simulate("Euler", torch.float64, stopped, resume=True, **settings)
-    assert names(stopped.parent) == before
+    for other, what in OTHERS:
+        settings = {name: make() for name, make in other.items()}
+        with pytest.raises(ValueError, match=rf"run\.zarr is of another run: ({what}) is not what it was there"):
+            simulate("Euler", torch.float64, stopped, resume=True, **settings)
+        assert names(stopped.parent) == before
     whole = simulate("Euler", torch.float64, None)
     assert_same(simulate("Euler", torch.float64, stopped, resume=True), whole)
 
