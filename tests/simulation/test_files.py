@@ -25,7 +25,7 @@ import neurodyn as nd
 from neurodyn.errors import FileError, MissingFileError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.simulation import encoding, stores
-from neurodyn.simulation.partial import Lock, Partial, replacing
+from neurodyn.simulation.partial import Lock, Partial, remove, replacing
 from tests import processes
 from tests.files import assert_same, names, run
 from tests.problems import decay, mlp, wilson_cowan
@@ -656,6 +656,19 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_a_failed_writer_removes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    rmtree = shutil.rmtree
+
+    def overtaken(path: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        raise FileNotFoundError(2, "No such file or directory", "zarr.partial")
+
+    monkeypatch.setattr(shutil, "rmtree", overtaken)
+    remove(tmp_path / "a")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
