@@ -421,7 +421,7 @@ def figure(found: xr.Dataset) -> Figure:
                 if values is gap and rule.reference == name:
                     continue
                 draw(ax, values.sel(dataset=dataset, rule=name), rule.label, **rule.look)
-            ax.set(xlabel="epoch (1)", ylabel=label)
+            ax.set(xlabel="epoch", ylabel=label)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         row[2].axhline(0.0, color=plot.BLACK, linewidth=0.6)
         for ax, title in zip(row, ("training, before each update", "test", "beside backprop"), strict=True):

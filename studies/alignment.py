@@ -298,7 +298,7 @@ def draw_gammas(ax: Axes, found: xr.Dataset) -> None:
         values = found.angle.sel(precision=precision, form=form).isel(layer=0).mean("seed")
         ax.plot(found.gamma, values, look, color=colour, markersize=4, label=f"{form}, {precision}")
     ax.axhline(90, color=plot.GREY, linewidth=0.8, linestyle=":")
-    ax.set(xscale="log", xlabel="γ (1)", ylabel="angle to backprop's update (°)")
+    ax.set(xscale="log", xlabel="γ", ylabel="angle to backprop's update (°)")
 
 
 def summary(found: xr.Dataset) -> str:

@@ -359,7 +359,7 @@ def draw_nodes(ax: Axes, found: xr.Dataset) -> None:
         line = found.distance.sel(node=node)
         ax.plot(found.time, line, color=plt.colormaps["viridis_r"](norm(float(line.depth))), linewidth=0.9)
     ax.axhline(TOLERANCE, color=plot.GREY, linestyle="--", linewidth=0.8)
-    ax.set(yscale="log", ylim=(1e-6, None), xlabel="time (τ)", ylabel="distance to autograd, relative (1)")
+    ax.set(yscale="log", ylim=(1e-6, None), xlabel="time (τ)", ylabel="distance to autograd, relative")
     ax.margins(x=0)
     bar = ScalarMappable(norm, "viridis_r")
     ax.figure.colorbar(bar, ax=ax, label="depth of the node (couplings)", ticks=MaxNLocator(integer=True))
@@ -380,7 +380,7 @@ def draw_scaling(ax: Axes, scaling: xr.Dataset) -> None:
     handles += [Line2D([], [], color=c, label=f"step {h:g} τ") for h, c in colours.items()]
     handles += [Line2D([], [], linestyle=":", color=plot.GREY, label="a chain")]
     ax.legend(handles=handles, loc="lower right", ncols=2)
-    ax.set(xscale="log", yscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations (1)")
+    ax.set(xscale="log", yscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations")
     ax.set_ylim(float(scaling.iterations.min()) / 6, None)  # which leaves room for the legend
     ax.set_title(f"(d) Until every node is within {TOLERANCE:g}")
 
@@ -395,7 +395,7 @@ def draw_ratio(ax: Axes, scaling: xr.Dataset) -> None:
             depth = scaling.depth.isel(run=scaling.architecture == name)
             ax.errorbar(depth, at.mean("seed"), spread, fmt=f"{marker}-", color=colour, markersize=5, linewidth=0.8)
     ax.axhline(1.0, color=plot.GREY, linestyle=":", linewidth=1)
-    ax.set(xscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations, measured / predicted (1)")
+    ax.set(xscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations, measured / predicted")
     ax.set_title("(e) Beside a chain of the same depth")
 
 

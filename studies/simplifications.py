@@ -138,7 +138,7 @@ def draw_training(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
         values = found[measure].sel(variant=[BACKPROP, BASELINE]).isel(epoch=slice(1, None))
         draw(ax, values.sel(variant=BACKPROP), BACKPROP, color=plot.GREY, linewidth=3, alpha=0.5)
         draw(ax, values.sel(variant=BASELINE), BASELINE, color=plot.BLACK)
-        ax.set(xlabel="epoch (1)", ylabel=f"{measure.partition('_')[0]} accuracy (%)".replace("train ", "training "))
+        ax.set(xlabel="epoch", ylabel=f"{measure.partition('_')[0]} accuracy (%)".replace("train ", "training "))
         ax.set_title(title)
         ax.xaxis.get_major_locator().set_params(integer=True)
         zoom(ax, values)
@@ -147,7 +147,7 @@ def draw_training(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
     for name, colour in colours.items():
         share = 100 * scanned.test_accuracy.sel(variant=name).isnull().mean("seed")
         axes[2].plot(scanned.rate, share, "o-", markersize=4, color=colour, label=name)
-    axes[2].set(xscale="log", xlabel="rate (1)", ylabel="seeds that diverge (%)", title="(c) Learning rate")
+    axes[2].set(xscale="log", xlabel="learning rate", ylabel="seeds that diverge (%)", title="(c) Learning rate")
     axes[2].set_xticks(scanned.rate, [f"{rate:g}" for rate in scanned.rate.values])
     axes[2].set_xticks([], minor=True)
     axes[2].legend(fontsize=8)

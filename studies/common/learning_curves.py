@@ -231,7 +231,7 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
     looks = {name: {"color": colour} for name, colour in zip(variants, colours, strict=False)}
     for name, look in {**references, **looks}.items():
         draw(ax, found.test_accuracy.sel(variant=name), name, **look)
-    ax.set(xlabel="epoch (1)", ylabel="test accuracy (%)")
+    ax.set(xlabel="epoch", ylabel="test accuracy (%)")
     zoom(ax, found.test_accuracy.sel(variant=[*references, *looks]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc=legend, fontsize=8)
@@ -249,7 +249,7 @@ def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:
 def draw_angles(ax: Axes, label: str) -> None:
     """Label the axes of angles that have been drawn, with 90° as what chance gives, and the legend above."""
     ax.axhline(90, color=plot.GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel="epoch (1)", ylabel=label, ylim=(0, 145))
+    ax.set(xlabel="epoch", ylabel=label, ylim=(0, 145))
     ax.set_yticks(range(0, 91, 30))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, loc="upper right")

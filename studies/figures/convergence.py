@@ -32,7 +32,7 @@ def draw_papers(papers: xr.Dataset, energies: xr.Dataset, *, step: float, iterat
     left.set_title(f"(a) Updates after n steps of {step:g}")
     for order in papers.order.values:
         right.plot(papers.iterations, papers.factor.sel(order=order), "-o", markersize=3, label=f"k = {order}")
-    right.set(yscale="log", ylim=(1e-10, 1), ylabel="C(n, k) (1 − h)ⁿ⁻ᵏ hᵏ (1)")
+    right.set(yscale="log", ylim=(1e-10, 1), ylabel="C(n, k) (1 − h)ⁿ⁻ᵏ hᵏ")
     right.set_title(f"(b) What is left of the start, h = {step:g}")
     for ax in (left, right):
         ax.axvline(iterations, color=plot.GREY, linewidth=0.8, linestyle="--")
@@ -44,8 +44,8 @@ def draw_papers(papers: xr.Dataset, energies: xr.Dataset, *, step: float, iterat
         for layer, colour in zip(at.layer_above.values, colours, strict=True):
             label = f"through W{layer}, {weights}"
             below_right.plot(at.length, at.along.sel(layer_above=layer), style, color=colour, label=label)
-    below_left.set(xlabel="time (τ)", ylabel="energy E, mean of the samples (1)", title="(c) Energy while AR relaxes")
-    below_right.set(xscale="log", xlabel="length r of x along v (1)", ylabel="E / (r²/2) (1)")
+    below_left.set(xlabel="time (τ)", ylabel="energy E, mean of the samples", title="(c) Energy while AR relaxes")
+    below_right.set(xscale="log", xlabel="length r of x along v", ylabel="E / (r²/2)")
     below_right.set_title("(d) Far out, where it grows least")
     below_left.set_xlim(0, float(energies.time[-1]) / 2)
     below_left.set_yscale("symlog", linthresh=10)

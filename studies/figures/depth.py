@@ -44,7 +44,7 @@ def draw(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset, timed: tu
     for rule, colour in colours.items():
         at = rules.ratio.sel(rule=rule, kind=timed[0], precision=timed[1]).mean("seed")
         axes[1, 0].plot(at.layers, at, "o-", markersize=3, color=colour)
-    axes[1, 0].set(xscale="log", yscale="log", xlabel="layers L", ylabel="time in units of backprop's (1)")
+    axes[1, 0].set(xscale="log", yscale="log", xlabel="layers L", ylabel="time in units of backprop's")
     axes[1, 0].set_title("(d) Time of an update, {}, {}".format(*timed))
     plain_ticks(axes[1, 0], rules)
     shades = plt.colormaps["viridis"](np.linspace(0, 0.85, received.sizes["steps"]))
@@ -53,14 +53,14 @@ def draw(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset, timed: tu
             at = received.share.sel(network=network, steps=steps).mean("seed")
             label = f"{network}, {steps} steps"
             axes[1, 1].plot(at.layer, at.where(at > 0), style, color=shade, label=label)
-    axes[1, 1].set(yscale="log", ylim=(1e-8, None), xlabel="layer", ylabel="|ΔW| / |ΔW of backprop| (1)")
+    axes[1, 1].set(yscale="log", ylim=(1e-8, None), xlabel="layer", ylabel="|ΔW| / |ΔW of backprop|")
     axes[1, 1].set_title("(e) Who receives error, before training")
     axes[1, 1].legend(fontsize=7)
     looks = zip(trained.network.values, (plot.GREY, plot.BLUE, plot.ORANGE, plot.VERMILION), strict=True)
     for network, colour in looks:
         at = trained.moved.sel(network=network)
         axes[1, 2].plot(at.layer, at.mean("seed"), "o-", markersize=3, color=colour, label=network)
-    axes[1, 2].set(yscale="log", xlabel="layer", ylabel="|W − W(0)| / |W(0)| (1)", title="(f) Who has moved")
+    axes[1, 2].set(yscale="log", xlabel="layer", ylabel="|W − W(0)| / |W(0)|", title="(f) Who has moved")
     axes[1, 2].legend(fontsize=7)
     return figure
 

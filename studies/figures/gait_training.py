@@ -41,7 +41,7 @@ def draw_networks(found: xr.Dataset) -> Figure:
             draw(ax, shown.test_accuracy.sel(network=network, rule=rule), rule, **look)
         layers = str(found.layers.sel(network=network).item())
         title = f"tower {layers}" if network == tower else f"{network}, {layers.partition('-')[0]} units a layer"
-        ax.set(xlabel="epoch (1)", ylabel="test accuracy (%)", title=f"({letter}) {title}")
+        ax.set(xlabel="epoch", ylabel="test accuracy (%)", title=f"({letter}) {title}")
         zoom(ax, shown.test_accuracy.sel(network=network))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     draw_peaks(axes[panels - 1], found, "abcdefghij"[panels - 1])
@@ -62,12 +62,12 @@ def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
         draw(left, at.orthogonality.isel(epoch=slice(1, None)), f"{network}, {rule}", color=colour, linestyle=style)
         if rule.startswith("GAIT"):
             draw(centre, at.update_angle, f"{network}, {rule}", color=colour, linestyle=style)
-    left.set(yscale="log", ylim=(1e-4, None), xlabel="epoch (1)", ylabel="‖W Wᵀ − diag‖ / ‖W Wᵀ‖, mean (1)")
+    left.set(yscale="log", ylim=(1e-4, None), xlabel="epoch", ylabel="‖W Wᵀ − diag‖ / ‖W Wᵀ‖, mean")
     left.set_title("(a) Rows that cease to be orthogonal")
     handles = [Line2D([], [], color=colour, label=network) for network, colour in shown.items()]
     handles += [Line2D([], [], color=plot.GREY, linestyle=style, label=rule) for rule, style in rules.items()]
     left.legend(handles=handles, fontsize=7, loc="lower right", ncols=2)
-    centre.set(xlabel="epoch (1)", ylabel="angle to backprop's update, mean (°)", title="(b) Updates of GAIT-prop")
+    centre.set(xlabel="epoch", ylabel="angle to backprop's update, mean (°)", title="(b) Updates of GAIT-prop")
     centre.set_ylim(0, 1.6 * centre.get_ylim()[1])  # which leaves room for the legend
     centre.legend(fontsize=7, loc="upper left")
     for ax in (left, centre):
@@ -79,7 +79,7 @@ def draw_regularizer(found: xr.Dataset, scanned: xr.Dataset) -> Figure:
         style = "o:" if rule == "BP" else "o-"
         right.errorbar(places, mean, error, fmt=style, markersize=4, color=colour, label=f"{start}, {rule}")
     right.set_xticks(places, [f"{strength:g}" for strength in scanned.strength.values])
-    right.set(xlabel="λ of the regularizer (1)", ylabel="test accuracy at the end (%)", title="(c) How much it takes")
+    right.set(xlabel="λ of the regularizer", ylabel="test accuracy at the end (%)", title="(c) How much it takes")
     right.legend(fontsize=7)
     caption(figure, found)
     return figure

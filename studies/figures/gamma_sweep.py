@@ -68,7 +68,7 @@ def draw_near(close: xr.Dataset, factors: xr.DataArray, training: xr.Dataset) ->
             mean, error = statistics(close.weights.sel(hidden=hidden).where(side, drop=True))
             label = f"{hidden} hidden, γ {'<' if style == 'o-' else '>'} 1"
             left.errorbar(away.where(side, drop=True), mean, error, fmt=style, ms=4, color=colour, label=label)
-    left.set(xscale="log", yscale="log", xlabel="|γ − 1| (1)", ylabel="final weights: Σ ‖θ − θ_BP‖")
+    left.set(xscale="log", yscale="log", xlabel="|γ − 1|", ylabel="final weights: Σ ‖θ − θ_BP‖")
     left.set_title("(a) Close to γ = 1, t = l")
     left.legend(fontsize=7)
     for above in factors.above.values:

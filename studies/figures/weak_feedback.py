@@ -68,7 +68,7 @@ def draw_circuits(found: xr.Dataset, *, gamma: float, weak: float, settled: floa
         "e": "(e) Linearised at the equilibrium",
         "f": "(f) Stable; shaded: none found",
     }.items():
-        axes[letter].set(xlabel="feedback strength γ (1)", title=title)
+        axes[letter].set(xlabel="feedback strength γ", title=title)
     for letter in "ce":
         axes[letter].legend(fontsize=7, loc="upper left")
     return figure
@@ -129,7 +129,7 @@ def draw_phases(diagrams: xr.Dataset, labels: Mapping[str, str]) -> Figure:
             ax.set_xticks(range(diagrams.sizes["gamma"]), [f"{gamma:g}" for gamma in diagrams.gamma.values])
             ax.set_yticks(range(diagrams.sizes[axis]), [f"{value:g}" for value in diagrams[axis].values])
             if axis == "condition":
-                ax.set_xlabel("feedback strength γ (1)")
+                ax.set_xlabel("feedback strength γ")
             if column == "linear":
                 ax.set_ylabel(label)
             if axis == "depth":
