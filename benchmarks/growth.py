@@ -15,13 +15,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.profiler import profile
-from tqdm import tqdm
 
 import neurodyn as nd
 from benchmarks import cases, plain
 from benchmarks.measure import machine
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
+from neurodyn.progress import Bar
 
 SIZES = ("width", "depth", "batch")
 RELAXATIONS = ("PC to t = 20", "PC equilibrium", "weak feedback", "GAIT")
@@ -54,7 +54,7 @@ def sizes() -> Iterator[tuple[Where, list[int]]]:
         yield {"width": 300, "depth": 4, "batch": batch}, [300] * 5
 
 
-def measured(device: str, peers: Peers) -> xr.Dataset:
+def measured(device: str, peers: Peers, progress: bool) -> xr.Dataset:
     """Run every relaxation in every way at every size.
 
     Parameters
@@ -63,6 +63,8 @@ def measured(device: str, peers: Peers) -> xr.Dataset:
         Where to run.
     peers
         What gives the ways of other packages.
+    progress
+        Whether to show how far it is.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def measured(device: str, peers: Peers) -> xr.Dataset:
     """
     points = list(sizes())
     found = np.full((3, len(points), len(RELAXATIONS), len(WAYS)), np.nan)
-    for place, (where, layers) in enumerate(tqdm(points, desc="relaxations", disable=None)):
+    for place, (where, layers) in enumerate(Bar(points, wanted=progress, unit="size", desc="relaxations")):
         for relaxation, ways in _relaxations(layers, where["batch"], device, peers):
             for name, way in ways.items():
                 found[:, place, RELAXATIONS.index(relaxation), WAYS.index(name)] = _costs(way, apart=name == "diffrax")
@@ -130,7 +132,7 @@ def _by_hand(module: nn.Sequential, x: Tensor, t: Tensor, duration: float, toler
 def _arrival(network: nd.Network, x: Tensor, t: Tensor) -> float | None:
     """Return when the relaxation meets the tolerance of the equilibrium; None where that takes too long to find out."""
     try:
-        with _limited(LONGEST, apart=False):
+        with limited(LONGEST, apart=False):
             run = nd.simulate(network, x, t, duration=500.0, save_at=[0.0], until=nd.steady(cases.RESIDUAL))
     except TimeoutError:
         return None
@@ -148,7 +150,7 @@ def _costs(way: Run, *, apart: bool) -> tuple[float, float, float]:
     """Return the seconds, evaluations and bytes of a run, whose memory is not seen where it is `apart`."""
     nothing = np.nan, np.nan, np.nan
     try:
-        with _limited(LONGEST, apart=apart):
+        with limited(LONGEST, apart=apart):
             evaluations = None if apart else way()  # which finds out what is repeated; the peers have done so
             seconds = [_timed(way)]
             while sum(seconds) < BUDGET:
@@ -189,7 +191,7 @@ def _memory(way: Run) -> float:
 
 
 @contextmanager
-def _limited(seconds: float, *, apart: bool) -> Iterator[None]:
+def limited(seconds: float, *, apart: bool) -> Iterator[None]:
     """Raise a TimeoutError once a block of code takes too long; on the clock where it waits for a process `apart`."""
     timer, number = (signal.ITIMER_REAL, signal.SIGALRM) if apart else (signal.ITIMER_PROF, signal.SIGPROF)
 

@@ -58,13 +58,13 @@ def main(options: Options) -> xr.Dataset:
             rows += [(group, *row) for row in _rows(line, rounds(line.ways, seconds=options.seconds, warm=line.warm))]
     table = _table(rows)
     gradients = _growth(options)
-    relaxations = growth.measured(options.device, _growing_peers)
     options.out.mkdir(parents=True, exist_ok=True)
     nd.save(table, options.out / "table.nc")
     nd.save(gradients, options.out / "growth.nc")
+    print(report.text(table))
+    relaxations = growth.measured(options.device, _growing_peers, not options.quiet)
     nd.save(relaxations, options.out / "relaxations.nc")
     report.save_figures(table, gradients, relaxations, options.out)
-    print(report.text(table))
     print(f"\nDatasets and figures are in {options.out}.")
     if options.page is not None:
         report.write_section(options.page, table, gradients, relaxations)
@@ -126,15 +126,18 @@ def _growing_peers(module: nn.Sequential, x: Tensor, t: Tensor) -> Iterator[Mapp
         yield {}
         return
     names = {"diffrax Heun relaxation": "PC to t = 20", "diffrax Heun equilibrium": "PC equilibrium"}
-    with _process(module, x, t, only="diffrax with JAX") as (ways, _):
+    with _process(module, x, t, only="diffrax with JAX", patience=6 * growth.LONGEST) as (ways, _):
         yield {relaxation: ways[name] for name, relaxation in names.items() if name in ways}
 
 
 @contextmanager
 def _process(
-    module: nn.Sequential, x: Tensor, t: Tensor, only: str = ""
+    module: nn.Sequential, x: Tensor, t: Tensor, only: str = "", patience: float = 300.0
 ) -> Iterator[tuple[dict[str, Callable[[], None]], dict[str, NDArray[np.float32]]]]:
-    """Start the peers, or one of them, and give their ways, which run when they are called, and what they found."""
+    """Start the peers, or one of them, and give their ways, which run when they are called, and what they found.
+
+    They are given up where they have not run once within the seconds of one's `patience`.
+    """
     problem = {"x": x.numpy(), "t": t.numpy(), "duration": cases.DURATION, "tolerance": cases.RESIDUAL, "only": only}
     layers = plain.weights(module)
     for i, (w, b) in enumerate(layers):
@@ -152,7 +155,13 @@ def _process(
         with process as running:
             assert running.stdin is not None
             assert running.stdout is not None
-            names = [name for name in running.stdout.readline().strip().split("\t") if name]
+            try:
+                with growth.limited(patience, apart=True):
+                    names = [name for name in running.stdout.readline().strip().split("\t") if name]
+            except TimeoutError:
+                running.kill()
+                yield {}, {}
+                return
             if not found.exists():
                 print(f"Without diffrax with JAX and torchode ({PEERS} failed); `make peers` installs them anew.")
                 yield {}, {}

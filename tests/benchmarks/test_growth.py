@@ -29,7 +29,7 @@ def ways(found: Mapping[str, Callable[[], int | None]]) -> growth.Peers:
 
 
 def test_each_way_has_its_costs(tiny) -> None:
-    found = growth.measured("cpu", ways({"PC equilibrium": lambda: None})).isel(point=0)
+    found = growth.measured("cpu", ways({"PC equilibrium": lambda: None}), progress=False).isel(point=0)
     seconds = found["seconds"]
     assert (seconds.sel(way=["neurodyn", "backprop"]) > 0).all()
     assert (seconds.sel(way="torchdiffeq", relaxation=["PC to t = 20", "PC equilibrium", "weak feedback"]) > 0).all()
