@@ -74,7 +74,7 @@ def _integers(seed: Seed) -> np.ndarray:
     refused = InvalidTypeError(f"seed must be an integer ≥ 0, or one for each sample, not {seed!r}")
     try:
         given = np.asarray(seed.cpu() if isinstance(seed, Tensor) else seed)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise refused from error
     if given.dtype.kind not in "iu" or not given.size:
         raise refused

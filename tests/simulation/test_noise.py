@@ -171,6 +171,7 @@ def test_noisy_drives_draw_from_the_seed():
         (lambda: run(solver=nd.Euler(2000.0), duration=4000.0), "2000 is too long for noise"),
         (lambda: nd.equilibrium(bistable(), U), "population x has noise, and an equilibrium takes none"),
         (lambda: run(seed=-1), "seed must be an integer ≥ 0"),
+        (lambda: run(seed=torch.zeros(3, dtype=torch.long, device="meta")), "seed must be an integer ≥ 0"),
         (lambda: run(seed=1.5), "seed must be an integer ≥ 0"),
         (lambda: run(seed="x"), "seed must be an integer ≥ 0"),
         (lambda: run(seed=True), "seed must be an integer ≥ 0"),
