@@ -16,7 +16,8 @@ from neurodyn.layers.stages import Source
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-from neurodyn.layers.operations import Computation, Operation
+from neurodyn.layers.computation import Computation
+from neurodyn.layers.operations import Operation
 
 _aten = torch.ops.aten
 _COPIES = (_aten.clone.default, _aten.contiguous.default, _aten.alias.default)

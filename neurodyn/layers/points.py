@@ -14,6 +14,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.computation import Computation
 from neurodyn.layers.kernels import add_linear, linear
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.sparse import SparseLinear
@@ -248,13 +249,13 @@ class AutogradPoint(LayerPoint):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
         self._parameters = {name: p.detach().requires_grad_() for name, p in layer.named_parameters()}
-        self._functional: bool = getattr(layer, "functional", False)
 
     def forward(self, *x: Tensor) -> Tensor:
         with torch.enable_grad():
             self._x = [each.detach().requires_grad_(each.is_floating_point()) for each in x]
             # Copies, because a layer that works in place would overwrite the populations that it reads.
-            copies = tuple(self._x if self._functional else [each.clone() for each in self._x])
+            in_place = not isinstance(self.layer, Computation)
+            copies = tuple([each.clone() for each in self._x] if in_place else self._x)
             parameters = self._parameters
             value = torch.func.functional_call(self.layer, parameters, copies) if parameters else self.layer(*copies)
         if not isinstance(value, Tensor):

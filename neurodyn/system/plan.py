@@ -174,8 +174,7 @@ class Plan:
         Asked of the system anew for each batch, it would take longer to come than to be filled.
         """
         if self._lent is None:
-            size = sum(self.sizes[name] for name in self.dynamic)
-            self._lent = torch.empty(size, dtype=self.dtype, device=self.device)
+            self._lent = torch.empty(self.size, dtype=self.dtype, device=self.device)
         return self._lent
 
     def repeated(self, network: Network, way: Hashable) -> Repeated[Any]:

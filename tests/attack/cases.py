@@ -196,6 +196,7 @@ def _serve(connection: Connection, folder: str) -> None:
         except EOFError:
             return
         connection.send(evaluate(expression, dict(names)))
+        nd.kernels()  # which one call may have chosen for all that follow
 
 
 def evaluate(expression: str, names: dict[str, Any]) -> tuple[str, str]:

@@ -34,6 +34,23 @@ def test_value_feedback_and_gradient_equal_autograd(layers, shape: tuple[int, ..
     assert stage.output_shape(shape) == y.shape[1:]
 
 
+class Doubling(nn.Module):
+    """Works in place, and has an attribute of a name that may be anyone's."""
+
+    functional = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(2.0)
+
+
+def test_a_layer_of_ones_own_may_work_in_place() -> None:
+    x, v = tensor(2, 3, seed=1), tensor(2, 3, seed=2)
+    point = nd.Stage([Doubling()], "1").at(x)
+    torch.testing.assert_close(point.value, 2 * tensor(2, 3, seed=1))
+    torch.testing.assert_close(point.feedback(v), 2 * v)
+    torch.testing.assert_close(x, tensor(2, 3, seed=1))
+
+
 @pytest.mark.parametrize(("layers", "shape"), CASES)
 def test_single_precision_agrees_with_double(layers, shape: tuple[int, ...]) -> None:
     answers = []
