@@ -1,22 +1,21 @@
 """Streaming to Zarr: what it adds to the time of a run that is not recorded, and how much memory it takes.
 
 Two runs: one network of 10⁵ units with ten synapses each, and 10⁴ samples of a network of 20 units. Each is run with
-nothing saved but its end, and streamed, in turn, every time in a process of its own; medians of the time, of the
-processor's time, which tells the work where others share the machine, and the largest memory (VmHWM) less that of the
-run that is not recorded.
+nothing saved but its end, and streamed, in turn, in one process, as where its memory happens to lie decides more than
+what is measured; medians over the rounds of the time, of how much longer the streamed run of a round took, of the
+processor's time beside the thread that computes, and of the largest memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,54 +63,73 @@ def samples(number: int) -> dict[str, Any]:
 CASES: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {"units": (units, 10**5), "samples": (samples, 10**4)}
 
 
-def run(case: str, store: Path | None) -> dict[str, float]:
-    """Run a case in this process; return the seconds that it took, the processor's, and the largest memory in MiB."""
+def run(case: str, rounds: int, store: Path) -> list[dict[str, dict[str, float]]]:
+    """Run a case in this process, not recorded and streamed in turn.
+
+    Parameters
+    ----------
+    case
+        Which.
+    rounds
+        How many times each; the time of a first of both is not counted, as it loads libraries.
+    store
+        Where to stream.
+
+    Returns
+    -------
+    list
+        Of each round, from the one not counted on, and of each run the seconds that it took, those of the processor
+        beside the thread that computes, and the largest memory in MiB (VmHWM).
+    """
     torch.set_num_threads(1)
     declare, number = CASES[case]
     settings = declare(number)
     times = np.linspace(0.0, settings["duration"], settings.pop("times"))
-    for module in ("neurodyn.simulation.stream", "dask.array"):  # whose time and memory are no part of either
+    choices: dict[str, dict[str, Any]] = {
+        "alone": {"save_at": times[-1:]},
+        "streamed": {"save_at": times, "store": store},
+    }
+    for module in ("neurodyn.simulation.stream", "dask.array"):  # whose memory is no part of either
         import_module(module)
-    start, worked = time.perf_counter(), time.process_time()
-    nd.simulate(**settings, save_at=times[-1:] if store is None else times, store=store)
-    seconds, worked = time.perf_counter() - start, time.process_time() - worked
+    found: list[dict[str, dict[str, float]]] = []
+    for _ in range(rounds + 1):
+        found.append({})
+        for label, choice in choices.items():
+            shutil.rmtree(store.parent, ignore_errors=True)
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM from here on
+            start = time.perf_counter()
+            others = time.process_time() - time.thread_time()
+            nd.simulate(**settings, **choice)
+            seconds = time.perf_counter() - start
+            others = time.process_time() - time.thread_time() - others
+            found[-1][label] = {"seconds": seconds, "others": others, "MiB": _memory()}
+    return found
+
+
+def _memory() -> float:
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return {"seconds": seconds, "worked": worked, "MiB": int(peak) / 2**10}
-
-
-def apart(case: str, store: Path | None) -> dict[str, float]:
-    """Run a case in a process of its own."""
-    arguments = ["--case", case, *(["--store", str(store)] if store is not None else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.streaming", *arguments], check=True, capture_output=True, text=True
-    )
-    return dict(json.loads(done.stdout))
+    return int(peak) / 2**10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("results/streaming"))
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
-    parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.case is not None:
-        print(json.dumps(run(options.case, options.store)))
-        return
-    print("| run | not recorded | streamed | more | processor's time more | memory more |")
+    print("| run | not recorded | streamed | more, with its quartiles | beside it, the processor | memory more |")
     print("| :-- | --: | --: | --: | --: | --: |")
-    for case in CASES:
-        found: dict[bool, list[dict[str, float]]] = {False: [], True: []}
-        for _ in range(options.rounds):
-            for streamed, each in found.items():
-                shutil.rmtree(options.out, ignore_errors=True)
-                each.append(apart(case, options.out / "run.zarr" if streamed else None))
-        alone, wrote = (median(each["seconds"] for each in found[kind]) for kind in (False, True))
-        without, with_it = (median(each["worked"] for each in found[kind]) for kind in (False, True))
-        memory = median(each["MiB"] for each in found[True]) - median(each["MiB"] for each in found[False])
+    for case, (_, number) in CASES.items():
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found = pool.submit(run, case, options.rounds, options.out / "run.zarr").result()
+        (first, *found) = found
+        memory = first["streamed"]["MiB"] - first["alone"]["MiB"]  # later ones find memory that has been kept
+        alone, streamed = (median(each[label]["seconds"] for each in found) for label in ("alone", "streamed"))
+        more = [100 * (each["streamed"]["seconds"] / each["alone"]["seconds"] - 1) for each in found]
+        low, middle, high = np.percentile(more, [25, 50, 75])
+        others = median(each["streamed"]["others"] for each in found)
         print(
-            f"| {CASES[case][1]:,} {case} | {alone:.1f} s | {wrote:.1f} s | {100 * (wrote / alone - 1):.0f} % | "
-            f"{with_it - without:.1f} of {without:.1f} s | {memory:.0f} MiB |",
+            f"| {number:,} {case} | {alone:.1f} s | {streamed:.1f} s | {middle:.0f} % ({low:.0f} to {high:.0f}) | "
+            f"{others:.1f} s | {memory:.0f} MiB |",
             flush=True,
         )
     shutil.rmtree(options.out, ignore_errors=True)
