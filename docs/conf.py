@@ -34,7 +34,9 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars: dict[str, list[str]] = {"start": [], "changelog": []}
+_ALONE = ("start", "gallery", "papers", "REPRODUCTION", "benchmarks", "scale", "changelog", "citation")
+html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}  # where there is no section to navigate
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 
 # Every page of code runs when the site is built, and an error fails it.
@@ -46,7 +48,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
-autodoc_typehints = "signature"
+autodoc_typehints = "both"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = False
