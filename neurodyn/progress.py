@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from multiprocessing import parent_process
@@ -15,6 +16,8 @@ AFTER = 2.0
 """Seconds after which it is first shown."""
 EVERY = 10.0
 """Seconds between the lines in a log file."""
+_TICK = 1.0
+"""Seconds after which a bar that nothing moves is drawn again on a terminal, so that one sees it live."""
 
 
 _by_default: bool | None = None
@@ -67,10 +70,21 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
     ) -> None:
         out = sys.stderr if file is None else file
         self._in_lines, self._last = out is None or not out.isatty(), False
+        self._over = threading.Event()
         if self._in_lines:
             look |= {"mininterval": EVERY, "ncols": 0}
         # A bar within another one goes when it is done.
         super().__init__(things, file=out, disable=not shown(wanted, out), delay=AFTER, miniters=0, leave=None, **look)
+        if not self.disable:
+            threading.Thread(target=self._keep_telling, daemon=True).start()
+
+    def _keep_telling(self) -> None:
+        """Show where it stands, though nothing moves it: one part of what is gone through may take minutes."""
+        every = max(0.05, EVERY if self._in_lines else _TICK)
+        while not self._over.wait(every):
+            now = self._time()
+            if now - self.start_t >= AFTER and now - self.last_print_t >= 0.9 * every:
+                self.refresh()
 
     @property
     def format_dict(self) -> dict[str, Any]:
@@ -105,6 +119,7 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
 
     def close(self) -> None:
         """Show the end, if it has been shown at all."""
+        self._over.set()
         self._last = True  # after which tqdm itself ends the line
         super().close()
 

@@ -45,6 +45,16 @@ def test_a_terminal_has_one_line(clock: list[float]) -> None:
     assert "35/35" in shown
 
 
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_it_is_told_too_while_nothing_moves(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AFTER", "EVERY", "_TICK"):
+        monkeypatch.setattr(progress, name, 0.05)
+    out = kind()
+    with Bar(total=3, unit="part", desc="work", file=out, wanted=True):
+        while out.getvalue().count("0/3") < 2:
+            pass
+
+
 @pytest.mark.parametrize(
     ("out", "seconds", "wanted"),
     [(Terminal(), 1, True), (io.StringIO(), 1, True), (Terminal(), 35, False), (io.StringIO(), 35, None)],
