@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.admission import check_layer, take_apart
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
@@ -20,6 +21,7 @@ from neurodyn.layers.origin import Origin
 from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked
 from neurodyn.layers.stage_point import StagePoint
+from neurodyn.layers.windows import Windows, pools, windows_of
 
 
 class Stage:
@@ -114,10 +116,19 @@ class Stage:
         smooth = all(is_smooth(layer) for layer in self.layers[1:])
         return bend_of(self.layers[0]) if smooth else None
 
+    @cached_property
+    def windows(self) -> Windows | None:
+        """The windows of whose units g reads the largest, of which it is smooth, or after ReLU; None elsewhere."""
+        first, *rest = self.layers
+        rectified = bend_of(first) == 1.0
+        if type(first) in ACTIVATIONS and rest and (rectified or is_smooth(first)):
+            first, *rest = rest
+        return windows_of(first, rectified=rectified) if all(map(is_smooth, rest)) else None
+
     @property
-    def bends_alone(self) -> bool:
-        """Whether g is continuous: no layer is known to have a kink but rectifiers."""
-        return all(is_smooth(layer) or bend_of(layer) is not None for layer in self.layers)
+    def continuous(self) -> bool:
+        """Whether no layer is known to have a kink but rectifiers and max pooling, so that g does not jump."""
+        return all(is_smooth(layer) or bend_of(layer) is not None or pools(layer) for layer in self.layers)
 
     @cached_property
     def input_size(self) -> int | None:

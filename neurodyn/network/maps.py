@@ -114,7 +114,7 @@ class Term(ABC):
         return None
 
     def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
-        """Do as `add`, and add to `jump` by how much that jumps as each unit of the target passes 0: by 0, as here."""
+        """Do as `add`, and add to `jump` by how much that jumps at each kink of a target's unit: by 0, as here."""
         self.add(activity, out, gain)
 
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
