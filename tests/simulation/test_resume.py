@@ -145,7 +145,7 @@ CASES: dict[str, Make] = {
         "network": solved(t), "inputs": steps(t), "solver": nd.Adaptive(rtol=1e-5, atol=1e-6), "save_at": TIMES,
     },
     "some units, and reductions": lambda t: {
-        "network": network(t), "inputs": steps(t), "solver": nd.Adaptive(), "save_at": TIMES,
+        "network": network(t), "inputs": steps(t), "solver": nd.Adaptive(rtol=1e-6), "save_at": TIMES,
         "record": {"y": [3, 1], "x": None, "i": None}, "reduce": {"i": "std"},
     },
     "several networks": lambda t: {

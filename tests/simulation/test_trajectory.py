@@ -111,7 +111,7 @@ def test_a_streamed_run_is_that_in_memory(
     monkeypatch.setattr(encoding, "CHUNK_BYTES", chunk)
     example = mlp()
     network = ar.network(example.module, output="relaxing")
-    settings = {"duration": 1.0, "solver": solver, "save_at": save_at, "record": ["x1", "s", "x3"]}
+    settings = {"duration": 0.5, "solver": solver, "save_at": save_at, "record": ["x1", "s", "x3"]}
     whole = nd.simulate(network, example.inputs, example.targets, **settings)
     streamed = nd.simulate(network, example.inputs, example.targets, **settings, store=tmp_path / "run.zarr")
     assert_same(streamed, whole)
