@@ -326,7 +326,7 @@ def test_cycles_that_are_solved_for_are_differentiated_through():
     s = 1 - b**2
     assert math.isclose(b, math.tanh(-0.3 + x + b / 2), abs_tol=1e-7)
     assert math.isclose(found.growth.item(), -1 + 1.5 * s / (1 - s / 2), rel_tol=1e-6)
-    branch = nd.analysis.continuation(agreeing, -0.6, 0.6, step=0.5)
+    branch = nd.analysis.continuation(agreeing, -0.6, 0.6, step=0.2)
     s = 1 / 2.0  # where the slope is 0
     b = math.sqrt(1 - s)
     fold = math.atanh(b) - 2.0 * b  # p = atanh(b) − x − b/2

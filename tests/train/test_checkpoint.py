@@ -106,7 +106,7 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(name: str, minut
     assert not equal(network, build(0))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 4), max_size=8), st.sampled_from([0.0, 60.0]))
 def test_crashes_anywhere(tmp_path_factory: pytest.TempPathFactory, crashes: list[int], minutes: float) -> None:
     folder, build = tmp_path_factory.mktemp("run"), RULES["AR simplified"]
