@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -192,6 +193,10 @@ class FunctionOfTime:
                 f"{self._what}: the function returns {value.dtype} of shape {tuple(value.shape)} on {value.device} at "
                 f"time {time:g}, and {first.dtype} of shape {tuple(first.shape[1:])} on {first.device} at time 0"
             )
+        # On a device, to look would be to wait; the activity's own error comes soon after. Sums may overflow alone.
+        alarm = value.device.type == "cpu" and not math.isfinite(float(value.detach().sum()))
+        if alarm and not bool(torch.isfinite(value).all()):
+            raise InvalidValueError(f"{self._what}: the function returns what is not finite at time {time:g}")
         return value
 
 
