@@ -3,13 +3,12 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ import xarray as xr
 import neurodyn as nd
 from neurodyn.simulation.partial import Lock
 from neurodyn.simulation.stores import to_zarr
-from tests.processes import ROOT
+from tests import processes
 
 GRID: dict[str, list[Any]] = {"kind": ["up", "down"], "scale": [0.5, 1.0, 2.0, 3.0, 5.0]}
 
@@ -141,41 +140,35 @@ def test_a_share_that_another_run_holds_is_refused(tmp_path: Path, other: tuple[
         lock.release()
 
 
-KILLED = """
-import time
-import neurodyn as nd
-
-def point(a, b):
-    time.sleep(pause)
+def slow(a: int, b: int) -> dict[str, Any]:
+    time.sleep(0.05)
     return {"x": a * 1000 + b, "y": ("u", [a, b])}
 
-def run(store):
-    return nd.sweep(point, {"a": range(4), "b": range(6)}, store=store, block=3)
-"""
+
+def sweep_slowly(store: Path) -> xr.Dataset:
+    return nd.sweep(slow, {"a": range(4), "b": range(6)}, store=store, block=3)
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(f"{KILLED}\nimport sys\npause = 0.05\nrun(sys.argv[1])")
     store = tmp_path / "s.zarr"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(store)], env=environment) as running:
-        while len(list((store / "computed" / "c").glob("*/*"))) < 2:
-            assert running.poll() is None
-            time.sleep(0.01)
-        running.send_signal(signal.SIGKILL)
+    running = processes.forks().Process(target=sweep_slowly, args=(store,))
+    running.start()
+    while len(list((store / "computed" / "c").glob("*/*"))) < 2:
+        assert running.is_alive()
+        time.sleep(0.01)
+    running.kill()
+    running.join()
     before = xr.open_zarr(store).computed.load()
     assert not bool(before.all())
     (store / "x" / "c" / "0.abc.partial").touch()  # as a process that is killed as it writes leaves it
-    names: dict[str, Any] = {"pause": 0.05}
-    exec(KILLED, names)  # the same functions in another process are the same sweep
-    swept = names["run"](store)
+    swept = sweep_slowly(store)  # the same function in another process is the same sweep
     assert not list(store.rglob("*.partial"))
     assert bool(swept.computed.all())
     np.testing.assert_array_equal(swept.x, 1000 * np.arange(4)[:, None] + np.arange(6))
 
 
 def test_the_documented_job_array_makes_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "scale.md").read_text()
+    text = (processes.ROOT / "docs" / "scale.md").read_text()
     (script,) = re.findall(r"```python\n(# sweep.py\n.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
@@ -203,7 +196,9 @@ def test_a_cluster_whose_worker_is_killed_completes(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"x": a * a}
 
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    processes.forks()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
     with cluster, distributed.Client(cluster) as client:
         swept = nd.sweep(point, {"a": range(8)}, store=tmp_path / "s.zarr", scheduler=client)
     assert (tmp_path / "killed").exists()
