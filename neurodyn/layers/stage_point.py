@@ -13,6 +13,7 @@ from neurodyn.layers.choice import layer_point
 from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.names import shape_text
 from neurodyn.layers.points import LayerPoint
+from neurodyn.layers.windows import Windows, pools
 
 if TYPE_CHECKING:
     from neurodyn.layers.stages import Stage
@@ -148,14 +149,31 @@ class StagePoint:
     def add_feedback(self, v: Tensor, out: Tensor, gain: float, jump: Tensor | None = None) -> None:
         """Add gain · Jᵀ v to `out`, which is shaped like x, as is `jump`; shapes as for `feedback`.
 
-        By how much that jumps as each unit of x passes 0, of a stage with a `bend`, is added to `jump`.
+        By how much that jumps as a unit of x passes 0, of a stage with a `bend`, or becomes the largest of its window,
+        of one with `windows`, is added to `jump`.
         """
         self._advance(self._needed_by_feedback)
+        windows = self.stage.windows
+        if jump is not None and windows is not None:
+            self._add_feedback_of_maxima(windows, v, out, gain, jump)
+            return
         for layer in self._layers[:0:-1]:
             v = layer.feedback(v)
         if jump is not None and self.stage.bend is not None:
             jump.add_(v, alpha=gain * self.stage.bend)
         self._layers[0].add_feedback(v, out, gain)
+
+    def _add_feedback_of_maxima(self, windows: Windows, v: Tensor, out: Tensor, gain: float, jump: Tensor) -> None:
+        pool = 0 if pools(self._layers[0].layer) else 1
+        for layer in self._layers[:pool:-1]:
+            v = layer.feedback(v)
+        back = v
+        for layer in self._layers[pool::-1]:
+            back = layer.feedback(back)
+        out.add_(back, alpha=gain)
+        axes = len(windows.sizes)
+        at_maxima = v if windows.rectified else windows.of(back).flatten(-axes).sum(-1)
+        windows.of(jump).add_(at_maxima[(..., *[None] * axes)], alpha=gain)
 
     def _back(self, place: int, v: Tensor, weights: Mapping[int, Tensor], derivative: bool) -> Tensor:
         if place in weights:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neurodyn.checks import listed
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.admission import check_layer, take_apart
 from neurodyn.layers.inverses import StageInverse
 from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
@@ -20,6 +21,7 @@ from neurodyn.layers.origin import Origin
 from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked
 from neurodyn.layers.stage_point import StagePoint
+from neurodyn.layers.windows import Windows, pools, windows_of
 
 
 class Stage:
@@ -30,7 +32,7 @@ class Stage:
     layers
         The layers, in the order of the forward pass, or one module (an `nn.Sequential` is taken apart).
     name
-        How equations and messages name it, e.g. "2"; by default the name of its last layer's class.
+        How equations and messages name it, e.g. "2"; by default its layers, the last one first, as in "(Tanh∘Linear)".
 
     Raises
     ------
@@ -66,7 +68,7 @@ class Stage:
             raise InvalidValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
         self.origin = Origin([*containers, *self.layers])
         """What it was made of, as it was then."""
-        self.name = name if name is not None else type(self.layers[-1]).__name__
+        self.name = _composed(self.layers) if name is None else name
         self.sources: tuple[Source, ...] = ()
         """What it reads in a forward pass, if not what the stage before it gives."""
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -114,10 +116,19 @@ class Stage:
         smooth = all(is_smooth(layer) for layer in self.layers[1:])
         return bend_of(self.layers[0]) if smooth else None
 
+    @cached_property
+    def windows(self) -> Windows | None:
+        """The windows of whose units g reads the largest, of which it is smooth, or after ReLU; None elsewhere."""
+        first, *rest = self.layers
+        rectified = bend_of(first) == 1.0
+        if type(first) in ACTIVATIONS and rest and (rectified or is_smooth(first)):
+            first, *rest = rest
+        return windows_of(first, rectified=rectified) if all(map(is_smooth, rest)) else None
+
     @property
-    def bends_alone(self) -> bool:
-        """Whether g is continuous: no layer is known to have a kink but rectifiers."""
-        return all(is_smooth(layer) or bend_of(layer) is not None for layer in self.layers)
+    def continuous(self) -> bool:
+        """Whether no layer is known to have a kink but rectifiers and max pooling, so that g does not jump."""
+        return all(is_smooth(layer) or bend_of(layer) is not None or pools(layer) for layer in self.layers)
 
     @cached_property
     def input_size(self) -> int | None:
@@ -207,6 +218,12 @@ class Stage:
 
 Source = Stage | Literal["input"]
 """What a stage reads in a forward pass: the value of another stage, or the input."""
+
+
+def _composed(layers: Sequence[nn.Module]) -> str:
+    """Name layers as the function that they come to, the last one first; the last one alone would hide the others."""
+    names = [type(layer).__name__ for layer in reversed(layers)]
+    return names[0] if len(names) == 1 else f"({'∘'.join(names)})"
 
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:

@@ -71,7 +71,7 @@ class OperatingPoints:
 
     def expire_echoes(self) -> None:
         """Say that what delayed couplings read has changed."""
-        if self.echoes:
+        if self.echoes and self._lasting:
             for key in [key for key in self._lasting if key[1] in self.echoes]:
                 del self._lasting[key]
 
@@ -114,7 +114,7 @@ class Term(ABC):
         return None
 
     def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
-        """Do as `add`, and add to `jump` by how much that jumps as each unit of the target passes 0: by 0, as here."""
+        """Do as `add`, and add to `jump` by how much that jumps at each kink of a target's unit: by 0, as here."""
         self.add(activity, out, gain)
 
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -125,6 +126,22 @@ class Signal:
         value: Tensor = ((third * after + second) * after + first) * after + zeroth
         return value
 
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return the values at several times, shape (time, …), as `at` returns one."""
+        if self.interpolation == "cubic":
+            return torch.stack([self.at(time) for time in times])
+        last = len(self.times) - 1
+        places = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, last)
+        found = self.values[places]
+        if self.interpolation == "previous" or not last:
+            return found
+        starts, ends = self.times[places], self.times[np.minimum(places + 1, last)]
+        weights = np.where(
+            places < last, np.maximum(0.0, (times - starts) / np.where(ends > starts, ends - starts, 1.0)), 0.0
+        )
+        weight = torch.as_tensor(weights).to(found).view(-1, *[1] * (found.ndim - 1))
+        return torch.lerp(found, self.values[np.minimum(places + 1, last)], weight)
+
     @cached_property
     def _spline(self) -> Tensor:
         """The coefficients of the cubic between each two times, shape (power from 3 to 0, piece, …)."""
@@ -192,7 +209,15 @@ class FunctionOfTime:
                 f"{self._what}: the function returns {value.dtype} of shape {tuple(value.shape)} on {value.device} at "
                 f"time {time:g}, and {first.dtype} of shape {tuple(first.shape[1:])} on {first.device} at time 0"
             )
+        # On a device, to look would be to wait; the activity's own error comes soon after. Sums may overflow alone.
+        alarm = value.device.type == "cpu" and not math.isfinite(float(value.detach().sum()))
+        if alarm and not bool(torch.isfinite(value).all()):
+            raise InvalidValueError(f"{self._what}: the function returns what is not finite at time {time:g}")
         return value
+
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return the values at several times, shape (time, …)."""
+        return torch.stack([self.at(time) for time in times])
 
 
 class Delayed:
@@ -226,6 +251,10 @@ class Delayed:
         if self.piecewise_constant:  # past a jump, and not before it by rounding
             late += _ROUNDING * max(1.0, abs(time))
         return self._course.at(max(late, 0.0))
+
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return the values at several times, shape (time, …)."""
+        return torch.stack([self.at(time) for time in times])
 
 
 Course = Signal | FunctionOfTime | Delayed

@@ -193,10 +193,10 @@ class Feedback(OfStage):
         return (source,) if self.linear else (source, self.at or target)
 
     @property
-    def bends_at_zero(self) -> bool:
-        """Whether it jumps where a unit of the coupling's target passes 0, and nowhere else."""
+    def jumps_at_units(self) -> bool:
+        """Whether it jumps in a unit of the coupling's target as that passes 0, or becomes a maximum, and only so."""
         own = not self.frozen and self.at is None and self.weights is None and self.derivative and not self.argument
-        return own and self.stage.bend is not None
+        return own and not (self.stage.bend is None and self.stage.windows is None)
 
     def adjoint_to(self, other: Map) -> bool:
         live = not self.frozen and self.at is None
@@ -257,7 +257,7 @@ class _FeedbackTerm(Term):
         )
 
     def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
-        if self._map.bends_at_zero:
+        if self._map.jumps_at_units:
             self._point(activity).add_feedback(activity[self._source], out, gain, jump)
         else:
             self.add(activity, out, gain)

@@ -30,8 +30,11 @@ _SPELLINGS: dict[str, str] = {
     **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Sliding, Exact, TorchDiffEq)},
 }
 """How each solver is made; those of fixed step need one."""
-_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 1e-4}
-"""The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
+_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 2e-4, "maxima": 1e-3}
+"""The error a step that keeps the error of a trajectory below 1e-3, relative to the activity.
+
+Among maxima, few units are at a kink in any step, and these are what the estimate of its error is of.
+"""
 _CYCLIC = 3e-6
 """The same of dopri5 in a cyclic network, which may oscillate, so that the errors of all steps add up."""
 _FLOOR = 0.1
@@ -92,10 +95,11 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), "delays: adaptive Runge–Kutta")
     if structure.linear and not steps and refused_signals(system) is None:
         return Choice(Exact(), "linear: the closed form")
-    if structure.kinks_at_zero:
+    if structure.kinks_at_units:
         kind = "a gradient flow with kinks" if structure.gradient_flow else "kinks"
-        sliding = Sliding(*_tolerances(system, "sliding"))
-        return Choice(sliding, f"{kind} where units pass 0: Runge–Kutta that slides along them")
+        sliding = Sliding(*_tolerances(system, "maxima" if structure.windows else "sliding"))
+        where = "units meet" if structure.windows else "units pass 0"
+        return Choice(sliding, f"{kind} where {where}: Runge–Kutta that slides along them")
     if not structure.gradient_flow:
         kind = "linear, where no closed form serves" if structure.linear else "no structure to use"
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")

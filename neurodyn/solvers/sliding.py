@@ -1,4 +1,4 @@
-"""Runge–Kutta steps for units at whose 0 the vector field jumps: each crosses its kink, or slides along it."""
+"""Runge–Kutta steps for units at whose kinks the vector field jumps: each crosses its kink, or slides along it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.chebyshev import chebyshev
 from neurodyn.solvers.control import ErrorControlled, Stepper
-from neurodyn.solvers.tableaux import BOSH3
+from neurodyn.solvers.maxima import Maxima
 from neurodyn.system.state import State
 from neurodyn.system.system import System
+
+STABLE = chebyshev(3)
+"""What the steps are made of. Most are as long as is stable: on the real axis, 2.1 for each stage."""
 
 
 @dataclass(frozen=True)
 class Sliding(ErrorControlled):
-    """Bogacki–Shampine steps of Filippov's solution, where F jumps as a unit passes 0: its activation has a kink there.
+    """Runge–Kutta–Chebyshev steps of Filippov's solution, where F jumps as a unit passes 0, a kink of its activation.
 
     In predictive coding with ReLU, dx_i/dt jumps by (Wᵀe)_i at x_i = 0, and by nothing else: F_i = L_i below and R_i
     above, both continuous in the state. In each stage, and in the step, a unit goes by the weighted mean of the stages'
     L_i while it is below 0, and of R_i above. On arriving at 0 it goes on by the other one where that leads away, and
     stays at 0 where both lead there, L_i > 0 > R_i: Filippov's sliding mode, in which steps of any other method become
     as small as their tolerance. From 0 it leaves as soon as one of the two leads away. At 0, L_i = 0 keeps it there.
+
+    Where a layer of max pooling is the first one of a stage, or follows its activation, and its windows have no unit in
+    common, dx_i/dt jumps as well as a unit becomes the largest of its window. Units then overtake each other; and where
+    the largest is pulled down to the next, the two fall side by side, and share the pull.
 
     Parameters
     ----------
@@ -36,12 +44,12 @@ class Sliding(ErrorControlled):
     Raises
     ------
     ValueError
-        If a tolerance is not positive; before a run, if F may jump elsewhere than where units pass 0.
+        If a tolerance is not positive; before a run, if F may jump elsewhere.
 
     Notes
     -----
     Where a unit hardly reaches its kink, and F leads away from it on either side, L_i < 0 < R_i, the least error
-    decides whether it passes. No tolerance protects against that, of this method or any other.
+    decides whether it passes, or which of two units wins. No tolerance protects against that, of this method or any.
 
     References
     ----------
@@ -58,17 +66,18 @@ class Sliding(ErrorControlled):
     True
     """
 
-    rtol: float = 1e-4
-    atol: float = 1e-5
+    rtol: float = 2e-4
+    atol: float = 2e-5
 
     def check(self, system: System) -> None:
         super().check(system)
         system.refuse_bounds(type(self).__name__, "use Adaptive()")
         structure = system.structure
-        if not (structure.smooth or structure.kinks_at_zero):
+        if not (structure.smooth or structure.kinks_at_units):
             raise InvalidValueError(
-                f"solver: network {system.network.name!r} has kinks elsewhere than where a unit passes 0, along which "
-                "Sliding() does not slide; use Adaptive('heun_euler')"
+                f"solver: network {system.network.name!r} has kinks elsewhere than where a unit passes 0, or becomes the "
+                "largest of a window that shares no unit with another, along which Sliding() does not slide; use "
+                "Adaptive('heun_euler')"
             )
 
     def stepper(self, system: System, start: Tensor) -> Stepper:
@@ -103,24 +112,31 @@ class _SlidingStepper(Stepper):
     from F and its jumps.
     """
 
-    error_order = BOSH3.order
+    error_order = STABLE.order + 1
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
-        stages = len(BOSH3.b)
+        stages = len(STABLE.b)
         self._jumps = [system.new_state() for _ in range(stages)]
         self._positive = [torch.empty_like(start, dtype=torch.bool) for _ in range(stages)]
         self._stage = 0
+        self._maxima = {name: Maxima(windows, stages) for name, windows in system.structure.windows.items()}
+        self._single = torch.ones_like(start, dtype=torch.bool)
+        """Which units have a kink by themselves, if any."""
+        for name, place in system.places():
+            self._single[place] = name not in self._maxima
         super().__init__(system, rtol, atol, start, count=stages + 2)
-        embedded = tuple(b - e for b, e in zip(BOSH3.b, BOSH3.error, strict=True))
-        self._sums = (*BOSH3.a[1:], embedded)
-        self._nodes = [*BOSH3.nodes[1:], 1.0]
+        embedded = tuple(b - e for b, e in zip(STABLE.b, STABLE.error, strict=True))
+        self._sums = (*STABLE.a[1:], embedded)
+        self._nodes = [*STABLE.nodes[1:], 1.0]
         self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
-        self._other = torch.empty_like(start)
+        self._other = system.new_state()
 
     def evaluate(self, x: State, out: State, after: float = 0.0) -> None:
         self.system.field_with_jump(x, out, self._jumps[self._stage], self.time + after)
         self.evaluations += 1
         torch.gt(x.flat, 0.0, out=self._positive[self._stage])
+        for name, maxima in self._maxima.items():
+            maxima.see(self._stage, x.activity[name])
 
     def acceleration(self, h: float) -> Tensor:
         self._stage = 1
@@ -130,24 +146,34 @@ class _SlidingStepper(Stepper):
 
     def attempt(self, h: float) -> float:
         torch.eq(self.x.flat, 0.0, out=self._passing)
+        for name, maxima in self._maxima.items():
+            maxima.begin(self.x.activity[name])
         *stages, embedded = zip(self._sums, self._nodes, strict=True)
         for stage, (weights, node) in enumerate(stages, start=1):
             self._stage = stage
-            self._advanced(weights, node, h, self.y.flat)
+            self._advanced(weights, node, h, self.y)
             self.evaluate(self.y, self.rows[1 + stage], node * h)
         self._stage = 0
         self._advanced(*embedded, h, self._other)
         return self.scaled_error()
 
-    def _advanced(self, weights: Sequence[float], node: float, h: float, out: Tensor) -> None:
-        """Write the state at a fraction of a step into `out`, by sums of the first stages' slopes."""
+    def _advanced(self, weights: Sequence[float], node: float, h: float, end: State) -> None:
+        """Write the state at a fraction of a step into `end`, by sums of the first stages' slopes."""
+        out = end.flat
         *none, last = weights
         if any(none):
             of_rows = out.new_tensor(weights[::-1] if self.turned else weights)
             torch.addmv(self.x.flat, self.columns(1, 1 + len(weights))[self.turned], of_rows, alpha=h, out=out)
         else:  # a state and one slope are added faster than multiplied
             torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
+        for name, maxima in self._maxima.items():
+            slopes = [
+                (weight / node, self.rows[1 + stage].activity[name], self._jumps[stage].activity[name])
+                for stage, weight in enumerate(weights)
+            ]
+            maxima.advance(self.x.activity[name], slopes, node * h, end.activity[name])
         self._passing |= torch.gt(out, 0.0, out=self._above).ne_(self._positive[0])
+        self._passing &= self._single
         # Where a device would have to be waited for, all are seen to.
         chosen = self._passing.nonzero()[:, 0] if out.is_cpu else slice(None)
         below = above = torch.zeros_like(out[chosen])
@@ -160,12 +186,14 @@ class _SlidingStepper(Stepper):
         out[chosen] = there if out.is_cpu else torch.where(self._passing, there, out)
 
     def error(self, out: Tensor) -> None:
-        torch.sub(self.y.flat, self._other, out=out)
+        torch.sub(self.y.flat, self._other.flat, out=out)
 
     def accept(self) -> None:
         super().accept()
         self._jumps[0], self._jumps[-1] = self._jumps[-1], self._jumps[0]
         self._positive[0], self._positive[-1] = self._positive[-1], self._positive[0]
+        for name, maxima in self._maxima.items():
+            maxima.see(0, self.x.activity[name])
 
     def kept(self) -> dict[str, Any]:
         return {**super().kept(), "jump": self._jumps[0].flat.clone()}
@@ -174,17 +202,22 @@ class _SlidingStepper(Stepper):
         super().load(kept)
         self._jumps[0].flat.copy_(kept["jump"])
         torch.gt(self.x.flat, 0.0, out=self._positive[0])
+        for name, maxima in self._maxima.items():
+            maxima.see(0, self.x.activity[name])
 
     @property
     def motion(self) -> State:
         motion = self.system.new_state(self.slope.flat.clone())
         below = self.slope.flat
         torch.where(self.x.flat == 0, _at_zero(below, below + self._jumps[0].flat), below, out=motion.flat)
+        for name, maxima in self._maxima.items():
+            own = self.slope.activity[name], self._jumps[0].activity[name], motion.activity[name]
+            maxima.motion(self.x.activity[name], *own)
         return motion
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
-        powers = np.power.outer(np.asarray(thetas), np.arange(1, BOSH3.dense.shape[1] + 1))
+        powers = np.power.outer(np.asarray(thetas), np.arange(1, STABLE.dense.shape[1] + 1))
         between = self.system.new_state()
-        for weights, theta, moment in zip(powers @ BOSH3.dense.T, thetas, moments, strict=True):
-            self._advanced(weights.tolist(), theta, h, between.flat)
+        for weights, theta, moment in zip(powers @ STABLE.dense.T, thetas, moments, strict=True):
+            self._advanced(weights.tolist(), theta, h, between)
             recorder.record(moment, between)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from neurodyn.solvers.base import Recorder, hermite
+from neurodyn.solvers.chebyshev import ERROR, recursion
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
 from neurodyn.system.system import System
 
-_DAMPING = 2.0 / 13.0
 _MOST_STAGES = 200
 _MOST_DIRECTIONS = 20
 _RENEW_AFTER = 25
@@ -90,37 +90,22 @@ class _Recursion:
 
 @cache
 def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recursion:
-    w0 = 1.0 + _DAMPING / stages**2
-    root = math.sqrt(w0 * w0 - 1.0)
-    argument = stages * math.log(w0 + root)
-    w1 = math.sinh(argument) * (w0 * w0 - 1.0)
-    w1 /= math.cosh(argument) * stages * root - w0 * math.sinh(argument)
-    b1 = b2 = 1.0 / (2.0 * w0) ** 2
-    beta = w1 * b1
-    t1, t2, dt1, dt2, ddt1, ddt2 = w0, 1.0, 1.0, 0.0, 0.0, 0.0
+    beta, terms = recursion(stages)
     nus, fixed, by_h = [], [], []
-    nodes: list[float] = []
-    for stage in range(2, stages + 1):
-        t = 2.0 * w0 * t1 - t2
-        dt = 2.0 * w0 * dt1 - dt2 + 2.0 * t1
-        ddt = 2.0 * w0 * ddt1 - ddt2 + 4.0 * dt1
-        b = ddt / dt**2
-        nodes.append(w1 * ddt / dt)
-        mu, nu = 2.0 * w0 * b / b1, -b / b2 if stage > 2 else 0.0
-        slope = mu * w1 / w0
-        slopes = (-slope * (1.0 - t1 * b1), slope)
-        mu = float(torch.tensor(mu, dtype=dtype))  # as rounded, so that a constant stays one
+    for stage, term in enumerate(terms, start=2):
+        nu = term.nu if stage > 2 else 0.0
+        mu = float(torch.tensor(term.mu, dtype=dtype))  # as rounded, so that a constant stays one
         nus.append(nu)
+        slopes = (term.first, term.slope)
         into_y = (stages - stage) % 2 == 0
         fixed.append((mu, 1.0 - mu - nu, 0.0, 0.0) if into_y else (1.0 - mu - nu, 0.0, 0.0, mu))
         by_h.append((0.0, 0.0, *slopes) if into_y else (0.0, *slopes, 0.0))
-        t1, t2, dt1, dt2, ddt1, ddt2 = t, t1, dt, dt1, ddt, ddt1
-        b1, b2 = b, b1
-    fixed.append((0.8, 0.0, 0.0, -0.8))
-    by_h.append((0.0, 0.4, 0.4, 0.0))
-    # c_j follows from the order conditions; the first stage, an Euler step, is β₁ h long.
+    of_values, of_slopes = ERROR
+    fixed.append((of_values, 0.0, 0.0, -of_values))
+    by_h.append((0.0, of_slopes, of_slopes, 0.0))
+    nodes = [beta, *(term.node for term in terms[:-1])]
     return _Recursion(
-        beta, (beta, *nodes[:-1]), tuple(nus), RowWeights(fixed, by_h, torch.empty(0, dtype=dtype, device=device))
+        beta, tuple(nodes), tuple(nus), RowWeights(fixed, by_h, torch.empty(0, dtype=dtype, device=device))
     )
 
 

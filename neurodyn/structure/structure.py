@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from neurodyn.layers.windows import Windows
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.network import Network
 from neurodyn.network.stage_maps import Feedback, Forward
@@ -43,9 +44,11 @@ class Structure:
     smooth
         No population has bounds, and no coupling that is not linear has a known kink, as a rectifier or max pooling
         has, where F or its derivative jumps.
-    kinks_at_zero
-        F jumps, and nowhere else than in dx_i/dt as x_i itself passes 0: where a live `Feedback` ends in a rectifier.
-        No population has bounds.
+    kinks_at_units
+        F jumps, and nowhere else than in dx_i/dt as x_i itself passes 0, or becomes the largest of its window in max
+        pooling: where a live `Feedback` ends in either. No population has bounds.
+    windows
+        The windows of each population that is read by their maxima, where `kinks_at_units`.
     rate
         The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
     spectral_bound
@@ -59,7 +62,8 @@ class Structure:
     weak_order: tuple[str, ...] | None
     gradient_flow: bool
     smooth: bool
-    kinks_at_zero: bool
+    kinks_at_units: bool
+    windows: Mapping[str, Windows]
     rate: float | None
     spectral_bound: float | None
 
@@ -85,6 +89,14 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     rates = [p.leak / p.tau for p in free if not p.instantaneous]
     alike = {uniform(rate) if isinstance(rate, Tensor) else rate for rate in rates}
     smooth = not bounded and all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings)
+    kinks = _kinks(couplings)
+    at_units = (
+        not smooth
+        and not bounded
+        and all(_jumps_at_units_alone(c, clamped) for c in couplings)
+        and len(kinks) > 0
+        and all(len(windows) == 1 for windows in kinks.values())
+    )
     return Structure(
         reads={name: frozenset(graph.predecessors(name)) for name in graph},
         linear=linear,
@@ -93,10 +105,8 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         weak_order=None if acyclic else _weak_order(graph, network, couplings),
         gradient_flow=_gradient_flow(network, clamped),
         smooth=smooth,
-        kinks_at_zero=not smooth
-        and not bounded
-        and all(_jumps_at_zero_alone(c, clamped) for c in couplings)
-        and any(isinstance(c.map, Feedback) and c.map.bends_at_zero for c in couplings),
+        kinks_at_units=at_units,
+        windows={name: windows for name, (windows,) in kinks.items() if windows is not None} if at_units else {},
         rate=_number(next(iter(alike))) if linear and acyclic and len(alike) == 1 else None,
         spectral_bound=max(map(largest_of, rates), default=0.0) if acyclic else None,
     )
@@ -172,14 +182,24 @@ def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:
     return coupling.map.linear or all(name in clamped for name in reads)
 
 
-def _jumps_at_zero_alone(coupling: Coupling, clamped: Collection[str]) -> bool:
-    """Tell whether a coupling is continuous, but for what becomes of a unit of its target as that passes 0."""
+def _kinks(couplings: Iterable[Coupling]) -> dict[str, set[Windows | None]]:
+    """Return the windows whose maxima feed back to each population; None among them for the kinks of units alone."""
+    kinks: dict[str, set[Windows | None]] = {}
+    for coupling in couplings:
+        map_ = coupling.map
+        if isinstance(map_, Feedback) and map_.jumps_at_units:
+            kinks.setdefault(coupling.target, set()).add(map_.stage.windows)
+    return kinks
+
+
+def _jumps_at_units_alone(coupling: Coupling, clamped: Collection[str]) -> bool:
+    """Tell whether a coupling is continuous, but for what becomes of a unit of its target at a kink of its own."""
     map_ = coupling.map
     if _linear(coupling, clamped) or all(stage.smooth for stage in map_.stages):
         return True
     if type(map_) is Forward:
-        return map_.stage.bends_alone
-    return type(map_) is Feedback and map_.bends_at_zero
+        return map_.stage.continuous
+    return type(map_) is Feedback and map_.jumps_at_units
 
 
 def _gradient_flow(network: Network, clamped: Collection[str]) -> bool:

@@ -221,7 +221,7 @@ class Equation:
         return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
 
     def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
-        """Do as `evaluate`, and write into `jump` by how much the right side jumps as each unit of x passes 0."""
+        """Do as `evaluate`, and write into `jump` by how much the right side jumps at each unit's kink."""
         jump.zero_()
         self._sum(activity, out, self.constant, self.leak, (), jump)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:

@@ -178,7 +178,7 @@ class System:
             slope.masked_fill_(((x <= low) & (slope < 0)) | ((x >= high) & (slope > 0)), 0.0)
 
     def field_with_jump(self, state: State, out: State, jump: State, time: Time = None) -> None:
-        """Do as `field` of a system without bounds, and write by how much F jumps as each unit passes 0 into `jump`."""
+        """Do as `field` of a system without bounds, and write by how much F jumps at each unit's kink into `jump`."""
         self.settle(state, time)
         for equation in self.plan.dynamic_equations:
             name = equation.name

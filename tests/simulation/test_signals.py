@@ -165,6 +165,17 @@ def test_a_long_signal_is_taken_in_blocks(monkeypatch):
     np.testing.assert_allclose(whole.y, parts.y, atol=1e-12)
 
 
+@pytest.mark.parametrize("solver", [None, nd.Euler(0.1), nd.TorchDiffEq()])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_function_that_is_not_finite_is_told_apart_from_growth(solver, shape):
+    network = nd.Network(
+        "driven", [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1)], [nd.Coupling("u", "x")]
+    )
+    with pytest.raises(ValueError, match=r"u: the function returns what is not finite at time 1\.5") as refused:
+        nd.simulate(network, lambda t: torch.full(shape, 1.5 - t).log(), duration=3.0, solver=solver)
+    assert not isinstance(refused.value, nd.DivergenceError)
+
+
 def test_data_arrays_and_functions_are_signals():
     array = xr.DataArray(VALUES, {"time": TIMES}, ("time", "sample", "u_unit"))
     solver = nd.RK4(0.05)
