@@ -96,6 +96,8 @@ def listed(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
 
 def file_path(what: str, path: str | os.PathLike[str]) -> Path:
     """Return the path of a file or folder, and refuse what is none."""
+    if isinstance(path, str) and "://" in path:
+        raise InvalidValueError(f"{what} must be a path of a file system, not a URL such as {path!r}")
     if isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str):
         return Path(path)
     raise InvalidTypeError(f"{what} must be a path, such as 'name', not {path!r}")

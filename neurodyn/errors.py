@@ -54,7 +54,7 @@ class FileError(NeurodynError, OSError):
     """A file that cannot be read, written or fetched."""
 
 
-class InsufficientMemoryError(NeurodynError, MemoryError):
+class InsufficientMemoryError(MemoryError, NeurodynError):  # in this order, MemoryError's `__new__` makes it
     """What memory cannot hold."""
 
 

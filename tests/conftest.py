@@ -1,5 +1,6 @@
 """What the tests run on, and how Hypothesis runs in all of them."""
 
+import gc
 from importlib.util import find_spec
 
 import pytest
@@ -16,3 +17,9 @@ settings.load_profile("neurodyn")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run first what starts other programs, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: not {"train", "studies"} & set(item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """Spare every garbage collection from looking through all that has been imported, and lasts."""
+    gc.collect()
+    gc.freeze()

@@ -1,6 +1,6 @@
 """Pictures: what is drawn is what was declared, and nothing lies on top of anything else."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import matplotlib
@@ -100,9 +100,8 @@ def legend_texts(ax):
 def test_it_shows_every_population_and_coupling_once_and_a_legend_of_what_occurs(network, ax):
     assert [name for name, _ in artists(ax, "population")] == [p.name for p in network.populations]
     assert [name for name, _ in artists(ax, "coupling")] == [str(c) for c in network.couplings]
-    sizes = ["×".join(map(str, p.shape)) for p in network.populations if p.shape]
-    labels = [name for name, _ in artists(ax, "label")]
-    assert sorted(labels) == sorted([p.name for p in network.populations] + sizes)
+    labels = "".join(name for name, _ in artists(ax, "label"))  # long names in several lines
+    assert labels == "".join(p.name + "×".join(map(str, p.shape or ())) for p in network.populations)
     sign = ["negative gain"] if any(c.gain < 0 for c in network.couplings) else []
     roles = {p.role for p in network.populations}
     kinds = {"forward": "forward pass", "plasticity": "learns"}
@@ -231,6 +230,39 @@ def test_many_columns_go_on_below_in_the_opposite_direction():
     assert np.all(steps[:turn, 0] > 0)
     assert np.all(steps[turn + 1 :, 0] < 0)
     assert steps[turn, 0] == pytest.approx(0)
+
+
+def test_bands_break_where_they_cut_no_skipping_connection():
+    blocks = 6
+    populations = [nd.Population(f"x{n}", 1) for n in range(4 * blocks)]
+    couplings = [nd.Coupling(f"x{n}", f"x{n + 1}") for n in range(4 * blocks - 1)]
+    couplings += [nd.Coupling(f"x{4 * n}", f"x{4 * n + 3}") for n in range(blocks)]
+    ax = nd.Network("residual", populations, couplings).plot()
+    row = {name: round(patch.center[1], 3) for name, patch in artists(ax, "population")}
+    assert len(set(row.values())) == 2
+    assert all(row[f"x{4 * n}"] == row[f"x{4 * n + 3}"] for n in range(blocks))
+
+
+def test_marks_keep_apart_and_inside_the_picture():
+    both = [nd.Coupling("a", "b", gain=3.5, delay=1.25), nd.Coupling("b", "a", gain=-12.5, delay=0.75)]
+    loop = nd.Coupling("b", "b", gain=0.125, delay=33.5)
+    ax = nd.Network("marks", [nd.Population("a", 1), nd.Population("b", 1)], [*both, loop]).plot()
+    boxes = [mark.get_path().get_extents() for _, mark in artists(ax, "mark")]
+    assert len(boxes) == 3
+    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert all(left <= box.x0 and box.x1 <= right and bottom <= box.y0 and box.y1 <= top for box in boxes)
+
+
+def test_a_long_name_is_broken_where_one_line_would_be_too_small_to_read():
+    long, short = "scaled_dot_product_attention_1", "relu_1"
+    ax = nd.Network("names", [nd.Population(long, 1), nd.Population(short)]).plot()
+    lines = [(text, patch.get_path().get_extents()) for text, patch in artists(ax, "label")]
+    *broken, _, (last, _) = lines
+    assert last == short
+    assert len(broken) > 1
+    assert "".join(text for text, _ in broken) == long
+    assert all(above.y0 > below.y0 for (_, above), (_, below) in pairwise(broken))
 
 
 def test_opposite_ways_between_two_populations_keep_apart():

@@ -32,7 +32,7 @@ class Stage:
     layers
         The layers, in the order of the forward pass, or one module (an `nn.Sequential` is taken apart).
     name
-        How equations and messages name it, e.g. "2"; by default the name of its last layer's class.
+        How equations and messages name it, e.g. "2"; by default its layers, the last one first, as in "(Tanh∘Linear)".
 
     Raises
     ------
@@ -68,7 +68,7 @@ class Stage:
             raise InvalidValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
         self.origin = Origin([*containers, *self.layers])
         """What it was made of, as it was then."""
-        self.name = name if name is not None else type(self.layers[-1]).__name__
+        self.name = _composed(self.layers) if name is None else name
         self.sources: tuple[Source, ...] = ()
         """What it reads in a forward pass, if not what the stage before it gives."""
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -218,6 +218,12 @@ class Stage:
 
 Source = Stage | Literal["input"]
 """What a stage reads in a forward pass: the value of another stage, or the input."""
+
+
+def _composed(layers: Sequence[nn.Module]) -> str:
+    """Name layers as the function that they come to, the last one first; the last one alone would hide the others."""
+    names = [type(layer).__name__ for layer in reversed(layers)]
+    return names[0] if len(names) == 1 else f"({'∘'.join(names)})"
 
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:

@@ -71,7 +71,7 @@ class OperatingPoints:
 
     def expire_echoes(self) -> None:
         """Say that what delayed couplings read has changed."""
-        if self.echoes:
+        if self.echoes and self._lasting:
             for key in [key for key in self._lasting if key[1] in self.echoes]:
                 del self._lasting[key]
 

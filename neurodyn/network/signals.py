@@ -126,6 +126,22 @@ class Signal:
         value: Tensor = ((third * after + second) * after + first) * after + zeroth
         return value
 
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return the values at several times, shape (time, …), as `at` returns one."""
+        if self.interpolation == "cubic":
+            return torch.stack([self.at(time) for time in times])
+        last = len(self.times) - 1
+        places = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, last)
+        found = self.values[places]
+        if self.interpolation == "previous" or not last:
+            return found
+        starts, ends = self.times[places], self.times[np.minimum(places + 1, last)]
+        weights = np.where(
+            places < last, np.maximum(0.0, (times - starts) / np.where(ends > starts, ends - starts, 1.0)), 0.0
+        )
+        weight = torch.as_tensor(weights).to(found).view(-1, *[1] * (found.ndim - 1))
+        return torch.lerp(found, self.values[np.minimum(places + 1, last)], weight)
+
     @cached_property
     def _spline(self) -> Tensor:
         """The coefficients of the cubic between each two times, shape (power from 3 to 0, piece, …)."""
@@ -199,6 +215,10 @@ class FunctionOfTime:
             raise InvalidValueError(f"{self._what}: the function returns what is not finite at time {time:g}")
         return value
 
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return the values at several times, shape (time, …)."""
+        return torch.stack([self.at(time) for time in times])
+
 
 class Delayed:
     """A signal that arrives late: u(t − d), and u(0) before.
@@ -231,6 +251,10 @@ class Delayed:
         if self.piecewise_constant:  # past a jump, and not before it by rounding
             late += _ROUNDING * max(1.0, abs(time))
         return self._course.at(max(late, 0.0))
+
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return the values at several times, shape (time, …)."""
+        return torch.stack([self.at(time) for time in times])
 
 
 Course = Signal | FunctionOfTime | Delayed

@@ -21,7 +21,7 @@ from neurodyn.errors import InvalidTypeError
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
 from neurodyn.view.colours import BLACK, GREY, OTHER_KINDS
-from neurodyn.view.diagram import RADIUS, Points, mark_places, place, points_of, route
+from neurodyn.view.diagram import RADIUS, Points, extent_of, mark_places, name_lines, place, route
 from neurodyn.view.svg import arrow_colours
 
 _INCHES = 1.3
@@ -71,9 +71,9 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     shown = sketch(network)
     places = place(shown)
     curves = route(shown, places)
-    centres = np.array(list(places.values()))
-    extent = np.concatenate([centres - RADIUS, centres + RADIUS, *(points_of(curve) for curve in curves)])
-    (left, bottom), (right, top) = extent.min(0) - _MARGIN, extent.max(0) + _MARGIN
+    marks = mark_places(shown, places, curves)
+    lowest, highest = extent_of(places, curves, shown, marks)
+    (left, bottom), (right, top) = lowest - _MARGIN, highest + _MARGIN
     width, height = right - left, top - bottom
     colours = arrow_colours(shown)
     legend = _legend_entries(shown, colours)
@@ -91,7 +91,6 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     aside = max(0.0, box.width / unit - width) / 2
     ax.set(xlim=(left - aside, right + aside), ylim=(bottom - below / unit, top), aspect="equal")
     nodes = {node.name: _draw_population(ax, node, places[node.name], unit) for node in shown.nodes}
-    marks = mark_places(shown, places, curves)
     for arrow, curve, mark in zip(shown.arrows, curves, marks, strict=True):
         _draw_arrow(ax, arrow, curve, colours, nodes, unit)
         if mark is not None:
@@ -161,9 +160,12 @@ def _draw_population(ax: Axes, population: Node, centre: Points, unit: float) ->
     node = _node(population, centre)
     node.set(linewidth=1.2 * unit, zorder=3, gid=f"population {population.name}")
     ax.add_artist(node)
-    _draw_label(ax, population.name, centre + np.array([0.0, 0.07 if population.size else 0.0]), 0.15)
+    lines, height = name_lines(population.name)
+    middle = 0.07 if population.size else 0.0
+    for number, line in enumerate(lines):
+        _draw_label(ax, line, centre + np.array([0.0, middle + ((len(lines) - 1) / 2 - number) * 1.1 * height]), height)
     if population.size:
-        _draw_label(ax, population.size, centre - np.array([0.0, 0.1]), 0.11)
+        _draw_label(ax, population.size, centre - np.array([0.0, 0.1 + 0.4 * (len(lines) - 1) * height]), 0.11)
     return node
 
 

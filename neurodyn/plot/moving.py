@@ -105,7 +105,7 @@ def animate(
     if count > _MOST_FRAMES:
         raise InvalidValueError(f"seconds: a film of {count:.3g} pictures; {_MOST_FRAMES:,} are the most")
     step = None if step is None else positive("step", step)
-    shown, _ = numeric(data)
+    shown = numeric(data)
     name = along_of(shown) if along is None else along
     if name not in shown.dims:
         raise InvalidValueError(

@@ -30,6 +30,9 @@ Seed = Callable[[int], None]
 AtOnce: TypeAlias = "Callable[[list[Network]], xr.Dataset] | bool | None"
 """A function that runs networks together; True if that of a point takes many of them at once."""
 
+_NETWORK = "network"
+"""The dimension of what runs at once."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -255,15 +258,17 @@ class Work:
         if self.at_once is not True and not isinstance(run, xr.Dataset):
             raise InvalidTypeError(f"sweep: at_once returns a dataset, and returned a {type(run).__name__}")
         data = as_dataset(run, list(self.grid.values))
-        if data.sizes.get(POINTS) != count:
+        if data.sizes.get(_NETWORK) != count:
             raise InvalidValueError(
                 f"sweep: {whose} returns a dataset with a dimension 'network' of the {count} points; its sizes are "
                 f"{dict(data.sizes)}"
             )
-        alike = [str(name) for name, variable in data.data_vars.items() if POINTS not in variable.dims]
+        data = data.drop_vars(_NETWORK, errors="ignore")
+        data = data.reset_coords([name for name, variable in data.coords.items() if _NETWORK in variable.dims])
+        alike = [str(name) for name, variable in data.data_vars.items() if _NETWORK not in variable.dims]
         if alike:
             raise InvalidValueError(f"sweep: {whose} returns {alike[0]!r} without the dimension 'network'")
-        return data.drop_vars(POINTS, errors="ignore").transpose(POINTS, ...)
+        return data.rename_dims({_NETWORK: POINTS}).transpose(POINTS, ...)
 
     def _bisected(
         self,
@@ -297,7 +302,7 @@ class Work:
 
 
 def _along_points(value: Any) -> Any:
-    return ((POINTS,), value) if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1 else value
+    return ((_NETWORK,), value) if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1 else value
 
 
 def _extent(points: Sequence[Where], places: NDArray[np.intp]) -> str:

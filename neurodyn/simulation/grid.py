@@ -125,7 +125,7 @@ class Grid:
 
     def columns(self, block: Block) -> dict[str, Any]:
         """Return the values of each parameter at the points of a block: tensors, shape (network,), or lists of text."""
-        own = [np.asarray(self.values[name])[places] for name, places in block.region.items()]
+        own = [_coordinate(self.values[name])[places] for name, places in block.region.items()]
         each = np.meshgrid(*own, indexing="ij")
         return {
             name: values.ravel().tolist() if values.dtype.kind == "U" else torch.from_numpy(values.ravel())
@@ -142,7 +142,7 @@ class Grid:
 
     def coordinates(self) -> dict[str, NDArray[Any]]:
         """Return the values of each parameter as an array."""
-        return {name: np.asarray(values) for name, values in self.values.items()}
+        return {name: _coordinate(values) for name, values in self.values.items()}
 
 
 def text(where: Where) -> str:
@@ -174,14 +174,15 @@ def _own_bytes(name: str, value: Any) -> bytes:
 def _values(name: str, given: Iterable[Any]) -> list[Any]:
     if not isinstance(name, str):
         raise InvalidTypeError(f"grid: the name of a parameter is text, not {name!r}")
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+    if isinstance(given, (Tensor, xr.DataArray)):
+        given = given.tolist() if isinstance(given, Tensor) else given.to_numpy()
+    single = isinstance(given, np.ndarray) and given.ndim == 0
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable) or single:
         raise InvalidTypeError(f"grid: parameter {name!r} has several values; give a list of them, not {given!r}")
     if isinstance(given, Iterator):
         raise InvalidTypeError(
             f"grid: parameter {name!r} is a {type(given).__name__}, which gives its values only once; give a list"
         )
-    if isinstance(given, (Tensor, xr.DataArray)):
-        given = given.tolist() if isinstance(given, Tensor) else given.to_numpy()
     values = list(given)
     if not values:
         raise InvalidValueError(f"grid: parameter {name!r} has no values")
@@ -193,12 +194,26 @@ def _values(name: str, given: Iterable[Any]) -> list[Any]:
         )
     if isinstance(given, (set, frozenset)):
         values.sort()  # of text, each process has an order of its own
-    coordinate = np.asarray(values)
+    coordinate = _coordinate(values)
     if coordinate.dtype.kind not in "biufU":
-        raise InvalidValueError(f"grid: parameter {name!r} has integers that 64 bits do not hold; give others")
+        raise InvalidValueError(f"grid: parameter {name!r} has numbers that 64 bits do not hold; give others")
     if len(np.unique(coordinate)) < len(values):
         raise InvalidValueError(f"grid: parameter {name!r} has a value twice; give each once")
+    for held, value in zip(coordinate.tolist(), values, strict=True):
+        if held != value:
+            raise InvalidValueError(
+                f"grid: parameter {name!r} has {value!r} among its values, which would be {held!r} in the coordinate "
+                "that holds them all; give others"
+            )
     return values
+
+
+def _coordinate(values: list[Any]) -> NDArray[Any]:
+    """Return values as an array of a dtype that xarray and Zarr know."""
+    coordinate = np.asarray(values)
+    if coordinate.dtype.kind == "f" and coordinate.dtype.itemsize not in (4, 8):
+        return coordinate.astype(np.float64)
+    return coordinate.astype(coordinate.dtype.str)  # NumPy has two of 64 bits
 
 
 def _kind(name: str, value: object) -> str:

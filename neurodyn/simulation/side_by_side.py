@@ -16,8 +16,8 @@ from neurodyn.simulation.grid import Where, text
 
 COMPUTED, ERROR = "computed", "error"
 """The variables that a sweep adds."""
-POINTS = "network"
-"""The dimension along which results stand side by side; no population, parameter or dimension of a run has its name."""
+POINTS = "points of a sweep"
+"""The dimension along which results stand side by side."""
 
 
 Attributes = Mapping[Any, Any] | None
@@ -43,6 +43,15 @@ def as_dataset(result: object, parameters: Sequence[str]) -> xr.Dataset:
         raise InvalidValueError(
             f"sweep: the result already has {taken[0]!r}, which is a parameter of the grid; rename one"
         )
+    if not data.data_vars:
+        raise InvalidValueError("sweep: the result has no variables; return at least one")
+    for name, variable in data.data_vars.items():
+        if len(set(variable.dims)) < len(variable.dims):
+            raise InvalidValueError(f"sweep: a result's {name!r} has a dimension twice, {variable.dims}; rename one")
+        objects = variable.dtype.kind == "O" and not all(isinstance(each, str) for each in variable.to_numpy().flat)
+        if objects or variable.dtype.kind not in "biufcUTO":
+            kind = "objects" if objects else variable.dtype
+            raise InvalidTypeError(f"sweep: a result's {name!r} holds {kind}; return numbers or text")
     return data
 
 
@@ -189,7 +198,7 @@ def with_facts(together: xr.Dataset, attributes: Sequence[Attributes], points: S
 
 def fact_name(name: str, together: xr.Dataset, parameters: Iterable[str]) -> str:
     """Return what to call the variable of what an attribute says."""
-    taken = name in together.variables or name in together.dims or name in parameters
+    taken = name in {*together.variables, *together.dims, *parameters, COMPUTED, ERROR}
     return f"{name}_of_run" if taken else name
 
 

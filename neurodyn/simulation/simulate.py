@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from neurodyn.checks import flag, needed, positive
+from neurodyn.checks import file_path, flag, needed, positive
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
 from neurodyn.network.network import Network
@@ -161,12 +161,11 @@ def simulate(
         check_solver(solver)
     if until is not None and not callable(until):
         raise InvalidTypeError(f"until must be a condition such as steady(1e-6), not {type(until).__name__}")
-    if store is not None and not isinstance(store, (str, os.PathLike)):
-        raise InvalidTypeError(f"store: the path of a Zarr store, not a {type(store).__name__}")
+    path = None if store is None else file_path("store", store)
     if progress is not None:
         flag("progress", progress)
     members = list(network) if isinstance(network, Sequence) else None
-    with nullcontext() if store is None else _streaming(Path(store), resume=resume) as stream:
+    with nullcontext() if path is None else _streaming(path, resume=resume) as stream:
         with ExitStack() as stack:
             one, given, wanted, starts = stack.enter_context(_stacked(network, inputs, targets, initial))
             with _numbers(seed, stream):  # from which Noisy drives draw

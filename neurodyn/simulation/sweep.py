@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,12 @@ def sweep(
     if runs.threads and RandomStream.in_use():
         raise InvalidValueError("scheduler: within a point of another sweep there are no threads; leave it out")
     points = Grid(grid)
+    for name in points.values:
+        if name in ([COMPUTED] if path is not None else []) + ([ERROR] if on_error == "record" else []):
+            raise InvalidValueError(f"grid: the sweep adds a variable {name!r} of its own; rename the parameter")
+    _refuse_signature("point", point, points.values)
+    if callable(at_once):
+        _refuse_signature("at_once", at_once, None)
     if block is None and at_once is None:
         block = -(-points.size // _BLOCKS)
     elif block is None and not (path is None and runs.here):
@@ -159,6 +166,19 @@ def _store_path(store: str | os.PathLike[str]) -> Path:
     return path
 
 
+def _refuse_signature(what: str, function: Callable[..., Any], parameters: Iterable[str] | None) -> None:
+    """Refuse a function that cannot be called with the parameters by name; or, where there are none, with one list."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # as some that are not written in Python have none
+        return
+    try:
+        signature.bind(*([[]] if parameters is None else []), **dict.fromkeys(parameters or ()))
+    except TypeError as error:
+        given = "a list of networks" if parameters is None else f"{', '.join(parameters)} by name"
+        raise InvalidTypeError(f"{what}: it is called with {given}, and that does not fit: {error}") from error
+
+
 def _share(share: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(share, (tuple, list)) or len(share) != 2:
         raise InvalidTypeError(f"share is a pair (i, n), the i-th of n jobs, not {share!r}")
@@ -175,12 +195,13 @@ class _Task:
     work: Work
     shared: bool
     store: Path | None = None
+    form: xr.Dataset | None = None
 
     def __call__(self, number: int) -> tuple[int, Part | Failure | None]:
         """Return what came of a block; None where that is in the store."""
         block, store = self.work.grid.block(number), self._open()
         shared = self.shared or shares_process()
-        part = self.work.do(block, shared=shared, form=None if store is None else store.form)
+        part = self.work.do(block, shared=shared, form=self.form if store is None else store.form)
         if store is None or isinstance(part, Failure):
             return number, part
         try:
@@ -200,29 +221,48 @@ class _Task:
 
 def _in_memory(work: Work, runs: Scheduler[Any], bar: Bar) -> xr.Dataset:
     parts: dict[int, Part] = {}
-    with closing(runs.map(_Task(work, runs.threads), range(work.grid.blocks))) as done:
+    for number, part in _parts(_Task(work, runs.threads), runs, range(work.grid.blocks)):
+        parts[number] = part
+        bar.update(work.grid.block(number).points)
+    present = [number for number in sorted(parts) if parts[number].data is not None]
+    if not present:
+        raise _all_failed(work, parts[0])
+    first = present[0]
+    form = _form(parts[first])
+    unlike: list[int] = []
+    for number in present[1:]:
+        try:
+            refuse_other(form, _form(parts[number]), _beginning(work, number), _beginning(work, first))
+        except InvalidValueError:
+            if not work.records:
+                raise
+            unlike.append(number)  # it is compared within itself alone, and what is wrong there depends on the first
+    parts |= dict(_parts(_Task(work, runs.threads, form=form), runs, unlike))
+    return _over_grid(work, [parts[number] for number in range(work.grid.blocks)], parts[first])
+
+
+def _form(part: Part) -> xr.Dataset:
+    """Return what the result of a point is like."""
+    assert part.data is not None
+    return part.data.isel({POINTS: 0}, drop=True)
+
+
+def _parts(task: _Task, runs: Scheduler[Any], numbers: Sequence[int]) -> Iterator[tuple[int, Part]]:
+    with closing(runs.map(task, numbers)) as done:
         for number, part in done:
             if isinstance(part, Failure):
                 raise part.raised()
-            parts[number] = part
-            bar.update(work.grid.block(number).points)
-    return _over_grid(work, [parts[number] for number in range(work.grid.blocks)])
+            yield number, part
 
 
-def _over_grid(work: Work, parts: Sequence[Part]) -> xr.Dataset:
-    """Return what came of all blocks as one dataset."""
-    grid = work.grid
-    first = next((number for number, part in enumerate(parts) if part.data is not None), None)
-    if first is None:
-        raise _all_failed(work, parts[0])
-    form = parts[first].data
+def _over_grid(work: Work, parts: Sequence[Part], first: Part) -> xr.Dataset:
+    """Return what came of all blocks as one dataset, whose variables are those of the first block that has any."""
+    grid, form = work.grid, first.data
     assert form is not None
-    datas: list[xr.Dataset] = []
-    for number, part in enumerate(parts):
-        if part.data is not None:
-            one, its = (each.isel({POINTS: 0}, drop=True) for each in (form, part.data))
-            refuse_other(one, its, _beginning(work, number), _beginning(work, first))
-        datas.append(_nothing_like(form, grid.block(number).points) if part.data is None else part.data)
+    datas = [
+        _nothing_like(form, grid.block(number).points) if part.data is None else part.data
+        for number, part in enumerate(parts)
+    ]
     order = grid.order()
     variables: dict[Any, Any] = {}
     for name, variable in form.data_vars.items():
@@ -282,17 +322,14 @@ def _create(work: Work, runs: Scheduler[Any], path: Path, fingerprint: dict[str,
     """Make the store, with the first block at whose points something came out."""
     from neurodyn.simulation.sweep_store import SweepStore
 
-    first: Part | None = None
-    with closing(runs.map(_Task(work, runs.threads), range(1 if not work.records else work.grid.blocks))) as done:
-        for number, part in done:
-            if isinstance(part, Failure):
-                raise part.raised()
-            if part.data is not None:
-                break
-            first = part if number == 0 else first
-        else:
-            assert first is not None
-            raise _all_failed(work, first)
+    parts: dict[int, Part] = {}
+    while not any(part.data is not None for part in parts.values()):
+        if len(parts) == work.grid.blocks:
+            raise _all_failed(work, parts[0])
+        more = range(len(parts), min(2 * len(parts) + 1, work.grid.blocks))
+        parts |= dict(_parts(_Task(work, runs.threads), runs, more))
+    number, part = next((number, part) for number, part in sorted(parts.items()) if part.data is not None)
+    assert part.data is not None
     if runs.here:  # what the points themselves change, such as a count of calls, is not what they depend on
         now = _fingerprint(work)
         fingerprint |= {what: None for what in fingerprint if now[what] != fingerprint[what]}
@@ -305,15 +342,15 @@ def _create(work: Work, runs: Scheduler[Any], path: Path, fingerprint: dict[str,
 
 def _fingerprint(work: Work) -> dict[str, str | None]:
     """Return what the results depend on, as digests by what they are of."""
-    parts: dict[str, str | None] = {
-        "the grid": digest(work.grid.coordinates()),
-        "at_once": str(work.at_once),
-        "block": str(work.grid.chunks),
-        "on_error": str(work.records),
-        **of_function("point", work.point),
+    parts: dict[str, str | None] = {  # as a refusal names the first that differs, what changes others comes before them
         "the version of neurodyn, PyTorch, NumPy or Python": f"{versions_of_all()}, {versions()['neurodyn_version']}",
+        "the grid": digest(work.grid.coordinates()),
+        **of_function("point", work.point),
+        "at_once": str(work.at_once),
     }
-    return {**parts, **of_function("at_once", work.at_once)} if callable(work.at_once) else parts
+    if callable(work.at_once):
+        parts |= of_function("at_once", work.at_once)
+    return {**parts, "block": str(work.grid.chunks), "on_error": str(work.records)}
 
 
 def _refuse_taken(data: xr.Dataset, name: str) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -114,11 +114,12 @@ class SweepStore:
             known = {key: variable.attrs[key] for key in ("units", "long_name") if key in variable.attrs}
             add(str(name), variable.dims[1:], variable.shape[1:], variable.dtype, **known)
         for name, called in facts.items():
-            add(called, (), (), _array_of(name, [attributes[name]]).dtype)
+            add(called, (), (), _kind_of_fact(name, attributes[name]))
         if part.errors is not None:
             add(ERROR, (), (), _TEXT, long_name="what went wrong at this point")
         add(COMPUTED, (), (), np.dtype(bool), long_name="whether this point has been computed")
-        about = {"facts": facts, "constant": list(constant), "fingerprint": dict(fingerprint)}
+        added = [COMPUTED] if part.errors is None else [COMPUTED, ERROR]
+        about = {"facts": facts, "constant": list(constant), "added": added, "fingerprint": dict(fingerprint)}
         described = {name: xr.Variable((), 0.0, variable.attrs) for name, variable in variables.items()}
         template = xr.Dataset(
             described, {**part.data.coords, **grid.coordinates()}, {**constant, _ABOUT: json.dumps(about)}
@@ -135,7 +136,7 @@ class SweepStore:
     @cached_property
     def form(self) -> xr.Dataset:
         """What the result of a point is like."""
-        data = self._open().drop_vars([COMPUTED, *self._about["facts"].values()]).drop_vars(ERROR, errors="ignore")
+        data = self._open().drop_vars([*self._about["added"], *self._about["facts"].values()])
         return data.isel(dict.fromkeys(self._grid.values, 0), drop=True)
 
     def _open(self) -> xr.Dataset:
@@ -187,8 +188,9 @@ class SweepStore:
             f"could not write to store {self._path}; the blocks that are done are kept: make room, and run it again"
         ):
             to_zarr(xr.Dataset(variables), self._path, region=dict(block.region), safe_chunks=True, mode="r+")
-            for name in variables:
-                sync(self._chunks(str(name), block))
+            for name, (_, values) in variables.items():
+                if values.size:  # else it has no chunks
+                    sync(self._chunks(str(name), block))
             computed = zarr.open_array(self._path / COMPUTED, mode="r+")
             computed[tuple(block.region.values())] = True
 
@@ -212,10 +214,15 @@ class SweepStore:
         for run in runs:
             if run is not None:
                 self._refuse_facts(run, constant)
+        said = {name: [None if run is None else run.get(name) for run in runs] for name in facts}
         return {
-            called: np.repeat(_array_of(name, [None if run is None else run.get(name) for run in runs]), points)
+            called: np.repeat(_array_of(name, self._kinds[called], said[name]), points)
             for name, called in facts.items()
         }
+
+    @cached_property
+    def _kinds(self) -> dict[Hashable, np.dtype[Any]]:
+        return {name: variable.dtype for name, variable in self._open().data_vars.items()}
 
     def _refuse_facts(self, run: Mapping[Any, Any], constant: Mapping[str, Any]) -> None:
         for name, value in constant.items():
@@ -250,7 +257,6 @@ def _opened(path: Path, grid: Grid, changed: int) -> SweepStore:
 @contextmanager
 def creating(path: Path) -> Iterator[None]:
     """Be the only process that makes a store; others wait until it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         try:
             lock = Lock(path.with_name(f".{path.stem}.create.lock"))
@@ -273,8 +279,8 @@ def sharing(path: Path, share: tuple[int, int]) -> Iterator[None]:
         If a living run holds it, or another one that has blocks of it.
     """
     own, of = share
-    path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, system_errors(f"could not write store {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock = Lock(_share_lock(path, share))
         except BlockingIOError as error:
@@ -311,16 +317,29 @@ def _kind_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
     return (dtype if dtype.kind in "fc" else np.dtype(np.float64)), np.nan
 
 
-def _array_of(name: str, fact: Sequence[Any]) -> NDArray[Any]:
-    """Return what attributes say, NaN or no text where one says nothing."""
-    present = [each for each in fact if each is not None]
-    if all(isinstance(each, str) for each in present):
+def _kind_of_fact(name: str, value: Any) -> np.dtype[Any]:
+    """Return what a store holds an attribute of results as, each a number or each a text."""
+    if isinstance(value, str):
+        return _TEXT
+    if isinstance(value, (bool, int, float, np.number, np.bool_)):
+        return np.dtype(np.float64)
+    raise InvalidTypeError(
+        f"sweep: the attribute {name!r} of a result is {value!r}, neither a number nor a text; with store=, make it a "
+        "variable"
+    )
+
+
+def _array_of(name: str, kind: np.dtype[Any], fact: Sequence[Any]) -> NDArray[Any]:
+    """Return what attributes say as a store holds it, NaN or no text where one says nothing."""
+    text = kind.kind in "OSTU"
+    for each in fact:
+        if each is not None and (_kind_of_fact(name, each) == _TEXT) != text:
+            raise InvalidTypeError(
+                f"sweep: the attribute {name!r} is {each!r} here, and a {'text' if text else 'number'} at the first "
+                "point; give all points the same kind"
+            )
+    if text:
         return np.array(["" if each is None else each for each in fact], object)
-    if not all(isinstance(each, (bool, int, float, np.generic)) and not isinstance(each, np.str_) for each in present):
-        raise InvalidTypeError(
-            f"sweep: the attribute {name!r} of a result is neither a number at every point nor a text; with store=, "
-            "make it a variable"
-        )
     return np.array([np.nan if each is None else float(each) for each in fact])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from types import MappingProxyType
@@ -181,6 +181,41 @@ class TrajectoryRecorder:
             for time, weight in zip(times.tolist(), weights, strict=True):
                 self.record(time, self._system.new_state(torch.mv(rows.t(), weight)))
             return
+        for given, out in self._parts(times):
+            for name, place in self._system.places():
+                if name in self._buffers:
+                    block, chosen = self._buffers[name][out].view(out.stop - out.start, -1), self._chosen[name]
+                    if not chosen.whole:
+                        columns = rows[:, place].view(len(rows), self._system.samples, *chosen.shape)
+                        for one, weight in zip(block, weights[given], strict=True):
+                            one.copy_(chosen.of(torch.tensordot(weight, columns, 1)).flatten())
+                    elif block.dtype == rows.dtype:
+                        torch.mm(weights[given], rows[:, place], out=block)
+                    else:  # NumPy lacks bfloat16
+                        block.copy_(weights[given] @ rows[:, place])
+
+    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
+        """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+        if not self._dynamic_alone:
+            begun = None
+            for time, start, state in zip(times.tolist(), starts.tolist(), states, strict=True):
+                if start != begun:
+                    self._system.timeline.enter(start, idle=not self._system.instantaneous)
+                    begun = start
+                self.record(time, self._system.new_state(state))
+            return
+        for given, out in self._parts(times):
+            for name, place in self._system.places():
+                if name in self._buffers:
+                    chosen, columns = self._chosen[name], states[given, place]
+                    if chosen.whole:
+                        self._buffers[name][out].view(len(columns), -1).copy_(columns)
+                        continue
+                    for one, column in zip(self._buffers[name][out], columns, strict=True):
+                        one.copy_(chosen.of(column.view(self._system.samples, *chosen.shape)))
+
+    def _parts(self, times: NDArray[np.float64]) -> Iterator[tuple[slice, slice]]:
+        """Yield which of some times go where in the buffers, a part at a time, and take up their moments."""
         saved = min(self._passed_over, len(times))
         self._passed_over -= saved
         while saved < len(times):
@@ -188,17 +223,7 @@ class TrajectoryRecorder:
                 self._make_room()
             here = len(self._moments)
             count = min(self._capacity - here, len(times) - saved)
-            for name, place in self._system.places():
-                if name in self._buffers:
-                    out, chosen = self._buffers[name][here : here + count].view(count, -1), self._chosen[name]
-                    if not chosen.whole:
-                        columns = rows[:, place].view(len(rows), self._system.samples, *chosen.shape)
-                        for one, weight in zip(out, weights[saved : saved + count], strict=True):
-                            one.copy_(chosen.of(torch.tensordot(weight, columns, 1)).flatten())
-                    elif out.dtype == rows.dtype:
-                        torch.mm(weights[saved : saved + count], rows[:, place], out=out)
-                    else:  # NumPy lacks bfloat16
-                        out.copy_(weights[saved : saved + count] @ rows[:, place])
+            yield slice(saved, saved + count), slice(here, here + count)
             self._moments.extend((self._system.timeline.origin + times[saved : saved + count]).tolist())
             saved += count
 

@@ -162,6 +162,9 @@ class Recorder(Protocol):
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
 
+    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
+        """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+
 
 class Unrecorded(Recorder):
     """A recorder that saves nothing, for a run of which only the end is wanted."""
@@ -172,6 +175,9 @@ class Unrecorded(Recorder):
         """Save nothing."""
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
+        """Save nothing."""
+
+    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
         """Save nothing."""
 
 

@@ -215,7 +215,7 @@ class ErrorControlled(Solver):
         if self.rtol < smallest:
             raise InvalidValueError(
                 f"rtol of {type(self).__name__}: {self.rtol:g} is below what {system.dtype} can resolve; take at least "
-                f"{smallest:.1g}, or float64"
+                f"{smallest:.1g}, or give data of torch.float64"
             )
 
     @abstractmethod

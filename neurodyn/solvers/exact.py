@@ -35,7 +35,9 @@ class Exact(Solver):
     q by at most Σ_j |c_{k+j}(t)| (Sʲ)_qp ‖N^k e_p‖.
 
     Other linear systems take the exponential of A on a Krylov space. Under signals that are piecewise constant or
-    piecewise linear, in the state too, either holds from one of their times to the next.
+    piecewise linear, in the state too, the closed form holds from one of their times to the next: of the powers where
+    there are some; elsewhere, if all samples share a matrix A of a few thousand units at most, by its exponential for
+    lengths of time that recur, and its Taylor series, on the states alone, for others.
 
     Parameters
     ----------

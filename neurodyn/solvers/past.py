@@ -39,10 +39,11 @@ class _Between(NamedTuple):
         """Write the activity of a population at a time of the step into `out`."""
         end, (start, activity, slopes), (_, activity_after, slopes_after) = self
         h = end - start
-        theta = (time - start) / h
-        if theta > 1.0 - 1e-9:
+        if time > end - 1e-9 * h:
             out.copy_(activity_after[name])
-        elif not slopes:
+            return
+        theta = (time - start) / h
+        if not slopes:
             torch.lerp(activity[name], activity_after[name], theta, out=out)
         else:
             slope, slope_after = slopes[name], slopes_after[name]

@@ -14,8 +14,9 @@ from torch import Tensor
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
-from neurodyn.system.couplings import constants, driven_alone
-from neurodyn.system.moments import put_together, repeated_at, take_off, taken_apart
+from neurodyn.solvers.matrices import by_matrix, matrix_of
+from neurodyn.system.entering import Entering
+from neurodyn.system.moments import put_together, taken_apart
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -74,6 +75,8 @@ def along_signals(
     ends = np.unique(np.concatenate([[0.0, duration], system.timeline.breaks(duration)]))
     if system.structure.rate is not None:
         evaluations = _nilpotent(system, state, ends, moments, recorder)
+    elif (matrix := matrix_of(system)) is not None:
+        evaluations = by_matrix(system, matrix, state, ends, moments, recorder)
     else:
         evaluations = sum(
             _by_krylov(system, state, start, end, _within(moments, start, end, duration), recorder)
@@ -114,21 +117,31 @@ def _nilpotent(
     """
     rate = system.structure.rate
     assert rate is not None, "along_signals comes here only with a common rate"
-    powers = _Powers(system)
+    entering = Entering(system, float(ends[-1]))
+    powers = _Powers(system, ramped=entering.ramped)
     weights = _Weights(powers, rate)
     rows: Tensor | None = None
-    for pieces, drives in _blocks(system, powers, ends):
+    for pieces, drives in _blocks(system, entering, powers, ends):
         if rows is None:  # after the drive, which settles the scales
             rows = powers.of(LinearPart(system), state)
-        count = len(rows)
+        count, last = len(rows), pieces[-1][1]
         onwards = weights.onwards(np.array([end - start for start, end in pieces]), rows)
-        for (start, end), drive, further in zip(pieces, drives, onwards, strict=True):
-            drive[:count] = rows
-            inside = _within(moments, start, end, float(ends[-1]))
-            if len(inside):
-                system.timeline.enter(start, idle=not system.instantaneous)
-                recorder.combine(inside, weights.of_states(inside - start, rows), drive)
-            rows = further @ drive
+        own = moments[slice(*np.searchsorted(moments, [pieces[0][0], np.inf if last == ends[-1] else last]))]
+        starts = np.array([start for start, _ in pieces])
+        places = np.searchsorted(starts, own, side="right") - 1
+        of_states, within = weights.of_states(own - starts[places], rows), np.bincount(places, minlength=len(pieces))
+        states = rows.new_empty(len(own), system.size)
+        drives[0, :count] = rows
+        after = [*drives[1:, :count].unbind(), torch.empty_like(rows)]
+        saved = 0
+        for drive, further, out, inside in zip(drives, onwards, after, within.tolist(), strict=True):
+            if inside:
+                torch.mm(of_states[saved : saved + inside], drive, out=states[saved : saved + inside])
+                saved += inside
+            torch.mm(further, drive, out=out)
+        rows = after[-1]
+        if saved:
+            recorder.take(own, starts[places], states)
     assert rows is not None, "there is a piece"
     system.timeline.enter(float(ends[-2]))
     state.flat.copy_(rows[0])
@@ -145,11 +158,13 @@ class _Powers:
     Parameters
     ----------
     system
-        The system; it moves within pieces or jumps between them.
+        The system.
+    ramped
+        Whether signals move within pieces.
     """
 
-    def __init__(self, system: System) -> None:
-        self.ramped = system.timeline.moves_within_steps
+    def __init__(self, system: System, *, ramped: bool) -> None:
+        self.ramped = ramped
         self.logs: list[float] = []
         """The logarithm of the scale of each power."""
         self.products = 0
@@ -252,7 +267,7 @@ def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[N
 
 
 def _blocks(
-    system: System, powers: _Powers, ends: NDArray[np.float64]
+    system: System, entering: Entering, powers: _Powers, ends: NDArray[np.float64]
 ) -> Iterator[tuple[list[tuple[float, float]], Tensor]]:
     """Yield some pieces at a time, and the powers of the drive in each, shape (piece, row, n).
 
@@ -260,36 +275,22 @@ def _blocks(
     """
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
-    entered, jumps = driven_alone(system), len(system.timeline.jumps(float(ends[-1]))) > 0
-    linear, shared = LinearPart(system), system.new_state()
-    system.timeline.enter(0.0)
-    system.field(system.new_state(torch.zeros_like(shared.flat)), shared, 0.0)
-    still, reference = powers.of(linear, shared), None
+    linear = LinearPart(system)
+    still = powers.of(linear, system.new_state(entering.still.flat.clone()))
     for first in range(0, len(pieces), most):
         some = pieces[first : first + most]
-        moments = [(start, start) for start, _ in some]
-        if powers.ramped:  # where nothing jumps, the end of a piece is the start of the next one
-            moments += some if jumps else some[-1:]
-        repeated = repeated_at(system, moments)
-        drive = repeated.new_state()
-        if entered is None:
-            repeated.field(repeated.new_state(torch.zeros_like(drive.flat)), drive)
-        else:  # no product of what is 0
-            constants(repeated, entered, drive)
-        if reference is None:
-            reference = taken_apart(system, drive.flat, len(moments))[0]
-        take_off(system, reference, drive, len(moments))
+        repeated, drive, moments = entering.over(some)
         powers.products += 1
         offset = None
         if linear.offset is not None:
             offset = repeated.new_state()
-            put_together(system, linear.offset.expand(len(moments), -1), offset)
+            put_together(system, linear.offset.expand(moments, -1), offset)
         of_all = LinearPart(repeated, None if offset is None else offset.flat)
         count = powers.count
         drives = still.new_empty(len(some), (2 + powers.ramped) * count, system.size)
         spans = still.new_tensor([end - start for start, end in some])[:, None]
-        for place, row in enumerate(powers.each(of_all, drive, entered)):
-            apart = taken_apart(system, row, len(moments))
+        for place, row in enumerate(powers.each(of_all, drive, entering.names)):
+            apart = taken_apart(system, row, moments)
             torch.add(apart[: len(some)], still[place], out=drives[:, count + place])
             if powers.ramped:
                 torch.sub(apart[-len(some) :], apart[: len(some)], out=drives[:, 2 * count + place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,9 +36,21 @@ class Placed:
     def write(self, time: float, out: Tensor, members: int) -> None:
         """Write its value at a time into `out`, shape (member · sample, …)."""
         value = self.course.at(time).detach()
-        if self.course.by_network and value.ndim <= len(self.shape) + 1:
-            value = value.view(len(value), *[1] * (len(self.shape) + 2 - value.ndim), *value.shape[1:])
-        out.view(members, -1, *self.shape).copy_(value)
+        if self.course.by_network:
+            self._spread(value[None], out[None], members)
+        else:
+            out.view(members, -1, *self.shape).copy_(value)
+
+    def write_over(self, times: Sequence[float], out: Tensor, members: int) -> None:
+        """Write its values at several times into `out`, shape (time, member · sample, …)."""
+        self._spread(self.course.over(times).detach(), out, members)
+
+    def _spread(self, values: Tensor, out: Tensor, members: int) -> None:
+        """Write values at several times, shape (time, …), to all networks, samples and units that have them."""
+        missing = len(self.shape) + 3 - values.ndim
+        own = values.shape[1:2] if self.course.by_network else ()
+        rest = values.shape[1 + len(own) :]
+        out.view(len(out), members, -1, *self.shape).copy_(values.view(len(values), *own, *[1] * missing, *rest))
 
     def start(self, samples: int, members: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return its value at time 0 for so many samples of all networks together."""
@@ -119,3 +132,9 @@ class Driven:
         self.signal.write(time, self.block, self.members)
         if self.noise is not None:
             self.block.add_(self.noise)
+
+    def over(self, times: Sequence[float]) -> Tensor:
+        """Return its activity at several times, shape (time, sample, …)."""
+        found = self.block.new_empty(len(times), *self.block.shape)
+        self.signal.write_over(times, found, self.members)
+        return found if self.noise is None else found.add_(self.noise)

@@ -26,13 +26,11 @@ def repeated_at(system: System, moments: Sequence[tuple[float, float]]) -> Syste
         own = value.view(members, 1, -1, *value.shape[1:])
         return own.expand(members, count, *own.shape[2:]).reshape(-1, *value.shape[1:])
 
-    driven = system.timeline.driven
-    # A tensor of its own where it is written to: one sample, repeated, would be the clamped one itself.
-    held = {n: repeat(value).clone() if n in driven else repeat(value) for n, value in system.clamped.items()}
-    for place, (start, time) in enumerate(moments):
-        for name, value in system.timeline.held_at(start, time).items():
-            own = held[name].view(members, count, -1, *system.shapes[name])
-            own[:, place] = value.view(members, -1, *system.shapes[name])
+    held = {name: repeat(value) for name, value in system.clamped.items() if name not in system.timeline.driven}
+    for name, values in system.timeline.over(moments).items():
+        own = values.view(count, members, -1, *system.shapes[name]).transpose(0, 1)
+        held[name] = own.reshape(-1, *system.shapes[name])
+    held = {name: held[name] for name in system.clamped}
     data = system.data
     given = Given(
         {name: repeat(value) for name, value in data.inputs.items()},

@@ -177,14 +177,13 @@ class Timeline:
         if ahead:
             self._renew(ahead)
 
-    def held_at(self, start: float, time: float) -> Mapping[str, Tensor]:
-        """Return the activity of what is driven at a time of the step that begins at `start`; the next call changes it.
+    def over(self, moments: Sequence[tuple[float, float]]) -> dict[str, Tensor]:
+        """Return the activity of what is driven at many moments, shape (moment, sample, …).
 
-        What it contributes to F is not worked out.
+        Each is a time, after that at which the step that it is in begins.
         """
-        for driven in self._driven.values():
-            driven.move(self.origin + (start if driven.jumps_alone else time))
-        return {name: self._clamped[name] for name in self._driven}
+        starts, times = ([self.origin + moment[place] for moment in moments] for place in (0, 1))
+        return {n: driven.over(starts if driven.jumps_alone else times) for n, driven in self._driven.items()}
 
     def _between_jumps(self) -> dict[str, Driven]:
         return {name: each for name, each in self._driven.items() if name not in self._jumping}

@@ -19,12 +19,20 @@ Points = NDArray[np.float64]
 RADIUS = 0.3
 """The radius of a population's node, in the picture's unit of length."""
 COLUMNS = 12
-"""The most columns that stand beside each other; more go on below, from right to left, and so on."""
+"""Columns that stand beside each other without need; more go on below, from right to left, and so on."""
+_MOST_COLUMNS = 16
+"""The most that do where breaking them would cut through what leads over several, such as a residual connection."""
 _COLUMN, _ROW, _BAND = 1.3, 1.15, 0.45
 _CLEARANCE = 0.08
-_MARK = 0.25
-"""How far marks keep from each other."""
-_BENDS = (0.0, 0.13, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
+_CHARACTER = 0.58
+"""How wide a letter is, in parts of its height."""
+_NAME, _MARK = 0.15, 0.11
+"""The heights of the letters of a name and of a mark, where there is room."""
+_LEGIBLE = 0.065
+"""A name whose letters would be lower in one line is broken."""
+_WIDEST = 1.55 * RADIUS
+"""How wide a text is at most."""
+_BENDS = (0.0, 0.13, 0.33, 0.45, 0.6, 0.75, 0.9, 1.0)
 _CURVE_POINTS = np.linspace(0.0, 1.0, 25)[:, None]
 
 
@@ -44,14 +52,14 @@ def place(sketch: Sketch) -> dict[str, Points]:
     rows = _rows([[] if ring else column for column, ring in zip(columns, rings, strict=True)])
     deepest = max(rows.values(), default=0)
     middle = -_ROW * deepest / 2
-    bands = math.ceil(len(columns) / COLUMNS)
-    wide = math.ceil(len(columns) / bands)
+    begin = _band_starts(columns, sketch)
     places: dict[str, Points] = {}
     x = top = 0.0
+    forth = -1.0
     for number, (column, ring) in enumerate(zip(columns, rings, strict=True)):
-        band, along = divmod(number, wide)
-        forth = 1.0 if band % 2 == 0 else -1.0
-        if band and not along:
+        if number in begin:
+            forth = -forth
+        if number and number in begin:
             lowest = min(float(at[1]) for at in places.values())
             x, top = x + forth * _COLUMN, lowest - _ROW - _BAND
         x += forth * ring
@@ -62,6 +70,26 @@ def place(sketch: Sketch) -> dict[str, Points]:
             places[name] = np.array(on_ring if ring else (x, top - _ROW * rows[name]))
         x += forth * (ring + _COLUMN)
     return places
+
+
+def _band_starts(columns: Sequence[Sequence[str]], sketch: Sketch) -> set[int]:
+    """Return the columns at which bands start: they are about equally long, and cut few arrows that are longer."""
+    column_of = {name: number for number, column in enumerate(columns) for name in column}
+    crossing = np.zeros(len(columns) + 1)  # of a band that starts there
+    for arrow in sketch.arrows:
+        first, last = sorted((column_of[arrow.source], column_of[arrow.target]))
+        crossing[first + 1 : last + 1] += last - first > 1
+    if len(columns) <= COLUMNS:
+        return {0}
+    usual = len(columns) / math.ceil(len(columns) / COLUMNS)
+    best: list[tuple[float, set[int]]] = [(0.0, set())]  # of the bands up to each column
+    for end in range(1, len(columns) + 1):
+        ways = []
+        for start in range(max(0, end - _MOST_COLUMNS), end):
+            cost = best[start][0] + crossing[start] * bool(start) + ((end - start) / usual - 1) ** 2
+            ways.append((cost, best[start][1] | {start}))
+        best.append(min(ways, key=lambda way: way[0]))
+    return best[-1][1]
 
 
 def _columns(sketch: Sketch) -> tuple[list[list[str]], list[float]]:
@@ -197,25 +225,70 @@ def mark_places(sketch: Sketch, places: dict[str, Points], curves: Sequence[Poin
         Of its populations, and of its arrows.
     """
     centres = np.array(list(places.values()))
-    taken: list[Points] = []
+    taken: list[tuple[Points, Points]] = []
     found: list[Points | None] = []
     for arrow, curve in zip(sketch.arrows, curves, strict=True):
         if not arrow.mark:
             found.append(None)
             continue
-        candidates = points_of(curve)[[12, 9, 15, 7, 17, 5, 19]]
+        half = mark_half(arrow.mark)
+        candidates = points_of(curve)[[12, 10, 14, 9, 15, 7, 17, 5, 19]]
         room = [
             min(
-                float(np.linalg.norm(centres - point, axis=1).min()) - RADIUS,
-                min((float(np.linalg.norm(other - point)) for other in taken), default=1.0) - _MARK,
+                float(np.linalg.norm(np.maximum(abs(centres - point) - half, 0.0), axis=1).min()) - RADIUS,
+                min((float((abs(other - point) - half - half_of).max()) for other, half_of in taken), default=1.0),
             )
             for point in candidates
         ]
         clear = [number for number, each in enumerate(room) if each > 0]
         place = candidates[clear[0] if clear else int(np.argmax(room))]
-        taken.append(place)
+        taken.append((place, half))
         found.append(place)
     return found
+
+
+def mark_half(mark: str) -> Points:
+    """Return half the width and half the height of a mark."""
+    return np.array([min(_WIDEST, _MARK * _CHARACTER * len(mark)), _MARK]) / 2
+
+
+def extent_of(
+    places: dict[str, Points], curves: Sequence[Points], sketch: Sketch, marks: Sequence[Points | None]
+) -> tuple[Points, Points]:
+    """Return the lower left and the upper right corner of what holds all nodes, arrows and marks."""
+    centres = np.array(list(places.values()))
+    boxes = [
+        mark + sign * mark_half(arrow.mark)
+        for arrow, mark in zip(sketch.arrows, marks, strict=True)
+        if mark is not None
+        for sign in (-1, 1)
+    ]
+    extent = np.concatenate(
+        [centres - RADIUS, centres + RADIUS, *map(points_of, curves), *(box[None] for box in boxes)]
+    )
+    return extent.min(0), extent.max(0)
+
+
+def name_lines(name: str) -> tuple[list[str], float]:
+    """Return a population's name in lines that fit its node, broken after underscores, and the height of a letter."""
+
+    def height(lines: Sequence[str]) -> float:
+        longest = max(map(len, lines))
+        return min(_NAME, _WIDEST / _CHARACTER / longest, 0.26 / len(lines))
+
+    best = [name]
+    if height(best) >= _LEGIBLE:
+        return best, height(best)
+    parts = re.findall(r"[_\s-]*[^_\s-]+[_\s-]*", name)
+    for width in range(max(map(len, parts), default=0), len(name)):
+        lines = [""]
+        for part in parts:
+            if lines[-1] and len(lines[-1] + part) > width:
+                lines.append("")
+            lines[-1] += part
+        if height(lines) > 1.25 * height(best):  # else fewer lines read better
+            best = lines
+    return best, height(best)
 
 
 def _arc(start: Points, end: Points, bend: float) -> Points:

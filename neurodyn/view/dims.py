@@ -15,23 +15,29 @@ ALONG = ("time", "step", "epoch")
 """Dimensions that run on."""
 
 
-def numeric(data: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
-    """Return the variables that have real numbers, and what to say of the others.
+def numeric(data: xr.Dataset) -> xr.Dataset:
+    """Return the variables that have real numbers.
 
     Raises
     ------
     ValueError
         If none has.
     """
-    keep, left_out = [], []
-    for name, variable in data.data_vars.items():
-        if variable.dtype.kind in "fiub" and variable.size:
-            keep.append(name)
-        elif variable.dtype.kind not in "OSTU" or name not in ("diagram", "equations"):
-            left_out.append(f"{name} is not shown: it holds {'nothing' if not variable.size else variable.dtype}.")
+    keep = [name for name, variable in data.data_vars.items() if variable.dtype.kind in "fiub" and variable.size]
     if not keep:
         raise InvalidValueError("data: no variable of the dataset has real numbers to show")
-    return data[keep], left_out
+    return data[keep]
+
+
+def words(data: xr.Dataset, along: str | None) -> list[str]:
+    """Return the names of the variables that have a text wherever a run was made, such as its solver."""
+    return [
+        str(name)
+        for name, variable in data.data_vars.items()
+        if variable.dtype.kind in "OTU"
+        and variable.size
+        and not any(dim == along or is_own(str(dim)) for dim in variable.dims)
+    ]
 
 
 def along_of(data: xr.Dataset) -> str | None:

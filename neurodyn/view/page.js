@@ -4,7 +4,8 @@
   const times = meta.along.values, count = times.length;
   const LEFT = 46, RIGHT = 8, FOOT = 16;
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#888888"];
-  const state = { now: 0, at: {}, traces: [], chosen: new Set(), playing: false, log: false };
+  const ON_DARK = ["#56B4E9", "#FF8A4D", "#2FC79A", "#F0B840", "#E3A0C5", "#8FA8FF", "#AAAAAA"];
+  const state = { now: 0, at: {}, traces: [], chosen: new Set(), playing: false, log: false, fit: false };
 
   // ---- the values -------------------------------------------------------------------------------------------------
 
@@ -27,13 +28,13 @@
     v.rows = v.shape.reduce((a, [, size]) => a * size, 1);
     v.columns = v.across ? count : 1;
     v.limits = auto(v);
+    v.least = v.kind === "curve" ? v.values.reduce((a, x) => x > 0 && x < a ? x : a, Infinity) : 0; // above 0
   }));
 
   // What is shown of a variable: its rows of values, where the sliders stand.
+  const place_of = (v) => v.others.reduce((place, name) => place * sliders[name].values.length + state.at[name], 0);
   function slice(v) {
-    let place = 0;
-    for (const name of v.others) place = place * sliders[name].values.length + state.at[name];
-    const size = v.rows * v.columns;
+    const place = place_of(v), size = v.rows * v.columns;
     return v.values.subarray(place * size, (place + 1) * size);
   }
   function value(v, row, column) { return slice(v)[row * v.columns + (v.across ? column : 0)]; }
@@ -147,7 +148,7 @@
     });
     make("button", it.head, { title: "The limits of all values" }, "all").addEventListener("click", () => { v.limits = auto(v); changed(); });
     it.limits = () => {
-      fields.forEach((input, i) => { if (document.activeElement !== input) input.value = +v.limits[i].toPrecision(5); });
+      fields.forEach((input, i) => { if (document.activeElement !== input) input.value = +v.limits[i].toPrecision(4); });
       const pen = scale.getContext("2d"), image = pen.createImageData(70, 1), out = new Uint32Array(image.data.buffer), colours = table(v);
       for (let i = 0; i < 70; i++) out[i] = colours[Math.floor(i / 70 * 256)];
       pen.putImageData(image, 0, 0);
@@ -156,7 +157,7 @@
 
   const of_kind = (kind) => meta.variables.filter((v) => v.kind === kind);
   for (const v of of_kind("curve")) panel(v.name, v.label === v.name ? v.unit : v.label, "curve", v, 120);
-  const traces = panel("traces", "", "traces", null, 170);
+  const traces = panel("traces", "", "traces", null, 140);
   for (const v of meta.variables.filter((v) => v.kind === "map" || v.kind === "raster")) {
     const it = panel(v.name, v.shape.map(([name, size]) => `${size} ${name}${size > 1 ? "s" : ""}`).join(" × "), v.kind, v,
       Math.min(260, Math.max(48, 12 * v.rows)));
@@ -169,6 +170,7 @@
     ["play", "▶ play", "Space", play],
     ["theme", "dark", "D", theme],
     ["log", "log curves", "L", () => { state.log = !state.log; changed(); }],
+    ["fit", "fit curves", "F: the limits of what is shown now, not of all values", () => { state.fit = !state.fit; changed(); }],
     ["clear", "clear traces", "C", () => { state.traces = []; changed(); }],
     ["png", "PNG", "P", png],
     ["help", "?", "Keys", help],
@@ -198,12 +200,21 @@
     const shown = make("output", numbers, { "data-name": v.name });
     refresh.push(() => { shown.textContent = text(value(v, 0, 0)); });
   }
+  for (const v of meta.texts) {
+    make("span", numbers, { class: "soft" }, v.name);
+    const shown = make("output", numbers, { "data-name": v.name });
+    refresh.push(() => { shown.textContent = v.values[place_of(v)]; });
+  }
+  for (const [name, words] of meta.facts) {
+    make("span", numbers, { class: "soft" }, name);
+    make("output", numbers, { "data-name": name }, words);
+  }
   for (const note of meta.notes) make("p", controls, { class: "note" }, note);
   const keys = make("details", controls, { id: "keys" });
   make("summary", keys, {}, "Keys and clicks");
   make("dd", keys, {}, [
     "← →  a step back, forth; with Shift, a tenth", "Home End  the first, the last", "Space  play", "↑ ↓  the next unit, for the last trace",
-    "[ ]  the first slider back, forth", "D  dark or light", "L  logarithmic curves", "C  clear the traces", "P  a PNG of what one sees", "Esc  all populations",
+    "[ ]  the first slider back, forth", "D  dark or light", "L  logarithmic curves", "F  curves fitted to what is shown", "C  clear the traces", "P  a PNG of what one sees", "Esc  all populations",
     "A click in a map moves the cursor and traces the unit; a click on a population of the diagram shows it alone, with Shift beside the others.",
   ].join("\n"));
   const facts = make("details", controls);
@@ -337,8 +348,10 @@
     const pen = prepare(it), { width, height } = it;
     const log = state.log && it.kind === "curve";
     const put = (y) => log ? (y > 0 ? Math.log10(y) : NaN) : y;
-    let low = Infinity, high = -Infinity;
-    for (const { shown, columns } of lines) for (let i = 0; i < columns; i++) {
+    // Where sliders move a curve, its limits stay, so that one sees it move.
+    const all = it.kind === "curve" && !state.fit;
+    let low = all ? put(log ? it.variable.least : it.variable.low) : Infinity, high = all ? put(it.variable.high) : -Infinity;
+    if (!all) for (const { shown, columns } of lines) for (let i = 0; i < columns; i++) {
       const y = put(shown[i]);
       if (y < low && y > -Infinity) low = y;
       if (y > high && y < Infinity) high = y;
@@ -367,7 +380,7 @@
     cursor(it, pen);
   }
   const trace_name = ({ v, row }) => `${v.name} · ${unit(v, row)}`;
-  const colour_of = (k) => COLOURS[k % COLOURS.length];
+  const colour_of = (k) => (dark() ? ON_DARK : COLOURS)[k % COLOURS.length];
   function draw_traces(it) {
     it.head.querySelectorAll(".chip").forEach((chip) => chip.remove());
     state.traces.forEach((trace, k) => {
@@ -375,7 +388,14 @@
       chip.style.borderLeftColor = colour_of(k);
       chip.addEventListener("click", () => { state.traces.splice(k, 1); changed(); });
     });
-    it.head.querySelector(".soft").textContent = state.traces.length ? "" : "click units in the maps";
+    if (!state.traces.length) {
+      const pen = prepare(it);
+      frame(it, pen, []);
+      pen.font = "13px system-ui, sans-serif"; pen.textBaseline = "middle";
+      pen.fillText("Click a unit in a map to see its trace here.", (LEFT + it.width - RIGHT) / 2, it.height / 2);
+      cursor(it, pen);
+      return;
+    }
     draw_lines(it, state.traces.map(({ v, row }, k) => ({
       shown: slice(v).subarray(row * v.columns, (row + 1) * v.columns), columns: v.columns, colour: colour_of(k),
     })));
@@ -386,7 +406,7 @@
     for (const node of nodes) node.classList.toggle("chosen", state.chosen.has(node.dataset.name));
     buttons.play.textContent = state.playing ? "❚❚ pause" : "▶ play";
     buttons.theme.textContent = dark() ? "light" : "dark";
-    buttons.log.setAttribute("aria-pressed", state.log);
+    for (const name of ["log", "fit"]) buttons[name].setAttribute("aria-pressed", state[name]);
     for (const it of panels) {
       const v = it.variable;
       const wanted = it.kind === "traces" ? populations.length > 0 : !v.shape.length || !state.chosen.size || state.chosen.has(v.population);
@@ -396,7 +416,7 @@
       if (it.kind === "traces") draw_traces(it);
       else if (it.kind === "curve") {
         it.head.querySelector(".soft").textContent = `${v.label === v.name ? "" : v.label}${v.unit ? ` (${v.unit})` : ""} = ${text(value(v, 0, state.now))}`;
-        draw_lines(it, [{ shown: slice(v), columns: v.columns, colour: COLOURS[0] }]);
+        draw_lines(it, [{ shown: slice(v), columns: v.columns, colour: colour_of(0) }]);
       } else draw_map(it, fresh);
     }
   }
@@ -466,7 +486,7 @@
     ArrowLeft: (e) => go(state.now - (e.shiftKey ? Math.ceil(count / 10) : 1)),
     ArrowRight: (e) => go(state.now + (e.shiftKey ? Math.ceil(count / 10) : 1)),
     Home: () => go(0), End: () => go(count - 1), " ": play, ArrowUp: () => neighbour(-1), ArrowDown: () => neighbour(1),
-    "[": () => nudge(-1), "]": () => nudge(1), d: theme, l: () => buttons.log.click(), c: () => buttons.clear.click(),
+    "[": () => nudge(-1), "]": () => nudge(1), d: theme, l: () => buttons.log.click(), f: () => buttons.fit.click(), c: () => buttons.clear.click(),
     p: png, "?": help, Escape: () => { state.chosen.clear(); changed(); },
   };
   document.addEventListener("keydown", (event) => {

@@ -8,6 +8,7 @@ import html
 import json
 import os
 import zlib
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -21,13 +22,17 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
 from neurodyn.network.sketch import Sketch
 from neurodyn.simulation.partial import replacing
-from neurodyn.view.dims import OWN_DIM, along_of, is_own, numbers_of, numeric
+from neurodyn.view.dims import OWN_DIM, along_of, is_own, numbers_of, numeric, words
 
 MOST_BYTES = 20_000_000
 """A page is no larger; what would be is thinned."""
 _MOST_RAW = 64_000_000
 """How many bytes of values are compressed at once, to see whether they fit."""
 _MOST_TEXT = 20_000
+_MOST_TEXTS = 10_000
+"""Of how many places a page tells what a variable of texts has there."""
+_OF_NETWORKS = ("diagram", "equations")
+"""What a sweep over networks keeps of each beside its results."""
 
 
 def view(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
@@ -83,8 +88,10 @@ def view(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
 def page_of(data: xr.Dataset) -> str:
     """Return the page, at most `MOST_BYTES` of UTF-8; parameters and errors as of `view`."""
-    shown, left_out = numeric(data)
+    shown = numeric(data)
     along = along_of(shown)
+    texts = [name for name in words(data, along) if data[name].size <= _MOST_TEXTS and name not in _OF_NETWORKS]
+    left_out = _left_out(data, [*shown.data_vars, *texts])
     frame = _Frame(data, _diagram(data))
     fixed = len(frame.around("", []).encode())
     strides: dict[str, int] = {}
@@ -93,7 +100,7 @@ def page_of(data: xr.Dataset) -> str:
         encoded: list[_Encoded] = []
         if raw <= _MOST_RAW:
             encoded = [_encode(str(name), shown[name], along) for name in shown.data_vars]
-            meta = _meta(data, shown, along, encoded, [*_thinned(data, strides), *left_out])
+            meta = _meta(data, shown, along, encoded, _texts(data[texts], strides), _thinned(data, strides) + left_out)
             if fixed + len(meta.encode()) + sum(len(each.text) + 60 for each in encoded) <= MOST_BYTES:
                 return frame.around(meta, encoded)
         heaviest = max(shown.data_vars.values(), key=lambda each: each.size * _type_of(each).itemsize)
@@ -107,6 +114,22 @@ def page_of(data: xr.Dataset) -> str:
         if longest not in shown.coords:  # what is left is known by the numbers that it had
             shown = shown.assign_coords({longest: np.arange(shown.sizes[longest])})
         shown = shown.isel({longest: slice(None, None, 2)})
+
+
+def _left_out(data: xr.Dataset, shown: list[Hashable]) -> list[str]:
+    return [
+        f"{name} is not shown: it holds {variable.dtype if variable.size else 'nothing'}."
+        for name, variable in data.data_vars.items()
+        if name not in shown and name not in _OF_NETWORKS
+    ]
+
+
+def _texts(data: xr.Dataset, strides: dict[str, int]) -> list[dict[str, Any]]:
+    thinned = data.isel({dim: slice(None, None, stride) for dim, stride in strides.items() if dim in data.dims})
+    return [
+        {"name": name, "others": list(each.dims), "values": [_short(str(text), 200) for text in each.values.flat]}
+        for name, each in thinned.data_vars.items()
+    ]
 
 
 def _thinned(data: xr.Dataset, strides: dict[str, int]) -> list[str]:
@@ -161,14 +184,24 @@ def _numbers(variable: xr.DataArray, dim: str) -> list[float | str]:
     return [_short(each, 80) if isinstance(each, str) else each for each in numbers_of(variable, dim)]
 
 
-def _meta(data: xr.Dataset, shown: xr.Dataset, along: str | None, encoded: list[_Encoded], notes: list[str]) -> str:
-    sliders = dict.fromkeys(dim for each in encoded for dim in each.about["others"])
+def _meta(
+    data: xr.Dataset,
+    shown: xr.Dataset,
+    along: str | None,
+    encoded: list[_Encoded],
+    texts: list[dict[str, Any]],
+    notes: list[str],
+) -> str:
+    sliders = dict.fromkeys(dim for each in [*(each.about for each in encoded), *texts] for dim in each["others"])
+    numbers = {name: value for name, value in data.attrs.items() if isinstance(value, int | float | np.number)}
     attributes = {str(name): str(value) for name, value in data.attrs.items() if name != "diagram"}
     meta = {
         "title": _title(data),
         "along": _dimension(shown, along) if along else {"name": "", "label": "", "values": [0], "texts": []},
-        "sliders": [_dimension(shown, dim) for dim in sliders],
+        "sliders": [_dimension(shown if dim in shown.dims else data, dim) for dim in sliders],
         "variables": [each.about for each in encoded],
+        "texts": texts,
+        "facts": [[str(name), f"{value:.6g}"] for name, value in numbers.items()],
         "notes": notes,
         "attributes": {name: _short(value) for name, value in attributes.items()},
     }

@@ -10,7 +10,7 @@ import numpy as np
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
 from neurodyn.view.colours import BLACK, MAPS, OTHER_KINDS, OWN
-from neurodyn.view.diagram import RADIUS, Points, mark_places, place, points_of, route
+from neurodyn.view.diagram import RADIUS, Points, extent_of, mark_places, name_lines, place, points_of, route
 
 _UNIT = 64.0
 """Pixels of the diagram's unit of length."""
@@ -45,13 +45,13 @@ def network_svg(shown: Sketch) -> str:
     """
     places = place(shown)
     curves = route(shown, places)
-    centres = np.array(list(places.values()))
-    extent = np.concatenate([centres - RADIUS, centres + RADIUS, *map(points_of, curves)])
-    (left, bottom), (right, top) = extent.min(0) - _MARGIN, extent.max(0) + _MARGIN
+    marks = mark_places(shown, places, curves)
+    lowest, highest = extent_of(places, curves, shown, marks)
+    (left, bottom), (right, top) = lowest - _MARGIN, highest + _MARGIN
     corner = np.array([left, top])
     colours = arrow_colours(shown)
     body = [_arrow(arrow, points_of(curve), corner, colours) for arrow, curve in zip(shown.arrows, curves, strict=True)]
-    for arrow, curve, mark in zip(shown.arrows, curves, mark_places(shown, places, curves), strict=True):
+    for arrow, curve, mark in zip(shown.arrows, curves, marks, strict=True):
         if mark is not None:
             body.append(_mark(arrow.mark, mark, curve, corner))
     body += [_population(node, _pixels(places[node.name], corner)) for node in shown.nodes]
@@ -120,9 +120,15 @@ def _population(node: Node, at: Points) -> str:
         shape = f'<rect {place} {look} fill="currentColor" fill-opacity="0.13"/>'
     else:
         shape = f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{r:.1f}" {look} fill="currentColor" fill-opacity="0"/>'
+    lines, height = name_lines(node.name)
     # A letter is about as wide as 0.58 of its height.
-    name = _text(node.name, at + np.array([0, 0 if node.size else 4]), min(13.0, 1.75 * r / 0.58 / len(node.name)))
-    size = _text(node.size, at + np.array([0, 12]), min(10.0, 1.6 * r / 0.58 / max(1, len(node.size))))
+    tall = min(1.35 * height * _UNIT, 1.6 * r / 0.58 / max(map(len, lines)))
+    more = 0.45 * (len(lines) - 1) * tall  # how far the lines reach beyond a single one
+    middle = at + np.array([0, 0 if node.size else 4])
+    name = "".join(
+        _text(line, middle + np.array([0, 0.9 * number * tall - more]), tall) for number, line in enumerate(lines)
+    )
+    size = _text(node.size, at + np.array([0, 11 + 0.3 * more]), min(10.0, 1.35 * r / 0.58 / max(1, len(node.size))))
     label = html.escape(f"{node.name}, {node.role}")
     return (
         f'<g class="population" data-name="{html.escape(node.name)}"><title>{label}</title>'
@@ -162,4 +168,4 @@ def _mark(text: str, place: Points, curve: Points, corner: Points) -> str:
     if np.linalg.norm(out) < 0.01:
         out = np.array([-chord[1], chord[0]]) if chord[0] >= 0 else np.array([chord[1], -chord[0]])
     away = 0.13 * out / max(float(np.linalg.norm(out)), 1e-9)
-    return _text(text, _pixels(place + away, corner) + np.array([0, 3]), min(9.0, 0.75 * _UNIT / 0.58 / len(text)))
+    return _text(text, _pixels(place + away, corner) + np.array([0, 3]), min(8.0, 0.75 * _UNIT / 0.58 / len(text)))

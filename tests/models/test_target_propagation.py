@@ -286,8 +286,7 @@ def test_targets_relax_as_the_equations_say(rule: Any, form: Any) -> None:
     np.testing.assert_allclose(found.t3, np.broadcast_to(top, found.t3.shape), rtol=1e-12)
 
 
-@pytest.mark.parametrize("gamma", [1.0, 0.3, 0.01])
-@pytest.mark.parametrize("rule", ["itp", "gait"])
+@pytest.mark.parametrize(("rule", "gamma"), [("itp", 1.0), ("itp", 0.01), ("gait", 1.0), ("gait", 0.3)])
 def test_the_circuit_relaxes_as_the_equations_say(rule: Any, gamma: float) -> None:
     data = labelled([5] * 4, "squared error", seed=5)
     layers, top = Layers(data), data.targets.numpy()

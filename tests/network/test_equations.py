@@ -52,9 +52,9 @@ def test_print_shows_everything() -> None:
         "populations (2)",
         "couplings (2)",
         "x → x",
-        "+1 · Linear(x)",
-        "dx/dt = −x + s + Linear(x)",
-        "Linear = Tanh, Linear(6 → 6)",
+        "+1 · (Linear∘Tanh)(x)",
+        "dx/dt = −x + s + (Linear∘Tanh)(x)",
+        "(Linear∘Tanh) = Tanh, Linear(6 → 6)",
     ):
         assert part in text
     assert repr(hopfield().network) == "<Network 'Hopfield': 2 populations, 2 couplings>"

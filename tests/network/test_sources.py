@@ -133,7 +133,7 @@ def test_an_adjoint_takes_its_jacobian_where_one_says():
     layer.weight.grad = None
     nd.backward(network, u, t, duration=40.0, solver=nd.RK4(0.1))
     torch.testing.assert_close(layer.weight.grad, expected, atol=1e-6, rtol=1e-5)
-    assert network.equations().splitlines()[-1] == "dz/dt = −z + x − t + JTanh(x)ᵀ z"
+    assert network.equations().splitlines()[-1] == "dz/dt = −z + x − t + J(Tanh∘Linear)(x)ᵀ z"
 
 
 def test_a_live_jacobian_asks_where_it_is_taken():

@@ -229,9 +229,9 @@ def test_a_delay_of_what_stands_still_is_none():
 
 def test_equations_say_what_is_read_when():
     lines = recurrent().equations().splitlines()
-    assert lines[1] == "0.8 dx/dt = −x + u + Linear(x(t − 0.7)) − 0.5 r"
+    assert lines[1] == "0.8 dx/dt = −x + u + (Linear∘Tanh)(x(t − 0.7)) − 0.5 r"
     assert lines[2] == "dy/dt = −0.5 y + r(t − 1.1) − 0.2 x(t − 0.7) y(t − 0.7)"
-    assert "  x → x          +1 · Linear(x(t − 0.7))" in str(recurrent()).splitlines()
+    assert "  x → x          +1 · (Linear∘Tanh)(x(t − 0.7))" in str(recurrent()).splitlines()
     assert nd.Coupling("x", "y", delay=1) == nd.Coupling("x", "y", delay=1.0) != nd.Coupling("x", "y")
 
 
@@ -269,7 +269,7 @@ def test_a_live_jacobian_is_that_of_the_present():
         [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3), nd.Population("z", 3)],
         [nd.Coupling("u", "x"), nd.Coupling("u", "z"), nd.Coupling("z", "z", nd.Feedback(stage, at="x"), delay=0.2)],
     )
-    assert network.equations().splitlines()[-1] == "dz/dt = −z + u + JTanh(x)ᵀ z(t − 0.2)"
+    assert network.equations().splitlines()[-1] == "dz/dt = −z + u + J(Tanh∘Linear)(x)ᵀ z(t − 0.2)"
     run = nd.simulate(network, U, duration=1.0, solver=nd.Euler(0.1))
     x, z = torch.zeros(2, 3, dtype=torch.float64), [torch.zeros(2, 3, dtype=torch.float64)]
     for step in range(10):

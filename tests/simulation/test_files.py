@@ -24,7 +24,7 @@ from torch import nn
 import neurodyn as nd
 from neurodyn.errors import FileError, MissingFileError
 from neurodyn.models import activation_relaxation as ar
-from neurodyn.simulation import encoding, stores
+from neurodyn.simulation import encoding, stores, trajectory
 from neurodyn.simulation.partial import Lock, Partial, remove, replacing
 from tests import processes
 from tests.files import assert_same, names, run
@@ -723,23 +723,20 @@ def test_a_store_set_aside_is_kept_until_there_is_another(tmp_path: Path) -> Non
     assert names(tmp_path) == ["a.zarr"]
 
 
-KILLED = """
-import os, signal, sys
-import neurodyn as nd
-network = nd.Network("n", [nd.Population("x", 1000, initial=1.0)])
-def until(time, activity, velocity):
-    if time > 0.5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return False
-from neurodyn.simulation import trajectory
-trajectory._HELD_BYTES = 100_000
-nd.simulate(network, None, duration=1.0, solver=nd.Euler(0.01), until=until, store=sys.argv[1])
-"""
+def simulate_until_killed(store: Path) -> None:
+    def until(time: float, activity: Any, velocity: Any) -> bool:
+        if time > 0.5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    pytest.MonkeyPatch().setattr(trajectory, "_HELD_BYTES", 100_000)
+    network = nd.Network("n", [nd.Population("x", 1000, initial=1.0)])
+    nd.simulate(network, None, duration=1.0, solver=nd.Euler(0.01), until=until, store=store)
 
 
 def test_a_run_that_was_killed_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
-    killed = processes.run("-c", KILLED, tmp_path / "run.zarr")
-    assert killed.returncode == -signal.SIGKILL
+    ended, raised = processes.call(simulate_until_killed, tmp_path / "run.zarr")
+    assert ended == -signal.SIGKILL, raised
     assert len(names(tmp_path)) == 3  # the store, where the run stood, and its lock
     decay().simulate(1.0, store=tmp_path / "run.zarr")
     assert names(tmp_path) == ["run.zarr"]

@@ -142,7 +142,7 @@ def learn_from_everything(system: nd.System, inference: nd.Inference) -> Learned
     return learned
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(networks(), INTEGERS, st.none() | INTEGERS, st.data())
 def test_causal_cones_do_not_change_what_is_learned(network, inputs, targets, data) -> None:
     if not (network.forward or any(p.clamp is not None and p.clamp.reads_targets for p in network.populations)):

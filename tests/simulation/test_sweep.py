@@ -1,6 +1,7 @@
 """Sweeps against the function called point by point."""
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import dask
@@ -12,6 +13,7 @@ import xarray as xr
 from torch import nn
 
 import neurodyn as nd
+from neurodyn.errors import FileError, InsufficientMemoryError, InvalidTypeError
 from neurodyn.models import predictive_coding as pc
 from tests.problems import tensor
 
@@ -90,6 +92,11 @@ KINDS: dict[str, tuple[Any, type[Exception], str]] = {
     "beyond 64 bits": ([10**30], ValueError, "64 bits do not hold"),
     "a text": ("abc", TypeError, "has several values; give a list of them, not 'abc'"),
     "a number": (3, TypeError, "has several values; give a list of them, not 3"),
+    "an array of no dimension": (np.array(3.0), TypeError, r"has several values; give a list of them, not array\(3"),
+    "a tensor of no dimension": (torch.tensor(3.0), TypeError, "has several values; give a list of them, not 3.0"),
+    "large integers of either sign": ([2**63 + 1, -1], ValueError, "9223372036854775809 .* would be 9.22337"),
+    "a NUL at the end": (["x\0", "y"], ValueError, r"'x\\x00' .* would be 'x'"),
+    "fractions": ([Fraction(1, 3), 2], ValueError, "numbers that 64 bits do not hold"),
 }
 
 
@@ -113,6 +120,9 @@ RESULTS: dict[str, tuple[Any, type[Exception], str]] = {
     "None": (lambda a: {"x": None}, TypeError, "a result's 'x' is a NoneType"),
     "a list": (lambda a: {"x": [1.0, 2.0]}, TypeError, r"a result's 'x' is a list; give .*'time', values"),
     "no dimensions": (lambda a: {"x": np.ones(2)}, TypeError, "a result's 'x' is a ndarray"),
+    "no variables": (lambda a: xr.Dataset(coords={"t": [1.0]}), ValueError, "the result has no variables"),
+    "objects": (lambda a: {"x": ("t", np.array(["a", 1], object))}, TypeError, "a result's 'x' holds objects"),
+    "dates": (lambda a: {"x": np.datetime64("2020-01-01")}, TypeError, "a result's 'x' holds datetime64"),
     "other sizes": (lambda a: {"x": ("t", np.ones(a))}, ValueError, r"at a = 2, 'x' has the sizes .*2.*at a = 1 .*1"),
     "other dimensions": (
         lambda a: {"x": (f"t{a}", np.ones(2))},
@@ -210,7 +220,7 @@ def test_points_run_at_once_are_those_run_alone():
     ("function", "at_once", "error", "message"),
     [
         (point, lambda networks: xr.Dataset(), TypeError, "returns a Network, and returned a dict"),
-        (lambda a, b: declare(1.0, 0), lambda networks: xr.Dataset(), ValueError, "of the 2 points"),
+        (lambda a, b: declare(1.0, 0), lambda networks: xr.Dataset({"x": 1.0}), ValueError, "of the 2 points"),
         (lambda a, b: declare(1.0, 0), lambda networks: None, TypeError, "returns a dataset, and returned a NoneType"),
     ],
 )
@@ -259,6 +269,40 @@ def inverse(a: int) -> dict[str, Any]:
     return {"x": 1 / a, "kind": "odd" if a % 2 else "even", "count": a}
 
 
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_results_unlike_the_first_are_recorded_whatever_the_blocks(block: int) -> None:
+    def unlike(a: int) -> dict[str, Any]:
+        return {"y": 1.0} if a == 2 else {"x": ("t", np.full(1 + a % 2, a))}
+
+    swept = nd.sweep(unlike, {"a": [0, 2, 1, 4, 3, 6]}, on_error="record", block=block)
+    np.testing.assert_array_equal(swept.x.isel(t=0), [0, np.nan, np.nan, 4, np.nan, 6])
+    assert [bool(error) for error in swept.error.values] == [False, True, True, False, True, False]
+
+
+def test_a_point_may_run_stacked_networks() -> None:
+    def both(gain: float) -> xr.Dataset:
+        networks = [leaky(gain), leaky(2 * gain)]
+        return nd.simulate(networks, None, duration=1.0, solver=nd.Euler(0.1), initial={"x": torch.ones(1)})
+
+    swept = nd.sweep(both, {"gain": [0.1, 0.2]})
+    assert swept.x.dims == ("gain", "network", "time", "sample", "x_unit")
+    np.testing.assert_allclose(swept.x[0, 1], swept.x[1, 0], rtol=1e-5)
+
+
+def test_coordinates_of_networks_become_variables() -> None:
+    def run(networks: list[nd.Network]) -> xr.Dataset:
+        return nd.simulate(networks, None, duration=1.0).assign_coords(place=("network", np.arange(len(networks))))
+
+    swept = nd.sweep(leaky, {"gain": [0.1, 0.2, 0.3]}, at_once=run, block=2)
+    np.testing.assert_array_equal(swept.place, [0, 1, 0])
+
+
+def test_what_a_result_says_leaves_the_names_of_the_sweep_alone() -> None:
+    swept = nd.sweep(lambda a: xr.Dataset({"x": a}, attrs={"error": a, "computed": a}), {"a": [0, 1]})
+    np.testing.assert_array_equal(swept.error_of_run, [0, 1])
+    np.testing.assert_array_equal(swept.computed_of_run, [0, 1])
+
+
 @pytest.mark.parametrize("scheduler", [None, "threads"])
 def test_errors_are_recorded_with_their_points(scheduler: str | None) -> None:
     swept = nd.sweep(inverse, {"a": [2, 0, 1]}, on_error="record", scheduler=scheduler)
@@ -266,6 +310,15 @@ def test_errors_are_recorded_with_their_points(scheduler: str | None) -> None:
     np.testing.assert_array_equal(swept.x, [0.5, np.nan, 1.0])
     np.testing.assert_array_equal(swept["count"], [2, np.nan, 1])
     assert swept.kind.values.tolist() == ["even", "", "odd"]
+
+
+@pytest.mark.parametrize("kind", [InsufficientMemoryError, FileError, InvalidTypeError, OSError])
+def test_an_error_of_a_point_keeps_its_kind(kind: type[Exception]) -> None:  # as `distributed` has tblib unpickle it
+    def point(a: int) -> dict[str, Any]:
+        raise kind("told")
+
+    with pytest.raises(kind, match="told"):
+        nd.sweep(point, {"a": [1]})
 
 
 def test_an_error_is_raised_with_its_point() -> None:
@@ -307,6 +360,11 @@ def test_random_numbers_that_points_would_share_are_refused() -> None:
         ({"block": 0}, ValueError, "block must be an integer ≥ 1"),
         ({"on_error": "skip"}, ValueError, "on_error is 'raise' or 'record'"),
         ({"store": "sweep.nc"}, ValueError, "must end in .zarr"),
+        ({"store": "s3://bucket/sweep.zarr"}, ValueError, "not a URL such as 's3://bucket/sweep.zarr'"),
+        ({"grid": {"b": [1]}}, TypeError, "point: it is called with b by name, and that does not fit"),
+        ({"at_once": lambda: None}, TypeError, "at_once: it is called with a list of networks, and that does not fit"),
+        ({"grid": {"error": [1]}, "on_error": "record"}, ValueError, "adds a variable 'error' of its own"),
+        ({"grid": {"computed": [1]}, "store": "s.zarr"}, ValueError, "adds a variable 'computed' of its own"),
         ({"grid": {"a": (i for i in range(3))}}, TypeError, "a generator, which gives its values only once"),
     ],
 )

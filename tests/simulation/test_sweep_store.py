@@ -3,13 +3,12 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 import numpy as np
 import pytest
@@ -17,9 +16,10 @@ import torch
 import xarray as xr
 
 import neurodyn as nd
+from neurodyn.errors import FileError
 from neurodyn.simulation.partial import Lock
 from neurodyn.simulation.stores import to_zarr
-from tests.processes import ROOT
+from tests import processes
 
 GRID: dict[str, list[Any]] = {"kind": ["up", "down"], "scale": [0.5, 1.0, 2.0, 3.0, 5.0]}
 
@@ -86,6 +86,24 @@ def test_errors_are_recorded_in_the_store(tmp_path: Path) -> None:
     assert swept.word.values.tolist() == ["", "w", "ww", "www", "", "wwwww"]
 
 
+def test_a_block_all_of_whose_points_failed_has_no_facts(tmp_path: Path) -> None:
+    def point(a: int) -> xr.Dataset:
+        return xr.Dataset({"x": 10 // (a % 3)}, attrs={"steps": a, "solver": f"of {a}"})
+
+    swept = nd.sweep(point, {"a": [1, 3, 6, 5]}, store=tmp_path / "s.zarr", on_error="record", block=1)
+    np.testing.assert_array_equal(swept.steps, [1, np.nan, np.nan, 5])
+    assert swept.solver.values.tolist() == ["of 1", "", "", "of 5"]
+
+
+@pytest.mark.parametrize("facts", [(1, "much"), ("much", 1.0), (None, 1), ([1, 2], [1, 2])])
+def test_facts_of_several_kinds_are_refused_by_name(tmp_path: Path, facts: tuple[object, object]) -> None:
+    def point(a: int) -> xr.Dataset:
+        return xr.Dataset({"x": a}, attrs={"told": facts[a]})
+
+    with pytest.raises(TypeError, match="the attribute 'told'"):
+        nd.sweep(point, {"a": [0, 1]}, store=tmp_path / "s.zarr", block=1)
+
+
 @pytest.mark.parametrize(
     ("other", "what"),
     [
@@ -95,6 +113,7 @@ def test_errors_are_recorded_in_the_store(tmp_path: Path) -> None:
         ({"point": lambda a: {"x": a + 1}}, "point"),
         ({"point": lambda a, c=2.0: {"x": a}}, "point"),
         ({"at_once": True}, "at_once"),
+        ({"point": lambda a: {"x": a + 1}, "block": 2, "on_error": "record"}, "point"),
     ],
 )
 def test_another_sweep_is_refused(tmp_path: Path, other: dict[str, Any], what: str) -> None:
@@ -111,6 +130,33 @@ def test_other_data_are_refused_by_name(tmp_path: Path) -> None:
     xr.testing.assert_equal(swept(torch.ones(3)), swept(torch.ones(3)))
     with pytest.raises(ValueError, match="another sweep: 'data', which point reads, is not what it was"):
         swept(torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize("kind", ["float16", "longdouble", "ulonglong", "uint64", "bool", "U2"])
+def test_a_store_keeps_values_of_any_kind(tmp_path: Path, kind: str) -> None:
+    values = np.array([1, 0]).astype(kind)
+    swept = nd.sweep(lambda a: {"x": float(a)}, {"a": values}, store=tmp_path / "s.zarr")
+    assert swept.a.values.tolist() == values.tolist()
+    np.testing.assert_array_equal(swept.x, values.astype(float))
+
+
+def test_results_of_any_form_are_stored(tmp_path: Path) -> None:
+    def point(a: int) -> xr.Dataset:
+        empty, stacked = ("t", np.ones(0)), ("network", np.arange(2.0) + a)
+        return xr.Dataset({"empty": empty, "error": 0.5 * a, "stacked": stacked}, attrs={"computed": a})
+
+    swept = nd.sweep(point, {"a": [0, 1, 2]}, store=tmp_path / "s.zarr", block=2)
+    assert swept.empty.shape == (3, 0)
+    np.testing.assert_array_equal(swept.error, [0, 0.5, 1])
+    np.testing.assert_array_equal(swept.stacked, [[0, 1], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(swept.computed_of_run, [0, 1, 2])
+    assert bool(swept.computed.all())
+
+
+def test_a_store_within_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="could not write store"):
+        nd.sweep(series, GRID, store=tmp_path / "file" / "s.zarr")
 
 
 def test_a_store_that_is_something_else_is_refused(tmp_path: Path) -> None:
@@ -141,41 +187,35 @@ def test_a_share_that_another_run_holds_is_refused(tmp_path: Path, other: tuple[
         lock.release()
 
 
-KILLED = """
-import time
-import neurodyn as nd
-
-def point(a, b):
-    time.sleep(pause)
+def slow(a: int, b: int) -> dict[str, Any]:
+    time.sleep(0.05)
     return {"x": a * 1000 + b, "y": ("u", [a, b])}
 
-def run(store):
-    return nd.sweep(point, {"a": range(4), "b": range(6)}, store=store, block=3)
-"""
+
+def sweep_slowly(store: Path) -> xr.Dataset:
+    return nd.sweep(slow, {"a": range(4), "b": range(6)}, store=store, block=3)
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(f"{KILLED}\nimport sys\npause = 0.05\nrun(sys.argv[1])")
     store = tmp_path / "s.zarr"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(store)], env=environment) as running:
-        while len(list((store / "computed" / "c").glob("*/*"))) < 2:
-            assert running.poll() is None
-            time.sleep(0.01)
-        running.send_signal(signal.SIGKILL)
+    running = processes.forks().Process(target=sweep_slowly, args=(store,))
+    running.start()
+    while len(list((store / "computed" / "c").glob("*/*"))) < 2:
+        assert running.is_alive()
+        time.sleep(0.01)
+    running.kill()
+    running.join()
     before = xr.open_zarr(store).computed.load()
     assert not bool(before.all())
     (store / "x" / "c" / "0.abc.partial").touch()  # as a process that is killed as it writes leaves it
-    names: dict[str, Any] = {"pause": 0.05}
-    exec(KILLED, names)  # the same functions in another process are the same sweep
-    swept = names["run"](store)
+    swept = sweep_slowly(store)  # the same function in another process is the same sweep
     assert not list(store.rglob("*.partial"))
     assert bool(swept.computed.all())
     np.testing.assert_array_equal(swept.x, 1000 * np.arange(4)[:, None] + np.arange(6))
 
 
 def test_the_documented_job_array_makes_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "scale.md").read_text()
+    text = (processes.ROOT / "docs" / "scale.md").read_text()
     (script,) = re.findall(r"```python\n(# sweep.py\n.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
@@ -203,7 +243,9 @@ def test_a_cluster_whose_worker_is_killed_completes(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"x": a * a}
 
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    processes.forks()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
     with cluster, distributed.Client(cluster) as client:
         swept = nd.sweep(point, {"a": range(8)}, store=tmp_path / "s.zarr", scheduler=client)
     assert (tmp_path / "killed").exists()

@@ -18,7 +18,7 @@ def _drawn_plainly() -> Iterator[None]:
     """Leave out what takes most of a figure's time, and no test looks at.
 
     That is the minor ticks of logarithmic axes, which are hundreds, the constrained layout, for which all is drawn once
-    more, and the PDF of what is drawn as a PNG.
+    more, the PDF of what is drawn as a PNG, and most of that one's pixels.
     """
     with pytest.MonkeyPatch.context() as patch:
         for scale in (LogScale, SymmetricalLogScale):
@@ -31,6 +31,8 @@ def _drawn_plainly() -> Iterator[None]:
             patch.setattr(scale, "set_default_locators_and_formatters", without)
         patch.setattr(FigureCanvasPdf, "print_pdf", lambda self, filename, **_: Path(filename).touch())
         patch.setattr(Figure, "set_layout_engine", lambda self, layout=None, **_: None)
+        savefig = Figure.savefig
+        patch.setattr(Figure, "savefig", lambda self, *where, **how: savefig(self, *where, **{**how, "dpi": 30}))
         yield
 
 

@@ -23,7 +23,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
             patch.setattr(study, name, value)
-        arguments = ["--hidden", "1", "2", "--width", "6", "--epochs", "1", "--samples", "40", "--seeds", "1"]
+        arguments = ["--hidden", "2", "--width", "6", "--epochs", "1", "--samples", "40", "--seeds", "1"]
         arguments += ["--times", "l", "0", "2", "64"]
         study.main(tyro.cli(study.Options, args=[*arguments, "--out", str(out)]))
     return out

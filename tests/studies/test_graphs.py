@@ -1,5 +1,7 @@
 """The study of computation graphs, on small ones: what its files say."""
 
+from functools import cache
+
 import graphs
 import matplotlib
 import matplotlib.pyplot as plt
@@ -11,6 +13,18 @@ import neurodyn as nd
 
 matplotlib.use("agg")
 NAMES = ("resnet", "lstm", "transformer")
+CASE = graphs.Case
+
+
+@cache
+def captured(architecture, size, seed):
+    return CASE(graphs.Options(), architecture, size, seed)
+
+
+def case(options, architecture, size, seed):
+    """Return a network of the study, on its own data, which takes seconds to capture."""
+    assert options.dataset == graphs.Options().dataset
+    return captured(architecture, size, seed)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +36,7 @@ def results(tmp_path_factory):
         patch.setattr(graphs, "SAVED", 41)
         patch.setattr(graphs, "SAMPLES", 4)
         patch.setattr(graphs, "TRIED", 25)
+        patch.setattr(graphs, "Case", case)
         graphs.main(tyro.cli(graphs.Options, args=arguments))
     return out
 
@@ -63,12 +78,11 @@ def test_the_output_is_held_at_its_gradient(results):
 
 
 def test_depths_are_longest_paths():
-    case = graphs.Case(graphs.Options(), "ResNet", 1, 0)
-    depth = case.depths
+    depth = captured("ResNet", 1, 3).depths
     # Stem, convolution, normalisation, ReLU, and the same again but for the sum before the last, a mean, a readout.
     assert depth["x_linear_1"] == 0
     assert depth["x_conv2d_3"] == depth["x_add_1"] + 2
-    assert depth["x_conv2d_1"] == depth["x_conv2d_2"] + 1 == case.depth
+    assert depth["x_conv2d_1"] == depth["x_conv2d_2"] + 1 == max(depth.values())
 
 
 def test_a_step_of_1_takes_at_most_the_depth_and_deeper_graphs_take_longer(scaling):
@@ -81,7 +95,7 @@ def test_a_step_of_1_takes_at_most_the_depth_and_deeper_graphs_take_longer(scali
 
 
 def test_the_iterations_are_those_of_eulers_method(scaling):
-    case = graphs.Case(graphs.Options(), "LSTM", 1, 3)
+    case = captured("LSTM", 1, 3)
     run = int(np.flatnonzero((scaling.architecture == "LSTM") & (scaling["size"] == 1))[0])
     count = int(scaling.iterations.isel(run=run, seed=0).sel(step=0.5))
     moments = 0.5 * np.arange(count + 3)

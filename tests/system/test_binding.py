@@ -1,6 +1,7 @@
 """Bound to batch after batch, a network comes down to its operations where these are known, and only there."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,18 +43,26 @@ def assert_as_anew(
         assert torch.equal(own, other)
 
 
-def residual() -> nd.Network:
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.norm, self.last = nn.Linear(5, 5), nn.LayerNorm(5), nn.Linear(5, 5)
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(5, 5), nn.LayerNorm(5), nn.Linear(5, 5)
 
-        def forward(self, x: Tensor) -> Tensor:
-            value: Tensor = self.last(x + torch.relu(self.first(self.norm(x))))
-            return value
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.last(x + torch.relu(self.first(self.norm(x))))
+        return value
 
+
+@cache
+def captured() -> nd.Network:
     torch.manual_seed(0)
     return ar.graph(Residual(), batch(0)[0])
+
+
+def residual() -> nd.Network:
+    """Declare the same network anew, on the same operations."""
+    network = captured()
+    return network.with_dynamics(network.populations, network.couplings)
 
 
 def convolutional() -> nn.Sequential:

@@ -2,11 +2,11 @@
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from neurodyn.errors import FileError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.train.checkpoint import Checkpoint
-from tests.processes import run
+from tests.processes import call
 from tests.training import RULES, Learning, classes, distance, equal, mlp, parameters
 
 EPOCHS, BATCHES = 3, 3
@@ -106,7 +106,7 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(name: str, minut
     assert not equal(network, build(0))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 4), max_size=8), st.sampled_from([0.0, 60.0]))
 def test_crashes_anywhere(tmp_path_factory: pytest.TempPathFactory, crashes: list[int], minutes: float) -> None:
     folder, build = tmp_path_factory.mktemp("run"), RULES["AR simplified"]
@@ -121,67 +121,59 @@ def test_crashes_anywhere(tmp_path_factory: pytest.TempPathFactory, crashes: lis
     assert equal(network, whole)
 
 
-KILLED = """
-import json, os, random, signal, sys, time
-import torch
-torch.set_num_threads(1)
-import neurodyn as nd
-from pathlib import Path
-from torch.utils.data import Dataset
-from tests.training import RULES, classes, parameters
+class Slow(Dataset[Any]):
+    """A data set that takes its time."""
 
-rule, folder, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-random.seed(rule)
-DELAY = 0.004
+    def __init__(self) -> None:
+        self.data = classes(80)
 
-class Slow(Dataset):
-    data = classes(80)
-    def __len__(self):
-        return 80
-    def __getitems__(self, indices):
-        time.sleep(DELAY)
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        time.sleep(0.004)
         return [(self.data[0][i], self.data[1][i]) for i in indices]
 
-def train(name, data):
-    network = RULES[rule](0)
-    history = nd.train.fit(
-        network, data, classes(9, 1), epochs=8, batch_size=8, record=["iterations"],
-        checkpoint=folder / name, checkpoint_minutes=0.0,
-    )
+
+def train(name: str, data: Any, folder: Path) -> None:
+    """Train, and write what is learned."""
+    network = RULES["AR simplified"](0)
+    history = fit(network, folder / name, data, epochs=5, record=["iterations"])
     torch.save([p.detach() for p in parameters(network)], folder / f"{name}.pt")
     nd.save(history, folder / f"{name}.nc")
 
-train("whole", Slow.data)  # first: a child that had to import what training needs would be killed before it trains
-killed = 0
 
-def written():
-    checkpoint = folder / "killed" / "checkpoint.pt"
-    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+def train_and_kill(folder: Path, kills: int) -> None:
+    """Train in children, so many of which are killed."""
+    draw = random.Random(0)
+    train("whole", Slow().data, folder)  # first: a child that imported what that needs would be killed before it trains
+    killed = 0
 
-while not (folder / "killed.nc").exists():
-    before = written()
-    child = os.fork()
-    if child == 0:
-        train("killed", Slow())
-        os._exit(0)
-    if killed < kills:
-        while killed % 3 and written() == before:  # two of three get as far as a new checkpoint
-            time.sleep(0.002)
-        time.sleep(random.uniform(0.0, 0.03))
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    killed += os.WIFSIGNALED(status)
-    assert os.WIFSIGNALED(status) or status == 0
-print(json.dumps(killed))
-"""
+    def written() -> int | None:
+        checkpoint = folder / "killed" / "checkpoint.pt"
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+
+    while not (folder / "killed.nc").exists():
+        before = written()
+        child = os.fork()
+        if child == 0:
+            train("killed", Slow(), folder)
+            os._exit(0)
+        if killed < kills:
+            while killed % 3 and written() == before:  # two of three get as far as a new checkpoint
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0.0, 0.03))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        killed += os.WIFSIGNALED(status)
+        assert os.WIFSIGNALED(status) or status == 0
+    assert killed == kills
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_process_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path) -> None:
     # Without a device of CUDA, whose threads do not survive a fork.
-    done = run("-c", KILLED, "AR simplified", tmp_path, "6", CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == 6
+    assert call(train_and_kill, tmp_path, 6, CUDA_VISIBLE_DEVICES="") == (0, "")
     killed, whole = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("killed", "whole"))
     assert all(torch.equal(a, b) for a, b in zip(killed, whole, strict=True))
     assert_same_run(*(nd.load(tmp_path / f"{name}.nc") for name in ("killed", "whole")))

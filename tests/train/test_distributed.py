@@ -1,16 +1,22 @@
 """Two processes train as one does, on the same global batches."""
 
+import os
+import weakref
+from contextlib import suppress
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch.distributed import distributed_c10d
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import neurodyn as nd
 from neurodyn.train.parallel import Processes
-from tests.processes import run
+from tests import processes
 from tests.training import RULES, Learning, classes, parameters
 
 SAMPLES = 21
@@ -18,37 +24,28 @@ SAMPLES = 21
 SEEDS = (2, 5)
 RUNS = ("backprop", "AR simplified", "Fa-Z-IL", "GAIT", "ensemble")
 
-SCRIPT = """
-import sys
-import weakref
-from pathlib import Path
-from shutil import copytree
-from torch.distributed import distributed_c10d
-from neurodyn.train.parallel import Processes
-from tests.train.test_distributed import RUNS, build, crash, fit, save
-import neurodyn as nd
 
-folder = Path(sys.argv[1])
-with nd.train.launched() as device:
-    assert device.type == "cpu"
-    group = weakref.ref(distributed_c10d._get_default_group())
-    for run in RUNS:
-        network = build(run)
-        history = fit(run, network, device=device)
-        save(folder, run, network, history)
-    try:
-        fit("AR simplified", build("AR simplified"), checkpoint=folder / "run", callbacks=[crash])
-    except RuntimeError:
-        pass
-    if Processes().rank == 0:
-        copytree(folder / "run", folder / "half")
-    for run, kept in (("resumed", "run"), ("begun by one", "one")):
-        network = build("AR simplified")
-        save(folder, run, network, fit("AR simplified", network, checkpoint=folder / kept, resume="always"))
-    stopped = fit("backprop", build("backprop"), callbacks=[lambda history: history.sizes["epoch"] == 2])
-    assert stopped.sizes["epoch"] == 2
-assert group() is None, "the group's threads outlive the training, and may abort the process at its end"
-"""
+def train(folder: Path) -> None:
+    """Do what each process does."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    with nd.train.launched() as device:
+        assert device.type == "cpu"
+        group = weakref.ref(distributed_c10d._get_default_group())
+        for run in RUNS:
+            network = build(run)
+            history = fit(run, network, device=device)
+            save(folder, run, network, history)
+        with suppress(RuntimeError):
+            fit("AR simplified", build("AR simplified"), checkpoint=folder / "run", callbacks=[crash])
+        if Processes().rank == 0:
+            copytree(folder / "run", folder / "half")
+        for run, kept in (("resumed", "run"), ("begun by one", "one")):
+            network = build("AR simplified")
+            save(folder, run, network, fit("AR simplified", network, checkpoint=folder / kept, resume="always"))
+        stopped = fit("backprop", build("backprop"), callbacks=[lambda history: history.sizes["epoch"] == 2])
+        assert stopped.sizes["epoch"] == 2
+    assert group() is None, "the group's threads outlive the training, and may abort the process at its end"
 
 
 def crash(history: xr.Dataset) -> None:
@@ -83,14 +80,22 @@ def save(folder: Path, run: str, network: Any, history: xr.Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train as `torchrun --standalone --nproc-per-node=2` would."""
     folder = tmp_path_factory.mktemp("distributed")
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
     with pytest.raises(RuntimeError):
         fit("AR simplified", build("AR simplified"), checkpoint=folder / "one", callbacks=[crash])
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    done = run(*launch, script, folder, GLOO_SOCKET_IFNAME="lo")
-    assert done.returncode == 0, done.stderr
+    processes.forks()
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id="test",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method="forkserver",
+        monitor_interval=0.1,
+    )
+    elastic_launch(launch, train)(folder)
     return folder
 
 
@@ -122,7 +127,7 @@ def test_a_run_of_two_processes_is_gone_on_with_by_one(folder: Path) -> None:
 
 def test_one_process_by_itself() -> None:
     with nd.train.launched("cpu") as device:
-        processes = Processes()
+        group = Processes()
         assert device == torch.device("cpu")
-        assert (processes.size, processes.rank) == (1, 0)
-        assert torch.equal(processes.share(torch.arange(5)), torch.arange(5))
+        assert (group.size, group.rank) == (1, 0)
+        assert torch.equal(group.share(torch.arange(5)), torch.arange(5))

@@ -81,10 +81,11 @@ def fit(network: Any, **arguments: Any) -> xr.Dataset:
 @pytest.mark.parametrize("name", DECLARED)
 def test_each_seed_equals_its_solo_run(name: str) -> None:
     settings: dict[str, Any] = {"epochs": 2, "record": ["iterations", "angles"]}
-    networks = [DECLARED[name](seed) for seed in SEEDS]
-    history = fit(networks, seeds=SEEDS, **settings)
-    assert history.seed.values.tolist() == list(SEEDS)
-    for seed, network in zip(SEEDS, networks, strict=True):
+    seeds = SEEDS if name in RULES else SEEDS[:2]
+    networks = [DECLARED[name](seed) for seed in seeds]
+    history = fit(networks, seeds=seeds, **settings)
+    assert history.seed.values.tolist() == list(seeds)
+    for seed, network in zip(seeds, networks, strict=True):
         alone = DECLARED[name](seed)
         before = [parameter.detach().clone() for parameter in parameters(alone)]
         expected = fit(alone, seed=seed, **settings)

@@ -149,10 +149,27 @@ def test_a_sweep_is_explored_by_its_sliders(opened):
     for seed, best in ((0, "0.25"), (1, "0.5")):
         slide(page, "seed", seed)
         assert page.locator('.numbers output[data-name="best"]').inner_text() == best
+        assert page.locator('.numbers output[data-name="solver"]').inner_text() == "ab"[seed]
     slide(page, "γ", 2)
     assert page.locator('section[data-name="accuracy"] .soft').inner_text().endswith("= 5")
     slide(page, "γ", 1)
     assert page.locator('section[data-name="accuracy"] .soft').inner_text().endswith("= NaN")
+
+
+@pytest.mark.parametrize("opened", ["sweep"], indirect=True)
+def test_the_limits_of_curves_stay_where_a_slider_moves_them_unless_they_are_to_fit(opened):
+    _, page = opened
+    # Of 0 … 5, the first seed has 0 … 4, and so stays below the topmost seventh; of the second, the ends are dots.
+    slide(page, "γ", 2)
+    for seed, key, reaches in ((0, None, False), (1, None, True), (0, "f", True), (0, "f", False)):
+        slide(page, "seed", seed)
+        if key:
+            page.keyboard.press(key)
+            frame(page)
+        blue = [
+            colour(page, "accuracy", across / 300, down / 100) for across in range(270, 300) for down in range(2, 14)
+        ]
+        assert any(b > r + 60 for r, _, b, _ in blue) == reaches, (seed, key)
 
 
 @pytest.mark.parametrize("opened", ["inference"], indirect=True)

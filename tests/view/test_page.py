@@ -116,9 +116,26 @@ def test_a_large_dataset_is_thinned_and_says_so(tmp_path, monkeypatch):
 def test_what_cannot_be_shown_is_named(tmp_path):
     data = datasets.swept().assign(wave=("seed", [1j, 2j]))
     assert written(data, tmp_path)[1]["notes"] == [
-        "solver is not shown: it holds <U1.",
         "wave is not shown: it holds complex128.",
     ]
+
+
+def test_words_and_single_numbers_are_told(tmp_path):
+    data = datasets.swept().assign_attrs(residual=1e-9, evaluations=12, solver="Euler")
+    _, meta = written(data, tmp_path)
+    assert meta["facts"] == [["residual", "1e-09"], ["evaluations", "12"]]
+    assert meta["texts"] == [{"name": "solver", "others": ["seed"], "values": ["a", "b"]}]
+
+
+def test_words_are_thinned_with_the_numbers_beside_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MOST_BYTES", 60_000)
+    values = np.random.default_rng(0).standard_normal((2, 8000))
+    names = [f"run {number}" for number in range(8000)]
+    data = xr.Dataset({"x": (("time", "run"), values), "name": ("run", names)})
+    _, meta = written(data, tmp_path)
+    (slider,), (texts,) = meta["sliders"], meta["texts"]
+    assert len(slider["values"]) < 8000
+    assert texts["values"] == [names[int(number)] for number in slider["values"]]
 
 
 @pytest.mark.parametrize(
