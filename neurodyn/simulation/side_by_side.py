@@ -45,7 +45,8 @@ def as_dataset(result: object, parameters: Sequence[str]) -> xr.Dataset:
         )
     if not data.data_vars:
         raise InvalidValueError("sweep: the result has no variables; return at least one")
-    for name, variable in data.data_vars.items():
+    for name in data.data_vars:
+        variable = data.variables[name]
         if len(set(variable.dims)) < len(variable.dims):
             raise InvalidValueError(f"sweep: a result's {name!r} has a dimension twice, {variable.dims}; rename one")
         objects = variable.dtype.kind == "O" and not all(isinstance(each, str) for each in variable.to_numpy().flat)
@@ -140,7 +141,7 @@ def side_by_side(results: Sequence[xr.Dataset | None], *, records: bool) -> xr.D
     there = np.array([result is not None for result in results])
     variables: dict[Hashable, Any] = {}
     for name, variable in first.data_vars.items():
-        theirs = [result[name].variable for result in present]
+        theirs = [result.variables[name] for result in present]
         values = np.stack([each.to_numpy() for each in theirs])
         attributes = agreed([each.attrs for each in theirs])
         variables[name] = ((POINTS, *variable.dims), spread(values, there) if records else values, attributes)

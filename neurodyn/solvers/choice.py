@@ -30,11 +30,8 @@ _SPELLINGS: dict[str, str] = {
     **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Sliding, Exact, TorchDiffEq)},
 }
 """How each solver is made; those of fixed step need one."""
-_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 2e-4, "maxima": 1e-3}
-"""The error a step that keeps the error of a trajectory below 1e-3, relative to the activity.
-
-Among maxima, few units are at a kink in any step, and these are what the estimate of its error is of.
-"""
+_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 2e-4}
+"""The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
 _CYCLIC = 3e-6
 """The same of dopri5 in a cyclic network, which may oscillate, so that the errors of all steps add up."""
 _FLOOR = 0.1
@@ -97,7 +94,7 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
         return Choice(Exact(), "linear: the closed form")
     if structure.kinks_at_units:
         kind = "a gradient flow with kinks" if structure.gradient_flow else "kinks"
-        sliding = Sliding(*_tolerances(system, "maxima" if structure.windows else "sliding"))
+        sliding = Sliding(*_tolerances(system, "sliding"))
         where = "units meet" if structure.windows else "units pass 0"
         return Choice(sliding, f"{kind} where {where}: Runge–Kutta that slides along them")
     if not structure.gradient_flow:

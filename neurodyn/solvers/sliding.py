@@ -75,8 +75,8 @@ class Sliding(ErrorControlled):
         structure = system.structure
         if not (structure.smooth or structure.kinks_at_units):
             raise InvalidValueError(
-                f"solver: network {system.network.name!r} has kinks elsewhere than where a unit passes 0, or becomes the "
-                "largest of a window that shares no unit with another, along which Sliding() does not slide; use "
+                f"solver: network {system.network.name!r} has kinks elsewhere than where a unit passes 0, or becomes "
+                "the largest of a window that shares no unit with another, along which Sliding() does not slide; use "
                 "Adaptive('heun_euler')"
             )
 
