@@ -13,7 +13,7 @@ import neurodyn as nd
 
 matplotlib.use("agg")
 REFERENCE = (Path(__file__).parents[1] / "docs" / "reference" / "index.md").read_text("utf-8")
-NAMES = re.findall(r"^   ([\w.]+)$", REFERENCE, re.M)
+NAMES = re.findall(r"^   ([A-Za-z][\w.]*)$", REFERENCE, re.M)
 
 
 def public(name: str):
