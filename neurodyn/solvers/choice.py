@@ -30,7 +30,7 @@ _SPELLINGS: dict[str, str] = {
     **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Sliding, Exact, TorchDiffEq)},
 }
 """How each solver is made; those of fixed step need one."""
-_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 2e-4}
+_LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 1e-4}
 """The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
 _CYCLIC = 3e-6
 """The same of dopri5 in a cyclic network, which may oscillate, so that the errors of all steps add up."""

@@ -66,8 +66,8 @@ class Sliding(ErrorControlled):
     True
     """
 
-    rtol: float = 2e-4
-    atol: float = 2e-5
+    rtol: float = 1e-4
+    atol: float = 1e-5
 
     def check(self, system: System) -> None:
         super().check(system)
