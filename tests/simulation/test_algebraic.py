@@ -208,10 +208,10 @@ def test_prospective_activity_does_not_lag():
     lagging = nd.simulate(feedforward(str), wave, duration=3.0, save_at=times)
     assert float(abs(lagging.v - run.v).max()) > 0.05
     assert network.equations().splitlines()[2:] == [
-        "5 dv/dt = −v + Linear_2(u + τ du/dt)",
+        "5 dv/dt = −v + (Linear∘Tanh)(u + τ du/dt)",
         "u_prospective = u + 5 du/dt",
     ]
-    assert "+1 · Linear_2(u + τ du/dt)" in str(network)
+    assert "+1 · (Linear∘Tanh)(u + τ du/dt)" in str(network)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.3, torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)])

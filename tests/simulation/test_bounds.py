@@ -227,7 +227,7 @@ def test_each_unit_may_have_bounds_of_its_own():
     for _ in range(30):
         x = np.clip(x + 0.1 * (-x + np.tanh(x) @ W.T + U.numpy()), low.numpy(), high)
     np.testing.assert_allclose(run.x[-1], x, atol=1e-12)
-    assert "dx/dt = −x + u + Linear(x)        (x stays in [[-0.3 … 0], 0.5])" in network.equations()
+    assert "dx/dt = −x + u + (Linear∘Tanh)(x)        (x stays in [[-0.3 … 0], 0.5])" in network.equations()
     assert "in [[-0.3 … 0], 0.5]" in str(network)
     assert network["x"] == recurrent((low.clone(), high))["x"]
     assert hash(network["x"]) == hash(recurrent((low.clone(), high))["x"])

@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 from neurodyn import progress
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _drawn_plainly() -> Iterator[None]:
     """Leave out what takes most of a figure's time, and no test looks at.
 
