@@ -9,6 +9,7 @@ as not run, with the command that would.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -103,6 +104,11 @@ class Task:
         """The name of its script."""
         return self.name.partition("-")[0]
 
+    @property
+    def title(self) -> str:
+        """What the study is about."""
+        return (import_module(self.study).__doc__ or "").partition("\n")[0]
+
     @classmethod
     def of(cls, name: str, out: Path) -> Task:
         given = os.environ.get(VARIABLE)
@@ -124,6 +130,14 @@ class Task:
         """Return what it has come to with these options, if it has."""
         found = read_rows(self.out)
         return found if found is not None and found["settings"] == settings(self.options) else None
+
+    def figure(self, folder: Path) -> Path | None:
+        """Copy the first figure that it has drawn to a folder, if there is one, and return it."""
+        drawn = min(self.out.glob("*.png"), key=lambda path: (len(path.name), path.name), default=None)
+        if drawn is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(drawn, folder / f"{self.name}.png"))
 
     def run(self, seconds: float) -> str:
         """Run it for so long at most, its output in a file beside its results, and return what became of it."""
@@ -160,13 +174,21 @@ def main(options: Options) -> None:
         list(pool.map(work, waiting))
     options.document.parent.mkdir(parents=True, exist_ok=True)
     partial = options.document.with_suffix(".partial")
-    partial.write_text(document(tasks), encoding="utf-8")
+    partial.write_text(document(tasks, options.document.with_suffix("")), encoding="utf-8")
     partial.replace(options.document)
     print(f"Written: {options.document}")
 
 
-def document(tasks: Sequence[Task]) -> str:
-    """Return the page: a table of each paper, what the studies ran, and what was not run."""
+def document(tasks: Sequence[Task], folder: Path) -> str:
+    """Return the page: a table of each paper, what the studies drew and ran, and what was not run.
+
+    Parameters
+    ----------
+    tasks
+        The studies.
+    folder
+        Beside the page, for its figures.
+    """
     found = {task.name: task.result() for task in tasks}
     head = ["where", "there", "claim", "here", "verdict", "study"]
     data = "the 10,000 digits of MNIST that `NEURODYN_DATA` names" if os.environ.get(VARIABLE) else "the small digits"
@@ -186,6 +208,13 @@ def document(tasks: Sequence[Task]) -> str:
         ]
         if rows:
             parts += [f"## {paper}\n", f"{title}\n", grid(head, rows)]
+    figures = [
+        f"![{task.title}]({folder.name}/{figure.name})\n\n*`{task.command}`*\n"
+        for task in tasks
+        if found[task.name] is not None and (figure := task.figure(folder)) is not None
+    ]
+    if figures:
+        parts += ["## What was drawn\n", *figures]
     ran = [
         [f"`{task.command}`", result["here"], f"{result['seconds'] / 60:.1f}"]
         for task in tasks

@@ -56,6 +56,8 @@ def quick(monkeypatch):
         if task.name == "graphs":
             return "failed"
         write_rows(task.options, "a setting", [ROW])
+        for name in ("runtime_of_all.png", "runtime.png"):
+            (task.out / name).write_text(f"{name} of {task.name}")
         return "0.1 minutes"
 
     monkeypatch.setattr(reproduction.Task, "run", run)
@@ -86,6 +88,9 @@ def test_what_runs_apart_is_a_run_of_the_same_study(tmp_path, quick):
     assert quick == ["runtime", "runtime-wide"]
     assert page.read_text(encoding="utf-8").count("| `runtime` |") == 2
     assert "`python studies/runtime.py --widths 9`" in page.read_text(encoding="utf-8")
+    for name in ("runtime", "runtime-wide"):
+        assert f"(page/{name}.png)" in page.read_text(encoding="utf-8")
+        assert (tmp_path / "page" / f"{name}.png").read_text() == f"runtime.png of {name}"
 
 
 def test_without_time_nothing_is_run(tmp_path, quick, capsys):
