@@ -49,7 +49,10 @@ class Sliding(ErrorControlled):
     Notes
     -----
     Where a unit hardly reaches its kink, and F leads away from it on either side, L_i < 0 < R_i, the least error
-    decides whether it passes, or which of two units wins. No tolerance protects against that, of this method or any.
+    decides whether it passes, or which of two units wins, and tightening the tolerance helps little. In predictive
+    coding of ReLU networks (8 to 128 units a layer, 3 to 13 layers), up to 7 in 10,000 values of a trajectory are off
+    by more than 1e-3 of its scale, at worst by 3e-2, in 130 to 480 evaluations; ``Adaptive("heun_euler", 1e-4, 1e-5)``
+    has none, in 4,000 to 140,000.
 
     References
     ----------
