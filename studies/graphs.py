@@ -34,7 +34,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from scipy.stats import nbinom
 from torch import Tensor, nn
 
@@ -380,7 +380,8 @@ def draw_scaling(ax: Axes, scaling: xr.Dataset) -> None:
     handles += [Line2D([], [], color=c, label=f"step {h:g} τ") for h, c in colours.items()]
     handles += [Line2D([], [], linestyle=":", color=plot.GREY, label="a chain")]
     ax.legend(handles=handles, loc="lower right", ncols=2)
-    ax.set(xscale="log", yscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations")
+    ax.set(yscale="log", ylabel="iterations")
+    _along_depth(ax)
     ax.set_ylim(float(scaling.iterations.min()) / 6, None)  # which leaves room for the legend
     ax.set_title(f"(d) Until every node is within {TOLERANCE:g}")
 
@@ -395,8 +396,16 @@ def draw_ratio(ax: Axes, scaling: xr.Dataset) -> None:
             depth = scaling.depth.isel(run=scaling.architecture == name)
             ax.errorbar(depth, at.mean("seed"), spread, fmt=f"{marker}-", color=colour, markersize=5, linewidth=0.8)
     ax.axhline(1.0, color=plot.GREY, linestyle=":", linewidth=1)
-    ax.set(xscale="log", xlabel="depth of the graph (couplings)", ylabel="iterations, measured / predicted")
+    ax.set_ylabel("iterations, measured / predicted")
+    _along_depth(ax)
     ax.set_title("(e) Beside a chain of the same depth")
+
+
+def _along_depth(ax: Axes) -> None:
+    ax.set(xscale="log", xlabel="depth of the graph (couplings)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def summary(relaxations: Mapping[str, xr.Dataset], scaling: xr.Dataset) -> str:

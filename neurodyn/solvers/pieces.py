@@ -229,7 +229,7 @@ class _Weights:
     def of_states(self, times: NDArray[np.float64], like: Tensor) -> Tensor:
         """Return those in x at some times of a piece, shape (time, 3 · power or 2 ·)."""
         kinds = self._kinds(times) * np.exp(self._powers.logs)
-        return _tensor(kinds.transpose(1, 0, 2).reshape(len(times), -1), like)
+        return _tensor(kinds.transpose(1, 0, 2).reshape(len(times), kinds.shape[0] * kinds.shape[2]), like)
 
     def onwards(self, spans: NDArray[np.float64], like: Tensor) -> list[Tensor]:
         """Return those in the powers of x at the ends of pieces, shape (power, 3 · power or 2 ·) each."""

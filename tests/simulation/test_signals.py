@@ -163,6 +163,8 @@ def test_a_long_signal_is_taken_in_blocks(monkeypatch):
     monkeypatch.setattr("neurodyn.solvers.pieces._MOST_NUMBERS", 100)
     parts = nd.simulate(declared, signal("linear"), duration=2.0, save_at=SAVED, solver=nd.Exact())
     np.testing.assert_allclose(whole.y, parts.y, atol=1e-12)
+    end = nd.simulate(declared, signal("linear"), duration=2.0, save_at=[2.0], solver=nd.Exact())
+    np.testing.assert_allclose(whole.y[-1:], end.y, atol=1e-12)  # most blocks then save nothing
 
 
 @pytest.mark.parametrize("solver", [None, nd.Euler(0.1), nd.TorchDiffEq()])

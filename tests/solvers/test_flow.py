@@ -139,3 +139,5 @@ def test_a_long_signal_is_taken_in_blocks(monkeypatch):
     monkeypatch.setattr("neurodyn.solvers.matrices._MOST_NUMBERS", 150)
     parts = nd.simulate(recurrent(), signal, **options)
     np.testing.assert_allclose(whole.x, parts.x, atol=1e-12)
+    end = nd.simulate(recurrent(), signal, **(options | {"save_at": [2.0]}))
+    np.testing.assert_allclose(whole.x[-1:], end.x, atol=1e-12)  # most blocks then save nothing
