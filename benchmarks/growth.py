@@ -130,13 +130,13 @@ def _by_hand(module: nn.Sequential, x: Tensor, t: Tensor, duration: float, toler
 
 
 def _arrival(network: nd.Network, x: Tensor, t: Tensor) -> float | None:
-    """Return when the relaxation meets the tolerance of the equilibrium; None where that takes too long to find out."""
+    """Return when the relaxation meets the tolerance of the equilibrium; None if it does not, or takes too long to."""
     try:
         with limited(LONGEST, apart=False):
             run = nd.simulate(network, x, t, duration=500.0, save_at=[0.0], until=nd.steady(cases.RESIDUAL))
     except TimeoutError:
         return None
-    return float(run["time"].values[-1])
+    return float(run["time"].values[-1]) or None  # only where it has stopped is a time after 0 saved
 
 
 def _uncounted(way: Callable[[], object]) -> Run:
