@@ -32,6 +32,8 @@ LONGEST = 5.0
 """After how many seconds of the processor a run is given up, and counts as none; of another process, on the clock."""
 BUDGET = 0.2
 """For how many seconds a run is repeated."""
+FEWEST = 5
+"""How often a run is repeated at least, unless it takes long: what is found out once is then not in the median."""
 
 _SMALLEST = 1e-30
 """What γ to the power of the depth is to be at least, of numbers of single precision."""
@@ -153,7 +155,7 @@ def _costs(way: Run, *, apart: bool) -> tuple[float, float, float]:
         with limited(LONGEST, apart=apart):
             evaluations = None if apart else way()  # which finds out what is repeated; the peers have done so
             seconds = [_timed(way)]
-            while sum(seconds) < BUDGET:
+            while sum(seconds) < BUDGET or (len(seconds) < FEWEST and sum(seconds) < FEWEST * BUDGET):
                 seconds.append(_timed(way))
         memory = np.nan if apart else _memory(way)
     except (TimeoutError, nd.NeurodynError):

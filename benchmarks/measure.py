@@ -102,7 +102,7 @@ def ratio(times: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[f
 def machine() -> dict[str, str | int]:
     """Describe the machine, as attributes of a dataset."""
     return {
-        "processor": _processor(),
+        "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

@@ -130,7 +130,7 @@ def _plot_relaxations(growth: xr.Dataset, file: Path) -> None:
             ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_formatter("")
             ax.yaxis.set_major_formatter("{x:g}")
-            if line is axes[-1]:
+            if ax.get_subplotspec().is_last_row():
                 ax.set_xlabel(label)
         line[0].set_ylabel(what)
     handles = [Line2D([], [], color=colour, label=relaxation) for relaxation, colour in colours.items()]
