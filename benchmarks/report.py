@@ -142,10 +142,10 @@ def _plot_relaxations(growth: xr.Dataset, file: Path) -> None:
 
 def text(table: xr.Dataset) -> str:
     """Return the table as text."""
-    rows = [f"{'line':<38} {'way':<25} {'ms':>9}  {'neurodyn / way':>20}  {'error':>8}"]
-    for line, way, milliseconds, spread, error in _cells(table):
-        rows.append(f"{line:<38} {way:<25} {milliseconds:>9}  {spread:>20}  {error:>8}")
-    return "\n".join(rows)
+    cells = [("line", "way", "ms", "neurodyn / way", "error"), *_cells(table)]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    row = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>>", wide, strict=True))
+    return "\n".join(row.format(*each) for each in cells)
 
 
 def write_section(page: Path, table: xr.Dataset, growth: xr.Dataset, relaxations: xr.Dataset) -> None:
