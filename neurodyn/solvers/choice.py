@@ -141,10 +141,12 @@ def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
     """
     structure = system.structure
     smallest = 4 * torch.finfo(system.dtype).eps
-    if structure.gradient_flow and not structure.smooth:
-        # The stabilised method stays stable by its stages; where it slides along a kink, accuracy buys nothing.
-        solver: Solver = Stabilized(rtol=max(min(1e-3, tolerance), smallest), atol=0.1 * tolerance)
-        return Choice(solver, "a gradient flow with kinks: relaxed in time")
+    if structure.gradient_flow and (late or not structure.smooth):
+        # The stabilised method stays stable by its stages, however long its steps; where it slides along a kink, or
+        # follows a valley that was chosen long ago, accuracy buys nothing.
+        rtol = 1e-3 if structure.smooth else max(min(1e-3, tolerance), smallest)
+        kind = "slow" if structure.smooth else "with kinks"
+        return Choice(Stabilized(rtol=rtol, atol=0.1 * tolerance), f"a gradient flow {kind}: relaxed in time")
     scale = _scale(system)
     # Where stability limits the step, the error of a step is what keeps the activity moving.
     rtol = max(min(_RELAXING, 0.01 * tolerance / max(scale, 1.0)) if late else _RELAXING, smallest)

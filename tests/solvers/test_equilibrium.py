@@ -55,9 +55,15 @@ def loop(gain: float, tau: float = 1.0) -> nd.Network:
 
 
 @torch.no_grad()
-def relaxed(network: nd.Network, inputs: dict[str, Tensor], initial: dict[str, Tensor], duration: float) -> Array:
+def relaxed(
+    network: nd.Network,
+    inputs: dict[str, Tensor],
+    initial: dict[str, Tensor],
+    duration: float,
+    targets: Tensor | None = None,
+) -> Array:
     """Return where SciPy says that one sample ends."""
-    system = nd.System(network, inputs, initial=initial)
+    system = nd.System(network, inputs, targets, initial=initial)
     state, slope = system.initial_state(), system.new_state()
 
     def field(_: float, flat: Array) -> Array:
@@ -181,6 +187,17 @@ def test_predictive_coding_is_still_accelerated_from_the_start() -> None:
     assert found.solver == "Anderson acceleration"
     assert found.solver_reason == "close to linear from the start, and stable: accelerated"
     assert found.evaluations < 60
+
+
+def test_deep_predictive_coding_is_taken_down_its_slow_valley() -> None:
+    """Errors take hundreds of units of time to pass ten layers, which steps of a bounded size would follow in vain."""
+    network = pc.network(nd.mlp([6] * 11, seed=0, dtype=torch.float64), steps="equilibrium")
+    inputs, targets = tensor(1, 6, seed=1), tensor(1, 6, seed=2)
+    found = nd.equilibrium(network, inputs, targets, tolerance=1e-9)
+    assert found.solver.startswith("Stabilized")
+    assert (found.converged, found.evaluations < 3000) == (1, True)
+    end = relaxed(network, {"s": inputs}, {}, 3000.0, targets)
+    np.testing.assert_allclose(np.concatenate([found[f"x{layer}"].values[0] for layer in range(1, 10)]), end, atol=1e-5)
 
 
 def test_an_overflow_is_refused_and_leaves_the_gradients_alone() -> None:

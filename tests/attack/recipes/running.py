@@ -69,7 +69,7 @@ RUNNING = (
         reduce=OBJECT(
             "None",
             right=["None", '{"a": "mean"}', '{"a": "std"}', "{}"],
-            either=['{"x": 1}'],
+            either=['{"x": 1}', "xr.Dataset()"],  # an empty mapping, too
             wrong=['{"a": "median"}', '{"b": "mean"}', '{"a": len}', '"mean"', '["a"]'],
         ),
         store=NOTHING("None", either=["..."]),
