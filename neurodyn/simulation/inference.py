@@ -25,7 +25,7 @@ from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.solvers.base import Progress
-from neurodyn.structure.causality import Schedule, Step
+from neurodyn.structure.causality import Step
 from neurodyn.system.binding import bound
 from neurodyn.system.bound import check_network
 from neurodyn.system.inputs import Inputs, refuse_gradients
@@ -147,14 +147,13 @@ def run_inference(system: System, inference: Inference, act: Act, progress: Prog
 def _first_steps(system: System, inference: Inference) -> dict[int, int]:
     """Return the first step at which each rule may act, by its index; for none whose units are silent throughout."""
     schedule = system.schedule(inference.steps)
-    steps = {i: _first_step(rule, schedule, inference.steps) for i, rule in enumerate(system.network.plasticity)}
+    steps: dict[int, int | None] = {}
+    for i, rule in enumerate(system.network.plasticity):
+        if isinstance(rule.when, OnSpike):
+            steps[i] = schedule.wakes(rule.post)
+        else:
+            steps[i] = rule.when.step if isinstance(rule.when, AtStep) else inference.steps
     return {i: step for i, step in steps.items() if step is not None}
-
-
-def _first_step(rule: Plasticity, schedule: Schedule, last: int) -> int | None:
-    if isinstance(rule.when, OnSpike):
-        return schedule.wakes(rule.post)
-    return rule.when.step if isinstance(rule.when, AtStep) else last
 
 
 def _run(
