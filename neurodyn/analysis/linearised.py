@@ -27,13 +27,7 @@ DECLARE_WITHOUT = "whose states are functions of time: declare it without"
 
 
 class Linearised:
-    """dx/dt = F(x) of a system, and its derivatives, on matrices (sample, unit).
-
-    Parameters
-    ----------
-    system, inputs, targets
-        The system, and what it is bound to.
-    """
+    """dx/dt = F(x) of a system, and its derivatives, on matrices (sample, unit)."""
 
     def __init__(self, system: System, inputs: Inputs, targets: Targets) -> None:
         with torch.no_grad():

@@ -55,15 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended a block.
-
-    Parameters
-    ----------
-    where
-        The point, or the points, as text.
-    error
-        What was raised there.
-    """
+    """What ended a block."""
 
     where: str
     error: Exception

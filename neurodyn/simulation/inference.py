@@ -118,17 +118,6 @@ def run_inference(system: System, inference: Inference, act: Act, progress: Prog
 
     A step evaluates only what has begun to move and can still reach a pending rule.
 
-    Parameters
-    ----------
-    system
-        The network, bound to data.
-    inference
-        γ and the number of steps.
-    act
-        Called whenever a rule acts.
-    progress
-        A bar over the steps.
-
     Raises
     ------
     DivergenceError
@@ -264,17 +253,7 @@ def _suffix(when: OnSpike) -> str:
 
 
 class _Whole:
-    """What happens at every step of inference: the activity of populations, the spikes, and when rules act.
-
-    Parameters
-    ----------
-    system
-        The network, bound to data.
-    inference
-        γ and the number of steps.
-    names
-        The populations and observables to record.
-    """
+    """What happens at every step of inference: the activity of populations, the spikes, and when rules act."""
 
     def __init__(self, system: System, inference: Inference, names: list[str]) -> None:
         self._system, self._inference = system, inference

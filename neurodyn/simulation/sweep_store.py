@@ -44,14 +44,7 @@ _SHARE = re.compile(r"\.(.+)\.share-(\d+)-of-(\d+)\.lock")
 
 
 class SweepStore:
-    """A sweep in a Zarr store.
-
-    Parameters
-    ----------
-    path
-        The store, which exists.
-    grid
-        The grid that it is over.
+    """A sweep over a grid in a Zarr store that exists.
 
     Raises
     ------

@@ -26,11 +26,6 @@ class Agreement:
     With z* known, two steps of the chord method, z ← z + A (G(z) − z) with A = (1 − ∂G/∂z)⁻¹ at z* held constant, leave
     z* where it is, and give its first and second derivatives: an error O(δ) at a change δ of what enters the cycle
     becomes O(δ²), and then O(δ³).
-
-    Parameters
-    ----------
-    loop
-        The cycle.
     """
 
     def __init__(self, loop: Loop) -> None:

@@ -312,13 +312,6 @@ def together(
 ) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
     """Stack networks that may differ in weights, gains, leaks and time constants, with the same data for each.
 
-    Parameters
-    ----------
-    networks
-        The members.
-    inputs, targets, initial
-        As for `simulate`.
-
     Yields
     ------
     tuple

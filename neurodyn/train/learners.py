@@ -146,14 +146,7 @@ class Learner(ABC):
 
 
 class NetworkLearner(Learner):
-    """A declared network, taught by its plasticity.
-
-    Parameters
-    ----------
-    network
-        The declaration, in which several may be stacked.
-    duration, solver
-        As for `nd.backward`.
+    """A declared network, in which several may be stacked, taught by its plasticity, as by `nd.backward`.
 
     Raises
     ------
