@@ -127,12 +127,7 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
 class Late:
     """A bar of what is mostly soon over: it costs next to nothing before it is due, and is made no sooner.
 
-    Within `with`, it is what to `update`, or None where nothing is to be shown.
-
-    Parameters
-    ----------
-    wanted, look
-        As of `Bar`.
+    It takes what `Bar` does. Within `with`, it is what to `update`, or None where nothing is to be shown.
     """
 
     def __init__(self, *, wanted: bool | None = None, **look: Any) -> None:

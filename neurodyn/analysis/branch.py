@@ -145,7 +145,8 @@ class Branch:
         return None
 
     def _point(self, arc: float, place: Vector, along: Vector) -> Point:
-        modes = _spectrum(self._field(float(place[-1])), self._tensor(place))
+        about = self._field(float(place[-1]))
+        modes = spectrum(about, self._tensor(place), 0, min(_FEW, about.units))
         border = self._by_parameter(place)
         return Point(arc, place, border, self._tangent(place, border, along), modes)
 
@@ -212,7 +213,3 @@ class Branch:
                 return
             yield after
             point, step = after, min(longest, step * (1.5 if iterations <= _QUICK else 0.8))
-
-
-def _spectrum(about: Linearised, x: Tensor) -> Spectrum:
-    return spectrum(about, x, 0, min(_FEW, about.units))

@@ -13,6 +13,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.vectors import plain
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.system.agreement import jacobian
 from neurodyn.system.binding import bound
 from neurodyn.system.continued import Starts
 from neurodyn.system.inputs import Inputs, Targets
@@ -26,13 +27,7 @@ DECLARE_WITHOUT = "whose states are functions of time: declare it without"
 
 
 class Linearised:
-    """dx/dt = F(x) of a system, and its derivatives, on matrices (sample, unit).
-
-    Parameters
-    ----------
-    system, inputs, targets
-        The system, and what it is bound to.
-    """
+    """dx/dt = F(x) of a system, and its derivatives, on matrices (sample, unit)."""
 
     def __init__(self, system: System, inputs: Inputs, targets: Targets) -> None:
         with torch.no_grad():
@@ -70,14 +65,7 @@ class Linearised:
     def matrix(self, x: Tensor) -> Tensor:
         """Return J at x, shape (sample, unit, unit)."""
         x, slope = self._traced(x)
-        out = x.new_zeros(*x.shape, x.shape[1])
-        if slope.requires_grad:
-            for unit in range(x.shape[1]):
-                (row,) = torch.autograd.grad(
-                    slope[:, unit].sum(), x, retain_graph=True, allow_unused=True, materialize_grads=True
-                )
-                out[:, unit] = row
-        return out
+        return jacobian(slope, x)
 
     def transposed(self, x: Tensor, v: Tensor) -> Tensor:
         """Return Jᵀ v at x, shape (sample, unit)."""

@@ -41,7 +41,6 @@ def cut(module: nn.Module, *, before_activation: bool = False) -> list[Stage]:
     ['Linear(4 → 3), Tanh', 'Linear(3 → 2)']
     """
     before_activation = flag("before_activation", before_activation)
-    flag("before_activation", before_activation)
     layers, containers = take_apart([module])
     with_weights = [not is_activation(layer) and any(True for _ in layer.parameters()) for layer in layers]
     pieces: list[list[nn.Module]] = []

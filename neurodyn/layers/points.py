@@ -47,9 +47,12 @@ class LayerPoint(ABC):
         It is v itself, or a view of it, where J does no more than that.
         """
 
-    @abstractmethod
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        """Return Σ_sample (∂value/∂θ)ᵀ v at input `x` for each parameter θ of the layer, in its own order."""
+        """Return Σ_sample (∂value/∂θ)ᵀ v at input `x` for each parameter θ of the layer, in its own order.
+
+        There are none, as here, where the layer has no parameters.
+        """
+        return ()
 
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`."""
@@ -200,9 +203,6 @@ class ActivationPoint(LayerPoint):
     def feedback_norm(self, weights: Tensor | None, rows: int) -> float:
         return self._activation.steepest(self.layer)
 
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return ()
-
 
 class FlattenPoint(LayerPoint):
     """`nn.Flatten` and `nn.Unflatten`: the feedback takes its shape from the operating point."""
@@ -214,9 +214,6 @@ class FlattenPoint(LayerPoint):
 
     def feedback(self, v: Tensor) -> Tensor:
         return v.reshape(self._shape)
-
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return ()
 
 
 class FirstUnitsPoint(LayerPoint):
@@ -236,9 +233,6 @@ class FirstUnitsPoint(LayerPoint):
 
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         out[..., : self.layer.out_features].add_(v, alpha=gain)
-
-    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return ()
 
 
 class AutogradPoint(LayerPoint):

@@ -125,13 +125,7 @@ def learn(
     solver: Solver | None = None,
     progress: bool | None = None,
 ) -> Lesson:
-    """Do what `backward` does, and tell more of it; of stacked networks, averaged over the samples of each.
-
-    Parameters
-    ----------
-    network, inputs, targets, duration, solver, progress
-        As for `backward`.
-    """
+    """Do as `backward`, given the same, and tell more of it; of stacked networks, averaged over the samples of each."""
     check_network(network)
     if not network.plasticity:
         raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")

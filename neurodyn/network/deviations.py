@@ -5,7 +5,9 @@ With x = x̄ − s v, a population may carry the deviation v in place of the act
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -14,10 +16,12 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import Scale
 from neurodyn.layers.inverses import check_invertible, forward_difference
 from neurodyn.layers.stacked import of_samples
-from neurodyn.layers.stage_point import StagePoint
 from neurodyn.layers.stages import Stage
 from neurodyn.network.maps import Activity, OperatingPoints, Term
 from neurodyn.network.stage_maps import Inverse, OfStage
+
+Difference = Callable[[Tensor, Scale, Sequence[Tensor]], Tensor]
+"""A function of the deviation, its scale, and the values of the layers at the forward pass."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -62,16 +66,8 @@ class ForwardDeviation(OfStage):
         return _quotient(f"{g}(x̄)", f"{g}(x̄ − ", source, self.scale)
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        return _ForwardDeviationTerm(points.frozen(self.stage), self.scale, source)
-
-
-class _ForwardDeviationTerm(Term):
-    def __init__(self, point: StagePoint, scale: float | tuple[float, ...], source: str) -> None:
-        self._layers, self._at = point.stage.layers, point.values
-        self._scale, self._source = _of_samples(scale, self._at[0]), source
-
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(forward_difference(self._layers, activity[self._source], self._scale, self._at), alpha=gain)
+        difference = partial(forward_difference, self.stage.layers)
+        return _DeviationTerm(difference, points.frozen(self.stage).values, self.scale, source)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -113,26 +109,25 @@ class InverseDeviation(Inverse):
         return _quotient(f"{g}({y})", f"{g}({y} − ", source, self.scale)
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
-        return _InverseDeviationTerm(points.frozen(self.stage), self.scale, source)
+        difference = self.stage.inverted().difference
+        return _DeviationTerm(difference, points.frozen(self.stage).values, self.scale, source)
 
 
-class _InverseDeviationTerm(Term):
-    def __init__(self, point: StagePoint, scale: float | tuple[float, ...], source: str) -> None:
-        self._inverse, self._at = point.stage.inverted(), point.values
-        self._scale, self._source = _of_samples(scale, self._at[0]), source
+class _DeviationTerm(Term):
+    def __init__(
+        self, difference: Difference, at: Sequence[Tensor], scale: float | tuple[float, ...], source: str
+    ) -> None:
+        self._difference, self._at, self._source = difference, at, source
+        self._scale: Scale = of_samples(scale, at[0]).flatten() if isinstance(scale, tuple) else scale
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(self._inverse.difference(activity[self._source], self._scale, self._at), alpha=gain)
+        out.add_(self._difference(activity[self._source], self._scale, self._at), alpha=gain)
 
 
 def _checked(what: str, scale: float | tuple[float, ...]) -> float | tuple[float, ...]:
     if isinstance(scale, tuple) and not scale:
         raise InvalidValueError(f"{what}: there are none; give one, or one for each block of the samples")
     return tuple(positive(what, each) for each in scale) if isinstance(scale, tuple) else positive(what, scale)
-
-
-def _of_samples(scale: float | tuple[float, ...], like: Tensor) -> Scale:
-    return of_samples(scale, like).flatten() if isinstance(scale, tuple) else scale
 
 
 def _quotient(value: str, shifted: str, source: str, scale: float | tuple[float, ...]) -> str:

@@ -7,7 +7,6 @@ subclasses `Map` and defines `apply`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -87,12 +86,14 @@ class OperatingPoints:
         (self._lasting if lasting else self._current)[id(stage), population] = self.frozen(stage)
 
 
-class Term(ABC):
-    """A coupling's map, bound to data."""
+class Term:
+    """A coupling's map, bound to data: it defines `value`, `add`, or both."""
 
-    @abstractmethod
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         """Add gain · map(source) to `out`, shaped like the target."""
+        value = self.value(activity)
+        assert value is not None, "a term without a value defines add"
+        out.add_(value, alpha=gain)
 
     def value(self, activity: Activity) -> Tensor | None:
         """Return map(source), shaped like the target, where it comes as one tensor; None elsewhere.
@@ -248,9 +249,6 @@ class _Applied(Term):
 
     def renew(self) -> bool:
         return True
-
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(self.value(activity), alpha=gain)
 
     def value(self, activity: Activity) -> Tensor:
         value = self._map.apply(*[activity[source] for source in self._sources])

@@ -106,9 +106,6 @@ class _IdentityTerm(Term):
     def renew(self) -> bool:
         return True
 
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(activity[self._source], alpha=gain)
-
     def value(self, activity: Activity) -> Tensor:
         return activity[self._source]
 

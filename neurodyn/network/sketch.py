@@ -142,11 +142,6 @@ def sketch(network: Network) -> Sketch:
 
     Besides the couplings, it shows the forward pass, where populations start from it or are held at it and no
     `Forward` coupling does, and which pairs of populations a stage learns from.
-
-    Parameters
-    ----------
-    network
-        The declaration.
     """
     nodes = []
     for p in network.populations:

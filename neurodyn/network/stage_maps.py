@@ -85,9 +85,6 @@ class _ForwardTerm(Term):
     def renew(self) -> bool:
         return True
 
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        out.add_(self.value(activity), alpha=gain)
-
     def value(self, activity: Activity) -> Tensor:
         # With the very bits of the forward pass: a population in balance must stay so exactly.
         return self._points.live(self._stage, self._source, activity).value
@@ -242,7 +239,7 @@ class _FeedbackTerm(Term):
         if self._plain:
             self._point(activity).add_feedback(activity[self._source], out, gain)
         else:
-            out.add_(self.value(activity), alpha=gain)
+            super().add(activity, out, gain)
 
     def value(self, activity: Activity) -> Tensor:
         return self._back(activity, activity[self._source])

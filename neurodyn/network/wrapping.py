@@ -120,17 +120,19 @@ class Modulated(Wrapping):
         return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)
 
 
-class _ModulatedTerm(Term):
-    def __init__(self, term: Term, point: StagePoint, power: int) -> None:
-        self._term, self._point, self._power = term, point, power
-        self._factor = point.slope.pow_(power)
-        self._value = torch.empty_like(self._factor)
+class Scaled(Term):
+    """Another term, times a factor for each unit of the target, of all samples or of each."""
+
+    def __init__(self, term: Term, factor: Tensor) -> None:
+        self._term, self._factor = term, factor
+        self._value: Tensor | None = None
 
     def renew(self) -> bool:
-        self._factor.copy_(self._point.slope.pow_(self._power))
         return self._term.renew()
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
+        if self._value is None or self._value.shape != out.shape:
+            self._value = torch.empty_like(out)
         self._term.assign(activity, self._value, gain)
         out.addcmul_(self._factor, self._value)
 
@@ -142,6 +144,22 @@ class _ModulatedTerm(Term):
         value = self._term.each(activity, rows)
         return None if value is None else value * self._factor
 
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        value, by = torch.zeros_like(out), torch.zeros_like(out)
+        self._term.add_with_jump(activity, value, gain, by)
+        out.addcmul_(self._factor, value)
+        jump.addcmul_(self._factor, by)
+
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         norm = self._term.norm(activity, rows)
         return None if norm is None else norm * self._factor.abs().max()
+
+
+class _ModulatedTerm(Scaled):
+    def __init__(self, term: Term, point: StagePoint, power: int) -> None:
+        super().__init__(term, point.slope.pow_(power))
+        self._point, self._power = point, power
+
+    def renew(self) -> bool:
+        self._factor.copy_(self._point.slope.pow_(self._power))
+        return super().renew()

@@ -51,15 +51,7 @@ def apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
 
 
 def facts(attributes: Mapping[str, Any], networks: Sequence[Network]) -> dict[str, Any]:
-    """Return the attributes of a run of stacked networks, with what each of them says.
-
-    Parameters
-    ----------
-    attributes
-        Those of the run of all.
-    networks
-        The networks.
-    """
+    """Return the attributes of a run of stacked networks, with what each of them says."""
     own = {"equations": "\n\n".join(dict.fromkeys(network.equations() for network in networks))}
     inferences = _inferences(networks)
     if inferences:

@@ -18,8 +18,8 @@ from neurodyn.checks import users
 from neurodyn.errors import InvalidTypeError, InvalidValueError, NeurodynError
 from neurodyn.labelled import xr
 from neurodyn.network.network import Network
-from neurodyn.randomness import process_state, refusing_draws
-from neurodyn.simulation.grid import Block, Grid, Where, own_numbers, seed_by, text
+from neurodyn.randomness import process_state, refusing_draws, seeded
+from neurodyn.simulation.grid import Block, Grid, Where, seed_by, text
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.side_by_side import POINTS, Attributes, as_dataset, refuse_other, side_by_side, spread
 
@@ -55,15 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended a block.
-
-    Parameters
-    ----------
-    where
-        The point, or the points, as text.
-    error
-        What was raised there.
-    """
+    """What ended a block."""
 
     where: str
     error: Exception
@@ -114,7 +106,7 @@ class Work:
         run = self._one_by_one if self.at_once is None else self._together
         try:
             if not shared:
-                with own_numbers():
+                with seeded(0):
                     return run(block, form, seed_by)
             with refusing_drawn():
                 return run(block, form, lambda _: None)

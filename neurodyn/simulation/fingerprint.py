@@ -45,13 +45,13 @@ def of_function(what: str, function: Callable[..., Any]) -> dict[str, str]:
     function
         The function.
     """
-    found = {what: _digest(function, own=True)}
+    found = {what: digest(function, code=True)}
     plain = function
     while isinstance(plain, functools.partial):
         plain = plain.func
     if isinstance(plain, types.FunctionType):
         for name, value in _read_by(plain):
-            found[f"{name!r}, which {what} reads,"] = _digest(value)
+            found[f"{name!r}, which {what} reads,"] = digest(value)
     return found
 
 
@@ -124,14 +124,10 @@ def versions_of_all() -> str:
     return f"Python {platform.python_version()}, PyTorch {torch.__version__}, NumPy {np.__version__}"
 
 
-def digest(value: Any) -> str:
-    """Return the digest of a value."""
-    return _digest(value)
-
-
-def _digest(value: Any, *, own: bool = False) -> str:
+def digest(value: Any, *, code: bool = False) -> str:
+    """Return the digest of a value; of a function, of its code alone if `code`."""
     walk = _Walk()
-    if own and isinstance(value, types.FunctionType):
+    if code and isinstance(value, types.FunctionType):
         walk.code(value)
     else:
         walk.add(value)
@@ -206,7 +202,7 @@ class _Walk:
                 self.add(key)
                 self.add(each)
         elif isinstance(value, (set, frozenset)):
-            self._say(type(value).__name__, *sorted(_digest(each) for each in value))
+            self._say(type(value).__name__, *sorted(digest(each) for each in value))
         elif isinstance(value, (list, tuple)):
             self._say(type(value).__name__, len(value))
             for each in value:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
-from neurodyn.randomness import seeded
 
 Where = Mapping[str, Any]
 """A point of a grid: the values of its parameters."""
@@ -148,13 +146,6 @@ class Grid:
 def text(where: Where) -> str:
     """Return a point as text."""
     return ", ".join(f"{name} = {value}" for name, value in where.items())
-
-
-@contextmanager
-def own_numbers() -> Iterator[None]:
-    """Leave the generators of random numbers as they were."""
-    with seeded(0):
-        yield
 
 
 def seed_by(seed: int) -> None:

@@ -25,7 +25,7 @@ from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.trajectory import dataset, row_bytes, to_numpy, unit_coordinates, versions
 from neurodyn.solvers import Euler
 from neurodyn.solvers.base import Progress
-from neurodyn.structure.causality import Schedule, Step
+from neurodyn.structure.causality import Step
 from neurodyn.system.binding import bound
 from neurodyn.system.bound import check_network
 from neurodyn.system.inputs import Inputs, refuse_gradients
@@ -118,17 +118,6 @@ def run_inference(system: System, inference: Inference, act: Act, progress: Prog
 
     A step evaluates only what has begun to move and can still reach a pending rule.
 
-    Parameters
-    ----------
-    system
-        The network, bound to data.
-    inference
-        γ and the number of steps.
-    act
-        Called whenever a rule acts.
-    progress
-        A bar over the steps.
-
     Raises
     ------
     DivergenceError
@@ -147,14 +136,13 @@ def run_inference(system: System, inference: Inference, act: Act, progress: Prog
 def _first_steps(system: System, inference: Inference) -> dict[int, int]:
     """Return the first step at which each rule may act, by its index; for none whose units are silent throughout."""
     schedule = system.schedule(inference.steps)
-    steps = {i: _first_step(rule, schedule, inference.steps) for i, rule in enumerate(system.network.plasticity)}
+    steps: dict[int, int | None] = {}
+    for i, rule in enumerate(system.network.plasticity):
+        if isinstance(rule.when, OnSpike):
+            steps[i] = schedule.wakes(rule.post)
+        else:
+            steps[i] = rule.when.step if isinstance(rule.when, AtStep) else inference.steps
     return {i: step for i, step in steps.items() if step is not None}
-
-
-def _first_step(rule: Plasticity, schedule: Schedule, last: int) -> int | None:
-    if isinstance(rule.when, OnSpike):
-        return schedule.wakes(rule.post)
-    return rule.when.step if isinstance(rule.when, AtStep) else last
 
 
 def _run(
@@ -265,17 +253,7 @@ def _suffix(when: OnSpike) -> str:
 
 
 class _Whole:
-    """What happens at every step of inference: the activity of populations, the spikes, and when rules act.
-
-    Parameters
-    ----------
-    system
-        The network, bound to data.
-    inference
-        γ and the number of steps.
-    names
-        The populations and observables to record.
-    """
+    """What happens at every step of inference: the activity of populations, the spikes, and when rules act."""
 
     def __init__(self, system: System, inference: Inference, names: list[str]) -> None:
         self._system, self._inference = system, inference

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -167,7 +167,10 @@ def simulate(
     members = list(network) if isinstance(network, Sequence) else None
     with nullcontext() if path is None else _streaming(path, resume=resume) as stream:
         with ExitStack() as stack:
-            one, given, wanted, starts = stack.enter_context(_stacked(network, inputs, targets, initial))
+            if isinstance(network, Sequence):
+                one, given, wanted, starts = stack.enter_context(together(network, inputs, targets, initial))
+            else:
+                one, given, wanted, starts = network, inputs, targets, initial
             with _numbers(seed, stream):  # from which Noisy drives draw
                 system = stack.enter_context(bound(one, given, wanted, initial=starts))
                 drawn = take_seed(system, seed, solver)
@@ -307,18 +310,6 @@ def equilibrium(
             state, report = to_equilibrium(system, steady(tolerance), max_duration, bar)
         values = {name: to_numpy(system.read(name, state)).copy() for name in names}
         return dataset(system, values, attributes=run_attributes(system, report))
-
-
-@contextmanager
-def _stacked(
-    network: Network | Sequence[Network], inputs: Inputs, targets: Targets, initial: Starts | None
-) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
-    """Yield a network with its data; or several as one for a while, with their data, none of which may draw."""
-    if not isinstance(network, Sequence):
-        yield network, inputs, targets, initial
-        return
-    with together(network, inputs, targets, initial) as stacked:
-        yield stacked
 
 
 def _in_order(run: xr.Dataset, members: Sequence[Network] | None) -> xr.Dataset:

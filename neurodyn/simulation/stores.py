@@ -323,17 +323,7 @@ def _damaged(folder: Path, key: str, how: str) -> str:
 
 
 class _Verified(WrapperStore[LocalStore]):
-    """A store that compares each file with what it was when it was written.
-
-    Parameters
-    ----------
-    store
-        The files.
-    folder
-        Where they lie.
-    files
-        What they were.
-    """
+    """A store that compares each file with what it was when it was written."""
 
     def __init__(self, store: LocalStore, folder: Path, files: Fingerprints) -> None:
         super().__init__(store)

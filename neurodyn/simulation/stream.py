@@ -124,11 +124,6 @@ class ZarrStream:
     def refuse_other(self, run: Mapping[str, str | None]) -> None:
         """Refuse to go on with, or to return, what is another run.
 
-        Parameters
-        ----------
-        run
-            The fingerprint of this one.
-
         Raises
         ------
         FileExistsError

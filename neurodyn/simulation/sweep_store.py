@@ -44,14 +44,7 @@ _SHARE = re.compile(r"\.(.+)\.share-(\d+)-of-(\d+)\.lock")
 
 
 class SweepStore:
-    """A sweep in a Zarr store.
-
-    Parameters
-    ----------
-    path
-        The store, which exists.
-    grid
-        The grid that it is over.
+    """A sweep over a grid in a Zarr store that exists.
 
     Raises
     ------
@@ -136,11 +129,8 @@ class SweepStore:
     @cached_property
     def form(self) -> xr.Dataset:
         """What the result of a point is like."""
-        data = self._open().drop_vars([*self._about["added"], *self._about["facts"].values()])
+        data = read_store(self._path).drop_vars([*self._about["added"], *self._about["facts"].values()])
         return data.isel(dict.fromkeys(self._grid.values, 0), drop=True)
-
-    def _open(self) -> xr.Dataset:
-        return read_store(self._path)
 
     def clear(self) -> None:
         """Remove what killed processes have begun to write; no other may be writing."""
@@ -222,7 +212,7 @@ class SweepStore:
 
     @cached_property
     def _kinds(self) -> dict[Hashable, np.dtype[Any]]:
-        return {name: variable.dtype for name, variable in self._open().data_vars.items()}
+        return {name: variable.dtype for name, variable in read_store(self._path).data_vars.items()}
 
     def _refuse_facts(self, run: Mapping[Any, Any], constant: Mapping[str, Any]) -> None:
         for name, value in constant.items():
@@ -239,7 +229,7 @@ class SweepStore:
 
     def dataset(self) -> xr.Dataset:
         """Return what there is, read chunk by chunk as it is used."""
-        data = self._open()
+        data = read_store(self._path)
         del data.attrs[_ABOUT]
         return data
 

@@ -21,11 +21,6 @@ class Lasting(steady):
     """The stop condition `steady` of a network with delays: it has to hold for as long as the longest of them.
 
     Until then, what moved before may still be on its way.
-
-    Parameters
-    ----------
-    duration
-        How long.
     """
 
     duration: float = field(kw_only=True)
@@ -50,15 +45,7 @@ class Lasting(steady):
 
 
 class Watched:
-    """A stop condition of one's own, which must leave the activity as it is, and tell yes or no.
-
-    Parameters
-    ----------
-    until
-        The condition `until(time, activity, velocity)`.
-    begins
-        When the run starts.
-    """
+    """A stop condition of one's own, which must leave the activity as it is, and tell yes or no."""
 
     def __init__(self, until: Callable[[float, Activity, Activity], Any], begins: float = 0.0) -> None:
         self._until, self._first, self._begins = until, True, begins

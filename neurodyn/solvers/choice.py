@@ -42,15 +42,7 @@ _RELAXING = 1e-7
 
 @dataclass(frozen=True)
 class Choice:
-    """A solver, and why it is this one.
-
-    Parameters
-    ----------
-    solver
-        The solver.
-    reason
-        A few words, for the attributes of the run.
-    """
+    """A solver, and why it is this one."""
 
     solver: Solver
     reason: str

@@ -13,17 +13,7 @@ from neurodyn.system.system import System
 
 
 class Steps:
-    """When steps end: at multiples of h, where signals jump, and at the end of the run.
-
-    Parameters
-    ----------
-    step
-        h.
-    duration
-        The end.
-    jumps
-        Where signals jump before it, increasing.
-    """
+    """When steps end: at multiples of h, where signals jump, and at the end of the run."""
 
     def __init__(self, step: float, duration: float, jumps: NDArray[np.float64]) -> None:
         self._step, self._duration, self._jumps = step, duration, jumps.tolist()

@@ -26,11 +26,6 @@ class Agreement:
     With z* known, two steps of the chord method, z ← z + A (G(z) − z) with A = (1 − ∂G/∂z)⁻¹ at z* held constant, leave
     z* where it is, and give its first and second derivatives: an error O(δ) at a change δ of what enters the cycle
     becomes O(δ²), and then O(δ³).
-
-    Parameters
-    ----------
-    loop
-        The cycle.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -66,7 +61,7 @@ class Agreement:
             with torch.enable_grad(), saved_tensors_hooks(_same, _same):
                 z = z.clone().requires_grad_()
                 made = turned(z)
-                matrix = _jacobian(made, z)
+                matrix = torch.eye(z.shape[1], dtype=z.dtype, device=z.device) - jacobian(made, z)
             z = z.detach()
             for _ in range(2):
                 z = z + torch.linalg.solve(matrix, (turned(z, True) - z)[:, :, None])[:, :, 0]
@@ -89,13 +84,13 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _jacobian(made: Tensor, z: Tensor) -> Tensor:
-    """Return 1 − ∂G/∂z of each sample, given G(z) with its graph."""
-    matrix = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat(len(z), 1, 1)
+def jacobian(made: Tensor, z: Tensor) -> Tensor:
+    """Return ∂G/∂z of each sample, shape (sample, unit, unit), given G(z) with its graph; both shape (sample, unit)."""
+    matrix = z.new_zeros(*z.shape, z.shape[1])
     if made.requires_grad:
         for unit in range(z.shape[1]):
             (row,) = torch.autograd.grad(
                 made[:, unit].sum(), z, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            matrix[:, unit] -= row
+            matrix[:, unit] = row
     return matrix

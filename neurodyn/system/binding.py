@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType
 from typing import TypeVar
@@ -25,6 +25,7 @@ from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.marks import marks
 from neurodyn.system.numbers import check_modes, sums_are_finite, weights_of
 from neurodyn.system.plan import Plan
+from neurodyn.system.stacking import refusing_random
 from neurodyn.system.system import System
 
 Rest = TypeVar("Rest")
@@ -216,17 +217,16 @@ def computed(
     """
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan
-    if plan is None or way is None or not at_hand.known:
-        found = compute(at_hand.system())
-        at_hand.put_back()
-        return found
-    repeated = plan.repeated(network, way)
-    batch = list(given.inputs.values())
-    if given.targets is not None:
-        batch.append(given.targets)
-    done = repeated.again(batch)
+    repeated = None if plan is None or way is None or not at_hand.known else plan.repeated(network, way)
+    batch = [*given.inputs.values(), *([] if given.targets is None else [given.targets])]
+    done = None if repeated is None else repeated.again(batch)
     if done is None:
-        done = repeated.made(batch, lambda: compute(at_hand.system()))
+        # Operations that are noted draw nothing, and to look at the generators takes as long as a tenth of them.
+        with refusing_random("seeds") if network.stacked else nullcontext():
+            if repeated is None:
+                done = compute(at_hand.system())
+            else:
+                done = repeated.made(batch, lambda: compute(at_hand.system()))
     at_hand.put_back()
     return done
 

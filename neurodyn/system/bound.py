@@ -85,7 +85,7 @@ class Given:
     @property
     def placed(self) -> tuple[Placed, ...]:
         """All signals."""
-        return (*self.signals.values(), *(() if self.target_signal is None else (self.target_signal,)))
+        return tuple(_each(self.signals, self.target_signal))
 
     @property
     def varying(self) -> dict[str, Placed]:

@@ -14,15 +14,7 @@ from neurodyn.system.system import System
 
 
 class Entering:
-    """F at a state of 0: as the run starts, and by how much it is another one later.
-
-    Parameters
-    ----------
-    system
-        The system.
-    duration
-        The end of the run.
-    """
+    """F at a state of 0: as the run starts, and by how much it is another one later."""
 
     def __init__(self, system: System, duration: float) -> None:
         self._system = system

@@ -11,6 +11,7 @@ from torch import Tensor
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.maps import Activity, OperatingPoints, Term
 from neurodyn.network.vectors import Vector
+from neurodyn.network.wrapping import Scaled
 
 
 @dataclass
@@ -90,38 +91,7 @@ class Entry:
         return out if offset is None else out.sub_(offset)
 
     def _scaled(self, term: Term) -> Term:
-        return _Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
-
-
-class _Scaled(Term):
-    """Another term, times a gain for each unit of the target."""
-
-    def __init__(self, term: Term, gains: Tensor) -> None:
-        self._term, self._gains = term, gains
-        self._value: Tensor | None = None
-
-    def renew(self) -> bool:
-        return self._term.renew()
-
-    def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        if self._value is None or self._value.shape != out.shape:
-            self._value = torch.empty_like(out)
-        self._term.assign(activity, self._value, gain)
-        out.addcmul_(self._gains, self._value)
-
-    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
-        value = self._term.each(activity, rows)
-        return None if value is None else value * self._gains
-
-    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
-        value, by = torch.zeros_like(out), torch.zeros_like(out)
-        self._term.add_with_jump(activity, value, gain, by)
-        out.addcmul_(self._gains, value)
-        jump.addcmul_(self._gains, by)
-
-    def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
-        norm = self._term.norm(activity, rows)
-        return None if norm is None else norm * self._gains.abs().max()
+        return Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
 
 
 @dataclass

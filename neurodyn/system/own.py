@@ -113,15 +113,7 @@ def looked_at_with(network: Network, other: Network) -> None:
 
 
 def look_at_data(network: Network, data: Data) -> None:
-    """Look at the drives of one's own, the layers in the forward pass, and the loss, before a drive is read.
-
-    Parameters
-    ----------
-    network
-        The declaration.
-    data
-        What it is bound to.
-    """
+    """Look at the drives of one's own, the layers in the forward pass, and the loss, before a drive is read."""
     own = _own(network)
     if not (own.drives or own.layers or own.loss):
         return

@@ -43,13 +43,6 @@ class Plan:
 
     It serves one batch at a time, and does not refer to its network.
 
-    Parameters
-    ----------
-    network
-        The declaration.
-    given
-        The first batch, which `bind` brings in.
-
     Raises
     ------
     ValueError

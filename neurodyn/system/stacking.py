@@ -32,7 +32,7 @@ from neurodyn.network.plasticity import Plasticity
 from neurodyn.network.population import Population
 from neurodyn.network.signals import member_of_signal
 from neurodyn.network.vectors import Vector, is_number, same, text_of, uniform
-from neurodyn.network.wrapping import Wrapping
+from neurodyn.network.wrapping import Scaled, Wrapping
 from neurodyn.randomness import refusing_draws
 from neurodyn.system.continued import Starts
 from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
@@ -240,17 +240,21 @@ class _Graded(Wrapping):
 class _GradedTerm(Term):
     def __init__(self, term: Term, gains: Sequence[Vector]) -> None:
         self._term, self._gains = term, gains
-        self._buffers: tuple[Tensor, Tensor] | None = None
+        self._scaled: Scaled | None = None
 
     def renew(self) -> bool:
         return self._term.renew()
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
-        if self._buffers is None:
-            self._buffers = of_samples(self._gains, out), torch.empty_like(out)
-        gains, value = self._buffers
-        self._term.assign(activity, value, gain)
-        out.addcmul_(gains, value)
+        self._of_samples(out).add(activity, out, gain)
+
+    def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
+        self._of_samples(out).add_with_jump(activity, out, gain, jump)
+
+    def _of_samples(self, like: Tensor) -> Scaled:
+        if self._scaled is None:
+            self._scaled = Scaled(self._term, of_samples(self._gains, like))
+        return self._scaled
 
 
 @dataclass(frozen=True)
@@ -311,13 +315,6 @@ def together(
     networks: Sequence[Network], inputs: Inputs, targets: Targets, initial: Starts | None
 ) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
     """Stack networks that may differ in weights, gains, leaks and time constants, with the same data for each.
-
-    Parameters
-    ----------
-    networks
-        The members.
-    inputs, targets, initial
-        As for `simulate`.
 
     Yields
     ------

@@ -22,15 +22,7 @@ Time = float | Literal["held"] | None
 
 
 class Timeline:
-    """What is given to a bound network as time goes on. Times are counted from the start of the run.
-
-    Parameters
-    ----------
-    network
-        The network's name.
-    plan
-        Its plan, with a batch.
-    """
+    """What is given to a bound network as time goes on. Times are counted from the start of the run."""
 
     def __init__(self, network: str, plan: Plan) -> None:
         self._network, self._plan, self._clamped = network, plan, plan.batch.clamped

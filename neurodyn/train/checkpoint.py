@@ -51,7 +51,7 @@ class Checkpoint:
         if self.folder.exists() and not self.folder.is_dir():
             raise NotAFolderError(f"checkpoint: {self.folder} is a file; give a folder")
         self.path = self.folder / _FILE
-        self._file = StateFile(self.path, "checkpoint", 2, _CONTENT, "give another folder as checkpoint=")
+        self.file = StateFile(self.path, "checkpoint", 2, _CONTENT, "give another folder as checkpoint=")
 
     def exists(self) -> bool:
         """Tell whether there is one."""
@@ -81,18 +81,6 @@ class Checkpoint:
             yield
         finally:
             lock.release()
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write a state in place of the one before, as `StateFile.save`."""
-        self._file.save(state)
-
-    def load(self) -> dict[str, Any]:
-        """Return the state, as `StateFile.load`."""
-        return self._file.load()
-
-    def foreign(self, why: object) -> InvalidValueError:
-        """Return the error of a file that is no state of a run of `fit`."""
-        return self._file.foreign(why)
 
 
 def storable(what: str, state: Any) -> Any:

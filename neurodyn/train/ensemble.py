@@ -21,13 +21,6 @@ _ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "
 def stacked(learners: Sequence[Learner], seeds: Sequence[int]) -> Iterator[Learner]:
     """Stack learners of one architecture, so that they learn at once; at the end each has what it learned.
 
-    Parameters
-    ----------
-    learners
-        One a seed.
-    seeds
-        For messages.
-
     Yields
     ------
     Learner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from neurodyn.learning.backward import Lesson, learn
 from neurodyn.network.network import Network
 from neurodyn.solvers import Solver
 from neurodyn.system.own import look_at_loss
-from neurodyn.system.stacking import compare_networks, refusing_random, stack_networks
+from neurodyn.system.stacking import compare_networks, stack_networks
 
 
 def angles(u: Tensor, v: Tensor) -> Tensor:
@@ -146,14 +146,7 @@ class Learner(ABC):
 
 
 class NetworkLearner(Learner):
-    """A declared network, taught by its plasticity.
-
-    Parameters
-    ----------
-    network
-        The declaration, in which several may be stacked.
-    duration, solver
-        As for `nd.backward`.
+    """A declared network, in which several may be stacked, taught by its plasticity, as by `nd.backward`.
 
     Raises
     ------
@@ -190,15 +183,8 @@ class NetworkLearner(Learner):
         return _described(NetworkLearner(network, self.duration, self.solver), learners, tensors)
 
     def learn(self, inputs: Tensor, targets: Tensor, progress: bool | None) -> Lesson:
-        with refusing_random("seeds") if self.members > 1 else nullcontext():
-            return learn(
-                self.network,
-                inputs,
-                targets if self._takes_targets else None,
-                duration=self.duration,
-                solver=self.solver,
-                progress=progress,
-            )
+        own = targets if self._takes_targets else None
+        return learn(self.network, inputs, own, duration=self.duration, solver=self.solver, progress=progress)
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor | None:

@@ -42,11 +42,6 @@ def place(sketch: Sketch) -> dict[str, Points]:
     Columns run from left to right in the order of the forward pass, and more than `COLUMNS` in bands, like a ploughed
     field; in a column, populations whose names differ from their neighbours' by the number alone keep to one row.
     Three and more that depend on each other stand in a circle.
-
-    Parameters
-    ----------
-    sketch
-        The network.
     """
     columns, rings = _columns(sketch)
     rows = _rows([[] if ring else column for column, ring in zip(columns, rings, strict=True)])
@@ -164,13 +159,6 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
     Curves keep clear of the other nodes; two that connect the same pair run side by side, in opposite directions on
     opposite sides.
 
-    Parameters
-    ----------
-    sketch
-        The network.
-    places
-        Where its populations stand.
-
     Returns
     -------
     list of array
@@ -215,15 +203,7 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
 
 
 def mark_places(sketch: Sketch, places: dict[str, Points], curves: Sequence[Points]) -> list[Points | None]:
-    """Return where each arrow's mark stands, shape (2,): on its curve, clear of nodes and of other marks.
-
-    Parameters
-    ----------
-    sketch
-        The network.
-    places, curves
-        Of its populations, and of its arrows.
-    """
+    """Return where each arrow's mark stands, shape (2,): on its curve, clear of nodes and of other marks."""
     centres = np.array(list(places.values()))
     taken: list[tuple[Points, Points]] = []
     found: list[Points | None] = []

@@ -250,15 +250,7 @@ def _diagram(data: xr.Dataset) -> str:
 
 
 class _Frame:
-    """The page around the values: its title, its diagram, its look and its script.
-
-    Parameters
-    ----------
-    data
-        The dataset.
-    diagram
-        The network's picture, or nothing.
-    """
+    """The page around the values: its title, its diagram, its look and its script."""
 
     def __init__(self, data: xr.Dataset, diagram: str) -> None:
         self._title, self._diagram = html.escape(_title(data)), diagram

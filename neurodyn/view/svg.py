@@ -19,24 +19,13 @@ _LEGEND_ROW, _LEGEND_COLUMN = 0.3, 2.3
 
 
 def network_html(network: Network) -> str:
-    """Return a network as HTML, as a notebook shows it: its diagram, as an SVG picture, and its equations.
-
-    Parameters
-    ----------
-    network
-        The declaration. What it is called is escaped.
-    """
+    """Return a network as HTML, as a notebook shows it: its diagram in SVG, and its equations; names escaped."""
     equations = html.escape(f"{network!r}\n\n{network.equations()}")
     return f"<div>{network_svg(sketch(network))}<pre>{equations}</pre></div>"
 
 
 def network_svg(shown: Sketch) -> str:
-    """Draw a network.
-
-    Parameters
-    ----------
-    shown
-        The network. Its names are escaped.
+    """Draw a network, whose names are escaped.
 
     Returns
     -------

@@ -53,6 +53,13 @@ def overwritten(x: Tensor) -> Tensor:
     return value.view(3, 4).add_(first).t() + x
 
 
+def through_views(x: Tensor) -> Tensor:
+    value = x * 2.0
+    wide = value.view(2, 6)
+    wide.view(4, 3).add_(x)  # the same view of the memory as `value`, which is written to
+    return value.expand(4, 3).t().t() @ wide.view(3, 4)
+
+
 def of_room(x: Tensor) -> Tensor:
     room = torch.empty_like(x)
     return room.copy_(x).mul_(3.0)
@@ -75,7 +82,8 @@ def made(function: Callable[[Tensor], Tensor], repeated: Repeated[str], x: Tenso
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "function", [products, in_place, by_autograd, in_parts, with_room, of_room, overwritten, with_coefficients]
+    "function",
+    [products, in_place, by_autograd, in_parts, with_room, through_views, of_room, overwritten, with_coefficients],
 )
 def test_operations_alone_give_the_same(function: Callable[[Tensor], Tensor]) -> None:
     repeated: Repeated[str] = Repeated([WEIGHT])

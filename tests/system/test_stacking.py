@@ -17,6 +17,7 @@ import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
+from neurodyn.system.stacking import together
 
 SIZES = [6, 5, 5, 3]
 
@@ -113,6 +114,31 @@ def test_gains_time_constants_and_leaks(solver: nd.Solver) -> None:
     x, _ = data()
     networks = [pair(0.3, 1.0, 1.0), pair(0.7, 2.0, 0.5), pair(-0.2, 0.8, 1.5)]
     each(lambda n: nd.simulate(n, x, duration=2.0, solver=solver, save_at=3), networks)
+
+
+def test_jumps_at_kinks_are_scaled_by_the_gains_of_each() -> None:
+    module = nd.mlp(SIZES, activation="relu", weights="xavier", seed=0, dtype=torch.float64)
+    (x, t), networks = data(), []
+    for factor in (1.0, 1.7):
+        network = pc.network(module, steps="equilibrium")
+        couplings = [
+            replace(c, gain=factor * c.gain) if isinstance(c.map, nd.Feedback) else c for c in network.couplings
+        ]
+        networks.append(network.with_dynamics(network.populations, couplings))
+
+    def jumps(network: nd.Network, x: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+        system = nd.System(network, x, t)
+        state, slope, jump = system.initial_state(), system.new_state(), system.new_state()
+        system.field_with_jump(state, slope, jump)
+        return slope.activity["x2"], jump.activity["x2"]
+
+    with together(networks, x, t, None) as (stacked, inputs, targets, _):
+        assert isinstance(inputs, dict)
+        found = jumps(stacked, inputs["s"], targets)
+    alone = [jumps(network, x, t) for network in networks]
+    for part, own in zip(found, zip(*alone, strict=True), strict=True):
+        assert torch.allclose(part, torch.cat(own), rtol=1e-12, atol=1e-12)
+    assert bool((found[1] != 0).any())
 
 
 def test_steps_of_a_method_are_time_constants() -> None:
