@@ -84,9 +84,12 @@ class Branch:
 
     def _by_parameter(self, place: Vector) -> Vector:
         """Return ∂F/∂p, by a central difference."""
+        self.slope(place)  # which looks for all solutions of cycles
         up, down = place.copy(), place.copy()
         up[-1] += self._step
         down[-1] -= self._step
+        for beside in (up, down):
+            self._field(float(beside[-1])).field.follow(self._field(float(place[-1])).field)
         change: Vector = (self.slope(up) - self.slope(down)) / (up[-1] - down[-1])
         return change
 
