@@ -21,7 +21,7 @@ Vector = NDArray[np.float64]
 _NEWTON = 12
 """The most iterations of Newton's method."""
 _QUICK = 7
-"""With how many iterations a step may grow: the border is that of the point before, so that each gains a few digits."""
+"""With how many iterations a step may grow: the border is extrapolated, so that each gains a few digits."""
 _FEW = 6
 """How many eigenvalues Arnoldi's method is asked for."""
 _TURN = 0.95
@@ -38,8 +38,8 @@ class Point:
         The arclength from the start.
     place
         (x, p), with p in units of the interval that is scanned; shape (unit + 1,).
-    border
-        ∂F/∂p.
+    border, turning
+        ∂F/∂p, and its derivative by the arclength, 0 at the start.
     tangent
         d(x, p)/d arc.
     spectrum
@@ -49,8 +49,14 @@ class Point:
     arc: float
     place: Vector
     border: Vector
+    turning: Vector
     tangent: Vector
     spectrum: Spectrum
+
+    def border_after(self, distance: float) -> Vector:
+        """Return about ∂F/∂p at a distance along the branch."""
+        ahead: Vector = self.border + distance * self.turning
+        return ahead
 
 
 class Branch:
@@ -84,9 +90,12 @@ class Branch:
 
     def _by_parameter(self, place: Vector) -> Vector:
         """Return ∂F/∂p, by a central difference."""
+        self.slope(place)  # which looks for all solutions of cycles
         up, down = place.copy(), place.copy()
         up[-1] += self._step
         down[-1] -= self._step
+        for beside in (up, down):
+            self._field(float(beside[-1])).field.follow(self._field(float(place[-1])).field)
         change: Vector = (self.slope(up) - self.slope(down)) / (up[-1] - down[-1])
         return change
 
@@ -124,7 +133,7 @@ class Branch:
     def _corrected(self, start: Vector, border: Vector, row: Vector) -> tuple[Vector, int] | None:
         """Return the zero of F on the plane through `start` that `row` is normal to, and the iterations; None if none.
 
-        With row = (0, …, 0, 1) the parameter stays. The border ∂F/∂p may be that of a point nearby.
+        With row = (0, …, 0, 1) the parameter stays. The border ∂F/∂p may be about right.
         """
         place = start.copy()
         for iteration in range(_NEWTON):
@@ -144,27 +153,31 @@ class Branch:
                 return (place, iteration + 1) if at_zero else None
         return None
 
-    def _point(self, arc: float, place: Vector, along: Vector) -> Point:
+    def _point(self, place: Vector, along: Vector, before: Point | None = None, distance: float = 0.0) -> Point:
+        """Return the point at a place, which is the start, or so far along the branch from another one."""
         about = self._field(float(place[-1]))
         modes = spectrum(about, self._tensor(place), 0, min(_FEW, about.units))
         border = self._by_parameter(place)
-        return Point(arc, place, border, self._tangent(place, border, along), modes)
+        arc, turning = 0.0, np.zeros_like(border)
+        if before is not None:
+            arc, turning = before.arc + distance, (border - before.border) / distance if distance else before.turning
+        return Point(arc, place, border, turning, self._tangent(place, border, along), modes)
 
     def first(self, x: Vector, direction: float) -> Point | None:
         """Return the start at p = 0, from x or near it; None where Newton's method finds none."""
         fixed = np.append(np.zeros(self._units), 1.0)
         start = np.append(x, 0.0)
         found = self._corrected(start, self._by_parameter(start), fixed)
-        return None if found is None else self._point(0.0, found[0], direction * fixed)
+        return None if found is None else self._point(found[0], direction * fixed)
 
     def at(self, before: Point, distance: float) -> tuple[Point, int] | None:
         """Return the point at about a distance along the branch from another; None where it is not found."""
         guess = before.place + distance * before.tangent
-        found = self._corrected(guess, before.border, self._weights * before.tangent)
+        found = self._corrected(guess, before.border_after(distance), self._weights * before.tangent)
         if found is None:
             return None
         try:
-            return self._point(before.arc + distance, found[0], before.tangent), found[1]
+            return self._point(found[0], before.tangent, before, distance), found[1]
         except np.linalg.LinAlgError:
             return None
 
@@ -174,11 +187,11 @@ class Branch:
         share = (p - before.place[-1]) / (before.tangent[-1] or 1.0)
         guess = before.place + share * before.tangent
         guess[-1] = p
-        found = self._corrected(guess, before.border, fixed)
+        found = self._corrected(guess, before.border_after(share), fixed)
         if found is None:
             return None
         way = found[0] - before.place
-        return self._point(before.arc + math.sqrt(self._weights @ way**2), found[0], before.tangent)
+        return self._point(found[0], before.tangent, before, math.sqrt(self._weights @ way**2))
 
     def points(self, start: Point, longest: float, most: int) -> Iterator[Point]:
         """Yield the points from a start on, until the parameter leaves [0, 1] or there are too many.

@@ -16,7 +16,7 @@ from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.linear import LinearPart
 from neurodyn.solvers.matrices import by_matrix, matrix_of
 from neurodyn.system.entering import Entering
-from neurodyn.system.moments import put_together, taken_apart
+from neurodyn.system.moments import put_together, write_apart
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -107,39 +107,42 @@ def _by_krylov(
 def _nilpotent(
     system: System, state: State, ends: NDArray[np.float64], moments: NDArray[np.float64], recorder: Recorder
 ) -> int:
-    """Go from piece to piece by dx/dt = −λx + Nx + b + rt, Nᴸ = 0, so many units of time t after each start.
+    """Go from piece to piece by dx/dt = −λx + Nx + b + (b′ − b) t/T, Nᴸ = 0, so much time t of T after each start.
 
-    With c_k(t) = e^{−λt} tᵏ/k!, d_k = ∫ c_k and g_k = ∫ d_k from 0 to t, and with the powers of x, b and r at a start,
+    With c_k(t) = e^{−λt} tᵏ/k!, d_k = ∫ c_k and g_k = ∫ d_k from 0 to t, and with the powers of x, b and b′,
 
-        Nʲ x(t) = Σ_k c_k(t) N^{j+k} x + d_k(t) N^{j+k} b + g_k(t) N^{j+k} r
+        Nʲ x(t) = Σ_k c_k(t) N^{j+k} x + (d_k(t) − g_k(t)/T) N^{j+k} b + g_k(t)/T N^{j+k} b′
 
-    so that no more products are needed than the powers of x(0) and, all pieces' at once, of b and r.
+    so that no more products are needed than the powers of x(0) and, all pieces' at once, of b and b′.
     """
     rate = system.structure.rate
     assert rate is not None, "along_signals comes here only with a common rate"
     entering = Entering(system, float(ends[-1]))
-    powers = _Powers(system, ramped=entering.ramped)
-    weights = _Weights(powers, rate)
+    powers = _Powers(system)
+    weights = _Weights(powers, rate, ramped=entering.ramped)
     rows: Tensor | None = None
-    for pieces, drives in _blocks(system, entering, powers, ends):
+    for pieces, table in _blocks(system, entering, powers, ends):
         if rows is None:  # after the drive, which settles the scales
             rows = powers.of(LinearPart(system), state)
-        count, last = len(rows), pieces[-1][1]
-        onwards = weights.onwards(np.array([end - start for start, end in pieces]), rows)
-        own = moments[slice(*np.searchsorted(moments, [pieces[0][0], np.inf if last == ends[-1] else last]))]
+        last = pieces[-1][1]
         starts = np.array([start for start, _ in pieces])
+        lengths = np.array([end - start for start, end in pieces])
+        onwards = weights.onwards(lengths, rows)
+        own = moments[slice(*np.searchsorted(moments, [pieces[0][0], np.inf if last == ends[-1] else last]))]
         places = np.searchsorted(starts, own, side="right") - 1
-        of_states, within = weights.of_states(own - starts[places], rows), np.bincount(places, minlength=len(pieces))
+        of_states = weights.of_states(own - starts[places], lengths[places], rows)
+        within = np.bincount(places, minlength=len(pieces))
         states = rows.new_empty(len(own), system.size)
-        drives[0, :count] = rows
-        after = [*drives[1:, :count].unbind(), torch.empty_like(rows)]
+        table[0, 1] = rows
+        every, stride = table.flatten(0, 2), table[0, ..., 0].numel()
         saved = 0
-        for drive, further, out, inside in zip(drives, onwards, after, within.tolist(), strict=True):
+        for place, (further, inside) in enumerate(zip(onwards, within.tolist(), strict=True)):
+            given = every[place * stride :][: further.shape[1]]
             if inside:
-                torch.mm(of_states[saved : saved + inside], drive, out=states[saved : saved + inside])
+                torch.mm(of_states[saved : saved + inside], given, out=states[saved : saved + inside])
                 saved += inside
-            torch.mm(further, drive, out=out)
-        rows = after[-1]
+            torch.mm(further, given, out=table[place + 1, 1])
+        rows = table[-1, 1]
         if saved:
             recorder.take(own, starts[places], states)
     assert rows is not None, "there is a piece"
@@ -159,12 +162,9 @@ class _Powers:
     ----------
     system
         The system.
-    ramped
-        Whether signals move within pieces.
     """
 
-    def __init__(self, system: System, *, ramped: bool) -> None:
-        self.ramped = ramped
+    def __init__(self, system: System) -> None:
         self.logs: list[float] = []
         """The logarithm of the scale of each power."""
         self.products = 0
@@ -212,7 +212,7 @@ class _Powers:
 
 
 class _Weights:
-    """What the powers of x, and then of b and of r, weigh in x(t) and in its powers.
+    """What the powers of b, x and b′ weigh in x(t) and in its powers.
 
     Parameters
     ----------
@@ -220,32 +220,38 @@ class _Weights:
         The powers.
     rate
         λ.
+    ramped
+        Whether signals move within pieces; elsewhere, there is no b′.
     """
 
-    def __init__(self, powers: _Powers, rate: float) -> None:
-        self._powers, self._rate = powers, rate
+    def __init__(self, powers: _Powers, rate: float, *, ramped: bool) -> None:
+        self._powers, self._rate, self._ramped = powers, rate, ramped
         self._onwards: dict[float, Tensor] = {}
 
-    def of_states(self, times: NDArray[np.float64], like: Tensor) -> Tensor:
-        """Return those in x at some times of a piece, shape (time, 3 · power or 2 ·)."""
-        kinds = self._kinds(times) * np.exp(self._powers.logs)
+    def of_states(self, times: NDArray[np.float64], lengths: NDArray[np.float64], like: Tensor) -> Tensor:
+        """Return those in x at some times of pieces of some lengths, shape (time, 3 · power or 2 ·)."""
+        kinds = self._kinds(times, lengths) * np.exp(self._powers.logs)
         return _tensor(kinds.transpose(1, 0, 2).reshape(len(times), kinds.shape[0] * kinds.shape[2]), like)
 
-    def onwards(self, spans: NDArray[np.float64], like: Tensor) -> list[Tensor]:
+    def onwards(self, lengths: NDArray[np.float64], like: Tensor) -> list[Tensor]:
         """Return those in the powers of x at the ends of pieces, shape (power, 3 · power or 2 ·) each."""
-        new = np.array([span for span in np.unique(spans) if span not in self._onwards])
+        new = np.array([length for length in np.unique(lengths) if length not in self._onwards])
         count, logs = self._powers.count, np.array(self._powers.logs)
-        for place, span in enumerate(new.tolist()):
+        for place, length in enumerate(new.tolist()):
             if not place:
-                every = self._kinds(new)
+                every = self._kinds(new, new)
             table = np.zeros((count, len(every), count))
             for power in range(count):
                 table[power, :, power:] = every[:, place, : count - power] * np.exp(logs[power:] - logs[power])
-            self._onwards[span] = _tensor(table.reshape(count, -1), like)
-        return [self._onwards[span] for span in spans.tolist()]
+            self._onwards[length] = _tensor(table.reshape(count, -1), like)
+        return [self._onwards[length] for length in lengths.tolist()]
 
-    def _kinds(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(_coefficients(times, self._powers.count, self._rate)[: 2 + self._powers.ramped])
+    def _kinds(self, times: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        c, d, g = _coefficients(times, self._powers.count, self._rate)
+        if not self._ramped:
+            return np.stack([d, c])
+        risen = g / lengths[:, None]
+        return np.stack([d - risen, c, risen])
 
 
 def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[NDArray[np.float64]]:
@@ -269,9 +275,10 @@ def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[N
 def _blocks(
     system: System, entering: Entering, powers: _Powers, ends: NDArray[np.float64]
 ) -> Iterator[tuple[list[tuple[float, float]], Tensor]]:
-    """Yield some pieces at a time, and the powers of the drive in each, shape (piece, row, n).
+    """Yield some pieces at a time, and a table of powers, shape (piece + 1, kind, power, n).
 
-    Before those of b, and of r where signals bend, are as many rows for those of x.
+    Of each piece, it holds those of b as it starts, and has room for those of x then; where signals bend, those of b at
+    its end follow: as the next piece's, or, where they may jump, as a third kind.
     """
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
@@ -286,18 +293,16 @@ def _blocks(
             offset = repeated.new_state()
             put_together(system, linear.offset.expand(moments, -1), offset)
         of_all = LinearPart(repeated, None if offset is None else offset.flat)
-        count = powers.count
-        drives = still.new_empty(len(some), (2 + powers.ramped) * count, system.size)
-        spans = still.new_tensor([end - start for start, end in some])[:, None]
+        apart = moments > len(some) + 1
+        table = still.new_empty(len(some) + 1, 2 + apart, powers.count, system.size)
+        starts = table[: len(some) if apart else moments, 0]
         for place, row in enumerate(powers.each(of_all, drive, entering.names)):
-            apart = taken_apart(system, row, moments)
-            torch.add(apart[: len(some)], still[place], out=drives[:, count + place])
-            if powers.ramped:
-                torch.sub(apart[-len(some) :], apart[: len(some)], out=drives[:, 2 * count + place])
-                drives[:, 2 * count + place].div_(spans)
-        for kind in range(1, 2 + powers.ramped):
-            drives[:, kind * count + place + 1 : (kind + 1) * count] = still[place + 1 :] if kind == 1 else 0.0
-        yield some, drives
+            write_apart(system, row, moments, still[place], starts[:, place])
+            if apart:
+                write_apart(system, row, moments, still[place], table[:-1, 2, place], first=len(some))
+        for kind in (0, 2)[: 1 + apart]:
+            table[:, kind, place + 1 :] = still[place + 1 :]
+        yield some, table
 
 
 def _size(flat: Tensor) -> float:

@@ -68,6 +68,10 @@ class Agreement:
         torn = self._apart(z, zeros)
         return {**evaluate(torn, True), **torn}
 
+    def follow(self, other: Agreement, device: torch.device) -> None:
+        """Go on from the solution of the same cycle with other numbers, beside which others have been looked for."""
+        self._solution.load(other._solution.kept(), device)
+
     def _apart(self, z: Tensor, zeros: Mapping[str, Tensor]) -> Blocks:
         sizes = [zeros[name][0].numel() for name in self.loop.torn]
         blocks = zip(self.loop.torn, torch.split(z, sizes, dim=1), strict=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.system.couplings import constants, driven_alone
-from neurodyn.system.moments import repeated_at, take_off, taken_apart
+from neurodyn.system.moments import first_of, repeated_at, take_off
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -49,6 +49,6 @@ class Entering:
         else:  # no product of what is 0
             constants(repeated, self.names, change)
         if self._reference is None:
-            self._reference = taken_apart(self._system, change.flat, len(moments))[0]
+            self._reference = first_of(self._system, change.flat, len(moments))
         take_off(self._system, self._reference, change, len(moments))
         return repeated, change, len(moments)

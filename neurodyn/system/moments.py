@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from neurodyn.system.bound import Given
@@ -44,14 +45,33 @@ def repeated_at(system: System, moments: Sequence[tuple[float, float]]) -> Syste
     return System.planned(system.network, Plan(system.network, given))
 
 
-def taken_apart(system: System, flat: Tensor, count: int) -> Tensor:
-    """Return a flat state of a system that is `repeated_at` moments moment by moment, shape (moment, n)."""
+def first_of(system: System, flat: Tensor, count: int) -> Tensor:
+    """Return the first moment of a flat state of a system that is `repeated_at` moments, shape (n,)."""
     members = system.network.members
-    out = flat.new_empty(count, system.size)
+    blocks = flat.split_with_sizes([count * system.plan.sizes[name] for name in system.dynamic])
+    return torch.cat([block.view(members, count, -1)[:, 0].flatten() for block in blocks])
+
+
+def write_apart(system: System, flat: Tensor, count: int, onto: Tensor, out: Tensor, first: int = 0) -> None:
+    """Write moments of a flat state of a system that is `repeated_at` so many, plus one of the system, into `out`.
+
+    Parameters
+    ----------
+    flat, count
+        The flat state, and how many moments it is of.
+    onto
+        The flat state to add, shape (n,).
+    out
+        Shape (moment, n), for the moments from the first to write on.
+    first
+        Which one that is.
+    """
+    members = system.network.members
     blocks = flat.split_with_sizes([count * system.plan.sizes[name] for name in system.dynamic])
     for (_, place), block in zip(system.places(), blocks, strict=True):
-        out[:, place].view(count, members, -1).copy_(block.view(members, count, -1).transpose(0, 1))
-    return out
+        own = out[:, place].view(len(out), members, -1)
+        some = block.view(members, count, -1)[:, first : first + len(out)]
+        torch.add(some.transpose(0, 1), onto[place].view(members, -1), out=own)
 
 
 def put_together(system: System, states: Tensor, out: State) -> None:

@@ -213,11 +213,9 @@ class BrownianPaths:
         parent, half = divmod(index, 2)
         kept = self._cells[level]
         if kept is None or kept[0] != parent:
-            kept = self._cells[level] = (parent, self._halves(level, parent, self._cell(level - 1, parent)))
+            normal = self._normal([(level, parent)])[0]
+            kept = self._cells[level] = (parent, self._cut(level, self._cell(level - 1, parent), normal))
         return kept[1][half]
-
-    def _halves(self, level: int, parent: int, gain: Tensor) -> tuple[Tensor, Tensor]:
-        return self._cut(level, gain, self._normal([(level, parent)])[0])
 
     def _cut(self, level: int, gain: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the paths gain over the halves of cells, given over the whole, by standard normal numbers."""
@@ -227,14 +225,22 @@ class BrownianPaths:
     def _within(self, index: int, fraction: float) -> Tensor:
         """Return what the paths gain from the start of a step's cell to a fraction of it."""
         gain, total = self._step_gain(index), torch.zeros_like(self._sigma)
+        cells: list[tuple[int, int]] = []
+        beyond: list[bool] = []
         for level in range(self._levels + 1, self._levels + _FINEST + 1):
-            left, right = self._halves(level, index, gain)
-            beyond = fraction >= 0.5
-            if beyond:
-                total += left
-            gain, index, fraction = right if beyond else left, 2 * index + beyond, 2 * fraction - beyond
+            cells.append((level, index))
+            beyond.append(fraction >= 0.5)
+            index, fraction = 2 * index + beyond[-1], 2 * fraction - beyond[-1]
             if fraction == 0.0:
-                return total
+                break
+        at_once = max(1, _MOST_TOGETHER // max(1, total.numel()))
+        for first in range(0, len(cells), at_once):
+            some = cells[first : first + at_once]
+            for (level, _), in_right, normal in zip(some, beyond[first:], self._normal(some), strict=False):
+                left, right = self._cut(level, gain, normal)
+                if in_right:
+                    total += left
+                gain = right if in_right else left
         return total + fraction * gain
 
     def _normal(self, cells: Sequence[tuple[int, int]]) -> Tensor:
@@ -242,8 +248,8 @@ class BrownianPaths:
         mixed = [_signed(_mixed(_mixed(level + 1) ^ (index & _MASK))) for level, index in cells]
         own = torch.tensor(mixed, device=self._keys.device)[:, None]
         bits = _mix(_mix(self._keys ^ own).add_(own))
-        uniform = bits.bitwise_right_shift_(11).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
-        return uniform.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0))
+        spread = bits.bitwise_right_shift_(11).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-52)
+        return spread.sub_(1.0).erfinv_().mul_(math.sqrt(2.0))
 
 
 def _mixed(value: int) -> int:

@@ -335,6 +335,20 @@ def test_cycles_that_are_solved_for_are_differentiated_through():
     np.testing.assert_allclose(branch.x_at.values.ravel(), [-1.5 * b, 1.5 * b], atol=1e-6)
 
 
+def test_a_branch_ends_by_an_error_where_a_cycle_gets_several_solutions():
+    """Of z = p tanh(z), 0 is the one solution up to p = 1."""
+
+    def declare(p: float) -> nd.Network:
+        populations = [nd.Population("z", 1, tau=0.0), nd.Population("x", 1)]
+        couplings = [nd.Coupling("z", "z", nd.Forward(nn.Tanh()), gain=p), nd.Coupling("z", "x")]
+        return nd.Network("pitchfork", populations, couplings, algebraic="solve")
+
+    branch = nd.analysis.continuation(declare, 0.5, 0.9)
+    np.testing.assert_allclose(branch.abscissa, -1.0)
+    with pytest.raises(ValueError, match="z has several solutions"):
+        nd.analysis.continuation(declare, 0.5, 1.5)
+
+
 def test_a_scan_looks_at_a_map_of_ones_own_once(monkeypatch):
     looked, look = [], own._look_at_map
 

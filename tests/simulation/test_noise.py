@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import neurodyn as nd
+from neurodyn.system import noise
 from tests.problems import tensor
 
 DOUBLE = torch.zeros(1, dtype=torch.float64)
@@ -97,6 +98,20 @@ def test_neither_save_points_nor_cuts_nor_records_change_the_path():
         wiener(), None, duration=1.0, solver=nd.Euler(0.0125), seed=1, initial=start, save_at=[0.125, 0.475]
     )
     np.testing.assert_allclose(between.x, fine.x, atol=1e-6)
+
+
+def test_a_path_within_a_step_does_not_depend_on_how_many_numbers_are_drawn_at_once(monkeypatch):
+    def within() -> Any:
+        start = {"x": torch.zeros(2, 3)}
+        times = [0.1234, 0.5, 0.98765]
+        return nd.simulate(
+            wiener(3), None, duration=1.0, initial=start, seed=[1, 2], solver=nd.Euler(0.1), save_at=times
+        )
+
+    whole = within()
+    for most in (1, 50):
+        monkeypatch.setattr(noise, "_MOST_TOGETHER", most)
+        np.testing.assert_allclose(within().x, whole.x, rtol=1e-6)
 
 
 def test_a_path_survives_an_interruption():
