@@ -107,6 +107,11 @@ IMAGE_LAYERS = {
     "dilation": lambda: [nn.Conv2d(4, 3, 2, dilation=3)],
     "transposed": lambda: [nn.ConvTranspose2d(4, 3, 2, stride=2)],
     "max pool": lambda: [nn.Conv2d(4, 3, 3), nn.Tanh(), nn.MaxPool2d(2)],
+    "max pool of many channels": lambda: [
+        nn.Conv2d(4, 9, 3, padding=1),
+        nn.Tanh(),
+        nn.MaxPool2d((3, 2), stride=2, padding=1, dilation=(1, 2), ceil_mode=True),
+    ],
     "average pool": lambda: [nn.AvgPool2d(2), nn.Conv2d(4, 3, 2)],
     "adaptive pool": lambda: [nn.Conv2d(4, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)],
     "flatten first": lambda: [nn.Flatten(), nn.Linear(4 * 7 * 6, 5)],

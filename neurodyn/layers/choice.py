@@ -15,6 +15,7 @@ from neurodyn.layers.points import (
     FlattenPoint,
     LayerPoint,
     LinearPoint,
+    MaxPool2dPoint,
     SparseLinearPoint,
 )
 from neurodyn.layers.sparse import SparseLinear
@@ -37,6 +38,8 @@ def layer_point(layer: nn.Module) -> LayerPoint:
         return Conv2dPoint(layer, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     if type(layer) in ACTIVATIONS:
         return ActivationPoint(layer)
+    if type(layer) is nn.MaxPool2d and not layer.return_indices:
+        return MaxPool2dPoint(layer)
     if type(layer) in (nn.Flatten, nn.Unflatten):
         return FlattenPoint(layer)
     return FirstUnitsPoint(layer) if type(layer) is FirstUnits else AutogradPoint(layer)

@@ -21,6 +21,7 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import ACTIVATIONS, Inverse, Scale, beside
 from neurodyn.layers.kinds import computes, is_plain
 from neurodyn.layers.modules import FirstUnits
+from neurodyn.layers.repeated import all_true, constant, expect
 from neurodyn.layers.stacked import Stacked, by_member, member_of
 
 _WORST_ERROR = 0.01
@@ -137,7 +138,7 @@ class _ActivationInverse(LayerInverse):
         if (low, high) == (-inf, inf):
             return
         for y in values:
-            if not bool(((y > low) & (y < high)).all()):
+            if not expect(all_true, [(y > low) & (y < high)]):
                 raise InvalidValueError(
                     f"stage {self.stage} cannot be inverted here: {type(self.layer).__name__} takes values in "
                     f"({low:g}, {high:g}), and the activity or target given spans "
@@ -295,11 +296,20 @@ class _Factors:
     lu: Tensor
     pivots: Tensor
 
+    def lasting(self) -> _Factors:
+        """Return them as what is the same for every batch."""
+        return _Factors(*(constant(lambda each=each: each) for each in (self.image, self.lu, self.pivots)))  # type: ignore[misc]
+
     def solve(self, y: Tensor) -> Tensor:
         """Return W⁻¹ y for each row of `y`, shape (…, units)."""
         # Rows times Wᵀ, so that nothing has to be laid out anew for LAPACK, which stores matrices by columns.
         x: Tensor = torch.linalg.lu_solve(self.lu, self.pivots, by_member(y, self.lu), left=False)
         return x.reshape(y.shape)
+
+
+def _all_equal(tensors: Sequence[Tensor]) -> bool:
+    first, *others = tensors
+    return all(torch.equal(first, each) for each in others)
 
 
 _FACTORS: WeakKeyDictionary[nn.Module, _Factors] = WeakKeyDictionary()
@@ -311,20 +321,18 @@ def _factorise(layer: nn.Module, stage: str) -> _Factors:
     if weight.dtype not in (torch.float32, torch.float64):
         raise InvalidValueError(f"stage {stage} cannot be inverted in {weight.dtype}; use float32 or float64")
     # PyTorch's version counter does not see a change through `.data`, but the image W r does.
-    probe = torch.arange(1, weight.shape[-1] + 1, dtype=weight.dtype, device=weight.device).cos_()
+    probe = constant(lambda: torch.arange(1, weight.shape[-1] + 1, dtype=weight.dtype, device=weight.device).cos_())
     image = weight @ probe
     kept = _FACTORS.get(layer)
-    if (
-        kept is not None
-        and (kept.image.dtype, kept.image.device) == (image.dtype, image.device)
-        and torch.equal(kept.image, image)
-    ):
-        return kept
+    if kept is not None and (kept.image.dtype, kept.image.device) == (image.dtype, image.device):
+        kept = kept.lasting()
+        if expect(_all_equal, [kept.image, image]):
+            return kept
     lu, pivots, _ = torch.linalg.lu_factor_ex(weight.mT)
     factors = _Factors(image, lu, pivots)
     # How well a known solution comes back tells the conditioning for one solve; its number is for the message.
     errors = torch.linalg.vector_norm(factors.solve(image) - probe, dim=-1) / torch.linalg.vector_norm(probe)
-    if not bool((errors <= _WORST_ERROR).all()):
+    if not expect(all_true, [errors <= _WORST_ERROR]):
         worst = torch.linalg.cond(weight.double()).max()
         raise InvalidValueError(
             f"stage {stage} cannot be inverted in {weight.dtype}: its weights' condition number is "

@@ -1,4 +1,4 @@
-"""What computes products, tanh and norms; on a CPU, products go to a library that a user has named as faster there.
+"""What computes products, tanh, maxima and norms; on a CPU, products go to a library that a user names as faster there.
 
 PyTorch gives float32 products to MKL, which uses half the width of the vector units on processors that are not Intel's;
 oneDNN, to which PyTorch gives convolutions, uses all of it. `neurodyn.tune` measures which is faster.
@@ -22,6 +22,8 @@ _LARGE = 1_500_000
 """From how many multiplications on a product is given to oneDNN: for smaller ones, finding its kernel counts."""
 _SERIAL = 32768
 """Up to how many numbers PyTorch gives to one core."""
+_MANY_CHANNELS = 8
+"""From how many channels on, maxima are taken of all of them side by side."""
 _MOST_PIECES = 8
 """Into how many pieces a tensor is cut at most; a larger one is worth a second core."""
 
@@ -125,6 +127,26 @@ def tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
     if out is None or out.shape != x.shape:
         out = torch.empty_like(x)
     return torch.tanh(x.detach() if x.requires_grad else x, out=out)
+
+
+def max_pool2d(x: Tensor, *window: object) -> tuple[Tensor, Tensor]:
+    """Return the maxima of a max pooling, and their places, without a graph, with PyTorch's own bits.
+
+    On a CPU, PyTorch compares the units of a channel one by one, and the channels as vectors where they lie side by
+    side: of 8 or more, three times as fast, with the time to lay them so.
+
+    Parameters
+    ----------
+    x
+        Shape (sample, channel, row, column), or without the first.
+    window
+        Kernel size, stride, padding, dilation and whether the ceiling is taken, as of `nn.MaxPool2d`.
+    """
+    if not (x.is_cpu and x.ndim == 4 and x.shape[1] >= _MANY_CHANNELS):
+        found: tuple[Tensor, Tensor] = functional.max_pool2d_with_indices(x, *window)  # type: ignore[arg-type]
+        return found
+    maxima, places = functional.max_pool2d_with_indices(x.contiguous(memory_format=torch.channels_last), *window)  # type: ignore[arg-type]
+    return maxima.contiguous(), places.contiguous()
 
 
 def scaled_norm(

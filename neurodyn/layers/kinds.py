@@ -56,7 +56,8 @@ def bend_of(layer: nn.Module) -> float | None:
 
 
 _AS_WRITTEN = {
-    kind: tuple(getattr(kind, name, None) for name in METHODS) for kind in (nn.Sequential, *ACTIVATIONS, *_AFFINE)
+    kind: tuple(getattr(kind, name, None) for name in METHODS)
+    for kind in (nn.Sequential, nn.MaxPool2d, *ACTIVATIONS, *_AFFINE)
 }
 """What a call of a layer runs, as PyTorch wrote it: someone may have put something else in its place since."""
 

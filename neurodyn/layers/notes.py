@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
+from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 _MOST_BYTES = 2**28
 """How much memory is kept while operations are noted: what takes more spends its time in arithmetic."""
@@ -92,19 +92,20 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._kept.append(tensor)
         return tensor
 
-    def expect(self, condition: Callable[[Sequence[Tensor]], bool], tensors: Sequence[Tensor]) -> bool:
-        """Return what a condition says of tensors, and note it."""
+    def expect(self, reads: Callable[..., bool], tensors: Sequence[Tensor], *numbers: int) -> bool:
+        """Return what a function tells of tensors and numbers, and note as a condition that it tells the same."""
         on, self._on = self._on, False
-        holds = condition(tensors)
-        if on and holds:
+        read = reads(tensors, *numbers)
+        if on:
             try:
                 nodes = [self._node(tensor) for tensor in tensors]
             except _NotedError:
                 self.give_up()
             else:
-                self._conditions.append(self._graph.call_function(condition, (nodes,)))
+                again = self._graph.call_function(reads, (nodes, *numbers))
+                self._conditions.append(self._graph.call_function(operator.eq, (again, read)))
                 self._on = True
-        return holds
+        return read
 
     def operations(
         self, results: Sequence[Tensor | None]
@@ -179,7 +180,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._graph.call_function(operation, given, options)
 
     def _named(self, values: Any) -> Any:
-        return tree_map_only(Tensor, self._node, values)
+        return map_aggregate(values, lambda each: self._node(each) if isinstance(each, Tensor) else each)
 
     def _node(self, tensor: Tensor) -> fx.Node:
         node = self._nodes.get(id(tensor))

@@ -15,7 +15,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.computation import Computation
-from neurodyn.layers.kernels import add_linear, linear
+from neurodyn.layers.kernels import add_linear, linear, max_pool2d
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.sparse import SparseLinear
 
@@ -202,6 +202,31 @@ class ActivationPoint(LayerPoint):
 
     def feedback_norm(self, weights: Tensor | None, rows: int) -> float:
         return self._activation.steepest(self.layer)
+
+
+class MaxPool2dPoint(LayerPoint):
+    """`nn.MaxPool2d`: the feedback reaches the largest of each window."""
+
+    layer: nn.MaxPool2d
+
+    def __init__(self, layer: nn.MaxPool2d) -> None:
+        super().__init__(layer)
+        self._window = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._x = x
+        y, self._places = max_pool2d(x, *self._window)
+        return y
+
+    def feedback(self, v: Tensor) -> Tensor:
+        window = [(each, each) if isinstance(each, int) else each for each in self._window[:-1]]
+        back: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+            v, self._x, *window, self._window[-1], self._places
+        )
+        return back
+
+    def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        return ()
 
 
 class FlattenPoint(LayerPoint):

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurodyn.layers.kernels import max_pool2d
 from neurodyn.layers.kinds import is_plain
 
 _POOLS: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 _WITH_PLACES: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {
     1: functional.max_pool1d_with_indices,
-    2: functional.max_pool2d_with_indices,
+    2: max_pool2d,
     3: functional.max_pool3d_with_indices,
 }
 

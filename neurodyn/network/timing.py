@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from neurodyn.checks import flag, positive, whole
 from neurodyn.errors import InvalidTypeError
-from neurodyn.layers.repeated import all_true, expect
+from neurodyn.layers.repeated import expect
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,8 @@ class SpikeDetector:
 
     def __init__(self, window: int) -> None:
         self.window = whole("window of spikes", window, least=1)
-        self._first: Tensor | None = None
-        """Which units were active at the first step."""
-        self._quiet: Tensor | None = None
-        """For how many steps each unit has been silent; not worked out before the second step."""
+        self._resting: Tensor | None = None
+        """At how many more steps each unit cannot spike."""
 
     def step(self, activity: Tensor) -> Tensor:
         """Take the activity at the next step, and return which units spike.
@@ -163,21 +162,22 @@ class SpikeDetector:
             Boolean, of the same shape.
         """
         active = activity != 0
-        if self._first is None:
-            self._first = active
+        # Small integers and no comparisons of them, which PyTorch does one by one.
+        resting = active.to(torch.uint8 if self.window < 256 else torch.int32).mul_(self.window)
+        if self._resting is None:
+            self._resting = resting
             return active
-        if self._quiet is None:
-            never = torch.full(activity.shape, self.window + 1, dtype=torch.int32, device=activity.device)
-            self._quiet = never.masked_fill_(self._first, 0)
-        spikes = active & (self._quiet >= self.window)
-        self._quiet.add_(1).masked_fill_(active, 0)
+        spikes = active > self._resting.clamp(max=1).bool()
+        self._resting.sub_(self._resting.clamp(max=1))
+        torch.maximum(self._resting, resting, out=self._resting)
         return spikes
 
-    @property
-    def soonest(self) -> int:
-        """After how many more steps the next spike of any unit can come, 1 at the earliest."""
-        if self._first is None:
-            return 1
-        if self._quiet is None:
-            return 1 + self.window * expect(all_true, [self._first])
-        return 1 + max(0, self.window - int(self._quiet.max()))
+    def can_spike_within(self, steps: int) -> bool:
+        """Tell whether there is a unit that can spike in one of so many more steps."""
+        if self._resting is None or steps <= 0:
+            return steps > 0
+        return expect(_some_below, [self._resting], steps)
+
+
+def _some_below(counts: Sequence[Tensor], limit: int) -> bool:
+    return any(int(each.min()) < limit for each in counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from neurodyn.checks import flag
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.labelled import xr
-from neurodyn.layers.repeated import all_true, expect
+from neurodyn.layers.repeated import all_true, any_true, expect
 from neurodyn.network.equations import plasticity_text
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
@@ -107,9 +107,8 @@ def infer(
             i: range(step, (inference.steps if isinstance(network.plasticity[i].when, OnSpike) else step) + 1)
             for i, step in first.items()
         }
-        plan = system.schedule(inference.steps).whole()
         with Late(wanted=progress, total=inference.steps, unit="step", desc=network.name) as bar:
-            _run(system, inference, pending, whole.act, plan, whole, bar)
+            _run(system, inference, pending, whole.act, whole, bar)
         return whole.dataset()
 
 
@@ -123,14 +122,10 @@ def run_inference(system: System, inference: Inference, act: Act, progress: Prog
     DivergenceError
         If the activity is not finite at the last step, before any rule acts there.
     """
-    last, schedule = inference.steps, system.schedule(inference.steps)
-    first = _first_steps(system, inference)
     # Most units spike when a change first reaches them, and no more: what comes after is run only where one still can.
-    soon = {i: range(step, step + 1) for i, step in first.items()}
-    unfinished = _run(system, inference, soon, act, schedule.plan(soon), progress=progress)
-    if unfinished:
-        long = {i: range(first[i], last + 1) for i in unfinished}
-        _run(system, inference, long, act, schedule.plan(long), progress=progress)
+    pending = {i: range(step, step + 1) for i, step in _first_steps(system, inference).items()}
+    while pending:
+        pending = _run(system, inference, pending, act, progress=progress)
 
 
 def _first_steps(system: System, inference: Inference) -> dict[int, int]:
@@ -150,32 +145,36 @@ def _run(
     inference: Inference,
     pending: Mapping[int, range],
     act: Act,
-    plan: Sequence[Step],
     whole: _Whole | None = None,
     progress: Progress | None = None,
-) -> list[int]:
-    """Run from the start, with rules that may act at certain steps, and return those that are left unfinished.
+) -> dict[int, range]:
+    """Run from the start, with rules that may act at certain steps, and return what takes another run.
 
-    That is a rule whose units can still spike after the last of its steps here, at which it then has not acted.
+    Where a unit can still spike after the last of its rule's steps here, the rules that are left wait on to the last
+    step of inference. That may take populations which earlier steps did not advance: then, they are left to another
+    run, and it is returned at which steps they may act there.
     """
     system.refuse_delays("discrete inference", "simulate the network in continuous time, or leave the delay out")
     system.refuse_loops("discrete inference")
-    rules = system.network.plasticity
+    rules, schedule = system.network.plasticity, system.schedule(inference.steps)
     state = system.initial_state()
     gates = {i: when for i in pending if isinstance(when := rules[i].when, OnSpike)}
     detectors = {i: SpikeDetector(when.window) for i, when in gates.items()}
-    waiting, unfinished = dict(pending), []
     movers = {when.moved_by for when in gates.values()}
     before: dict[str, Tensor] = {}
-    for now, step in enumerate(plan):
-        system.points.expire(step.settle)
-        for name in step.settle:
-            system.evaluate(name, state, state.activity[name], step.silent)
+    waiting = dict(pending)
+    plan = schedule.plan(waiting) if whole is None else schedule.whole()
+    done: list[Step] = []
+    for now in range(inference.steps + 1):
+        acting = [i for i, steps in waiting.items() if now in steps]
+        # First what they read, as those that finish here leave less to settle.
+        read = schedule.plan({i: range(now, now + 1) for i in acting})[now] if acting and whole is None else plan[now]
+        _settle(system, state, read)
         if now + 1 == len(plan):
             _refuse_divergence(system, state, inference, now)
         if whole is not None:
             whole.settled(now, state)
-        for i in [i for i, steps in waiting.items() if now in steps]:
+        for i in acting:
             post = state.activity[rules[i].post]
             if i not in detectors:
                 act(rules[i], state, post)
@@ -187,17 +186,25 @@ def _run(
                 spikes = spikes & (post == state.activity[mover] - before[mover] if mover in before else False)
             if whole is not None:
                 whole.spiked(rules[i], spikes)
-            spikes_later = now + detectors[i].soonest <= inference.steps
-            if spikes_later and now == pending[i][-1]:
-                unfinished.append(i)
-            elif expect(all_true, [spikes]):
-                act(rules[i], state, post)
-            elif bool(spikes.any()):
-                act(rules[i], state, post * spikes)
+            spikes_later = detectors[i].can_spike_within(inference.steps - now)
+            if spikes_later and now == waiting[i][-1]:
+                waiting |= {j: range(waiting[j][0], inference.steps + 1) for j in detectors if j in waiting}
+                plan = schedule.plan(waiting)
+                if any(not set(own.advance).issuperset(its.advance) for own, its in zip(done, plan, strict=False)):
+                    return waiting
+            if (mover is None and now == waiting[i][0]) or expect(all_true, [spikes]):
+                act(rules[i], state, post)  # at first, where it is not 0
+            elif expect(any_true, [spikes]):
+                act(rules[i], state, torch.where(spikes, post, 0.0))
             if not spikes_later:
                 del waiting[i]
-        if not waiting and whole is None:
-            break
+        if whole is None:
+            if not waiting:
+                break
+            plan = schedule.plan(waiting)
+        step = plan[now]
+        done.append(step)
+        _settle(system, state, step, settled=read)
         velocities = [torch.empty_like(state.activity[name]) for name in step.advance]
         for name, velocity in zip(step.advance, velocities, strict=True):
             system.evaluate(name, state, velocity, step.silent)
@@ -208,7 +215,15 @@ def _run(
         system.points.expire(step.advance)
         if progress is not None:
             progress.update(1)
-    return unfinished
+    return {}
+
+
+def _settle(system: System, state: State, step: Step, settled: Step | None = None) -> None:
+    """Evaluate what a step settles, but for what another has settled at the same time."""
+    names = step.settle if settled is None else [name for name in step.settle if name not in settled.settle]
+    system.points.expire(names)
+    for name in names:
+        system.evaluate(name, state, state.activity[name], step.silent)
 
 
 def _refuse_divergence(system: System, state: State, inference: Inference, steps: int) -> None:

@@ -32,18 +32,23 @@ class Maxima:
         self._axes = len(windows.sizes)
         self._seen: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * stages
         """In each stage, the largest activity of each window, and its place."""
-        self._meeting = torch.empty(0)
+        self._meeting = self._positive = torch.empty(0, dtype=torch.bool)
 
-    def see(self, stage: int, x: Tensor) -> None:
-        """Look at the activity where a slope is taken."""
-        self._seen[stage] = self._windows.maxima(x)
+    def see(self, x: Tensor) -> None:
+        """Look at the activity that a step starts from."""
+        self._seen[0] = self._windows.maxima(x)
+
+    def accept(self) -> None:
+        """Take where the last slope was taken as what the next step starts from."""
+        self._seen[0] = self._seen[-1]
 
     def begin(self, x: Tensor) -> None:
         """Begin a step at x: find the windows in which several units are the largest, or the largest is at its kink."""
         largest, _ = self._seen[0]
         units = self._windows.of(x)
         tied = (units == largest[(..., *[None] * self._axes)]).flatten(-self._axes).sum(-1) > 1
-        self._meeting = tied & (largest >= 0.0) | (largest == 0.0) if self._windows.rectified else tied
+        self._positive = largest > 0.0
+        self._meeting = tied & self._positive | (largest == 0.0) if self._windows.rectified else tied
 
     def advance(
         self,
@@ -51,6 +56,7 @@ class Maxima:
         slopes: Sequence[tuple[float, Tensor, Tensor]],
         time: float,
         out: Tensor,
+        stage: int | None = None,
     ) -> None:
         """Correct `out`, which holds x + time · Σ weight · slope, where the largest of a window changes on the way.
 
@@ -62,53 +68,63 @@ class Maxima:
             Of each stage its weight, F, and v of each unit's window; the weights add up to 1.
         time
             For how long.
+        stage
+            Whose slope is taken at `out`, if any.
         """
         largest, places = self._windows.maxima(out)
-        now_largest, now_places = self._seen[0]
-        changed = places != now_places
+        changed = places != self._seen[0][1]
         if self._windows.rectified:
-            changed &= (largest > 0.0) | (now_largest > 0.0)
-            changed |= (largest > 0.0) != (now_largest > 0.0)
+            positive = largest > 0.0
+            changed &= positive | self._positive
+            changed |= positive ^ self._positive
         self._meeting |= changed
         # Where a device would have to be waited for, all are seen to.
         chosen = self._meeting.nonzero(as_tuple=True) if out.is_cpu else (slice(None),)
-        unit_places = self._windows.places(x).expand(*places.shape, -1)[chosen].flatten(0, -2)
-        own = self._units(x, chosen)
+        unit_places, units = self._units(x, chosen)
+        own = torch.take(x, units)
         rest, pull = torch.zeros_like(own), own.new_zeros(len(own), 1)
         for (weight, slope, jump), (top, place) in zip(slopes, self._seen, strict=False):
             if not weight:
                 continue
-            v = self._units(jump, chosen)[:, :1]
+            v = torch.take(jump, units[:, :1])
             pulled = unit_places == place[chosen].reshape(-1, 1)
             if self._windows.rectified:
                 pulled &= top[chosen].reshape(-1, 1) > 0.0
-            rest = rest + weight * (self._units(slope, chosen) - torch.where(pulled, v, 0.0))
+            rest = rest + weight * (torch.take(slope, units) - torch.where(pulled, v, 0.0))
             pull = pull + weight * v
         end = _flow(own, rest, pull, time, rectified=self._windows.rectified)
-        view = self._windows.of(out)
         if out.is_cpu:
-            view[chosen] = end.view(-1, *self._windows.sizes)
+            out.put_(units, end)
+            top, unit = end.max(1, keepdim=True)  # the first of equal ones, as `Windows.maxima`
+            largest[chosen], places[chosen] = top[:, 0], unit_places.gather(1, unit)[:, 0]
         else:
-            meeting = self._meeting[(..., *[None] * self._axes)]
+            view, meeting = self._windows.of(out), self._meeting[(..., *[None] * self._axes)]
             view.copy_(torch.where(meeting, end.view(view.shape), view))
+            largest, places = self._windows.maxima(out)
+        if stage is not None:
+            self._seen[stage] = largest, places
 
     def motion(self, x: Tensor, slope: Tensor, jump: Tensor, out: Tensor) -> None:
         """Write dx/dt at x into `out`, given F and v there."""
-        every = (slice(None),)
         top, place = self._seen[0]
-        v = self._units(jump, every)[:, :1]
-        pulled = self._windows.places(x).expand(*place.shape, -1).flatten(0, -2) == place.reshape(-1, 1)
+        unit_places, units = self._units(x, (slice(None),))
+        v = torch.take(jump, units[:, :1])
+        pulled = unit_places == place.reshape(-1, 1)
         if self._windows.rectified:
             pulled &= top.reshape(-1, 1) > 0.0
-        rest = self._units(slope, every) - torch.where(pulled, v, 0.0)
-        velocity, _, _ = _velocity(self._units(x, every), rest, v, rectified=self._windows.rectified)
+        rest = torch.take(slope, units) - torch.where(pulled, v, 0.0)
+        velocity, _, _ = _velocity(torch.take(x, units), rest, v, rectified=self._windows.rectified)
         view = self._windows.of(out)
         view.copy_(velocity.view(view.shape))
 
-    def _units(self, x: Tensor, chosen: tuple[Tensor | slice, ...]) -> Tensor:
-        """Return the units of windows, shape (window, unit)."""
-        units = self._windows.of(x)[chosen].flatten(-self._axes)
-        return units.reshape(-1, units.shape[-1])
+    def _units(self, x: Tensor, chosen: tuple[Tensor | slice, ...]) -> tuple[Tensor, Tensor]:
+        """Return the places of the units of windows as `Windows.places`, and among all of x, shape (window, unit)."""
+        *before, size = x.flatten(-self._axes).shape
+        places = self._windows.places(x)
+        first = torch.arange(0, x.numel(), size, device=x.device).view(*before, *[1] * self._axes)
+        windows = (*before, *places.shape[:-1])
+        own = places.expand(*windows, -1)[chosen].flatten(0, -2)
+        return own, own + first.expand(windows)[chosen].reshape(-1, 1)
 
 
 def _velocity(x: Tensor, rest: Tensor, pull: Tensor, *, rectified: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -138,8 +138,9 @@ class _SlidingStepper(Stepper):
         self.system.field_with_jump(x, out, self._jumps[self._stage], self.time + after)
         self.evaluations += 1
         torch.gt(x.flat, 0.0, out=self._positive[self._stage])
-        for name, maxima in self._maxima.items():
-            maxima.see(self._stage, x.activity[name])
+        if not self._stage:
+            for name, maxima in self._maxima.items():
+                maxima.see(x.activity[name])
 
     def acceleration(self, h: float) -> Tensor:
         self._stage = 1
@@ -154,14 +155,17 @@ class _SlidingStepper(Stepper):
         *stages, embedded = zip(self._sums, self._nodes, strict=True)
         for stage, (weights, node) in enumerate(stages, start=1):
             self._stage = stage
-            self._advanced(weights, node, h, self.y)
+            self._advanced(weights, node, h, self.y, stage)
             self.evaluate(self.y, self.rows[1 + stage], node * h)
         self._stage = 0
         self._advanced(*embedded, h, self._other)
         return self.scaled_error()
 
-    def _advanced(self, weights: Sequence[float], node: float, h: float, end: State) -> None:
-        """Write the state at a fraction of a step into `end`, by sums of the first stages' slopes."""
+    def _advanced(self, weights: Sequence[float], node: float, h: float, end: State, stage: int | None = None) -> None:
+        """Write the state at a fraction of a step into `end`, where the slope of a stage is taken, if one is given.
+
+        It is found by sums of the first stages' slopes.
+        """
         out = end.flat
         *none, last = weights
         if any(none):
@@ -171,18 +175,18 @@ class _SlidingStepper(Stepper):
             torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
         for name, maxima in self._maxima.items():
             slopes = [
-                (weight / node, self.rows[1 + stage].activity[name], self._jumps[stage].activity[name])
-                for stage, weight in enumerate(weights)
+                (weight / node, self.rows[1 + earlier].activity[name], self._jumps[earlier].activity[name])
+                for earlier, weight in enumerate(weights)
             ]
-            maxima.advance(self.x.activity[name], slopes, node * h, end.activity[name])
+            maxima.advance(self.x.activity[name], slopes, node * h, end.activity[name], stage)
         self._passing |= torch.gt(out, 0.0, out=self._above).ne_(self._positive[0])
         self._passing &= self._single
         # Where a device would have to be waited for, all are seen to.
         chosen = self._passing.nonzero()[:, 0] if out.is_cpu else slice(None)
         below = above = torch.zeros_like(out[chosen])
-        for stage, weight in enumerate(weights):
-            slope, jump = self.rows[1 + stage].flat[chosen], self._jumps[stage].flat[chosen]
-            positive = self._positive[stage][chosen]
+        for earlier, weight in enumerate(weights):
+            slope, jump = self.rows[1 + earlier].flat[chosen], self._jumps[earlier].flat[chosen]
+            positive = self._positive[earlier][chosen]
             below = below + weight / node * torch.where(positive, slope - jump, slope)
             above = above + weight / node * torch.where(positive, slope, slope + jump)
         there = _advance(self.x.flat[chosen], below, above, node * h)
@@ -195,8 +199,8 @@ class _SlidingStepper(Stepper):
         super().accept()
         self._jumps[0], self._jumps[-1] = self._jumps[-1], self._jumps[0]
         self._positive[0], self._positive[-1] = self._positive[-1], self._positive[0]
-        for name, maxima in self._maxima.items():
-            maxima.see(0, self.x.activity[name])
+        for maxima in self._maxima.values():
+            maxima.accept()
 
     def kept(self) -> dict[str, Any]:
         return {**super().kept(), "jump": self._jumps[0].flat.clone()}
@@ -206,7 +210,7 @@ class _SlidingStepper(Stepper):
         self._jumps[0].flat.copy_(kept["jump"])
         torch.gt(self.x.flat, 0.0, out=self._positive[0])
         for name, maxima in self._maxima.items():
-            maxima.see(0, self.x.activity[name])
+            maxima.see(self.x.activity[name])
 
     @property
     def motion(self) -> State:

@@ -105,7 +105,7 @@ def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
 
 def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
     """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
-    return expect(_sums_are_finite, list(tensors))
+    return expect(_sums_are_finite, [tensor for tensor in tensors if tensor.numel()])
 
 
 def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:

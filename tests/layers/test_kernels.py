@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import neurodyn as nd
 from neurodyn.layers import kernels
@@ -107,6 +109,18 @@ def test_compiled_it_is_the_same_product():
     x, weight, bias = matrices(64, 300, 300)
     compiled = torch.compile(kernels.linear, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, weight, bias), kernels.linear(x, weight, bias), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 7, 8, 20])
+@pytest.mark.parametrize("window", [(2, 2, 0, 1, False), ((3, 2), 2, 1, (1, 2), True)])
+def test_of_equal_units_the_first_is_the_maximum(channels: int, window: tuple[Any, ...]) -> None:
+    x = torch.randint(0, 3, (4, channels, 7, 9), generator=torch.Generator().manual_seed(0)).float()
+    maxima, places = kernels.max_pool2d(x, *window)
+    expected = functional.max_pool2d(x[1].double(), *window, return_indices=True)  # one by one
+    assert torch.equal(maxima[1].double(), expected[0])
+    assert torch.equal(places[1], expected[1])
+    assert maxima.is_contiguous()
+    assert places.is_contiguous()
 
 
 @BY_EACH

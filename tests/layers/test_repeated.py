@@ -174,13 +174,35 @@ def test_what_takes_long_is_made_as_it_is_written(monkeypatch: pytest.MonkeyPatc
     assert repeated.hopeless
 
 
+def above(tensors: Sequence[Tensor], limit: int) -> bool:
+    return bool((tensors[0] > limit).all())
+
+
+def root(x: Tensor) -> Tensor:
+    return x.sqrt() if expect(above, [x], 0) else torch.zeros_like(x)
+
+
+@torch.no_grad()
+def test_either_answer_of_a_condition_is_noted() -> None:
+    repeated: Repeated[str] = Repeated([])
+    for seed in range(4):
+        assert torch.equal(made(root, repeated, batch(seed)), torch.zeros(4, 3))
+    assert repeated.noted
+    assert torch.equal(made(root, repeated, batch(5, offset=9.0)), batch(5, offset=9.0).sqrt())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("held", "kept"), [(2, False), (20, True)])
+def test_operations_that_seldom_hold_are_no_longer_tried(held: int, kept: bool) -> None:
+    repeated: Repeated[str] = Repeated([])
+    for seed in range(3 + held):
+        made(root, repeated, batch(seed, offset=9.0))
+    assert repeated.noted
+    assert torch.equal(made(root, repeated, batch(99)), torch.zeros(4, 3))
+    assert repeated.noted == kept
+
+
 def test_a_condition_that_fails_takes_the_other_course() -> None:
-    def positive(tensors: Sequence[Tensor]) -> bool:
-        return bool((tensors[0] > 0).all())
-
-    def root(x: Tensor) -> Tensor:
-        return x.sqrt() if expect(positive, [x]) else torch.zeros_like(x)
-
     repeated: Repeated[str] = Repeated([])
     for seed in range(4):
         made(root, repeated, batch(seed, offset=9.0))

@@ -670,7 +670,12 @@ def test_il_evaluates_what_the_change_at_the_output_has_reached(steps, evaluatio
 
 def test_where_the_start_is_noisy_nothing_is_taken_for_still(evaluations) -> None:
     learn(deep(3), learning="z-il", initial_noise=0.1)
-    assert evaluations == ["e1", "e2", "e3", "x1", "x2", "e1", "e2", "x1", "e1"]
+    assert evaluations == ["e3", "e1", "e2", "x1", "x2", "e2", "e1", "x1", "e1"]
+
+
+def test_fa_z_il_goes_on_from_where_a_unit_has_not_spiked_and_evaluates_what_can_still_reach_it(evaluations) -> None:
+    learn(deep(3, "relu"), learning="fa-z-il")
+    assert evaluations == ["e3", "x2", "e2", "e3", "x1", "x2", "e1", "e2"]
 
 
 # What is refused

@@ -33,10 +33,11 @@ def test_a_unit_spikes_when_it_leaves_a_silence_as_long_as_the_window(course, wi
 @given(courses, courses, st.integers(1, 10))
 def test_no_spike_comes_sooner_than_announced_and_one_can_come_then(past, future, window) -> None:
     detector = SpikeDetector(window)
-    assert detector.soonest == 1
+    assert detector.can_spike_within(1)
+    assert not detector.can_spike_within(0)
     for activity in past:
         detector.step(torch.tensor(activity))
-    soonest = detector.soonest
+    soonest = next(steps for steps in range(window + 2) if detector.can_spike_within(steps))
     units = past.shape[1]
     silence = np.zeros((soonest - 1, units))
     earliest = spikes_by_definition(np.concatenate([past, silence, np.ones((1, units))]), window)

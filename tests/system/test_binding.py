@@ -21,8 +21,10 @@ def batch(seed: int, samples: int = 4) -> tuple[Tensor, Tensor]:
     return inputs, targets
 
 
-def noted(network: nd.Network, duration: float | None = None, solver: nd.Solver | None = None) -> bool:
-    with bound(network, *batch(0), still="a look") as system:
+def noted(
+    network: nd.Network, duration: float | None = None, solver: nd.Solver | None = None, samples: int = 4
+) -> bool:
+    with bound(network, *batch(0, samples), still="a look") as system:
         repeated = system.plan.repeated(network, (duration, solver))
     return repeated.noted
 
@@ -90,6 +92,11 @@ KNOWN: dict[str, Callable[[], nd.Network]] = {
     "z-il": lambda: pc.network(mlp(), learning="z-il"),
     "z-il of convolutions": lambda: pc.network(convolutional(), learning="z-il"),
     "fa-z-il": lambda: pc.network(mlp(), learning="fa-z-il"),
+    "fa-z-il of units that do not all spike at once": lambda: pc.network(
+        nd.mlp([5, 5, 5, 5], activation="relu", seed=0), learning="fa-z-il"
+    ),
+    "gait": lambda: tp.network(tp.tower([5, 5, 5, 5], seed=0), rule="gait"),
+    "gait, in a range": lambda: tp.network(tp.tower([5, 5, 5, 5], activation="softplus", seed=0), rule="gait"),
 }
 
 
@@ -99,6 +106,29 @@ def test_batches_are_learned_from_by_operations_alone(declare: Callable[[], nd.N
     for seed in range(6):
         assert_as_anew(declare, network, *batch(seed))
     assert noted(network)
+
+
+@pytest.mark.parametrize(("epochs", "pays"), [(5, False), (22, True)])
+def test_the_last_batch_of_an_epoch_is_noted_where_there_are_many_epochs(epochs: int, pays: bool) -> None:
+    network = ar.network(mlp())
+    for seed in range(epochs):
+        for samples in (4, 4, 3):
+            assert_as_anew(lambda: ar.network(mlp()), network, *batch(seed, samples))
+    assert noted(network)
+    assert noted(network, samples=3) == pays
+
+
+def test_inverses_are_those_of_the_weights_as_they_are() -> None:
+    module = tp.tower([5, 5, 5, 5], seed=0)
+    network = tp.network(module, rule="gait")
+    for seed in range(12):
+        assert_as_anew(lambda: tp.network(module, rule="gait"), network, *batch(seed))
+        if seed != 6:
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.mul_(1.0 + 0.01 * seed)
+        if seed == 5:
+            assert noted(network)
 
 
 @pytest.mark.parametrize("layers", [3, 20])
