@@ -38,6 +38,15 @@ def test_a_log_file_has_a_line_every_ten_seconds_and_one_at_the_end(clock: list[
     assert all(line.startswith("work: ") for line in lines)
 
 
+def test_what_has_been_gone_through_counts_between_the_lines_too(clock: list[float]) -> None:
+    out = io.StringIO()
+    bar = Bar(range(12), unit="part", file=out, wanted=True)
+    for number in bar:
+        assert bar.n == number
+        clock[0] += 1.0
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["10/12", "12/12"]
+
+
 def test_a_terminal_has_one_line(clock: list[float]) -> None:
     shown = go(Terminal(), clock, 35, None)
     assert shown.count("\n") == 1
