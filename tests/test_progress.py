@@ -122,6 +122,15 @@ def test_all_that_may_take_long_tells_how_far_it_is(
         LONG[name]("yes")
 
 
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_soon_over_tells_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "AFTER", 1e6)
+    LONG[name](True)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bar_that_is_made_late_tells_of_all_that_went_before(
     clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
