@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import heapq
+from itertools import product
 
 import numpy as np
+
+from neurodyn.progress import Bar
 
 OVERHEADS = (0.2e-3, 1e-3)
 """What Dask's scheduler takes for a task, in seconds."""
@@ -44,15 +47,17 @@ def efficiency(workers: int, seconds: float, overhead: float, random: np.random.
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    options = parser.parse_args()
     random = np.random.default_rng(0)
+    cases = Bar(list(product(OVERHEADS, WORKERS, SECONDS)), wanted=not options.quiet, unit="case", desc="schedulers")
+    found = {case: efficiency(case[1], case[2], case[0], random) for case in cases}
     print("| the scheduler takes | workers |" + "".join(f" blocks of {seconds:g} s |" for seconds in SECONDS))
     print("| :-- | --: |" + " --: |" * len(SECONDS))
-    for overhead in OVERHEADS:
-        for workers in WORKERS:
-            found = (efficiency(workers, seconds, overhead, random) for seconds in SECONDS)
-            cells = "".join(f" {100 * each:.0f} % |" for each in found)
-            print(f"| {1e3 * overhead:g} ms | {workers:,} |{cells}")
+    for overhead, workers in product(OVERHEADS, WORKERS):
+        cells = "".join(f" {100 * found[overhead, workers, seconds]:.0f} % |" for seconds in SECONDS)
+        print(f"| {1e3 * overhead:g} ms | {workers:,} |{cells}")
 
 
 if __name__ == "__main__":

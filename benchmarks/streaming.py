@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 import neurodyn as nd
+from neurodyn.progress import Bar
 
 SYNAPSES = 10
 
@@ -63,7 +64,7 @@ def samples(number: int) -> dict[str, Any]:
 CASES: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {"units": (units, 10**5), "samples": (samples, 10**4)}
 
 
-def run(case: str, rounds: int, store: Path) -> list[dict[str, dict[str, float]]]:
+def run(case: str, rounds: int, store: Path, progress: bool) -> list[dict[str, dict[str, float]]]:
     """Run a case in this process, not recorded and streamed in turn.
 
     Parameters
@@ -74,6 +75,8 @@ def run(case: str, rounds: int, store: Path) -> list[dict[str, dict[str, float]]
         How many times each; the time of a first of both is not counted, as it loads libraries.
     store
         Where to stream.
+    progress
+        Whether to show it.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def run(case: str, rounds: int, store: Path) -> list[dict[str, dict[str, float]]
     for module in ("neurodyn.simulation.stream", "dask.array"):  # whose memory is no part of either
         import_module(module)
     found: list[dict[str, dict[str, float]]] = []
-    for _ in range(rounds + 1):
+    for _ in Bar(range(rounds + 1), wanted=progress, unit="round", desc=case):
         found.append({})
         for label, choice in choices.items():
             shutil.rmtree(store.parent, ignore_errors=True)
@@ -115,12 +118,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("results/streaming"))
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args()
     print("| run | not recorded | streamed | more, with its quartiles | beside it, the processor | memory more |")
     print("| :-- | --: | --: | --: | --: | --: |")
     for case, (_, number) in CASES.items():
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(run, case, options.rounds, options.out / "run.zarr").result()
+            found = pool.submit(run, case, options.rounds, options.out / "run.zarr", not options.quiet).result()
         (first, *found) = found
         memory = first["streamed"]["MiB"] - first["alone"]["MiB"]  # later ones find memory that has been kept
         alone, streamed = (median(each[label]["seconds"] for each in found) for label in ("alone", "streamed"))

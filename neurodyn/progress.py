@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from multiprocessing import parent_process
 from types import TracebackType
 from typing import Any, TextIO
@@ -91,6 +91,15 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
         """What is shown, numbers with as many digits as one reads."""
         found: dict[str, Any] = super().format_dict
         return {k: float(f"{v:.5g}") if k in ("n", "total") and isinstance(v, float) else v for k, v in found.items()}
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the things; each counts as soon as it is done, for whatever line is written next."""
+        try:
+            for thing in self.iterable:
+                yield thing
+                self.update()
+        finally:
+            self.close()
 
     def update(self, n: float = 1) -> bool | None:
         """Move on by `n`, but not beyond the total, where steps of time may end."""

@@ -26,6 +26,7 @@ from common.options import parse
 
 from neurodyn.checks import needed, whole
 from neurodyn.errors import InvalidValueError
+from neurodyn.progress import Bar
 
 tyro = needed("tyro", extra="studies")
 
@@ -77,6 +78,8 @@ class Options:
         How many studies run at once, each with one thread.
     only
         Of the studies, these; the others are taken from their results, or listed as not run.
+    quiet
+        Show no progress.
     """
 
     out: Path = Path("results/reproduction")
@@ -84,6 +87,7 @@ class Options:
     hours: float = 2.0
     jobs: int = 2
     only: tuple[str, ...] = tuple(STUDIES)
+    quiet: bool = False
 
     def __post_init__(self) -> None:
         whole("jobs", self.jobs, least=1)
@@ -165,12 +169,18 @@ def main(options: Options) -> None:
     tasks = [Task.of(name, options.out) for name in STUDIES]
     end = time.monotonic() + 3600 * options.hours
 
-    def work(task: Task) -> None:
-        left = end - time.monotonic()
-        print(f"{task.name}: {task.run(left) if left > 0 else 'no time is left'}", flush=True)
-
     waiting = [task for task in tasks if task.name in options.only and task.result() is None]
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with (
+        ThreadPoolExecutor(options.jobs) as pool,
+        Bar(total=len(waiting), wanted=not options.quiet, unit="study", desc="studies") as bar,
+    ):
+
+        def work(task: Task) -> None:
+            left = end - time.monotonic()
+            became = task.run(left) if left > 0 else "no time is left"
+            bar.write(f"{task.name}: {became}")
+            bar.update()
+
         list(pool.map(work, waiting))
     options.document.parent.mkdir(parents=True, exist_ok=True)
     partial = options.document.with_suffix(".partial")

@@ -47,8 +47,8 @@ Spike = Literal["error", "moved"]
 """φ of the paper, and the repaired one."""
 REPAIRED = ("basic", "relu", "pooled", "average", "smooth")
 """The cases in which the two are compared."""
-ROUNDING = 1e-5
-"""A relative distance of updates in float32 that is rounding."""
+ROUNDING = 1e-12
+"""A relative distance of updates in float64 that is rounding."""
 WITHIN = 1.0
 """So many points beside table 3 are called equal."""
 WIDTH = 32
@@ -184,9 +184,11 @@ def _median(values: NDArray[np.floating]) -> float:
 def repair(case: Case, options: Options, seed: int) -> xr.Dataset:
     """Return how far the update by each φ is from backprop's, where T just reaches the first layer, and for a long T.
 
-    With it, how often the largest value of a pooling window is not the only one.
+    In float64: in float32, φ fails now and then where an error is no more than rounding, as the other tables count, and
+    which units these are depends on the processor. With it, how often the largest value of a pooling window is not the
+    only one.
     """
-    inputs, targets, module = draw_pairs(case, options, seed)
+    inputs, targets, module = draw_pairs(replace(case, dtype=torch.float64), options, seed)
     exact = torch.autograd.grad(loss(module, inputs, targets), list(module.parameters()))
     size = get_total_norm(exact)
     off = []
@@ -239,24 +241,20 @@ def main(options: Options) -> None:
     ]
     causes = cases(options.steps)
     seeds = xr.Variable("seed", list(options.seeds))
-    with options.progress(total=len(seeds) * (len(deep) + len(causes)), unit="network") as bar:
+    with options.progress(total=len(seeds) * (len(deep) + len(causes) + len(REPAIRED)), unit="network") as bar:
 
-        def over_seeds(case: Case) -> xr.Dataset:
+        def over_seeds(find: Callable[[Case, Options, int], xr.Dataset], case: Case) -> xr.Dataset:
             runs = []
             for seed in options.seeds:
-                runs.append(measure(case, options, seed))
+                runs.append(find(case, options, seed))
                 bar.update()
-            return xr.concat(runs, seeds)
+            return xr.concat(runs, seeds, coords="minimal")
 
-        depth = xr.concat([over_seeds(case) for case in deep], xr.Variable("layers", list(options.layers)))
-        cause = xr.concat([over_seeds(case) for case in causes.values()], xr.Variable("case", list(causes)))
-    repaired = xr.concat(
-        [
-            xr.concat([repair(causes[case], options, seed) for seed in options.seeds], seeds, coords="minimal")
-            for case in REPAIRED
-        ],
-        xr.Variable("case", list(REPAIRED)),
-    )
+        depth = xr.concat([over_seeds(measure, case) for case in deep], xr.Variable("layers", list(options.layers)))
+        cause = xr.concat([over_seeds(measure, case) for case in causes.values()], xr.Variable("case", list(causes)))
+        repaired = xr.concat(
+            [over_seeds(repair, causes[case]) for case in REPAIRED], xr.Variable("case", list(REPAIRED))
+        )
     depth = depth.assign(published=("window", list(PUBLISHED)))
     cause = cause.assign_coords(name=("case", [case.name for case in causes.values()]))
     rasters = {
@@ -304,7 +302,7 @@ def rows(depth: xr.Dataset, cause: xr.Dataset, repaired: xr.Dataset) -> list[Row
     for spike, name in (("error", "φ of the paper"), ("moved", "repaired φ, beyond the paper")):
         off = repaired.off.sel(phi=spike).isel(presented=0).sel(case=["relu", "pooled"])
         exact = ("equal", "not equal")[int(float(off.max()) > ROUNDING)]
-        ours = f"|Δθ − Δθ_BP| / |Δθ_BP| up to {float(off.max()):.1g}, ReLU and max pooling, {exact}; {seeds}"
+        ours = f"|Δθ − Δθ_BP| / |Δθ_BP| up to {float(off.max()):.1g} in float64, ReLU and max pooling, {exact}; {seeds}"
         verdict = holds(float(off.max()) < ROUNDING, "not where feedback is exactly 0")
         made.append(Row(PC, "§4", "–", f"{name}: Fa-Z-IL makes the update of Z-IL", ours, verdict))
     return made
@@ -315,7 +313,7 @@ def repair_table(repaired: xr.Dataset, cause: xr.Dataset) -> str:
     mean = repaired.mean("seed")
     names = dict(zip(cause.case.values, cause.name.values, strict=True))
     header = [
-        "|Δθ − Δθ_BP| / |Δθ_BP|",
+        "|Δθ − Δθ_BP| / |Δθ_BP|, float64",
         *(f"{phi}, T = {t}" for phi in repaired.phi.values for t in mean.presented.values),
     ]
     rows = [

@@ -59,11 +59,13 @@ def test_a_built_page_is_searched_for_dead_links(tmp_path: Path) -> None:
     spec.loader.exec_module(links)
     (tmp_path / "a.html").write_text('<h1 id="here"></h1><a href="b.html#there"></a><a href="#here"></a>', "utf-8")
     (tmp_path / "b.html").write_text('<a href="a.html#nowhere"></a><a href="c.html"></a><img src="//x.org/y">', "utf-8")
+    (tmp_path / "d.html").write_text("<iframe srcdoc='&lt;script src=&quot;e.js&quot;&gt;'></iframe>", "utf-8")
     assert links.dead(tmp_path) == [
         "a.html: there is no anchor b.html#there",
         "b.html: it would fetch //x.org/y",
         "b.html: there is no anchor a.html#nowhere",
         "b.html: there is no c.html",
+        "d.html: there is no e.js",
     ]
 
 

@@ -91,9 +91,32 @@ def test_a_sweep_runs_along_its_parameter_and_draws_what_is_left():
     data = xr.Dataset({"x": (("γ", "time", "x_unit"), values)}, {"γ": [0.1, 1.0], "time": [0.0, 1.0, 2.0, 3.0]})
     ax, update = panel(data, "x", "γ")
     update(1)
-    np.testing.assert_array_equal(ax.images[0].get_array(), values[1].T)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), values[1].T)
     assert moving._frames(data, "γ", 4) == [0, 0, 1, 1]
     assert moving._where(data, "γ", 0) == "γ = 0.1"
+    plt.close("all")
+
+
+@pytest.mark.parametrize("own", [(), ("x_unit",)])
+def test_what_is_drawn_across_stands_where_its_values_are(own):
+    for given, places in (
+        ([0.5, 1.0, 8.0], [0.5, 1.0, 8.0]),
+        (["a", "b", "c"], [0, 1, 2]),
+        ([3.0, 1.0, 2.0], [0, 1, 2]),
+    ):
+        data = xr.Dataset({"x": (("time", "γ", *own), np.ones((2, 3, *(2 for _ in own))))}, {"γ": given})
+        ax, _ = panel(data, "x", "time")
+        ax.figure.draw_without_rendering()
+        if own:
+            edges = ax.collections[0].get_coordinates()[0, :, 0]
+            assert all(low < place < high for low, place, high in zip(edges, places, edges[1:], strict=False))
+        else:
+            np.testing.assert_array_equal(ax.lines[0].get_xdata(), places)
+        if places != given:
+            ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+            assert {tick: label.get_text() for tick, label in ticks if label.get_text()} == {
+                place: str(each) for place, each in zip(places, given, strict=True)
+            }
     plt.close("all")
 
 

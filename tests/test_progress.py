@@ -38,6 +38,15 @@ def test_a_log_file_has_a_line_every_ten_seconds_and_one_at_the_end(clock: list[
     assert all(line.startswith("work: ") for line in lines)
 
 
+def test_what_has_been_gone_through_counts_between_the_lines_too(clock: list[float]) -> None:
+    out = io.StringIO()
+    bar = Bar(range(12), unit="part", file=out, wanted=True)
+    for number in bar:
+        assert bar.n == number
+        clock[0] += 1.0
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["10/12", "12/12"]
+
+
 def test_a_terminal_has_one_line(clock: list[float]) -> None:
     shown = go(Terminal(), clock, 35, None)
     assert shown.count("\n") == 1
@@ -111,6 +120,15 @@ def test_all_that_may_take_long_tells_how_far_it_is(
         assert all(re.match("predictive coding|scanned|loss", line) for line in lines), lines
     with pytest.raises(TypeError, match="progress"):
         LONG[name]("yes")
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_soon_over_tells_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "AFTER", 1e6)
+    LONG[name](True)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bar_that_is_made_late_tells_of_all_that_went_before(

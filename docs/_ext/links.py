@@ -21,6 +21,8 @@ class Page(HTMLParser):
         self.anchors |= {given[name] for name in ("id", "name") if name in given}
         if "src" in given:
             self.loads.add(given["src"])
+        if "srcdoc" in given:  # a page within the page
+            self.loads |= Page(given["srcdoc"]).loads
         if "href" in given:
             (self.loads if tag == "link" and given.get("rel") != "canonical" else self.links).add(given["href"])
 

@@ -116,6 +116,12 @@ class Coupling(ByValue):
                 f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not "
                 f"{type(self.map).__name__}{_map_meant(self.map)}"
             )
+        for stage in self.map.stages:
+            if not isinstance(stage, Stage):
+                raise InvalidTypeError(
+                    f"coupling {self}: the attribute `stage` of {type(self.map).__name__} is the nd.Stage that it "
+                    f"uses, not {type(stage).__name__}; give what this is another name"
+                )
         if len(self.sources) > 1 and not _takes_several(self.map):
             raise InvalidValueError(
                 f"coupling {self}: {type(self.map).__name__} takes one source; several are for nd.Pointwise(function), "

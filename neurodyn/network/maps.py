@@ -212,7 +212,12 @@ class Map:
         Tensor
             Shape (sample, …), of the same dtype on the same device; it may be the source, or share its memory.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines neither apply nor bind")
+        name = type(self).__name__
+        if type(self).bind is not Map.bind:
+            raise NotImplementedError(
+                f"{name} is computed by a coupling and not by apply: couple it to a population of tau=0, and read it"
+            )
+        raise NotImplementedError(f"{name} defines neither apply nor bind")
 
     def output_shape(self, source: Shapes, target: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one sample of map(source), given those of source and target."""

@@ -212,9 +212,9 @@ def _panel(
     if len(own) == 1:
         _number(ax.yaxis if other else ax.xaxis, numbers_of(variable, str(own[0])))
     if other and own:
-        return _map(ax, values.reshape(*values.shape[:2], -1), str(other[0]))
+        return _map(ax, values.reshape(*values.shape[:2], -1), _places(ax, data, str(other[0])), str(other[0]))
     if other:
-        return _lines(ax, values, _positions(data, str(other[0])), str(other[0]), None)
+        return _lines(ax, values, _places(ax, data, str(other[0])), str(other[0]), None)
     if own:
         values = values.reshape(len(values), -1)
         behind = None if reference is None or name not in reference else reference[name].squeeze()
@@ -224,7 +224,15 @@ def _panel(
                 f"reference: {name} has {grey.size} values there, and {values.shape[1]} units here; choose one sample"
             )
         return _lines(ax, values, np.arange(values.shape[1]), "unit", grey)
-    return _curve(ax, values, _positions(data, along), along)
+    return _curve(ax, values, _places(ax, data, along), along)
+
+
+def _places(ax: Axes, data: xr.Dataset, dim: str) -> NDArray[np.float64]:
+    """Return the places along a dimension that is drawn across; where its values are none, they are told there."""
+    places, values = _positions(data, dim), data[dim].values
+    if not np.array_equal(places, values):
+        _number(ax.xaxis, values.tolist())
+    return places
 
 
 def _number(axis: Axis, numbers: list[float | str]) -> None:
@@ -267,19 +275,21 @@ def _curve(ax: Axes, values: NDArray[Any], x: NDArray[Any], label: str) -> Updat
     return update
 
 
-def _map(ax: Axes, values: NDArray[Any], label: str) -> Update:
+def _map(ax: Axes, values: NDArray[Any], x: NDArray[np.float64], label: str) -> Update:
     """Draw units down and another dimension across, in colours that stay the same."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     both = low < 0 < high
     most = max(-low, high)
-    image = ax.imshow(
-        values[0].T, aspect="auto", cmap="RdBu_r" if both else "viridis", interpolation="nearest",
+    image = ax.pcolormesh(
+        x, np.arange(values.shape[2]), values[0].T, cmap="RdBu_r" if both else "viridis", shading="nearest",
         vmin=-most if both else low, vmax=most if both else high,
     )  # fmt: skip
     ax.set(xlabel=label, ylabel="unit")
+    ax.invert_yaxis()
+    ax.figure.colorbar(image, ax=ax)
 
     def update(frame: int) -> None:
-        image.set_data(values[frame].T)
+        image.set_array(values[frame].T)
 
     return update
 
@@ -299,7 +309,9 @@ def _plane(ax: Axes, data: xr.Dataset, along: str, step: float | None) -> Update
     most = 1.15 * max(float(np.abs(imaginary).max()), float(np.abs(real).max()) / 2, 0.5)
     centre = (float(real.min()) + max(0.0, float(real.max()))) / 2
     ax.set(aspect="equal", xlim=(centre - 1.5 * most, centre + 1.5 * most), ylim=(-most, most))
-    ax.set(title="eigenvalues", xlabel="Re λ", ylabel="Im λ")
+    factor = "h" if step is None else f"{step:g}"
+    title = "eigenvalues" if steps is None else f"eigenvalues; |1 + {factor} λ| < 1"
+    ax.set(title=title, xlabel="Re λ", ylabel="Im λ")
 
     def update(frame: int) -> None:
         points.set_data(real[frame], imaginary[frame])

@@ -180,7 +180,7 @@ class Run:
                     bar.update()
                     if self.batch == self.batches:
                         self._end_epoch()
-                        bar.set_postfix(loss=f"{self.history.last_loss:.4g}")
+                        bar.set_postfix(loss=f"{self.history.last_loss:.4g}", refresh=False)
                     if self.checkpoint is None:
                         continue
                     late = time.monotonic() - saved >= self.checkpoint_seconds

@@ -234,7 +234,7 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
     ax.set(xlabel="epoch", ylabel="test accuracy (%)")
     zoom(ax, found.test_accuracy.sel(variant=[*references, *looks]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc=legend, fontsize=8)
+    ax.legend(loc=legend, fontsize=8, frameon=True, edgecolor="none")  # of few epochs, a curve may pass behind it
 
 
 def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:

@@ -70,6 +70,20 @@ def test_a_map_needs_apply() -> None:
         field(one_coupling((4,), (4,), Nothing()), initial={"a": tensor(3, 4)})
 
 
+def test_what_a_run_binds_is_not_applied_within_another_map() -> None:
+    with pytest.raises(NotImplementedError, match="Forward is computed by a coupling and not by apply"):
+        nd.Forward(torch.nn.Tanh()).apply(tensor(3, 4))
+
+
+def test_the_stage_of_a_map_is_a_stage() -> None:
+    class Gated(nd.Map):
+        def __init__(self) -> None:
+            self.stage = nd.Forward(torch.nn.Tanh())  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match=r"`stage` of Gated is the nd\.Stage that it uses, not Forward"):
+        nd.Coupling("a", "b", Gated())
+
+
 @pytest.mark.parametrize(
     ("map_", "linear"),
     [
