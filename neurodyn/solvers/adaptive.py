@@ -95,36 +95,34 @@ class _PairStepper(Stepper):
         self._columns = [
             self.columns(0, 1 + len(row)) if many else None for row, many in zip(pair.a[1:], several, strict=True)
         ]
-        of_powers = start.new_tensor(pair.dense.T.tolist())
-        self._of_powers = of_powers, of_powers.flip(1)
-        """What the slopes contribute to each power of θ, shape (power, stage), and with the rows turned."""
+        self._of_powers = start.new_tensor(pair.dense.T.tolist())
+        """What the slopes contribute to each power of θ, shape (power, stage)."""
         read = () if system.timeline.past is None else system.timeline.past.names
         self._places = {name: place for name, place in system.places() if name in read}
         """Where the populations are that couplings read with a delay."""
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
-        *weights, self._of_error = self._weights.at(h, turned=self.turned)
+        *weights, self._of_error = self._weights.at(h)
         sums = iter(weights)
         nodes = self._pair.nodes[1:]
         for row, columns, slope, node in zip(self._pair.a[1:], self._columns, self.rows[2:-1], nodes, strict=True):
             if columns is None:
                 self.y.combine(self.x, [(h * weight, k) for weight, k in zip(row, self.rows[1:], strict=False)])
             else:
-                torch.mv(columns[self.turned], next(sums), out=self.y.flat)
+                torch.mv(columns, next(sums), out=self.y.flat)
             self.evaluate(self.y, slope, node * h)
         return self.scaled_error()
 
     def error(self, out: Tensor) -> None:
-        torch.mv(self._slopes[self.turned], self._of_error, out=out)
+        torch.mv(self._slopes, self._of_error, out=out)
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
         powers = np.power.outer(np.asarray(thetas), np.arange(1, self._pair.dense.shape[1] + 1))
         weights = np.insert(h * powers @ self._pair.dense.T, 0, 1.0, axis=1)
-        weights = np.flip(weights, axis=1) if self.turned else weights
         between = self.system.new_state()
         for of_rows, moment in zip(between.flat.new_tensor(weights.tolist()), moments, strict=True):
-            torch.mv(self._dense[self.turned], of_rows, out=between.flat)
+            torch.mv(self._dense, of_rows, out=between.flat)
             recorder.record(moment, between)
 
     def kept(self) -> dict[str, Any]:
@@ -146,9 +144,9 @@ class _PairStepper(Stepper):
     def remember(self, then: float, h: float) -> None:
         past = self.system.timeline.past
         assert past is not None, "a system with delays has one from its start on"
-        weights, coefficients = self._of_powers[self.turned], {}
+        weights, coefficients = self._of_powers, {}
         for name, place in self._places.items():
-            slopes = self._slopes[self.turned][place]
+            slopes = self._slopes[place]
             own = slopes.new_empty(1 + len(weights), len(slopes))
             own[0].copy_(self.x.flat[place])
             torch.addmm(own[1:], weights, slopes.t(), beta=0, alpha=h, out=own[1:])

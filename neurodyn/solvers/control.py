@@ -21,7 +21,7 @@ from neurodyn.system.system import System
 
 
 class RowWeights:
-    """The weights w + h v of rows side by side in several sums, for the rows in order and turned around.
+    """The weights w + h v of rows side by side in several sums.
 
     Parameters
     ----------
@@ -33,21 +33,17 @@ class RowWeights:
 
     def __init__(self, fixed: Sequence[Sequence[float]], by_h: Sequence[Sequence[float]], like: Tensor) -> None:
         self._sizes = [len(row) for row in fixed]
-        self._parts = [
-            [like.new_tensor([*chain(*(row[::way] for row in rows))]) for rows in (fixed, by_h)] for way in (1, -1)
-        ]
+        self._fixed, self._by_h = (like.new_tensor([*chain(*rows)]) for rows in (fixed, by_h))
 
-    def at(self, h: float, *, turned: bool) -> Sequence[Tensor]:
+    def at(self, h: float) -> Sequence[Tensor]:
         """Return the weights in each sum for a step of size h."""
-        fixed, by_h = self._parts[turned]
-        return torch.add(fixed, by_h, alpha=h).split_with_sizes(self._sizes)
+        return torch.add(self._fixed, self._by_h, alpha=h).split_with_sizes(self._sizes)
 
 
 class Stepper(ABC):
     """One method's steps: the state x with its slope, and the candidate y for the end of the step under way.
 
-    All states are rows of one matrix, so that a sum of them is one product. y stands as far from the last row as x from
-    the first one, and F(y) from y as F(x) from x: an accepted step turns their order around, and copies nothing.
+    All states are rows of one matrix, so that a sum of them is one product; F(y) and y are the last two.
 
     Parameters
     ----------
@@ -71,8 +67,9 @@ class Stepper(ABC):
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor, *, count: int, first: int = 0) -> None:
         self.system, self.rtol, self.atol = system, rtol, atol
         self._matrix = torch.empty(count, system.size, dtype=system.dtype, device=system.device)
-        self.rows, self._first, self.turned = [system.new_state(row) for row in self._matrix], first, False
-        self._assign()
+        self.rows = [system.new_state(row) for row in self._matrix]
+        self.x, self.slope = self.rows[first : first + 2]
+        self.slope_after, self.y = self.rows[-2:]
         self.x.flat.copy_(start)
         self._error, *self._work = (torch.empty_like(start) for _ in range(3))
         self._error_before = 1e-4
@@ -87,14 +84,9 @@ class Stepper(ABC):
         self.system.field(x, out, self.time + after)
         self.evaluations += 1
 
-    def _assign(self) -> None:
-        first, last = self._first, len(self.rows) - self._first - 1
-        self.x, self.slope, self.slope_after, self.y = (self.rows[row] for row in (first, first + 1, last - 1, last))
-
-    def columns(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Return some rows side by side, shape (n, stop − start), for the rows in order and turned around."""
-        count = len(self.rows)
-        return self._matrix[start:stop].t(), self._matrix[count - stop : count - start].t()
+    def columns(self, start: int, stop: int) -> Tensor:
+        """Return some rows side by side, shape (n, stop − start)."""
+        return self._matrix[start:stop].t()
 
     def _norm(self, vector: Tensor) -> float:
         return float(torch.linalg.vector_norm(vector)) / math.sqrt(max(1, vector.numel()))
@@ -161,19 +153,14 @@ class Stepper(ABC):
 
     def accept(self) -> None:
         """Make the candidate, and its slope, the state."""
-        self._turn()
-
-    def _turn(self) -> None:
-        self.rows.reverse()
-        self.turned = not self.turned
-        self._assign()
+        self.x.flat.copy_(self.y.flat)
+        self.slope.flat.copy_(self.slope_after.flat)
 
     def kept(self) -> dict[str, Any]:
         """Return copies of what the next step depends on."""
         return {
             "x": self.x.flat.clone(),
             "slope": self.slope.flat.clone(),
-            "turned": self.turned,
             "error before": self._error_before,
             "evaluations": self.evaluations,
             "time": self.time,
@@ -181,8 +168,6 @@ class Stepper(ABC):
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Go on from what `kept` returned."""
-        if self.turned != kept["turned"]:
-            self._turn()
         self.x.flat.copy_(kept["x"])
         self.slope.flat.copy_(kept["slope"])
         self._error_before, self.evaluations, self.time = kept["error before"], kept["evaluations"], kept["time"]

@@ -169,8 +169,8 @@ class _SlidingStepper(Stepper):
         out = end.flat
         *none, last = weights
         if any(none):
-            of_rows = out.new_tensor(weights[::-1] if self.turned else weights)
-            torch.addmv(self.x.flat, self.columns(1, 1 + len(weights))[self.turned], of_rows, alpha=h, out=out)
+            of_rows = out.new_tensor(weights)
+            torch.addmv(self.x.flat, self.columns(1, 1 + len(weights)), of_rows, alpha=h, out=out)
         else:  # a state and one slope are added faster than multiplied
             torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
         for name, maxima in self._maxima.items():

@@ -110,7 +110,7 @@ def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recurs
 
 
 class _ChebyshevStepper(Stepper):
-    """The rows are a stage, x, F(x), F(y) and another stage, which ends as y; the last row becomes a stage when turned.
+    """The rows are a stage, x, F(x), F(y) and another stage, which ends as y.
 
     A stage y_j takes the place of y_{j−2}, as a sum of itself and of the four rows beside it, in one pass.
     """
@@ -118,7 +118,7 @@ class _ChebyshevStepper(Stepper):
     error_order = 3
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
-        super().__init__(system, rtol, atol, start, count=6, first=1)
+        super().__init__(system, rtol, atol, start, count=5, first=1)
         self._beside_y, self._with_y = self.columns(0, 4), self.columns(1, 5)
         self._direction: Tensor | None = None
         self._accepted = 0
@@ -192,18 +192,18 @@ class _ChebyshevStepper(Stepper):
         return scaled
 
     def error(self, out: Tensor) -> None:
-        torch.mv(self._with_y[self.turned], self._of_error, out=out)
+        torch.mv(self._with_y, self._of_error, out=out)
 
     def _chebyshev(self, h: float, stages: int) -> None:
         """Write x(t + h) into y."""
         recursion = _recursion(stages, self.system.dtype, self.system.device)
-        *weights, self._of_error = recursion.weights.at(h, turned=self.turned)
+        *weights, self._of_error = recursion.weights.at(h)
         older, newer = (self.rows[0], self.y) if stages % 2 else (self.y, self.rows[0])
         newer.combine(self.x, [(recursion.beta * h, self.slope)])
         for nu, of_rows, node in zip(recursion.nu, weights, recursion.nodes, strict=True):
             self.evaluate(newer, self.slope_after, node * h)
             beside = self._with_y if newer is self.y else self._beside_y
-            older.flat.addmv_(beside[self.turned], of_rows, beta=nu)
+            older.flat.addmv_(beside, of_rows, beta=nu)
             older, newer = newer, older
 
     def growth(self, h: float, error: float) -> float:
