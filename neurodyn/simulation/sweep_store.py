@@ -142,7 +142,7 @@ class SweepStore:
         """The blocks that are to be done."""
         computed = zarr.open_array(self._path / COMPUTED, mode="r")
         places = tuple(slice(None, None, length) for length in self._grid.chunks.values())
-        return np.flatnonzero(~np.asarray(computed[places])).tolist()
+        return np.flatnonzero(np.asarray(computed[places]) == 0).tolist()  # which some releases of xarray keep as bytes
 
     def write(self, block: Block, part: Part) -> None:
         """Write what came of a block, and then its mark.

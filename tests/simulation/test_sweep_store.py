@@ -40,8 +40,8 @@ def test_a_store_holds_what_memory_would(tmp_path: Path, block: int) -> None:
         assert swept[name].dims == variable.dims
     assert bool(swept.computed.all())
     assert swept.x.attrs == {"units": "1"}  # and no τ, which differs
-    assert swept.chunks["scale"][0] == min(block, 5)
-    assert swept.chunks["kind"][0] == (2 if block > 9 else 1)
+    assert swept.x.chunksizes["scale"][0] == min(block, 5)
+    assert swept.x.chunksizes["kind"][0] == (2 if block > 9 else 1)
     xr.testing.assert_identical(xr.open_zarr(tmp_path / "s.zarr", chunks=None).x.load(), swept.x.load())
 
 
