@@ -81,9 +81,10 @@ def simulate(
     solver
         By default what suits the network's structure: `Exact` for a linear one, where nothing asks for steps;
         `Stabilized` for a gradient flow, or, where that has kinks, `Sliding` or `Adaptive("heun_euler")`; `Adaptive`
-        otherwise; with tolerances that keep the trajectory's error below 1e-3 of its scale, as far as the dtype
-        resolves it, unless neighbouring trajectories part, as in chaos, or after very many periods of an oscillation.
-        The attributes `solver` and `solver_reason` say which, and why.
+        otherwise; with tolerances that aim at an error of 1e-3 of the trajectory's scale, as far as the dtype resolves
+        it. It was up to 8e-3 in predictive coding with weights twice as large and targets ten times as far as usual,
+        and is larger where neighbouring trajectories part, as in chaos, or after very many periods of an oscillation:
+        there, a solver with a smaller `rtol` tells. The attributes `solver` and `solver_reason` say which, and why.
     save_at
         A number of evenly spaced points, an array of times, or "steps"; by default every step of a solver of fixed
         step, and 101 points otherwise.

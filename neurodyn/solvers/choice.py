@@ -1,6 +1,6 @@
 """The one place that decides what integrates what, and how accurately.
 
-By default a trajectory's error is at most 1e-3 of its scale, whatever the structure; a test holds every choice to it.
+By default a trajectory's error is to be below 1e-3 of its scale, whatever the structure; tests hold every choice to it.
 Where neighbouring trajectories part, as in chaos, or for long stay apart, as in an oscillation, errors do so, too.
 """
 
@@ -31,7 +31,7 @@ _SPELLINGS: dict[str, str] = {
 }
 """How each solver is made; those of fixed step need one."""
 _LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 1e-4}
-"""The error a step that keeps the error of a trajectory below 1e-3, relative to the activity."""
+"""The error a step that keeps the error of usual trajectories below 1e-3, relative to the activity."""
 _CYCLIC = 3e-6
 """The same of dopri5 in a cyclic network, which may oscillate, so that the errors of all steps add up."""
 _FLOOR = 0.1
