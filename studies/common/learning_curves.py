@@ -192,6 +192,8 @@ def compare(options: CurveOptions, build: Build, variants: Variants) -> xr.Datas
 def draw(ax: Axes, values: xr.DataArray, label: str, **look: Any) -> None:
     """Draw the mean over seeds against the epoch, and a band of its standard error; diverged runs are left out."""
     mean, error = statistics(values)
+    if bool(mean.isel(epoch=-1).isnull()):
+        label += ": diverged"
     (line,) = ax.plot(values.epoch, mean, label=label, **look)
     ax.fill_between(values.epoch, mean - error, mean + error, color=line.get_color(), alpha=0.25, linewidth=0)
 
@@ -234,7 +236,8 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
     ax.set(xlabel="epoch", ylabel="test accuracy (%)")
     zoom(ax, found.test_accuracy.sel(variant=[*references, *looks]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc=legend, fontsize=8, frameon=True, edgecolor="none")  # of few epochs, a curve may pass behind it
+    # Of few epochs, a curve may pass behind the legend.
+    ax.legend(loc=legend, fontsize=8, frameon=True, framealpha=1.0, edgecolor="none")
 
 
 def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:

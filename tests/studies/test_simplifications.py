@@ -1,13 +1,23 @@
 """The study of AR's simplifications, at toy size, and the training that three studies share."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import simplifications as study
 import torch
 import tyro
 import xarray as xr
-from common.learning_curves import BATCH, PerceptronOptions, agreement, compare, feedback_angle, summary, update_angle
+from common.learning_curves import (
+    BATCH,
+    PerceptronOptions,
+    agreement,
+    compare,
+    draw,
+    feedback_angle,
+    summary,
+    update_angle,
+)
 from common.training import angle
 
 import neurodyn as nd
@@ -149,3 +159,12 @@ def test_few_seeds_decide_little_and_many_of_them_what_is_there():
     assert judged(*[-0.1, 0.1] * 5) == judged(0.3, 0.3) == "agrees"
     assert judged(1.0) == "undecided with one seed"
     assert judged(np.nan, np.nan) == "diverged"
+
+
+def test_a_curve_of_which_nothing_is_left_says_so():
+    values = xr.DataArray([[80.0, 85.0], [90.0, 95.0]], {"seed": [0, 1], "epoch": [0, 1]})
+    figure, ax = plt.subplots()
+    draw(ax, values, "learned")
+    draw(ax, values.where(values.epoch < 1), "fixed")
+    assert [line.get_label() for line in ax.lines] == ["learned", "fixed: diverged"]
+    plt.close(figure)
