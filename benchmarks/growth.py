@@ -151,11 +151,12 @@ def _uncounted(way: Callable[[], object]) -> Run:
 def _costs(way: Run, *, apart: bool) -> tuple[float, float, float]:
     """Return the seconds, evaluations and bytes of a run, whose memory is not seen where it is `apart`."""
     nothing = np.nan, np.nan, np.nan
+    seconds: list[float] = []
     try:
         with limited(LONGEST, apart=apart):
             evaluations = None if apart else way()  # which finds out what is repeated; the peers have done so
-            seconds = [_timed(way)]
-            while sum(seconds) < BUDGET or (len(seconds) < FEWEST and sum(seconds) < FEWEST * BUDGET):
+        while not seconds or sum(seconds) < BUDGET or (len(seconds) < FEWEST and sum(seconds) < FEWEST * BUDGET):
+            with limited(LONGEST, apart=apart):
                 seconds.append(_timed(way))
         memory = np.nan if apart else _memory(way)
     except (TimeoutError, nd.NeurodynError):
