@@ -163,7 +163,7 @@ class SpikeDetector:
         """
         active = activity != 0
         # Small integers and no comparisons of them, which PyTorch does one by one.
-        resting = active.to(torch.uint8 if self.window < 256 else torch.int32).mul_(self.window)
+        resting = (active.view(torch.uint8) if self.window < 256 else active.int()) * self.window
         if self._resting is None:
             self._resting = resting
             return active
