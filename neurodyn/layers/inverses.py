@@ -298,7 +298,7 @@ class _Factors:
 
     def lasting(self) -> _Factors:
         """Return them as what is the same for every batch."""
-        return _Factors(*(constant(lambda each=each: each) for each in (self.image, self.lu, self.pivots)))  # type: ignore[misc]
+        return _Factors(constant(lambda: self.image), constant(lambda: self.lu), constant(lambda: self.pivots))
 
     def solve(self, y: Tensor) -> Tensor:
         """Return W⁻¹ y for each row of `y`, shape (…, units)."""

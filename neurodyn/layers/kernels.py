@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ def tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.tanh(x.detach() if x.requires_grad else x, out=out)
 
 
-def max_pool2d(x: Tensor, *window: object) -> tuple[Tensor, Tensor]:
+def max_pool2d(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
     """Return the maxima of a max pooling, and their places, without a graph, with PyTorch's own bits.
 
     On a CPU, PyTorch compares the units of a channel one by one, and the channels as vectors where they lie side by
@@ -143,9 +144,9 @@ def max_pool2d(x: Tensor, *window: object) -> tuple[Tensor, Tensor]:
         Kernel size, stride, padding, dilation and whether the ceiling is taken, as of `nn.MaxPool2d`.
     """
     if not (x.is_cpu and x.ndim == 4 and x.shape[1] >= _MANY_CHANNELS):
-        found: tuple[Tensor, Tensor] = functional.max_pool2d_with_indices(x, *window)  # type: ignore[arg-type]
+        found: tuple[Tensor, Tensor] = functional.max_pool2d_with_indices(x, *window)
         return found
-    maxima, places = functional.max_pool2d_with_indices(x.contiguous(memory_format=torch.channels_last), *window)  # type: ignore[arg-type]
+    maxima, places = functional.max_pool2d_with_indices(x.contiguous(memory_format=torch.channels_last), *window)
     return maxima.contiguous(), places.contiguous()
 
 
