@@ -13,7 +13,7 @@ from neurodyn.errors import InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
-from neurodyn.layers.names import distinct_names
+from neurodyn.layers.names import distinct_names, shape_text
 from neurodyn.layers.stacked import Stacked, StackedTensors, member_of
 from neurodyn.learning.backward import Lesson, learn
 from neurodyn.network.network import Network
@@ -244,7 +244,7 @@ class ModuleLearner(Learner):
 
     def learn(self, inputs: Tensor, targets: Tensor, progress: bool | None) -> Lesson:
         with torch.enable_grad():
-            output = self.module(inputs)
+            output = self._value(inputs)
             if self.loss is not squared_error and output.shape not in self._looked_at:
                 if output.shape == targets.shape:  # of which `losses` tells
                     look_at_loss(self.loss, output, targets)
@@ -257,8 +257,17 @@ class ModuleLearner(Learner):
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor:
         with evaluating(member_of(self.module)):
-            output: Tensor = self.module(inputs)
-        return output
+            return self._value(inputs)
+
+    def _value(self, inputs: Tensor) -> Tensor:
+        try:
+            value: Tensor = self.module(inputs)
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise InvalidValueError(
+                f"module {type(self.module).__name__} does not take an input of "
+                f"{shape_text(inputs.shape[1:])} a sample: {error}"
+            ) from error
+        return value
 
     @property
     def modes(self) -> str:

@@ -332,6 +332,12 @@ def test_a_module_keeps_its_mode_and_is_tested_in_evaluation_mode() -> None:
     assert abs(float(history.train_loss[-1]) / float(loss.detach()) - 1) > 1e-3  # under dropout, another
 
 
+def test_inputs_that_a_module_does_not_take_are_refused() -> None:
+    _, targets = classes()
+    with pytest.raises(ValueError, match=r"module Sequential does not take an input of 5 a sample: .* cannot be"):
+        nd.train.fit(mlp(), (targets.new_ones(len(targets), 5), targets), epochs=1)
+
+
 def test_a_loss_of_ones_own() -> None:
     def cross_entropy(output: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output, targets, reduction="none")
