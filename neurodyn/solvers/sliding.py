@@ -167,12 +167,7 @@ class _SlidingStepper(Stepper):
         It is found by sums of the first stages' slopes.
         """
         out = end.flat
-        *none, last = weights
-        if any(none):
-            of_rows = out.new_tensor(weights)
-            torch.addmv(self.x.flat, self.columns(1, 1 + len(weights)), of_rows, alpha=h, out=out)
-        else:  # a state and one slope are added faster than multiplied
-            torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
+        torch.addmv(self.x.flat, self.columns(1, 1 + len(weights)), out.new_tensor(weights), alpha=h, out=out)
         for name, maxima in self._maxima.items():
             slopes = [
                 (weight / node, self.rows[1 + earlier].activity[name], self._jumps[earlier].activity[name])
