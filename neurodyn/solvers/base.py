@@ -158,27 +158,21 @@ class Recorder(Protocol):
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
+        return
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
+        return
 
     def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
         """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+        return
 
 
 class Unrecorded(Recorder):
     """A recorder that saves nothing, for a run of which only the end is wanted."""
 
     times: NDArray[np.float64] | None = np.empty(0)
-
-    def record(self, time: float, state: State, *, settled: bool = False) -> None:
-        """Save nothing."""
-
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Save nothing."""
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Save nothing."""
 
 
 class Progress(Protocol):
@@ -293,14 +287,6 @@ class SavePoints:
     def at(self, time: float, tolerance: float) -> list[float]:
         """Take off and return the times equal to `time` within the tolerance; `time` itself if every step is saved."""
         return [time] if self._times is None else self._take(time + tolerance)
-
-    def kept(self) -> int:
-        """Return how many times have been passed."""
-        return self._next
-
-    def load(self, kept: int) -> None:
-        """Go on after so many times."""
-        self._next = kept
 
     def _take(self, limit: float) -> list[float]:
         if self._times is None or limit < self.next:

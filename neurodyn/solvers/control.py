@@ -223,7 +223,7 @@ class ErrorControlled(Solver):
         order = step.error_order
         ends = [*system.timeline.ends(duration, order).tolist(), duration]
         jumps = system.timeline.jumps(duration).tolist()
-        to_pass = len(ends), len(jumps)
+        tolerance = 1e-12 * duration
         moments: list[float] = []
         stop = False
         if recorder.resumed is None:
@@ -238,24 +238,16 @@ class ErrorControlled(Solver):
         else:
             kept = recorder.resumed
             h, time, accepted, rejected, grow_at_most = kept["control"]
-            passed, jumped = kept["passed"]
-            del ends[:passed], jumps[:jumped]
-            save.load(kept["saved"])
+            ends, jumps = ([moment for moment in each if moment > time] for each in (ends, jumps))
+            save.at(time, tolerance)  # up to where all is saved
             step.load(kept["step"])
             system.load(kept["system"])
             if progress is not None:
                 progress.update(time)
         while not stop and time < duration:
             if recorder.due:
-                recorder.keep(
-                    {
-                        "control": (h, time, accepted, rejected, grow_at_most),
-                        "passed": (to_pass[0] - len(ends), to_pass[1] - len(jumps)),
-                        "saved": save.kept(),
-                        "step": step.kept(),
-                        "system": system.kept(),
-                    }
-                )
+                control = (h, time, accepted, rejected, grow_at_most)
+                recorder.keep({"control": control, "step": step.kept(), "system": system.kept()})
             h = min(h, longest)
             end, full = ends[0], h
             last = time + h >= end * (1 - 1e-12)
@@ -274,7 +266,7 @@ class ErrorControlled(Solver):
             then = end if last else time + h
             if not step.finite:
                 self._refuse(system, step, then)
-            inside = save.before(then, 1e-12 * duration)
+            inside = save.before(then, tolerance)
             if inside:
                 step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
             if system.echoes:
@@ -287,7 +279,7 @@ class ErrorControlled(Solver):
                     jumps = [jump for jump in jumps if jump > then]
                     system.timeline.enter(then)
                     step.evaluate(step.x, step.slope)
-            moments = save.at(then, 1e-12 * duration)
+            moments = save.at(then, tolerance)
             for moment in moments:
                 recorder.record(moment, step.x)
             if progress is not None:

@@ -165,14 +165,6 @@ class _Ends(Recorder):
         """Take the time."""
         self.moments.append(time)
 
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Take the times."""
-        self.moments += times.tolist()
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Take the times."""
-        self.moments += times.tolist()
-
 
 def _fixed_ends(solver: FixedStep, system: System, duration: float) -> list[float]:
     steps, ends = Steps(solver.step, duration, system.timeline.cuts(duration, solver.tableau.order)), [0.0]
