@@ -30,28 +30,20 @@ _TURN = 0.95
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a branch.
-
-    Parameters
-    ----------
-    arc
-        The arclength from the start.
-    place
-        (x, p), with p in units of the interval that is scanned; shape (unit + 1,).
-    border, turning
-        ∂F/∂p, and its derivative by the arclength, 0 at the start.
-    tangent
-        d(x, p)/d arc.
-    spectrum
-        Of J.
-    """
+    """A point of a branch."""
 
     arc: float
+    """The arclength from the start."""
     place: Vector
+    """(x, p), with p in units of the interval that is scanned; shape (unit + 1,)."""
     border: Vector
+    """∂F/∂p."""
     turning: Vector
+    """Its derivative by the arclength; 0 at the start."""
     tangent: Vector
+    """d(x, p)/d arc."""
     spectrum: Spectrum
+    """Of J."""
 
 
 class Branch:

@@ -144,25 +144,18 @@ class FixedStep(Solver):
                 joined = compiled and steps.whole(STEPS_COMPILED, save.next - tolerance)
                 if joined:
                     compiled = joined = advance_compiled(self.step, self.tableau, system, state, slopes, work, time)
-                if joined:
-                    for _ in range(STEPS_COMPILED):
-                        time = steps.next()
-                        since.append(time)
-                    taken, inside = taken + STEPS_COMPILED, []
-                    if progress is not None:
-                        progress.update(STEPS_COMPILED * self.step)
-                else:
-                    then = steps.next()
-                    inside = save.before(then, tolerance)
+                ends = [steps.next() for _ in range(STEPS_COMPILED if joined else 1)]
+                earlier, time = time, ends[-1]
+                inside = save.before(time, tolerance)
+                if not joined:
                     if inside:
                         start.copy_(state.flat)
                         start_slope.copy_(slopes[0].flat)
-                    self._advance(system, state, slopes, work, then - time, time, noise.gained(time, then))
-                    taken += 1
-                    since.append(then)
-                    if progress is not None:
-                        progress.update(then - time)
-                    earlier, time = time, then
+                    gained = noise.gained(earlier, time)
+                    self._advance(system, state, slopes, work, time - earlier, earlier, gained)
+                taken, since = taken + len(ends), since + ends
+                if progress is not None:
+                    progress.update(time - earlier)
             begun = True
             system.field(state, slopes[0], time)
             if past is not None:

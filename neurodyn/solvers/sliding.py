@@ -88,15 +88,7 @@ class Sliding(ErrorControlled):
 
 
 def _advance(x: Tensor, below: Tensor, above: Tensor, h: float) -> Tensor:
-    """Return where units are after a time h, given dx/dt while they are below and above 0.
-
-    Parameters
-    ----------
-    x, below, above
-        Shape (n,).
-    h
-        The time.
-    """
+    """Return where units are after a time h, given dx/dt while they are below and above 0, shape (n,) each."""
     velocity = torch.where(x > 0, above, torch.where(x < 0, below, _at_zero(below, above)))
     end = x + h * velocity
     onwards = torch.where(velocity < 0, below.clamp(max=0.0), above.clamp(min=0.0))
