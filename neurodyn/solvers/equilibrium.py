@@ -120,7 +120,6 @@ class _Search:
         """The rate at which a perturbation grows where a sample has rested since; 0 where none does."""
         self._resting = torch.zeros_like(self._growth)
         """For how long it has."""
-        self._sweeps = 0
         self._accelerated = ""
 
     def run(self, max_duration: float) -> tuple[State, Report]:
@@ -156,7 +155,7 @@ class _Search:
         stable = self._arrived & (self._growth == 0)
         report = Report(
             ", then ".join(part for part in (solver, self._accelerated) if part),
-            relaxing + self._field.evaluations + self._sweeps,
+            relaxing + self._field.evaluations,
             accepted,
             rejected,
             residual(self._system, slope),
@@ -205,16 +204,13 @@ class _Search:
             slope = field(x)
             return Candidate(x, slope.abs().amax(1) <= self._tolerance, (x, slope), (x, slope))
         if system.structure.weak_order is not None:
-            state = system.new_state()
-            field.write(x, state)
-            count, arrived = gauss_seidel(system, state, progress=self._progress)
-            self._sweeps += count
-            if arrived:
+            end = gauss_seidel(field, x)
+            if end is not None:
                 self._accelerated = "Gauss–Seidel sweeps"
                 slope = field(x)
                 then = x + 0.5 * field.step * slope
                 everywhere = torch.ones_like(self._arrived)
-                return Candidate(field.of(state), everywhere, (x, slope), (then, None), swept=True)
+                return Candidate(end, everywhere, (x, slope), (then, None), swept=True)
         found = anderson(field, x, self._tolerance)
         if not torch.equal(found.x, x):
             self._accelerated = "Anderson acceleration"

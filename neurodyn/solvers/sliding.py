@@ -121,8 +121,7 @@ class _SlidingStepper(Stepper):
             self._single[place] = name not in self._maxima
         super().__init__(system, rtol, atol, start, count=stages + 2)
         embedded = tuple(b - e for b, e in zip(STABLE.b, STABLE.error, strict=True))
-        self._sums = (*STABLE.a[1:], embedded)
-        self._nodes = [*STABLE.nodes[1:], 1.0]
+        self._sums = [*zip((*STABLE.a[1:], embedded), (*STABLE.nodes[1:], 1.0), strict=True)]
         self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
         self._other = system.new_state()
 
@@ -144,7 +143,7 @@ class _SlidingStepper(Stepper):
         torch.eq(self.x.flat, 0.0, out=self._passing)
         for name, maxima in self._maxima.items():
             maxima.begin(self.x.activity[name])
-        *stages, embedded = zip(self._sums, self._nodes, strict=True)
+        *stages, embedded = self._sums
         for stage, (weights, node) in enumerate(stages, start=1):
             self._stage = stage
             self._advanced(weights, node, h, self.y, stage)
