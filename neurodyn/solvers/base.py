@@ -79,12 +79,16 @@ class Velocity(dict[str, Tensor]):
 
         A device is waited for once.
         """
-        slowed = (v * self.tau[name] for name, v in self.items())
         if samples is None:
-            largest = torch.stack([torch.linalg.vector_norm(each, torch.inf) for each in slowed])
+            largest = self.largest()
         else:
-            largest = torch.stack([each.flatten(1).abs().amax(1) for each in slowed]).masked_fill(~samples, 0.0)
+            slowed = [(v * self.tau[name]).flatten(1).abs().amax(1) for name, v in self.items()]
+            largest = torch.stack(slowed).masked_fill(~samples, 0.0)
         return bool((largest <= bound).all())
+
+    def largest(self) -> Tensor:
+        """Return max |τ dx/dt| over all units and samples of each population, shape (population,)."""
+        return torch.stack([torch.linalg.vector_norm(v * self.tau[name], torch.inf) for name, v in self.items()])
 
 
 @dataclass(frozen=True)
@@ -299,19 +303,13 @@ class SavePoints:
 
 def velocity(system: System, out: State) -> Velocity:
     """Return dx/dt of each dynamic population, views of `out`."""
-    return Velocity({name: out.activity[name] for name in system.dynamic}, time_constants(system))
-
-
-def time_constants(system: System) -> dict[str, float | Tensor]:
-    """Return τ of each dynamic population; of stacked networks, that of each sample."""
-    return {name: system.network[name].tau / system.pace(name) for name in system.dynamic}
+    tau = {name: system.network[name].tau / system.pace(name) for name in system.dynamic}
+    return Velocity({name: out.activity[name] for name in system.dynamic}, tau)
 
 
 def residual(system: System, out: State) -> float:
     """Return max |τ dx/dt| over units and samples, given dx/dt; 0 for a system without dynamic populations."""
-    tau = time_constants(system)
-    largest = [(factor * out.activity[name]).abs().max() for name, factor in tau.items()]
-    return float(torch.stack(largest).max()) if largest else 0.0
+    return float(velocity(system, out).largest().max()) if system.dynamic else 0.0
 
 
 def fastest(system: System, out: State) -> tuple[str, float]:
