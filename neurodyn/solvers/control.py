@@ -15,7 +15,7 @@ from torch import Tensor
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.kernels import scaled_norm
-from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, fastest, velocity
+from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, fastest, hermite, velocity
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -172,9 +172,15 @@ class Stepper(ABC):
         self.slope.flat.copy_(kept["slope"])
         self._error_before, self.evaluations, self.time = kept["error before"], kept["evaluations"], kept["time"]
 
-    @abstractmethod
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
-        """Record the dense output at the fractions θ of the step from x to y, before it is accepted."""
+        """Record the dense output at the fractions θ of the step from x to y, before it is accepted.
+
+        That of a method which has none of its own is the cubic Hermite interpolant.
+        """
+        between, ends = self.system.new_state(), (self.x, self.slope, self.y, self.slope_after)
+        for theta, moment in zip(thetas, moments, strict=True):
+            hermite(*(each.flat for each in ends), h=h, theta=theta, out=between.flat)
+            recorder.record(moment, between)
 
     def remember(self, then: float, h: float) -> None:
         """Extend the past of a system with delays by the step from x to y at `then`, before it is accepted."""

@@ -113,12 +113,7 @@ def _of_several_rates(field: TracedField, times: NDArray[np.float64], step: floa
     of the rates, so that ways that meet the same ones are added up.
     """
     system, network = field.system, field.network
-    rates: dict[str, float] = {}
-    for name in system.dynamic:
-        leak, tau = network[name].leak, network[name].tau
-        assert not isinstance(leak, Tensor), "refused_closed_form refuses tensors"
-        assert not isinstance(tau, Tensor)
-        rates[name] = leak / tau
+    rates = {name: float(network[name].leak / network[name].tau) for name in system.dynamic}
     drive = field.blocks(field(field.rows(field.zeros)))
     parts: dict[str, dict[tuple[float, ...], Tensor]] = {name: {} for name in system.dynamic}
     activity: Blocks = {}

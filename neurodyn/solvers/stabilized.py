@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder, hermite
 from neurodyn.solvers.chebyshev import ERROR, recursion
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
 from neurodyn.system.system import System
@@ -215,11 +214,3 @@ class _ChebyshevStepper(Stepper):
         super().load(kept)
         self._direction = None if kept["direction"] is None else kept["direction"].to(self.system.device)
         self._accepted, self._radius, self._before = kept["accepted"], kept["radius"], kept["before"]
-
-    def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
-        between = self.system.new_state()
-        for theta, moment in zip(thetas, moments, strict=True):
-            hermite(
-                self.x.flat, self.slope.flat, self.y.flat, self.slope_after.flat, h=h, theta=theta, out=between.flat
-            )
-            recorder.record(moment, between)
