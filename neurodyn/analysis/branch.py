@@ -30,33 +30,20 @@ _TURN = 0.95
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a branch.
-
-    Parameters
-    ----------
-    arc
-        The arclength from the start.
-    place
-        (x, p), with p in units of the interval that is scanned; shape (unit + 1,).
-    border, turning
-        ∂F/∂p, and its derivative by the arclength, 0 at the start.
-    tangent
-        d(x, p)/d arc.
-    spectrum
-        Of J.
-    """
+    """A point of a branch."""
 
     arc: float
+    """The arclength from the start."""
     place: Vector
+    """(x, p), with p in units of the interval that is scanned; shape (unit + 1,)."""
     border: Vector
+    """∂F/∂p."""
     turning: Vector
+    """Its derivative by the arclength; 0 at the start."""
     tangent: Vector
+    """d(x, p)/d arc."""
     spectrum: Spectrum
-
-    def border_after(self, distance: float) -> Vector:
-        """Return about ∂F/∂p at a distance along the branch."""
-        ahead: Vector = self.border + distance * self.turning
-        return ahead
+    """Of J."""
 
 
 class Branch:
@@ -173,7 +160,8 @@ class Branch:
     def at(self, before: Point, distance: float) -> tuple[Point, int] | None:
         """Return the point at about a distance along the branch from another; None where it is not found."""
         guess = before.place + distance * before.tangent
-        found = self._corrected(guess, before.border_after(distance), self._weights * before.tangent)
+        border = before.border + distance * before.turning
+        found = self._corrected(guess, border, self._weights * before.tangent)
         if found is None:
             return None
         try:
@@ -187,11 +175,15 @@ class Branch:
         share = (p - before.place[-1]) / (before.tangent[-1] or 1.0)
         guess = before.place + share * before.tangent
         guess[-1] = p
-        found = self._corrected(guess, before.border_after(share), fixed)
+        found = self._corrected(guess, before.border + share * before.turning, fixed)
         if found is None:
             return None
         way = found[0] - before.place
         return self._point(found[0], before.tangent, before, math.sqrt(self._weights @ way**2))
+
+    def _turned(self, point: Point, after: Point) -> bool:
+        """Tell whether the branch turns by too much between two points."""
+        return bool(after.tangent @ (self._weights * point.tangent) < _TURN)
 
     def points(self, start: Point, longest: float, most: int) -> Iterator[Point]:
         """Yield the points from a start on, until the parameter leaves [0, 1] or there are too many.
@@ -204,9 +196,7 @@ class Branch:
         yield start
         point, step = start, 0.1 * longest
         for _ in range(most - 1):
-            found = self.at(point, step)
-            cosine = 0.0 if found is None else float(found[0].tangent @ (self._weights * point.tangent))
-            while found is None or cosine < _TURN:
+            while (found := self.at(point, step)) is None or self._turned(point, found[0]):
                 step *= 0.5
                 if step < 1e-7:
                     raise DivergenceError(
@@ -215,8 +205,6 @@ class Branch:
                         None,
                         None,
                     )
-                found = self.at(point, step)
-                cosine = 0.0 if found is None else float(found[0].tangent @ (self._weights * point.tangent))
             after, iterations = found
             out = next((end for end in (0.0, 1.0) if (end - 0.5) * (after.place[-1] - end) > 0), None)
             if out is not None:

@@ -108,7 +108,6 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
         raise InvalidValueError("trajectory and reference share no population")
     distances = {}
     for name in shared:
-        dims = [dim for dim in reference[name].dims]
-        distance = ((trajectory[name] - reference[name]) ** 2).mean(dims)
+        distance = ((trajectory[name] - reference[name]) ** 2).mean(reference[name].dims)
         distances[name] = distance.assign_attrs(units="1", long_name=f"mean squared distance of {name}")
     return xr.Dataset(distances)

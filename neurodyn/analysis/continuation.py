@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from neurodyn.analysis.branch import Branch, Point
 from neurodyn.analysis.linearised import DECLARE_WITHOUT, Linearised, linearised
+from neurodyn.analysis.spectrum import Complex, variables
 from neurodyn.checks import flag, number, positive, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
@@ -34,8 +34,7 @@ _MODES = 6
 """How many eigenvalues are returned along a branch."""
 
 
-@dataclass(frozen=True)
-class _Special:
+class _Special(NamedTuple):
     kind: str
     point: Point
     frequency: float
@@ -211,49 +210,33 @@ class _Scan:
     def dataset(self, points: Sequence[Point], special: Sequence[_Special]) -> xr.Dataset:
         """Return what was found, labelled."""
         system, widths = self(0.0).system, self(0.0).field.widths
-        rate = {"units": "1/tau"}
-        modes = min(_MODES, len(points[0].spectrum.values))
-        values = np.stack([point.spectrum.values[:modes] for point in points])
-        variables: dict[str, Any] = {
-            "stable": ("arc", values.real[:, 0] < 0, {"units": "1", "long_name": "stable"}),
-            "abscissa": ("arc", values.real[:, 0], {**rate, "long_name": "spectral abscissa"}),
-            "growth": (("arc", "mode"), values.real, {**rate, "long_name": "growth rate Re λ"}),
-            "frequency": (("arc", "mode"), values.imag, {**rate, "long_name": "angular frequency Im λ"}),
-            "eigenvalue_residual": (
-                "arc",
-                [point.spectrum.residual for point in points],
-                {"units": "1", "long_name": "residual of the eigenvalues"},
-            ),
+        located = [each.point for each in special]
+        spectra = [point.spectrum for point in points]
+        plain = {"units": "1"}
+        arclength, parameter = ({**plain, "long_name": what} for what in ("arclength", "parameter"))
+        critical = {"units": "1/tau", "long_name": "angular frequency of the critical pair"}
+        data: dict[str, Any] = {
+            **variables("arc", spectra, min(_MODES, len(spectra[0].values))),
             "kind": ("point", np.array([each.kind for each in special], dtype="U6"), {"long_name": "kind of point"}),
-            "arc_at": ("point", [each.point.arc for each in special], {"units": "1", "long_name": "arclength"}),
-            "parameter_at": (
-                "point",
-                [self.parameter(each.point) for each in special],
-                {"units": "1", "long_name": "parameter"},
-            ),
-            "frequency_at": (
-                "point",
-                [each.frequency for each in special],
-                {**rate, "long_name": "angular frequency of the critical pair"},
-            ),
+            "arc_at": ("point", [point.arc for point in located], arclength),
+            "parameter_at": ("point", [self.parameter(point) for point in located], parameter),
+            "frequency_at": ("point", [each.frequency for each in special], critical),
         }
         coordinates: dict[str, Any] = {
-            "arc": ("arc", [point.arc for point in points], {"units": "1", "long_name": "arclength"})
+            "arc": ("arc", [point.arc for point in points], arclength),
+            "parameter": ("arc", [self.parameter(point) for point in points], parameter),
         }
-        parameters = [self.parameter(point) for point in points]
-        coordinates["parameter"] = ("arc", parameters, {"units": "1", "long_name": "parameter"})
         begin = 0
         for name, width in zip(system.dynamic, widths, strict=True):
             shape, dims = system.shapes[name], unit_dims(name, system.shapes[name])
             coordinates |= unit_coordinates(name, shape)
-            described = {"units": "1", "long_name": f"activity of population {name} at equilibrium"}
-            for along, where, key in (("arc", points, name), ("point", [each.point for each in special], f"{name}_at")):
-                rows = [point.place[begin : begin + width].reshape(shape) for point in where]
-                stacked = np.array(rows).reshape(len(rows), *shape)
-                variables[key] = ((along, *dims), stacked, described)
+            described = {**plain, "long_name": f"activity of population {name} at equilibrium"}
+            for along, where, key in (("arc", points, name), ("point", located, f"{name}_at")):
+                rows = np.array([point.place[begin : begin + width] for point in where])
+                data[key] = ((along, *dims), rows.reshape(len(where), *shape), described)
             begin += width
         attributes = {"network": self.network.name, "equations": self.network.equations()}
-        return xr.Dataset(variables, coordinates, attributes)
+        return xr.Dataset(data, coordinates, attributes)
 
 
 def _between(branch: Branch, one: Point, two: Point) -> Iterator[_Special]:
@@ -263,26 +246,25 @@ def _between(branch: Branch, one: Point, two: Point) -> Iterator[_Special]:
         yield from _located(branch, one, two, "fold", lambda point: float(point.tangent[-1]))
     pairs, singles = (_unstable(two, pair) - _unstable(one, pair) for pair in (True, False))
     if pairs and pairs % 2 == 0:
-        yield from _located(branch, one, two, "hopf", _critical_pair)
+        yield from _located(branch, one, two, "hopf", lambda point: _critical(point, True).real)
     if singles % 2 and not folds:
-        yield from _located(branch, one, two, "branch", _critical_number)
+        yield from _located(branch, one, two, "branch", lambda point: _critical(point, False).real)
 
 
 def _unstable(point: Point, pair: bool) -> int:
+    return int((_values(point, pair).real > 0).sum())
+
+
+def _values(point: Point, pair: bool) -> Complex:
+    """Return the eigenvalues that come in pairs, or the real ones."""
     values = point.spectrum.values
-    return int(((values.real > 0) & ((values.imag != 0) == pair)).sum())
+    chosen: Complex = values[(values.imag != 0) == pair]
+    return chosen
 
 
-def _critical_pair(point: Point) -> float:
-    """Return the real part of the pair of eigenvalues that is closest to the imaginary axis."""
-    pairs = point.spectrum.values[point.spectrum.values.imag != 0]
-    return float(pairs.real[np.abs(pairs.real).argmin()]) if len(pairs) else np.nan
-
-
-def _critical_number(point: Point) -> float:
-    """Return the real eigenvalue that is closest to 0."""
-    numbers = point.spectrum.values[point.spectrum.values.imag == 0].real
-    return float(numbers[np.abs(numbers).argmin()]) if len(numbers) else np.nan
+def _critical(point: Point, pair: bool) -> complex:
+    """Return the eigenvalue that is closest to the imaginary axis, of a pair or real; not a number if there is none."""
+    return complex(min(_values(point, pair), key=lambda value: abs(value.real), default=np.nan))
 
 
 def _located(branch: Branch, one: Point, two: Point, kind: str, test: Callable[[Point], float]) -> Iterator[_Special]:
@@ -307,10 +289,7 @@ def _located(branch: Branch, one: Point, two: Point, kind: str, test: Callable[[
         share = float(brentq(value, 0.0, 1.0, xtol=1e-13, rtol=1e-13))
     except ValueError:  # the test function has no value in between
         return
-    value(share)
-    point = known.get(share)
-    if point is None or abs(test(point)) > 1e-3 * max(map(abs, ends)):
+    if not abs(value(share)) <= 1e-3 * max(map(abs, ends)):
         return  # it jumped across 0
-    pairs = point.spectrum.values[point.spectrum.values.imag != 0]
-    frequency = float(abs(pairs.imag[np.abs(pairs.real).argmin()])) if kind == "hopf" else 0.0
-    yield _Special(kind, point, frequency)
+    point = known[share]
+    yield _Special(kind, point, abs(_critical(point, True).imag) if kind == "hopf" else 0.0)

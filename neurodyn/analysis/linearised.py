@@ -32,12 +32,9 @@ class Linearised:
     def __init__(self, system: System, inputs: Inputs, targets: Targets) -> None:
         with torch.no_grad():
             self.field = TracedField(system, inputs, targets, None)
-            self.tau = self.field.rows({name: self._taus(name) for name in system.dynamic})
+            taus = {name: self.field.zeros[name] + plain(self.field.network[name].tau) for name in system.dynamic}
+            self.tau = self.field.rows(taus)
         self.system = system
-
-    def _taus(self, name: str) -> Tensor:
-        zeros = self.field.zeros[name]
-        return zeros + plain(self.field.network[name].tau)
 
     @property
     def units(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,21 @@ def spectrum(about: Linearised, x: Tensor, sample: int, count: int) -> Spectrum:
     off = np.linalg.norm(images - values * vectors, axis=0) / np.maximum(np.abs(values), np.finfo(float).tiny)
     order = np.argsort(-values.real, kind="stable")
     return Spectrum(values[order], known["LM"][0], float(off.max()))
+
+
+def variables(dim: str, spectra: Sequence[Spectrum], modes: int) -> dict[str, Any]:
+    """Return what several spectra tell, as variables of a dataset along a dimension, the rightmost modes first."""
+    values = np.stack([each.values[:modes] for each in spectra])
+    abscissae = np.array([each.abscissa for each in spectra])
+    residuals = [each.residual for each in spectra]
+    rate = {"units": "1/tau"}
+    return {
+        "growth": ((dim, "mode"), values.real, {**rate, "long_name": "growth rate Re λ"}),
+        "frequency": ((dim, "mode"), values.imag, {**rate, "long_name": "angular frequency Im λ"}),
+        "abscissa": (dim, abscissae, {**rate, "long_name": "spectral abscissa"}),
+        "stable": (dim, abscissae < 0, {"units": "1", "long_name": "stable"}),
+        "eigenvalue_residual": (dim, residuals, {"units": "1", "long_name": "residual of the eigenvalues"}),
+    }
 
 
 def of_matrix(jacobian: NDArray[Any]) -> Spectrum:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from neurodyn.analysis.linearised import linearised, point_of
-from neurodyn.analysis.spectrum import spectrum
+from neurodyn.analysis.spectrum import spectrum, variables
 from neurodyn.checks import whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.labelled import xr
@@ -80,25 +79,11 @@ def stability(
         if not bool(about.free(x).all()):
             modes = min(modes, int(about.free(x).sum(1).min()))
         found = [spectrum(about, x, sample, modes) for sample in range(len(x))]
-    values = np.stack([each.values[:modes] for each in found])
-    abscissae = np.array([each.abscissa for each in found])
-    rate = {"units": "1/tau"}
+    steps = [each.euler_step for each in found]
     return xr.Dataset(
         {
-            "growth": (("sample", "mode"), values.real, {**rate, "long_name": "growth rate Re λ"}),
-            "frequency": (("sample", "mode"), values.imag, {**rate, "long_name": "angular frequency Im λ"}),
-            "abscissa": ("sample", abscissae, {**rate, "long_name": "spectral abscissa"}),
-            "stable": ("sample", abscissae < 0, {"units": "1", "long_name": "stable"}),
-            "euler_step": (
-                "sample",
-                [each.euler_step for each in found],
-                {"units": "tau", "long_name": "largest stable Euler step"},
-            ),
-            "eigenvalue_residual": (
-                "sample",
-                [each.residual for each in found],
-                {"units": "1", "long_name": "residual of the eigenvalues"},
-            ),
+            **variables("sample", found, modes),
+            "euler_step": ("sample", steps, {"units": "tau", "long_name": "largest stable Euler step"}),
         },
         attrs={"network": network.name, "equations": network.equations()},
     )

@@ -230,11 +230,6 @@ def _gains(network: Network) -> dict[int, tuple[float, ...]]:
     return {key: values for key, values in gains.items() if len(set(values)) > 1}
 
 
-def has_gradient_hooks(parameter: Tensor) -> bool:
-    """Tell whether a parameter has hooks that `torch.autograd` calls with its gradient, or after adding it."""
-    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
-
-
 def _per_member(gradient: Callable[[Tensor], Tensor], weights: Tensor, members: int) -> Tensor:
     return gradient(weights) if members == 1 else torch.stack([gradient(each) for each in weights])
 
@@ -276,7 +271,7 @@ def _write(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None
     """Add gradients to `.grad`, as autograd would, hooks included."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         assert gradient is not None, "each has one"
-        if has_gradient_hooks(parameter):
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             with torch.enable_grad():
                 parameter.view_as(parameter).backward(gradient)  # type: ignore[no-untyped-call]
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -86,15 +85,11 @@ class _PairStepper(Stepper):
     def __init__(self, system: System, pair: Pair, rtol: float, atol: float, start: Tensor) -> None:
         super().__init__(system, rtol, atol, start, count=len(pair.b) + 2)
         self._pair, self.error_order = pair, pair.order
-        # A state and one slope are added faster than multiplied; the other stages, and the error, have weights.
-        several = [np.count_nonzero(row) > 1 for row in pair.a[1:]]
-        sums = [(0.0, *row) for row in compress(pair.a[1:], several)]
+        stages = [(0.0, *row) for row in pair.a[1:]]
         none = [0.0] * len(pair.b)
-        fixed = [*([1.0, *none[1 : len(row)]] for row in sums), none]
-        self._weights = RowWeights(fixed, [*sums, pair.error], start)
-        self._columns = [
-            self.columns(0, 1 + len(row)) if many else None for row, many in zip(pair.a[1:], several, strict=True)
-        ]
+        fixed = [*([1.0, *none[1 : len(row)]] for row in stages), none]
+        self._weights = RowWeights(fixed, [*stages, pair.error], start)
+        self._columns = [self.columns(0, len(row)) for row in stages]
         self._of_powers = start.new_tensor(pair.dense.T.tolist())
         """What the slopes contribute to each power of θ, shape (power, stage)."""
         read = () if system.timeline.past is None else system.timeline.past.names
@@ -104,13 +99,9 @@ class _PairStepper(Stepper):
 
     def attempt(self, h: float) -> float:
         *weights, self._of_error = self._weights.at(h)
-        sums = iter(weights)
-        nodes = self._pair.nodes[1:]
-        for row, columns, slope, node in zip(self._pair.a[1:], self._columns, self.rows[2:-1], nodes, strict=True):
-            if columns is None:
-                self.y.combine(self.x, [(h * weight, k) for weight, k in zip(row, self.rows[1:], strict=False)])
-            else:
-                torch.mv(columns, next(sums), out=self.y.flat)
+        stages = zip(self._columns, weights, self.rows[2:-1], self._pair.nodes[1:], strict=True)
+        for columns, of_rows, slope, node in stages:
+            torch.mv(columns, of_rows, out=self.y.flat)
             self.evaluate(self.y, slope, node * h)
         return self.scaled_error()
 

@@ -18,28 +18,31 @@ _PATIENCE = 10
 
 
 @dataclass(frozen=True)
-class Iterated:
-    """Where the iteration ended.
+class Candidate:
+    """What acceleration proposes as an equilibrium.
 
     Parameters
     ----------
     x
         Shape (sample, unit).
     arrived
-        Which samples are within the tolerance, shape (sample,).
+        Which samples are at an equilibrium there, shape (sample,).
     before
         x and τF(x) at the start, shape (sample, unit) both.
     after
-        The same after the first step, which is plain; None if there was none.
+        The same about half a relaxation time ahead; τF may be left to be worked out.
+    swept
+        Whether sweeps found it.
     """
 
     x: Tensor
     arrived: Tensor
     before: tuple[Tensor, Tensor]
-    after: tuple[Tensor, Tensor] | None
+    after: tuple[Tensor, Tensor | None]
+    swept: bool = False
 
 
-def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> Iterated:
+def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> Candidate:
     """Look for an equilibrium F(x) = 0 near `start`, each sample on its own.
 
     The iteration x ← x + β R with R = τ/leak F is accelerated: with the last differences ΔX and ΔR of iterates and
@@ -63,24 +66,24 @@ def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> I
     D. G. Anderson, J. ACM 12 (1965); H. F. Walker, P. Ni, SIAM J. Numer. Anal. 49 (2011).
     """
     iteration = _Iteration(field, start)
-    before, after = (start, iteration.velocity), None
+    before = after = start, iteration.velocity
     arrived = iteration.speed <= tolerance
     best, waited, taken, done = iteration.size, 0, 1, bool(arrived.all())
     while taken < most and waited < _PATIENCE and not done:
         moving = ~arrived
         iteration.step(moving)
         taken += 1
-        if after is None:
-            after = (iteration.x, iteration.velocity)
+        if taken == 2:  # the first step is plain
+            after = iteration.x, iteration.velocity
         closer = ((iteration.size < 0.9 * best) & moving).any()
         best = torch.minimum(best, iteration.size)
         arrived = iteration.speed <= tolerance
         # A device is waited for here alone.
         finite, progress, done = torch.stack([iteration.size.isfinite().all(), closer, arrived.all()]).tolist()
         if not finite:
-            return Iterated(start, before[1].abs().amax(1) <= tolerance, before, after)
+            return Candidate(start, before[1].abs().amax(1) <= tolerance, before, after)
         waited = 0 if progress else waited + 1
-    return Iterated(iteration.x, arrived, before, after)
+    return Candidate(iteration.x, arrived, before, after)
 
 
 class _Iteration:

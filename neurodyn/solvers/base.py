@@ -79,12 +79,16 @@ class Velocity(dict[str, Tensor]):
 
         A device is waited for once.
         """
-        slowed = (v * self.tau[name] for name, v in self.items())
         if samples is None:
-            largest = torch.stack([torch.linalg.vector_norm(each, torch.inf) for each in slowed])
+            largest = self.largest()
         else:
-            largest = torch.stack([each.flatten(1).abs().amax(1) for each in slowed]).masked_fill(~samples, 0.0)
+            slowed = [(v * self.tau[name]).flatten(1).abs().amax(1) for name, v in self.items()]
+            largest = torch.stack(slowed).masked_fill(~samples, 0.0)
         return bool((largest <= bound).all())
+
+    def largest(self) -> Tensor:
+        """Return max |τ dx/dt| over all units and samples of each population, shape (population,)."""
+        return torch.stack([torch.linalg.vector_norm(v * self.tau[name], torch.inf) for name, v in self.items()])
 
 
 @dataclass(frozen=True)
@@ -158,27 +162,21 @@ class Recorder(Protocol):
 
     def record(self, time: float, state: State, *, settled: bool = False) -> None:
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
+        return
 
     def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
         """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
+        return
 
     def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
         """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+        return
 
 
 class Unrecorded(Recorder):
     """A recorder that saves nothing, for a run of which only the end is wanted."""
 
     times: NDArray[np.float64] | None = np.empty(0)
-
-    def record(self, time: float, state: State, *, settled: bool = False) -> None:
-        """Save nothing."""
-
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Save nothing."""
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Save nothing."""
 
 
 class Progress(Protocol):
@@ -294,14 +292,6 @@ class SavePoints:
         """Take off and return the times equal to `time` within the tolerance; `time` itself if every step is saved."""
         return [time] if self._times is None else self._take(time + tolerance)
 
-    def kept(self) -> int:
-        """Return how many times have been passed."""
-        return self._next
-
-    def load(self, kept: int) -> None:
-        """Go on after so many times."""
-        self._next = kept
-
     def _take(self, limit: float) -> list[float]:
         if self._times is None or limit < self.next:
             return []
@@ -313,19 +303,13 @@ class SavePoints:
 
 def velocity(system: System, out: State) -> Velocity:
     """Return dx/dt of each dynamic population, views of `out`."""
-    return Velocity({name: out.activity[name] for name in system.dynamic}, time_constants(system))
-
-
-def time_constants(system: System) -> dict[str, float | Tensor]:
-    """Return τ of each dynamic population; of stacked networks, that of each sample."""
-    return {name: system.network[name].tau / system.pace(name) for name in system.dynamic}
+    tau = {name: system.network[name].tau / system.pace(name) for name in system.dynamic}
+    return Velocity({name: out.activity[name] for name in system.dynamic}, tau)
 
 
 def residual(system: System, out: State) -> float:
     """Return max |τ dx/dt| over units and samples, given dx/dt; 0 for a system without dynamic populations."""
-    tau = time_constants(system)
-    largest = [(factor * out.activity[name]).abs().max() for name, factor in tau.items()]
-    return float(torch.stack(largest).max()) if largest else 0.0
+    return float(velocity(system, out).largest().max()) if system.dynamic else 0.0
 
 
 def fastest(system: System, out: State) -> tuple[str, float]:

@@ -23,12 +23,8 @@ from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
 from neurodyn.system.system import System
 
-_SPELLINGS: dict[str, str] = {
-    Euler.__name__: "Euler(0.1)",
-    Heun.__name__: "Heun(0.1)",
-    RK4.__name__: "RK4(0.1)",
-    **{kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Sliding, Exact, TorchDiffEq)},
-}
+_SPELLINGS = {kind.__name__: f"{kind.__name__}(0.1)" for kind in (Euler, Heun, RK4)}
+_SPELLINGS |= {kind.__name__: f"{kind.__name__}()" for kind in (Adaptive, Stabilized, Sliding, Exact, TorchDiffEq)}
 """How each solver is made; those of fixed step need one."""
 _LOCAL = {"dopri5": 1e-4, "heun_euler": 5e-4, "stabilized": 4e-4, "sliding": 1e-4}
 """The error a step that keeps the error of usual trajectories below 1e-3, relative to the activity."""

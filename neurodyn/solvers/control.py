@@ -15,7 +15,7 @@ from torch import Tensor
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
 from neurodyn.layers.kernels import scaled_norm
-from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, fastest, velocity
+from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, fastest, hermite, velocity
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -172,9 +172,15 @@ class Stepper(ABC):
         self.slope.flat.copy_(kept["slope"])
         self._error_before, self.evaluations, self.time = kept["error before"], kept["evaluations"], kept["time"]
 
-    @abstractmethod
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
-        """Record the dense output at the fractions θ of the step from x to y, before it is accepted."""
+        """Record the dense output at the fractions θ of the step from x to y, before it is accepted.
+
+        That of a method which has none of its own is the cubic Hermite interpolant.
+        """
+        between, ends = self.system.new_state(), (self.x, self.slope, self.y, self.slope_after)
+        for theta, moment in zip(thetas, moments, strict=True):
+            hermite(*(each.flat for each in ends), h=h, theta=theta, out=between.flat)
+            recorder.record(moment, between)
 
     def remember(self, then: float, h: float) -> None:
         """Extend the past of a system with delays by the step from x to y at `then`, before it is accepted."""
@@ -223,7 +229,7 @@ class ErrorControlled(Solver):
         order = step.error_order
         ends = [*system.timeline.ends(duration, order).tolist(), duration]
         jumps = system.timeline.jumps(duration).tolist()
-        to_pass = len(ends), len(jumps)
+        tolerance = 1e-12 * duration
         moments: list[float] = []
         stop = False
         if recorder.resumed is None:
@@ -238,24 +244,16 @@ class ErrorControlled(Solver):
         else:
             kept = recorder.resumed
             h, time, accepted, rejected, grow_at_most = kept["control"]
-            passed, jumped = kept["passed"]
-            del ends[:passed], jumps[:jumped]
-            save.load(kept["saved"])
+            ends, jumps = ([moment for moment in each if moment > time] for each in (ends, jumps))
+            save.at(time, tolerance)  # up to where all is saved
             step.load(kept["step"])
             system.load(kept["system"])
             if progress is not None:
                 progress.update(time)
         while not stop and time < duration:
             if recorder.due:
-                recorder.keep(
-                    {
-                        "control": (h, time, accepted, rejected, grow_at_most),
-                        "passed": (to_pass[0] - len(ends), to_pass[1] - len(jumps)),
-                        "saved": save.kept(),
-                        "step": step.kept(),
-                        "system": system.kept(),
-                    }
-                )
+                control = (h, time, accepted, rejected, grow_at_most)
+                recorder.keep({"control": control, "step": step.kept(), "system": system.kept()})
             h = min(h, longest)
             end, full = ends[0], h
             last = time + h >= end * (1 - 1e-12)
@@ -274,7 +272,7 @@ class ErrorControlled(Solver):
             then = end if last else time + h
             if not step.finite:
                 self._refuse(system, step, then)
-            inside = save.before(then, 1e-12 * duration)
+            inside = save.before(then, tolerance)
             if inside:
                 step.interpolate([(moment - time) / h for moment in inside], inside, h, recorder)
             if system.echoes:
@@ -287,7 +285,7 @@ class ErrorControlled(Solver):
                     jumps = [jump for jump in jumps if jump > then]
                     system.timeline.enter(then)
                     step.evaluate(step.x, step.slope)
-            moments = save.at(then, 1e-12 * duration)
+            moments = save.at(then, tolerance)
             for moment in moments:
                 recorder.record(moment, step.x)
             if progress is not None:

@@ -102,18 +102,6 @@ def _coupled(field: TracedField, deviation: Blocks) -> Blocks:
     return coupled
 
 
-def _drive(field: TracedField) -> Blocks:
-    """Return b of dx/dt = A x + b, what the clamps and the maps' offsets make of a state of 0."""
-    network, instantaneous = field.network, field.system.instantaneous
-    activity = {**field.zeros, **field.clamped(0.0, 0.0)}
-    driven: Blocks = {}
-    for name in (*instantaneous, *field.system.dynamic):
-        divisor = field.number("leak" if name in instantaneous else "tau", name)
-        terms = [field.gain(c) / divisor * field.through(c, activity) for c in network.into(name)]
-        (activity if name in instantaneous else driven)[name] = sum(terms, field.zeros[name])
-    return driven
-
-
 def _of_several_rates(field: TracedField, times: NDArray[np.float64], step: float | None) -> Blocks:
     """Return the activity, shape (time, sample, …), of an acyclic linear system whose populations have rates λ_i.
 
@@ -125,13 +113,8 @@ def _of_several_rates(field: TracedField, times: NDArray[np.float64], step: floa
     of the rates, so that ways that meet the same ones are added up.
     """
     system, network = field.system, field.network
-    rates: dict[str, float] = {}
-    for name in system.dynamic:
-        leak, tau = network[name].leak, network[name].tau
-        assert not isinstance(leak, Tensor), "refused_closed_form refuses tensors"
-        assert not isinstance(tau, Tensor)
-        rates[name] = leak / tau
-    drive = _drive(field)
+    rates = {name: float(network[name].leak / network[name].tau) for name in system.dynamic}
+    drive = field.blocks(field(field.rows(field.zeros)))
     parts: dict[str, dict[tuple[float, ...], Tensor]] = {name: {} for name in system.dynamic}
     activity: Blocks = {}
     for name in (name for name in system.structure.order or () if name in rates):

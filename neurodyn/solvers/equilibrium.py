@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neurodyn.errors import DivergenceError
 from neurodyn.network.maps import Activity
-from neurodyn.solvers.anderson import anderson
+from neurodyn.solvers.anderson import Candidate, anderson
 from neurodyn.solvers.base import Progress, Report, Unrecorded, Velocity, residual, steady
 from neurodyn.solvers.choice import for_relaxation
 from neurodyn.solvers.gauss_seidel import gauss_seidel, sweeps_lead_back
@@ -121,7 +120,6 @@ class _Search:
         """The rate at which a perturbation grows where a sample has rested since; 0 where none does."""
         self._resting = torch.zeros_like(self._growth)
         """For how long it has."""
-        self._sweeps = 0
         self._accelerated = ""
 
     def run(self, max_duration: float) -> tuple[State, Report]:
@@ -157,7 +155,7 @@ class _Search:
         stable = self._arrived & (self._growth == 0)
         report = Report(
             ", then ".join(part for part in (solver, self._accelerated) if part),
-            relaxing + self._field.evaluations + self._sweeps,
+            relaxing + self._field.evaluations,
             accepted,
             rejected,
             residual(self._system, slope),
@@ -200,28 +198,25 @@ class _Search:
         self._found = torch.where(which[:, None], x, self._found)
         self._arrived = self._arrived | which
 
-    def _propose(self) -> _Candidate:
+    def _propose(self) -> Candidate:
         x, field, system = self._x, self._field, self._system
         if torch.finfo(x.dtype).bits < 32:  # in which differences of differences are rounding
             slope = field(x)
-            return _Candidate(x, slope.abs().amax(1) <= self._tolerance, (x, slope), (x, slope), swept=False)
+            return Candidate(x, slope.abs().amax(1) <= self._tolerance, (x, slope), (x, slope))
         if system.structure.weak_order is not None:
-            state = system.new_state()
-            field.write(x, state)
-            count, arrived = gauss_seidel(system, state, progress=self._progress)
-            self._sweeps += count
-            if arrived:
+            end = gauss_seidel(field, x)
+            if end is not None:
                 self._accelerated = "Gauss–Seidel sweeps"
                 slope = field(x)
                 then = x + 0.5 * field.step * slope
                 everywhere = torch.ones_like(self._arrived)
-                return _Candidate(field.of(state), everywhere, (x, slope), (then, None), swept=True)
+                return Candidate(end, everywhere, (x, slope), (then, None), swept=True)
         found = anderson(field, x, self._tolerance)
         if not torch.equal(found.x, x):
             self._accelerated = "Anderson acceleration"
-        return _Candidate(found.x, found.arrived, found.before, found.after or found.before, swept=False)
+        return found
 
-    def _sweeps_agree(self, found: _Candidate) -> Tensor:
+    def _sweeps_agree(self, found: Candidate) -> Tensor:
         """Tell of each sample whether sweeps from where its trajectory leads, and from beside there, end likewise."""
         ahead = found.after[0]
         size = found.x.abs().amax(1, keepdim=True)
@@ -229,7 +224,7 @@ class _Search:
         points = [ahead, ahead + random_direction(self._field) * apart]
         return sweeps_lead_back(self._field, found.x, points)
 
-    def _is_nearly_linear(self, found: _Candidate, slope: Tensor, rounding: Tensor) -> Tensor:
+    def _is_nearly_linear(self, found: Candidate, slope: Tensor, rounding: Tensor) -> Tensor:
         """Tell of each sample whether F changes along the trajectory, and half the way to the candidate, as there."""
         (x, start), (then, after), field = found.before, found.after, self._field
         after = field(then) if after is None else after
@@ -265,31 +260,6 @@ class _Search:
                 RuntimeWarning,
                 stacklevel=6,
             )
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """What acceleration proposes.
-
-    Parameters
-    ----------
-    x
-        Shape (sample, unit).
-    arrived
-        Which samples are at an equilibrium there, shape (sample,).
-    before
-        Where the trajectory is, and τF there, shape (sample, unit) both.
-    after
-        The same about half a relaxation time ahead; τF may be left to be worked out.
-    swept
-        Whether sweeps found it.
-    """
-
-    x: Tensor
-    arrived: Tensor
-    before: tuple[Tensor, Tensor]
-    after: tuple[Tensor, Tensor | None]
-    swept: bool
 
 
 class _Stop:

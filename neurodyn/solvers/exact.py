@@ -86,7 +86,9 @@ class Exact(Solver):
             raise InvalidValueError(
                 f"solver: network {system.network.name!r} is not linear, so it has no closed form; use Adaptive()"
             )
-        refused = refused_signals(system) if self.euler_step is None else _refused_iterates(system)
+        refused = refused_signals(system)
+        if self.euler_step is not None and system.timeline.driven:
+            refused = "Euler iterates have a closed form under data that stand still alone; use Euler(step)"
         if refused is not None:
             raise InvalidValueError(f"solver: {refused}")
 
@@ -146,22 +148,12 @@ class Exact(Solver):
                     "save_at: the closed form takes no steps; give a number of points or an array of times"
                 )
             return times
-        iterates: NDArray[np.float64] = self.euler_step * np.arange(1.0 + (self.steps_in(duration) or 0))
         if times is None:
+            iterates: NDArray[np.float64] = self.euler_step * np.arange(1.0 + (self.steps_in(duration) or 0))
             return iterates
-        self._check_iterates("save_at", times)
+        nearest = np.rint(times / self.euler_step) * self.euler_step
+        if np.abs(nearest - times).max(initial=0.0) > 1e-6 * self.euler_step:
+            raise InvalidValueError(
+                f"save_at: Euler iterates exist at multiples of their step {self.euler_step:g} alone"
+            )
         return times
-
-    def _check_iterates(self, what: str, times: NDArray[np.float64]) -> None:
-        if self.euler_step is not None:
-            nearest = np.rint(times / self.euler_step) * self.euler_step
-            if np.abs(nearest - times).max(initial=0.0) > 1e-6 * self.euler_step:
-                raise InvalidValueError(
-                    f"{what}: Euler iterates exist at multiples of their step {self.euler_step:g} alone"
-                )
-
-
-def _refused_iterates(system: System) -> str | None:
-    if not system.timeline.driven:
-        return None
-    return "Euler iterates have a closed form under data that stand still alone; use Euler(step)"

@@ -20,7 +20,6 @@ from neurodyn.solvers.tableaux import EULER, HEUN, Tableau
 from neurodyn.solvers.tableaux import RK4 as RK4_TABLEAU
 from neurodyn.system.state import State
 from neurodyn.system.system import System
-from neurodyn.system.timeline import Time
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""
@@ -134,7 +133,7 @@ class FixedStep(Solver):
             rewind.copy_(state.flat)
             since = [time]
             steps.load(recorder.resumed["steps"])
-            save.load(recorder.resumed["saved"])
+            save.at(time, tolerance)  # up to where all is saved
             if past is not None:
                 past.load(recorder.resumed["past"])
             system.load(recorder.resumed["system"])
@@ -145,25 +144,18 @@ class FixedStep(Solver):
                 joined = compiled and steps.whole(STEPS_COMPILED, save.next - tolerance)
                 if joined:
                     compiled = joined = advance_compiled(self.step, self.tableau, system, state, slopes, work, time)
-                if joined:
-                    for _ in range(STEPS_COMPILED):
-                        time = steps.next()
-                        since.append(time)
-                    taken, inside = taken + STEPS_COMPILED, []
-                    if progress is not None:
-                        progress.update(STEPS_COMPILED * self.step)
-                else:
-                    then = steps.next()
-                    inside = save.before(then, tolerance)
+                ends = [steps.next() for _ in range(STEPS_COMPILED if joined else 1)]
+                earlier, time = time, ends[-1]
+                inside = save.before(time, tolerance)
+                if not joined:
                     if inside:
                         start.copy_(state.flat)
                         start_slope.copy_(slopes[0].flat)
-                    self._advance(system, state, slopes, work, then - time, time, noise.gained(time, then))
-                    taken += 1
-                    since.append(then)
-                    if progress is not None:
-                        progress.update(then - time)
-                    earlier, time = time, then
+                    gained = noise.gained(earlier, time)
+                    self._advance(system, state, slopes, work, time - earlier, earlier, gained)
+                taken, since = taken + len(ends), since + ends
+                if progress is not None:
+                    progress.update(time - earlier)
             begun = True
             system.field(state, slopes[0], time)
             if past is not None:
@@ -172,19 +164,11 @@ class FixedStep(Solver):
                 h = time - earlier
                 between = system.new_state()
                 for moment in inside:
+                    theta = (moment - earlier) / h
                     if noise.paths is not None:
-                        noise.between(start, state.flat, earlier, moment, (moment - earlier) / h, between.flat)
-                        recorder.record(moment, between)
-                        continue
-                    hermite(
-                        start,
-                        start_slope,
-                        state.flat,
-                        slopes[0].flat,
-                        h=h,
-                        theta=(moment - earlier) / h,
-                        out=between.flat,
-                    )
+                        noise.between(start, state.flat, earlier, moment, theta, between.flat)
+                    else:
+                        hermite(start, start_slope, state.flat, slopes[0].flat, h=h, theta=theta, out=between.flat)
                     recorder.record(moment, between)
                 system.settle(state, time)
             if steps.at_jump:
@@ -208,7 +192,7 @@ class FixedStep(Solver):
                 break
             if recorder.due:
                 kept = {"time": time, "taken": taken, "x": state.flat.clone(), "slope": slopes[0].flat.clone()}
-                kept |= {"steps": steps.kept(), "saved": save.kept(), "system": system.kept()}
+                kept |= {"steps": steps.kept(), "system": system.kept()}
                 recorder.keep(kept if past is None else {**kept, "past": past.kept()})
         if stop and not moments:
             recorder.record(time, state, settled=True)
@@ -221,8 +205,8 @@ class FixedStep(Solver):
         slopes: list[State],
         work: State,
         h: float,
-        time: Time,
-        noise: Tensor | None = None,
+        time: float,
+        noise: Tensor | None,
     ) -> None:
         """Take one step from `state` at a time, whose slope stands in slopes[0], with the noise σ ΔW."""
         nodes = self.tableau.nodes
@@ -231,7 +215,7 @@ class FixedStep(Solver):
             work.combine(state, [(h * weight, its) for weight, its in earlier])
             if noise is not None:
                 work.flat.add_(noise)
-            system.field(work, slope, time if isinstance(time, str) or time is None else time + node * h)
+            system.field(work, slope, time + node * h)
         state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
         if noise is not None:
             state.flat.add_(noise)
@@ -273,8 +257,7 @@ class Euler(FixedStep):
     Parameters
     ----------
     step, compile
-        As of `FixedStep`: the step h, and whether to compile the steps; the last one is shortened where the duration
-        asks for it.
+        As of `FixedStep`: the step h, and whether to compile the steps.
 
     Examples
     --------
@@ -297,8 +280,7 @@ class Heun(FixedStep):
     Parameters
     ----------
     step, compile
-        As of `FixedStep`: the step h, and whether to compile the steps; the last one is shortened where the duration
-        asks for it.
+        As of `FixedStep`: the step h, and whether to compile the steps.
 
     Examples
     --------
@@ -319,8 +301,7 @@ class RK4(FixedStep):
     Parameters
     ----------
     step, compile
-        As of `FixedStep`: the step h, and whether to compile the steps; the last one is shortened where the duration
-        asks for it.
+        As of `FixedStep`: the step h, and whether to compile the steps.
 
     Examples
     --------

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neurodyn.solvers.base import Progress
 from neurodyn.solvers.rows import Rows
-from neurodyn.system.state import State
-from neurodyn.system.system import System
 
 _ROUNDING = 8
 """By how many machine epsilons a population may still change once the sweeps have arrived."""
+_MOST = 200
+"""How many sweeps at most."""
 _PATIENCE = 5
 """After how many sweeps without progress the iteration ends."""
 _SWEEPS_BACK = 3
@@ -23,8 +22,8 @@ _CLOSE = 1e-3
 """How close, relative to the activity, they have to lead whatever the distance."""
 
 
-def gauss_seidel(system: System, state: State, most: int = 200, progress: Progress | None = None) -> tuple[int, bool]:
-    """Look for an equilibrium F(x) = 0 near `state`, one population after another: x ← Σ gain · map / leak.
+def gauss_seidel(field: Rows, x: Tensor) -> Tensor | None:
+    """Look for an equilibrium F(x) = 0 near x, one population after another: x ← Σ gain · map / leak.
 
     Along the strong couplings, a sweep is exact; so the weak ones, against the order, alone leave an error, which each
     sweep multiplies by their strength (the nonlinear Gauss–Seidel iteration). It ends where the sweeps to come change
@@ -32,29 +31,23 @@ def gauss_seidel(system: System, state: State, most: int = 200, progress: Progre
 
     Parameters
     ----------
-    system
-        The system; its structure has a `weak_order`.
-    state
-        Where to start; on return where the sweeps ended.
-    most
-        How many sweeps at most.
-    progress
-        A bar over the time that the system has relaxed, which stands still meanwhile.
+    field
+        τF of the system, whose structure has a `weak_order`.
+    x
+        Where to start, shape (sample, unit).
 
     Returns
     -------
-    int
-        Sweeps.
-    bool
-        Whether they arrived.
+    Tensor or None
+        Where the sweeps arrived; None if they did not.
     """
+    system, state = field.system, field.system.new_state()
+    field.write(x, state)
     number = torch.finfo(system.dtype)
     before, best, last, waited = state.flat.clone(), float("inf"), 0.0, 0
     ratios: list[float] = []
-    for count in range(1, most + 1):
-        system.sweep(state, _order(system))
-        if progress is not None:
-            progress.update(0.0)
+    for _ in range(_MOST):
+        field.sweep(state)
         changes = [
             (now - old).abs().max() / torch.maximum(now.abs().max(), old.abs().max()).clamp_min(number.tiny)
             for (_, now), (_, old) in zip(system.blocks(state.flat), system.blocks(before), strict=True)
@@ -68,12 +61,12 @@ def gauss_seidel(system: System, state: State, most: int = 200, progress: Progre
         small = change <= number.eps**0.5
         # Where an ill-conditioned map passes rounding errors on, changes cease to shrink before they are that small.
         if change <= _ROUNDING * number.eps or (small and (rest <= _ROUNDING * number.eps or waited == _PATIENCE)):
-            return count, True
+            return field.of(state)
         if waited == _PATIENCE or change != change:
             break
         before.copy_(state.flat)
         best, last = min(best, change), change
-    return count, False
+    return None
 
 
 def sweeps_lead_back(field: Rows, found: Tensor, points: Sequence[Tensor]) -> Tensor:
@@ -105,14 +98,7 @@ def sweeps_lead_back(field: Rows, found: Tensor, points: Sequence[Tensor]) -> Te
         field.write(point, state)
         allowed = {name: 0.25 * distance(name) + _CLOSE * s + rounding * s.max() for name, s in sizes.items()}
         for _ in range(_SWEEPS_BACK):
-            system.sweep(state, _order(system))
-        field.evaluations += _SWEEPS_BACK
+            field.sweep(state)
         for name, limit in allowed.items():
             back &= distance(name) <= limit
     return back
-
-
-def _order(system: System) -> tuple[str, ...]:
-    order = system.structure.weak_order
-    assert order is not None, "the caller looks"
-    return order

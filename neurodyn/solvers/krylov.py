@@ -34,27 +34,12 @@ def krylov(
 
     Parameters
     ----------
-    system
-        A linear system.
-    state
-        x(0); on return, x(duration).
-    moments
-        The times to record.
-    duration
-        How long, from the start on.
-    step
-        The Euler step h, or None for the flow.
-    recorder
-        Where the states go.
+    system, state, moments, duration, step, recorder
+        As of `nilpotent`, but for a system that is linear alone.
     start
         The time at x(0); moments count from 0 nevertheless.
     ramp
         r; None for a drive that stands still.
-
-    Returns
-    -------
-    int
-        Evaluations of the vector field.
 
     References
     ----------

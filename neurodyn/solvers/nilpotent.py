@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -102,23 +102,15 @@ def nilpotent(
     return count
 
 
-@dataclass(frozen=True)
-class _Powers:
-    """N^k e(0) of one population, k = 0, 1, …; or, without a leak, N^k F(x(0)).
-
-    Parameters
-    ----------
-    rows
-        Shape (k, sample, …), each row over its scale.
-    logs
-        The logarithms of the scales, shape (k,); None where all are 1.
-    products
-        How many products they have been through since they were scaled.
-    """
+class _Powers(NamedTuple):
+    """N^k e(0) of one population, k = 0, 1, …; or, without a leak, N^k F(x(0))."""
 
     rows: Tensor
+    """Shape (k, sample, …), each row over its scale."""
     logs: Tensor | None = None
+    """The logarithms of the scales, shape (k,); None where all are 1."""
     products: int = 0
+    """How many products they have been through since they were scaled."""
 
     def first(self, count: int) -> _Powers:
         """Return no more than so many of them."""
@@ -238,16 +230,8 @@ def _mattering(powers: _Powers, stake: NDArray[np.float64], most: float) -> int:
 def _next(start: Tensor, value: Tensor | None, logs: Tensor | None, products: int | None) -> _Powers:
     """Return the powers that begin with a start and go on with N times those of other populations.
 
-    Parameters
-    ----------
-    start
-        Shape (sample, …).
-    value
-        N times the others' powers, shape (k, sample, …), over their scales.
-    logs
-        The logarithms of these scales.
-    products
-        How many products the value has been through since it was scaled; None where it is not to be.
+    These, `value` of shape (k, sample, …), are over scales of the logarithms `logs`, and have been through some
+    `products` since they were scaled; None where they are not to be.
     """
     if value is None:
         return _Powers(start[None], None if products is None else start.new_zeros(1, dtype=torch.float64))

@@ -90,10 +90,20 @@ class Rows:
         """Return τ F at x, which is brought inside its bounds in `_state`."""
         self.write(x, self._state)
         self.system.field(self._state, self._slope)
+        self._count()
+        return self.of(self._slope).mul_(self.tau)
+
+    def sweep(self, state: State) -> None:
+        """Balance one population of a state after another, along the strong couplings."""
+        order = self.system.structure.weak_order
+        assert order is not None, "the caller looks"
+        self.system.sweep(state, order)
+        self._count()
+
+    def _count(self) -> None:
         self.evaluations += 1
         if self._progress is not None:
             self._progress.update(0.0)
-        return self.of(self._slope).mul_(self.tau)
 
 
 def _or_one(leak: Vector) -> Vector:

@@ -88,15 +88,7 @@ class Sliding(ErrorControlled):
 
 
 def _advance(x: Tensor, below: Tensor, above: Tensor, h: float) -> Tensor:
-    """Return where units are after a time h, given dx/dt while they are below and above 0.
-
-    Parameters
-    ----------
-    x, below, above
-        Shape (n,).
-    h
-        The time.
-    """
+    """Return where units are after a time h, given dx/dt while they are below and above 0, shape (n,) each."""
     velocity = torch.where(x > 0, above, torch.where(x < 0, below, _at_zero(below, above)))
     end = x + h * velocity
     onwards = torch.where(velocity < 0, below.clamp(max=0.0), above.clamp(min=0.0))
@@ -129,8 +121,7 @@ class _SlidingStepper(Stepper):
             self._single[place] = name not in self._maxima
         super().__init__(system, rtol, atol, start, count=stages + 2)
         embedded = tuple(b - e for b, e in zip(STABLE.b, STABLE.error, strict=True))
-        self._sums = (*STABLE.a[1:], embedded)
-        self._nodes = [*STABLE.nodes[1:], 1.0]
+        self._sums = [*zip((*STABLE.a[1:], embedded), (*STABLE.nodes[1:], 1.0), strict=True)]
         self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
         self._other = system.new_state()
 
@@ -152,7 +143,7 @@ class _SlidingStepper(Stepper):
         torch.eq(self.x.flat, 0.0, out=self._passing)
         for name, maxima in self._maxima.items():
             maxima.begin(self.x.activity[name])
-        *stages, embedded = zip(self._sums, self._nodes, strict=True)
+        *stages, embedded = self._sums
         for stage, (weights, node) in enumerate(stages, start=1):
             self._stage = stage
             self._advanced(weights, node, h, self.y, stage)
@@ -167,12 +158,7 @@ class _SlidingStepper(Stepper):
         It is found by sums of the first stages' slopes.
         """
         out = end.flat
-        *none, last = weights
-        if any(none):
-            of_rows = out.new_tensor(weights)
-            torch.addmv(self.x.flat, self.columns(1, 1 + len(weights)), of_rows, alpha=h, out=out)
-        else:  # a state and one slope are added faster than multiplied
-            torch.add(self.x.flat, self.rows[len(weights)].flat, alpha=h * last, out=out)
+        torch.addmv(self.x.flat, self.columns(1, 1 + len(weights)), out.new_tensor(weights), alpha=h, out=out)
         for name, maxima in self._maxima.items():
             slopes = [
                 (weight / node, self.rows[1 + earlier].activity[name], self._jumps[earlier].activity[name])

@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder, hermite
 from neurodyn.solvers.chebyshev import ERROR, recursion
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
 from neurodyn.system.system import System
@@ -63,29 +62,17 @@ class Stabilized(ErrorControlled):
         return _ChebyshevStepper(system, self.rtol, self.atol, start)
 
 
-@dataclass(frozen=True)
-class _Recursion:
-    """The three-term recursion of Sommeijer et al. for a number of stages.
-
-    y_1 = x + β₁ h F(x), and y_j = ν_j y_{j−2} + μ_j y_{j−1} + (1 − μ_j − ν_j) x + h μ̃_j (F(y_{j−1}) − a_{j−1} F(x)).
-
-    Parameters
-    ----------
-    beta
-        β₁.
-    nodes
-        c_1, c_2, …, when in a step each stage but the last is taken.
-    nu
-        ν_2, ν_3, …; in stage 2, y_0 = x has its weight, and ν_2 is 0.
-    weights
-        In each of these stages, and in the error e = 0.8 (x − y) + 0.4 h (F(x) + F(y)), those of the four rows that are
-        side by side in `_ChebyshevStepper`.
-    """
+class _Recursion(NamedTuple):
+    """The recursion of Sommeijer et al. for a number of stages, as `chebyshev.Term` has it, and the error."""
 
     beta: float
+    """β₁."""
     nodes: tuple[float, ...]
+    """When in a step each stage but the last is taken."""
     nu: tuple[float, ...]
+    """ν_2, ν_3, …; in stage 2, y_0 = x has its weight, and ν_2 is 0."""
     weights: RowWeights
+    """In each of these stages, and in the error, those of the four rows side by side in `_ChebyshevStepper`."""
 
 
 @cache
@@ -227,11 +214,3 @@ class _ChebyshevStepper(Stepper):
         super().load(kept)
         self._direction = None if kept["direction"] is None else kept["direction"].to(self.system.device)
         self._accepted, self._radius, self._before = kept["accepted"], kept["radius"], kept["before"]
-
-    def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
-        between = self.system.new_state()
-        for theta, moment in zip(thetas, moments, strict=True):
-            hermite(
-                self.x.flat, self.slope.flat, self.y.flat, self.slope_after.flat, h=h, theta=theta, out=between.flat
-            )
-            recorder.record(moment, between)

@@ -39,7 +39,7 @@ def through_odeint(field: TracedField, solver: TorchDiffEq, times: NDArray[np.fl
     """Return the states at some times, shape (time, sample, unit), with the graph of torchdiffeq's steps."""
     from torchdiffeq import odeint  # here, because it takes long to import
 
-    return _solved(odeint, field, solver, times, {})
+    return _solved(odeint, field, solver, times)
 
 
 def backsolved(
@@ -78,7 +78,7 @@ def backsolved(
     kept = [leaf for leaf in _leaves(field(start.detach(), 0.0), start) if id(leaf) not in known]
     leaves = [*(leaf for _, leaf in replaced), *kept]
     originals = [*(tensor for tensor, _ in replaced), *kept]
-    states = _solved(odeint_adjoint, field, solver, times, {"adjoint_params": tuple(leaves)})
+    states = _solved(odeint_adjoint, field, solver, times, adjoint_params=tuple(leaves))
     activity = all_activity(field, times.tolist(), states)
     if not (originals and torch.is_grad_enabled()):
         return activity
@@ -87,20 +87,12 @@ def backsolved(
 
 
 def _solved(
-    solve: Callable[..., Any], field: TracedField, solver: TorchDiffEq, times: NDArray[np.float64], more: dict[str, Any]
+    odeint: Callable[..., Tensor], field: TracedField, solver: TorchDiffEq, times: NDArray[np.float64], **more: Any
 ) -> Tensor:
     start = field.rows(field.start)
     moments = np.concatenate([[0.0], times[times > 0]])
-    states: Tensor = solve(
-        lambda t, x: field(x, float(t.detach())),
-        start,
-        torch.as_tensor(moments, dtype=start.dtype, device=start.device),
-        rtol=solver.rtol,
-        atol=solver.atol,
-        method=solver.method,
-        options=solver.options or None,
-        **more,
-    )
+    at = torch.as_tensor(moments, dtype=start.dtype, device=start.device)
+    states = solver.solve(odeint, lambda t, x: field(x, float(t.detach())), start, at, **more)
     return states[len(moments) - len(times) :]
 
 

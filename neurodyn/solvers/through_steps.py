@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Recorder, SavePoints, Solver
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.steps import Steps
-from neurodyn.solvers.tableaux import Numbers
+from neurodyn.solvers.tableaux import Numbers, hermite
 from neurodyn.system.noise import BrownianPaths
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -67,11 +67,11 @@ def along_steps(
     if isinstance(solver, FixedStep):
         tableau = solver.tableau
         straight = tableau.order == 1 or bool(system.noisy)
-        method = _Method((*tableau.a, tableau.b), (*tableau.b, 0.0), None, straight)
+        method = _Method((*tableau.a, tableau.b), hermite((*tableau.b, 0.0)), straight)
         ends = _fixed_ends(solver, system, duration)
         noise = None if not system.noisy else system.paths(solver.step, standard=True)
     elif isinstance(solver, Adaptive):
-        method, noise = _Method(solver.pair.a, solver.pair.b, solver.pair.dense), None
+        method, noise = _Method(solver.pair.a, solver.pair.dense), None
         with torch.no_grad():
             recorder = _Ends()
             solver.integrate(system, system.initial_state(), duration, recorder)
@@ -83,11 +83,10 @@ def along_steps(
         )
     run = _Run(field, method, noise)
     past = _Past(field)
-    legs = _legs(ends, times, system.timeline.jumps(duration), solver)
+    moments, legs = _legs(ends, times, system.timeline.jumps(duration), solver)
     start = field.rows(field.start)
-    moments = [0.0] if times is None or (len(times) and times[0] <= legs[0].tolerance) else []
     run.recall(past)
-    states = [field.everything(start, 0.0)] if moments else []
+    states = [field.everything(start, moment) for moment in moments]
     x, slope = start, field(start, 0.0, 0.0)
     size = math.isqrt(max(1, len(legs) - 1)) + 1 if checkpointed else len(legs)
     for first in range(0, len(legs), size):
@@ -98,59 +97,34 @@ def along_steps(
             x, slope, saved, past = checkpoint(step, *given, use_reentrant=False, preserve_rng_state=False)
         else:
             x, slope, saved, past = step(segment, x, slope, past)
-        moments += [moment for leg in segment for moment in leg.moments]
+        moments += [moment for leg in segment for moment in (*leg.inside, *leg.at_end)]
         states += saved
     return moments, _finite(field, moments, torch.stack(states), solver)
 
 
-@dataclass(frozen=True)
-class _Method:
-    """An explicit Runge–Kutta method whose last stage is the first of the next step.
-
-    Parameters
-    ----------
-    a, b
-        The coefficients of the stages, and of the solution.
-    dense
-        Those of the dense output, shape (stage, power of θ from 1); None for the cubic between the steps' ends.
-    straight
-        Whether delays read straight lines between the steps' ends.
-    """
+class _Method(NamedTuple):
+    """An explicit Runge–Kutta method whose last stage is the first of the next step."""
 
     a: tuple[Numbers, ...]
-    b: Numbers
-    dense: NDArray[np.float64] | None
+    """The coefficients of the stages, of which the last is the solution."""
+    dense: NDArray[np.float64]
+    """Those of the dense output, shape (stage, power of θ from 1)."""
     straight: bool = False
+    """Whether delays read straight lines between the steps' ends."""
 
-    def between(self, x: Tensor, y: Tensor, slopes: Sequence[Tensor], h: float, theta: float) -> Tensor:
-        """Return the state at a fraction θ of a step from x to y."""
-        if self.dense is None:
-            weights = [h * theta * (1 - theta) ** 2, -h * theta**2 * (1 - theta)]
-            return _sum(torch.lerp(x, y, theta * theta * (3 - 2 * theta)), 1.0, weights, [slopes[0], slopes[-1]])
+    def between(self, x: Tensor, slopes: Sequence[Tensor], h: float, theta: float) -> Tensor:
+        """Return the state at a fraction θ of a step from x."""
         return _sum(x, h, (self.dense @ theta ** np.arange(1.0, self.dense.shape[1] + 1)).tolist(), slopes)
 
 
-@dataclass(frozen=True)
-class _Leg:
-    """A step.
-
-    Parameters
-    ----------
-    start, end
-        When it begins and ends.
-    moments
-        What is saved of it, the end included.
-    jumps
-        Whether signals jump at its end.
-    tolerance
-        How close to its end a time is there.
-    """
+class _Leg(NamedTuple):
+    """A step, what is saved inside it and at its end, and whether signals jump there."""
 
     start: float
     end: float
-    moments: list[float]
+    inside: list[float]
+    at_end: list[float]
     jumps: bool
-    tolerance: float
 
 
 class _Ends(Recorder):
@@ -165,14 +139,6 @@ class _Ends(Recorder):
         """Take the time."""
         self.moments.append(time)
 
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Take the times."""
-        self.moments += times.tolist()
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Take the times."""
-        self.moments += times.tolist()
-
 
 def _fixed_ends(solver: FixedStep, system: System, duration: float) -> list[float]:
     steps, ends = Steps(solver.step, duration, system.timeline.cuts(duration, solver.tableau.order)), [0.0]
@@ -183,30 +149,19 @@ def _fixed_ends(solver: FixedStep, system: System, duration: float) -> list[floa
 
 def _legs(
     ends: Sequence[float], times: NDArray[np.float64] | None, jumps: NDArray[np.float64], solver: Solver
-) -> list[_Leg]:
+) -> tuple[list[float], list[_Leg]]:
+    """Return what is saved at the start, and the steps."""
     tolerance = 1e-9 * solver.step if isinstance(solver, FixedStep) else 1e-12 * ends[-1]
     save, legs = SavePoints(times), []
-    save.at(0.0, tolerance)
+    at_start = save.at(0.0, tolerance)
     for start, end in pairwise([0.0, *ends]):
-        moments = save.before(end, tolerance)
         jumped = bool(((jumps > start) & (jumps <= end)).any())
-        legs.append(_Leg(start, end, [*moments, *save.at(end, tolerance)], jumped, tolerance))
-    return legs
+        legs.append(_Leg(start, end, save.before(end, tolerance), save.at(end, tolerance), jumped))
+    return at_start, legs
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A step, for delays to read.
-
-    Parameters
-    ----------
-    start, end
-        When it begins and ends.
-    x, y
-        The states then.
-    slopes
-        Those of its stages; none where it is straight.
-    """
+class _Piece(NamedTuple):
+    """A step from x to y, for delays to read, with the slopes of its stages; none where it is straight."""
 
     start: float
     end: float
@@ -273,7 +228,7 @@ class _Run:
         elif self._method.straight:
             block = torch.lerp(x, y, theta)
         else:
-            block = self._method.between(x, y, [slope[:, place] for slope in piece.slopes], h, theta)
+            block = self._method.between(x, [slope[:, place] for slope in piece.slopes], h, theta)
         return block.reshape(self._field.start[name].shape)
 
     def through(
@@ -288,10 +243,9 @@ class _Run:
             self.recall(past)
             y, slopes = self._step(leg, x, slope)
             past = past.after([_Piece(leg.start, leg.end, x, y, () if self._method.straight else slopes)])
-            for moment in leg.moments:
-                at_end = moment >= leg.end - leg.tolerance
-                then = y if at_end else self._between(leg, moment, x, y, slopes)
-                saved.append(self._field.everything(then, moment))
+            for moment in leg.inside:
+                saved.append(self._field.everything(self._between(leg, moment, x, y, slopes), moment))
+            saved += [self._field.everything(y, moment) for moment in leg.at_end]
             x, slope = y, self._field(y, leg.end, leg.end) if leg.jumps else slopes[-1]
         return x, slope, saved, past
 
@@ -312,7 +266,7 @@ class _Run:
             partly = self._gained(leg.start, moment)
             assert partly is not None
             return self._field.confined(torch.lerp(x, y - gained, theta) + partly)
-        return self._field.confined(self._method.between(x, y, slopes, h, theta))
+        return self._field.confined(self._method.between(x, slopes, h, theta))
 
     def _gained(self, start: float, end: float) -> Tensor | None:
         """Return σ ΔW."""

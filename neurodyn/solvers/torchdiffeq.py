@@ -18,6 +18,9 @@ from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until, fas
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
+Field = Callable[[Tensor, Tensor], Tensor]
+"""F of the time and the state."""
+
 
 def _methods() -> dict[str, Any]:
     # Here, because torchdiffeq brings half of SciPy along, which takes long to import.
@@ -85,6 +88,11 @@ class TorchDiffEq(Solver):
         options = "".join(f", {key}={value!r}" for key, value in self.options.items())
         return f"TorchDiffEq(method={self.method!r}, rtol={self.rtol!r}, atol={self.atol!r}{options})"
 
+    def solve(self, odeint: Callable[..., Tensor], field: Field, start: Tensor, times: Tensor, **more: Any) -> Tensor:
+        """Return the states at some times, the first of which is the start's, by a function such as `odeint`."""
+        settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": self.options or None}
+        return odeint(field, start, times, **settings, **more)
+
     def check(self, system: System) -> None:
         if not system.size:
             raise InvalidValueError(
@@ -149,15 +157,7 @@ class TorchDiffEq(Solver):
     ) -> Tensor:
         """Return the states at some times, from the first of them on, between which nothing jumps."""
         try:
-            return odeint(
-                field,
-                state.flat,
-                torch.as_tensor(times, dtype=torch.float64, device=system.device),
-                rtol=self.rtol,
-                atol=self.atol,
-                method=self.method,
-                options=self.options or None,
-            )
+            return self.solve(odeint, field, state.flat, torch.as_tensor(times, device=system.device))
         except AssertionError as error:
             slope = system.new_state()
             system.field(field.last, slope, field.time)
