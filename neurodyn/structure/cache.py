@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from neurodyn.network.network import Network
 from neurodyn.structure.causality import Schedule, Start, common_start, read_start
-from neurodyn.structure.structure import Structure, common_structure, read_structure
+from neurodyn.structure.structure import Structure, structure_in_common
 
 Value = TypeVar("Value")
 
@@ -28,7 +28,7 @@ def structure_of(network: Network, clamped: frozenset[str]) -> Structure:
     return _kept(
         network,
         ("structure", clamped, *(tensor._version for _, tensor in network.tensors)),
-        lambda: common_structure([read_structure(each, clamped) for each in network.stacked or (network,)]),
+        lambda: structure_in_common(network.stacked or (network,), clamped),
     )
 
 

@@ -88,8 +88,7 @@ def read_start(network: Network, clamped: Collection[str], overridden: Collectio
     overridden
         The populations that start elsewhere than the declaration says.
     """
-    # What each stage of the forward pass reads that reads one value: the input, or another stage's value.
-    before: dict[Stage, Symbol] = {stage: r[0] for stage, r in sources(network.forward).items() if len(r) == 1}
+    before = input_of(network)
     holds = {p.name: None if p.name in overridden else _declared(network, p, clamped) for p in network.populations}
 
     def received(population: Population) -> dict[Symbol, float] | None:
@@ -137,12 +136,19 @@ def common_start(starts: Sequence[Start]) -> Start:
     )
 
 
+def input_of(network: Network) -> dict[Stage, Symbol]:
+    """Return what each stage of the forward pass reads that reads one value: the input, or another stage's value."""
+    return {stage: read[0] for stage, read in sources(network.forward).items() if len(read) == 1}
+
+
 def _declared(network: Network, population: Population, clamped: Collection[str]) -> Symbol:
     """Return what a population holds at the start by its own declaration."""
     drive = population.clamp if population.name in clamped else population.initial
     if type(drive) is ForwardValue:
         return drive.stage
-    if type(without_noise(drive)) is Input and network.forward:  # of which there is one, as not in other networks
+    if (
+        type(without_noise(drive)) is Input and network.forward
+    ):  # which has one input, where other networks may have several
         return "input"
     return "zero" if is_number(drive, 0.0) and not population.instantaneous else None
 

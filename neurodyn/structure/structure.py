@@ -12,7 +12,7 @@ from neurodyn.layers.windows import Windows
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.network import Network
 from neurodyn.network.stage_maps import Feedback, Forward
-from neurodyn.network.vectors import largest_of, least_of, magnitude, uniform
+from neurodyn.network.vectors import Vector, largest_of, least_of, magnitude, uniform
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -87,8 +87,7 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
     acyclic = nx.is_directed_acyclic_graph(graph) and not any(p.leakless for p in bounded)
     linear = not bounded and not network.loops and all(_linear(c, clamped) for c in couplings)
     rates = [p.leak / p.tau for p in free if not p.instantaneous]
-    alike = {uniform(rate) for rate in rates}
-    one_rate = next(iter(alike)) if linear and acyclic and len(alike) == 1 else None
+    alike = {uniform(rate) if isinstance(rate, Tensor) else rate for rate in rates}
     smooth = not bounded and all(_linear(c, clamped) or all(stage.smooth for stage in c.map.stages) for c in couplings)
     kinks = _kinks(couplings)
     at_units = (
@@ -108,7 +107,7 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
         smooth=smooth,
         kinks_at_units=at_units,
         windows={name: windows for name, (windows,) in kinks.items() if windows is not None} if at_units else {},
-        rate=None if isinstance(one_rate, Tensor) else one_rate,
+        rate=_number(next(iter(alike))) if linear and acyclic and len(alike) == 1 else None,
         spectral_bound=max(map(largest_of, rates), default=0.0) if acyclic else None,
     )
 
@@ -116,14 +115,48 @@ def read_structure(network: Network, clamped: Collection[str]) -> Structure:
 def common_structure(structures: Sequence[Structure]) -> Structure:
     """Return what is known of several networks that differ in numbers, so that one solver serves all."""
     first, *others = structures
-    bounds = [structure.spectral_bound for structure in structures if structure.spectral_bound is not None]
+    if all(other == first for other in others):
+        return first
+    bounds = [structure.spectral_bound for structure in structures]
     return replace(
         first,
         weak_order=first.weak_order if all(other.weak_order == first.weak_order for other in others) else None,
         gradient_flow=all(structure.gradient_flow for structure in structures),
         rate=first.rate if all(other.rate == first.rate for other in others) else None,
-        spectral_bound=max(bounds, default=None),
+        spectral_bound=None if None in bounds else max(bound for bound in bounds if bound is not None),
     )
+
+
+def structure_in_common(networks: Sequence[Network], clamped: Collection[str]) -> Structure:
+    """Return what is known of several networks that differ in numbers alone.
+
+    It is the common structure of each one's, of which all but the first are read only as far as numbers decide.
+    """
+    first, *others = networks
+    known = read_structure(first, clamped)
+    seen = {_numbers(first, clamped)}
+    structures = [known]
+    for other in others:
+        numbers = _numbers(other, clamped)
+        if numbers not in seen:
+            seen.add(numbers)
+            structures.append(read_structure(other, clamped))
+        elif known.gradient_flow and not _gradient_flow(other, clamped):
+            known = structures[0] = replace(known, gradient_flow=False)
+    return common_structure(structures)
+
+
+def _numbers(network: Network, clamped: Collection[str]) -> tuple[object, ...]:
+    """Return what the numbers of a declaration decide of its structure, whether it is a gradient flow aside."""
+    free = [p for p in network.populations if p.name not in clamped]
+    rates = frozenset(_hashable(p.leak / p.tau) for p in free if not p.instantaneous)
+    leaks = {p.name: least_of(p.leak) for p in free}
+    strong = (largest_of(magnitude(c.gain)) > _WEAK * leaks[c.target] for c in network.couplings if c.target in leaks)
+    return rates, any(p.leakless for p in free), tuple(strong)
+
+
+def _hashable(value: Vector) -> object:
+    return tuple(value.flatten().tolist()) if isinstance(value, Tensor) else value
 
 
 def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[Coupling]) -> tuple[str, ...] | None:
@@ -135,12 +168,18 @@ def _weak_order(graph: nx.DiGraph[str], network: Network, couplings: Collection[
     strong.add_nodes_from(graph)
     for coupling in couplings:
         if largest_of(magnitude(coupling.gain)) > _WEAK * least_of(network[coupling.target].leak):
-            strong.add_edges_from((read, coupling.target) for read in coupling.reads if read in graph)
+            reads = coupling.reads
+            strong.add_edges_from((read, coupling.target) for read in reads if read in graph)
     return tuple(nx.topological_sort(strong)) if nx.is_directed_acyclic_graph(strong) else None
 
 
+def _number(rate: Vector) -> float | None:
+    return None if isinstance(rate, Tensor) else float(rate)
+
+
 def _linear(coupling: Coupling, clamped: Collection[str]) -> bool:
-    return coupling.map.linear or all(name in clamped for name in coupling.reads)
+    reads = coupling.reads
+    return coupling.map.linear or all(name in clamped for name in reads)
 
 
 def _kinks(couplings: Iterable[Coupling]) -> dict[str, set[Windows | None]]:
