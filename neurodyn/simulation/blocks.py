@@ -74,17 +74,7 @@ class _Failed(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done at the points of a grid.
-
-    Parameters
-    ----------
-    point, at_once
-        The functions, as for `sweep`.
-    grid
-        The grid.
-    records
-        Whether errors are recorded.
-    """
+    """What is to be done at the points of a grid: the functions of `sweep`, and whether errors are recorded."""
 
     point: Point
     at_once: AtOnce
@@ -92,16 +82,9 @@ class Work:
     records: bool
 
     def do(self, block: Block, *, shared: bool, form: xr.Dataset | None = None) -> Part | Failure:
-        """Return what comes of a block.
+        """Return what comes of a block, whose results are to be like `form`, where that is known.
 
-        Parameters
-        ----------
-        block
-            The block.
-        shared
-            Whether other threads of this process run points, too.
-        form
-            What the result of a point has to be like, where that is known.
+        Where other threads of this process run points, too, the generators of random numbers are shared.
         """
         run = self._one_by_one if self.at_once is None else self._together
         try:

@@ -28,10 +28,8 @@ Result = TypeVar("Result")
 class Scheduler(Generic[Result]):
     """What runs a function for each of several numbers.
 
-    Parameters
-    ----------
-    given
-        None, the name of one of Dask's schedulers, a `dask.distributed.Client`, or an executor with a method `submit`.
+    It is given None, the name of one of Dask's schedulers, a `dask.distributed.Client`, or an executor with a method
+    `submit`.
 
     Raises
     ------

@@ -47,19 +47,10 @@ _TIME_BYTES = 48
 
 
 def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of a population's own dimensions.
+    """Return the names of a population's own dimensions, given the shape of one sample.
 
-    Parameters
-    ----------
-    name
-        The population's name.
-    shape
-        The shape of one sample: (units,), (channels, rows, columns), or of any other number of axes.
-
-    Returns
-    -------
-    tuple of str
-        `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or `<name>_axis0`, ….
+    They are `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or of any other number of axes
+    `<name>_axis0`, ….
     """
     if len(shape) == 1:
         return (f"{name}_unit",)
@@ -68,7 +59,7 @@ def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
 
 
 def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
-    """Return the coordinates of a population's own dimensions, by their names; parameters as of `unit_dims`."""
+    """Return the coordinates of a population's own dimensions, by their names, as `unit_dims` calls them."""
     coordinates = {}
     for dim, length in zip(unit_dims(name, shape), shape, strict=True):
         kind = dim.removeprefix(f"{name}_")
@@ -78,26 +69,10 @@ def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, ND
 
 
 class TrajectoryRecorder:
-    """Collects the states that a solver saves, in memory or, with a store, in chunks streamed to Zarr.
+    """Collects the states that a solver saves, in memory or, with a stream, in chunks written to its Zarr store.
 
-    Parameters
-    ----------
-    system
-        The system that runs.
-    chosen
-        What to record of which populations and observables.
-    times
-        The times to save at, or None for every step.
-    expected
-        How many states will come, where that is known.
-    stream
-        The store to stream to, or None.
-    solver
-        What integrates.
-    until
-        The stop condition.
-    members
-        The networks that are stacked, of which each has its part; None for one alone.
+    Times are when to save at, or None for every step; `expected` is how many states will come, where that is known. The
+    members are the networks that are stacked, of which each has its part; None for one alone.
     """
 
     def __init__(
@@ -293,29 +268,18 @@ def dataset(
     solver: Solver | None = None,
     chosen: Mapping[str, Chosen] = MappingProxyType({}),
 ) -> xr.Dataset:
-    """Label the activity of populations, and observables.
+    """Label the activity of populations, and observables; a variable each.
 
     Parameters
     ----------
-    system
-        The system that they belong to.
     values
-        What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
-    times
-        The times, or the numbers of the steps, shape (time,).
-    attributes
-        Those of the dataset.
-    along
-        What `times` are.
+        By name, shape (time, sample, …), or (sample, …) where `times` is None.
+    times, along
+        The times, or the numbers of the steps, shape (time,), and which of the two.
     solver
         What integrated; each population's variable tells, and so does its step, and that of a declared inference.
     chosen
         What the values are of which populations and observables, where these are not all of them.
-
-    Returns
-    -------
-    xarray.Dataset
-        One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
     coordinates: dict[str, Any] = {}
     ahead: tuple[str, ...] = ()
