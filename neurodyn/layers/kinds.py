@@ -70,11 +70,9 @@ def is_plain(layer: nn.Module) -> bool:
 
 def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
-    return isinstance(layer, kind) and is_plain(layer) and _as_written(type(layer), kind)
-
-
-def _as_written(own: type[nn.Module], kind: type[nn.Module]) -> bool:
-    return tuple(getattr(own, name, None) for name in METHODS) == _AS_WRITTEN[kind]
+    if not isinstance(layer, kind) or not is_plain(layer):
+        return False
+    return tuple(getattr(type(layer), name, None) for name in METHODS) == _AS_WRITTEN[kind]
 
 
 def is_rewritten(layer: nn.Module) -> bool:

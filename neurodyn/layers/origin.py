@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -55,15 +56,12 @@ class Origin:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the modules, which the ids that were noted do not outlive."""
         self.check()
-        return _origin, ([module for module, _ in self._seen], self._look is _look_closely)
+        captured = self._look is _look_closely
+        return partial(Origin, captured=captured), ([module for module, _ in self._seen],)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
         """Return the same: a copy of a stage is of the same origin."""
         return self
-
-
-def _origin(modules: list[nn.Module], captured: bool) -> Origin:
-    return Origin(modules, captured=captured)
 
 
 def _look(module: nn.Module) -> tuple[object, ...]:

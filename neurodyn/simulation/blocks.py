@@ -261,19 +261,20 @@ class Work:
             error.add_note("a smaller block= takes less")
             raise _Failed(_extent(points, places), error) from error
         except Exception as error:
-            if len(places) == 1:
-                if not self.records:
-                    raise _Failed(text(points[places[0]]), error) from error
-                errors[places[0]] = _told(error)
-                return
+            failed = error
+        else:
+            yield places, result
+            return
+        # Out of the handler, so that an error found by halving is not told as one that came in handling another.
+        if len(places) > 1:
             for half in np.array_split(places, 2):
                 for piece in self._bisected(run, half, points, errors):
                     if self.records:
                         yield piece
-            if not self.records:  # each half is right by itself
-                raise _Failed(_extent(points, places), error) from error
-        else:
-            yield places, result
+        if not self.records:  # where there are several, each half is right by itself
+            raise _Failed(_extent(points, places), failed) from failed
+        if len(places) == 1:
+            errors[places[0]] = _told(failed)
 
 
 def _along_points(value: Any) -> Any:
