@@ -99,9 +99,10 @@ class Network:
                 "Network(name, populations, …)"
             )
         self.name = name
+        where = f"network {name!r}"
         if algebraic is not None and not (isinstance(algebraic, str) and algebraic == "solve"):
             raise InvalidValueError(
-                f"network {name!r}: algebraic is 'solve', or None to refuse cycles of instantaneous populations, not "
+                f"{where}: algebraic is 'solve', or None to refuse cycles of instantaneous populations, not "
                 f"{algebraic!r}"
             )
         self.algebraic = algebraic
@@ -111,11 +112,11 @@ class Network:
         self.plasticity = _all(Plasticity, name, plasticity)
         self.forward = _all(Stage, name, forward)
         sources(self.forward)  # refuses a stage that reads what comes later
-        check_loss(f"network {name!r}", loss)
+        check_loss(where, loss)
         self.loss = loss
         if inference is not None and not isinstance(inference, Inference):
             raise InvalidTypeError(
-                f"network {name!r}: inference is Inference(step, steps), or None, not {type(inference).__name__}"
+                f"{where}: inference is Inference(step, steps), or None, not {type(inference).__name__}"
             )
         self.inference = inference
         self.observables = _by_name(Observable, name, observables)
@@ -124,14 +125,9 @@ class Network:
         self.instantaneous_order, self.loops = instantaneous_order(self)
         """The instantaneous populations in the order of evaluation; and of each cycle of them those that are torn out
         of it, and the others, in the order of evaluation."""
+        of_maps = (stage for c in self.couplings for stage in c.map.stages)
         self.stages: tuple[Stage, ...] = tuple(
-            dict.fromkeys(
-                [
-                    *self.forward,
-                    *(stage for c in self.couplings for stage in c.map.stages),
-                    *(r.stage for r in self.plasticity),
-                ]
-            )
+            dict.fromkeys([*self.forward, *of_maps, *(rule.stage for rule in self.plasticity)])
         )
         """Every stage that the network uses, each once."""
         self.origins = tuple(dict.fromkeys(stage.origin for stage in self.stages))

@@ -261,7 +261,7 @@ def sharing(path: Path, share: tuple[int, int]) -> Iterator[None]:
     with ExitStack() as stack, system_errors(f"could not write store {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock = Lock(_share_lock(path, share))
+            lock = Lock(path.with_name(f".{path.stem}.share-{own}-of-{of}.lock"))
         except BlockingIOError as error:
             raise _refused(path, share) from error
         stack.callback(lock.release)
@@ -277,10 +277,6 @@ def sharing(path: Path, share: tuple[int, int]) -> Iterator[None]:
             except BlockingIOError as error:
                 raise _refused(path, other) from error
         yield
-
-
-def _share_lock(path: Path, share: tuple[int, int]) -> Path:
-    return path.with_name(f".{path.stem}.share-{share[0]}-of-{share[1]}.lock")
 
 
 def _refused(path: Path, share: tuple[int, int]) -> ExistingFileError:

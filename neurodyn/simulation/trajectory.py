@@ -58,13 +58,15 @@ def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{name}_{kind}" for kind in kinds)
 
 
-def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
-    """Return the coordinates of a population's own dimensions, by their names, as `unit_dims` calls them."""
+def unit_coordinates(
+    name: str, shape: Sequence[int], units: Sequence[int] | None = None
+) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
+    """Return the coordinates of a population's own dimensions, as `unit_dims` calls them; of some units alone."""
     coordinates = {}
     for dim, length in zip(unit_dims(name, shape), shape, strict=True):
         kind = dim.removeprefix(f"{name}_")
         described = {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"}
-        coordinates[dim] = (dim, np.arange(length), described)
+        coordinates[dim] = (dim, np.arange(length) if units is None else np.array(units), described)
     return coordinates
 
 
@@ -300,8 +302,7 @@ def dataset(
             variables[name] = (leading, value, {"units": "1", "long_name": long_name})
             continue
         population, shape = system.network[name], system.shape(name)
-        units = unit_coordinates(name, shape)
-        own.label(units)
+        units = unit_coordinates(name, shape, own.units)
         coordinates.update(units)
         role = "clamped" if name in system.clamped else "instantaneous" if population.instantaneous else "dynamic"
         described = {"units": "1", "long_name": own.described(f"activity of population {name}"), "role": role}
