@@ -105,13 +105,13 @@ class Learner(ABC):
         """In which mode, training or evaluation, each part of the modules is; one a line."""
 
     @property
-    @abstractmethod
     def layers(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by layer where another rule than backprop teaches them, for `angles`."""
+        """The parameters by layer where another rule than backprop teaches them, for `angles`; none, as here, else."""
+        return {}
 
-    @abstractmethod
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """Return backprop's gradients of the parameters in `layers`, in their order."""
+        return []
 
     def losses(self, output: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each sample, shape (member, sample)."""
@@ -255,13 +255,6 @@ class ModuleLearner(Learner):
     @property
     def modes(self) -> str:
         return _modes(self.module, "module")
-
-    @property
-    def layers(self) -> dict[str, list[nn.Parameter]]:
-        return {}
-
-    def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
-        return []
 
 
 def _modes(module: nn.Module, name: str) -> str:
