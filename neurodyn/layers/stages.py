@@ -14,7 +14,7 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.admission import check_layer, take_apart
 from neurodyn.layers.inverses import StageInverse
-from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
+from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.names import MARKS, layer_label
 from neurodyn.layers.origin import Origin
@@ -91,7 +91,7 @@ class Stage:
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The parameters of the layers, in the order in which `StagePoint.gradient` returns their gradients."""
-        return tuple(p for i in self.weighted for p in own_parameters(self.layers[i]))
+        return tuple(p for i in self.weighted for p in self.layers[i].parameters())
 
     @cached_property
     def weighted(self) -> tuple[int, ...]:
