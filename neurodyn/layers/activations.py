@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurodyn.layers.kernels import tanh
+
 aten = torch.ops.aten
 
 Scale = float | Tensor
@@ -49,7 +51,7 @@ class Activation:
     name
         As `mlp` takes it.
     value
-        `value(layer, x)` returns f(x).
+        `value(layer, x, out)` returns f(x), written to `out` unless that is None.
     feedback
         `feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x).
     kinked
@@ -65,7 +67,7 @@ class Activation:
     """
 
     name: str
-    value: Callable[[Any, Tensor], Tensor]
+    value: Callable[[Any, Tensor, Tensor | None], Tensor]
     feedback: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
     make: Callable[[], nn.Module]
     kinked: bool = False
@@ -133,14 +135,14 @@ def _softplus_inverse(layer: nn.Softplus, y: Tensor, v: Tensor, scale: Scale) ->
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Tanh: Activation(
         "tanh",
-        lambda f, x: torch.tanh(x),
+        lambda f, x, out: tanh(x, out),
         lambda f, x, y, v: aten.tanh_backward(v, y),
         nn.Tanh,
         inverse=Inverse(lambda f, y: torch.atanh(y), _tanh_forward, _tanh_inverse, (-1.0, 1.0)),
     ),
     nn.ReLU: Activation(
         "relu",
-        lambda f, x: torch.clamp_min(x, 0.0),
+        lambda f, x, out: torch.clamp_min(x, 0.0, out=out),
         lambda f, x, y, v: aten.threshold_backward(v, x, 0.0),
         nn.ReLU,
         kinked=True,
@@ -148,7 +150,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
     nn.Sigmoid: Activation(
         "sigmoid",
-        lambda f, x: torch.sigmoid(x),
+        lambda f, x, out: torch.sigmoid(x, out=out),
         lambda f, x, y, v: aten.sigmoid_backward(v, y),
         nn.Sigmoid,
         steepest=lambda f: 0.25,
@@ -156,7 +158,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
     nn.LeakyReLU: Activation(
         "leaky_relu",
-        lambda f, x: functional.leaky_relu(x, f.negative_slope),
+        lambda f, x, out: functional.leaky_relu(x, f.negative_slope),
         lambda f, x, y, v: aten.leaky_relu_backward(v, x, f.negative_slope, False),
         partial(nn.LeakyReLU, 0.1),  # the slope of GAIT-prop
         kinked=True,
@@ -170,7 +172,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
     nn.Softplus: Activation(
         "softplus",
-        lambda f, x: functional.softplus(x, f.beta, f.threshold),
+        lambda f, x, out: functional.softplus(x, f.beta, f.threshold),
         lambda f, x, y, v: aten.softplus_backward(v, x, f.beta, f.threshold),
         nn.Softplus,
         inverse=Inverse(
@@ -182,7 +184,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     ),
     nn.Identity: Activation(
         "linear",
-        lambda f, x: x,
+        lambda f, x, out: x,
         lambda f, x, y, v: v,
         nn.Identity,
         inverse=Inverse(lambda f, y: y, lambda f, x, y, v, s: v, lambda f, y, v, s: v),

@@ -1,4 +1,4 @@
-"""What computes products, maxima and norms; on a CPU, products go to a library that a user names as faster there.
+"""What computes products, tanh, maxima and norms; on a CPU, products go to a library that a user names as faster there.
 
 PyTorch gives float32 products to MKL, which uses half the width of the vector units on processors that are not Intel's;
 oneDNN, to which PyTorch gives convolutions, uses all of it. `neurodyn.tune` measures which is faster.
@@ -111,6 +111,13 @@ def add_linear(x: Tensor, weight: Tensor, out: Tensor, gain: float) -> None:
         out.add_(linear(x, weight), alpha=gain)
     else:
         out.addmm_(x, weight.t(), alpha=gain)
+
+
+def tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return tanh(x), without a graph, written to `out` where that is of the shape of x."""
+    if out is None or out.shape != x.shape:
+        out = torch.empty_like(x)
+    return torch.tanh(x.detach() if x.requires_grad else x, out=out)
 
 
 def max_pool2d(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:

