@@ -46,18 +46,10 @@ def shown(wanted: bool | None, out: TextIO | None) -> bool:
 
 
 class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
-    """A bar for things that are gone through, or of `total` steps.
+    """A bar for things that are gone through, or of `total` steps, with a look as tqdm takes it (total, unit, desc, …).
 
-    Parameters
-    ----------
-    things
-        What is gone through, if anything.
-    wanted
-        Whether to show it; None for what `show` was told, at first on a terminal only.
-    file
-        Where; by default the standard error.
-    look
-        As tqdm takes it: total, unit, desc, ….
+    It is shown where it is wanted; where that is None, as `show` was told, at first on a terminal only. By default it
+    goes to the standard error.
     """
 
     def __init__(
@@ -70,6 +62,8 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
     ) -> None:
         out = sys.stderr if file is None else file
         self._in_lines, self._last = out is None or not out.isatty(), False
+        self._told: tuple[float, str | None] | None = None
+        """How far it was, and what stood beside, when the last line was written in a log file."""
         self._over = threading.Event()
         if self._in_lines:
             look |= {"mininterval": EVERY, "ncols": 0}
@@ -114,6 +108,7 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
         if msg != "":
             self.fp.write(str(self if msg is None else msg) + "\n" * (not self._last))
             self.fp.flush()
+            self._told = self.n, self.postfix
         return True
 
     def moveto(self, n: int) -> None:
@@ -129,6 +124,8 @@ class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
     def close(self) -> None:
         """Show the end, if it has been shown at all."""
         self._over.set()
+        if self._told is not None and self._told == (self.n, self.postfix):
+            self.last_print_t = self.start_t - 1.0  # as if never shown, so that the last line is not written twice
         self._last = True  # after which tqdm itself ends the line
         super().close()
 

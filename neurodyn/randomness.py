@@ -27,15 +27,9 @@ _NUMPY: np.random.RandomState = np.random.mtrand._rand
 class RandomStream:
     """A state of the generators that is one's own; within `with`, it is the one that all draw from.
 
-    One thread at a time is within; another one waits. Between two uses, the state stays in the generators as long as
-    nobody else needs them, so that to use a stream again and again costs nothing. `close` gives them back.
-
-    Parameters
-    ----------
-    seed
-        Of the state to begin with.
-    device
-        Whose generator is meant beside the CPU's, if it is a GPU.
+    It begins as the seed says; where the device is a GPU, its generator is meant beside the CPU's. One thread at a time
+    is within; another one waits. Between two uses, the state stays in the generators as long as nobody else needs them,
+    so that to use a stream again and again costs nothing. `close` gives them back.
     """
 
     _current: ClassVar[RandomStream | None] = None
@@ -88,8 +82,7 @@ class RandomStream:
     def state(self) -> list[Tensor]:
         """Return the state as tensors."""
         with self:
-            own = self._read()
-        return [own[0], _numpy_as_tensor(own[1]), _python_as_tensor(own[2]), *own[3:]]
+            return _as_tensors(self._read())
 
     def load(self, state: Sequence[Tensor]) -> None:
         """Take on a state that `state` returned."""
@@ -131,12 +124,8 @@ class RandomStream:
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seed the generators of the CPU, a GPU's if it is given, NumPy's and Python's, and leave them as they were."""
-    stream = RandomStream(seed, device)
-    try:
-        with stream:
-            yield
-    finally:
-        stream.close()
+    with _lent(RandomStream(seed, device)):
+        yield
 
 
 @contextmanager
@@ -159,24 +148,23 @@ def process_state() -> tuple[object, ...]:
 
     Python's is left out, as libraries draw from it in threads of their own.
     """
-    with _LOCK:
-        current = (
-            None if RandomStream._within else RandomStream._current
-        )  # within one, it is what this thread draws from
-        states: list[Any] = [torch.get_rng_state(), _NUMPY.get_state()] if current is None else current._outside[:2]
-    drawn, (_, keys, *rest) = states
+    drawn, (_, keys, *rest), _ = _drawn_from()
     return (drawn.numpy().tobytes(), keys.tobytes(), *rest)
 
 
 def generators() -> list[Tensor]:
     """Return the state of the generators that this thread draws from, as `RandomStream.state` returns one."""
-    with _LOCK:
-        # Within a stream, it is what this thread draws from.
-        current = None if RandomStream._within else RandomStream._current
-        drawn, numpy, python = (RandomStream._read_cpu() if current is None else current._outside)[:3]
-    own = [drawn, _numpy_as_tensor(numpy), _python_as_tensor(python)]
+    own = _as_tensors(_drawn_from())
     in_use = torch.cuda.default_generators  # none before the first use of a GPU
     return [*own, torch.cuda.get_rng_state()] if in_use else own
+
+
+def _drawn_from() -> list[Any]:
+    """Return the states of the CPU's generators that this thread draws from."""
+    with _LOCK:
+        # Within a stream, they are in the generators; elsewhere, a stream that is not closed has put them aside.
+        current = None if RandomStream._within else RandomStream._current
+        return RandomStream._read_cpu() if current is None else current._outside[:3]
 
 
 @contextmanager
@@ -184,11 +172,21 @@ def drawing_from(state: Sequence[Tensor]) -> Iterator[None]:
     """Draw as the generators were when `generators` returned a state, and leave them as they are."""
     stream = RandomStream(0, torch.device("cuda", torch.cuda.current_device()) if len(state) > 3 else None)
     stream.load(state)
+    with _lent(stream):
+        yield
+
+
+@contextmanager
+def _lent(stream: RandomStream) -> Iterator[None]:
     try:
         with stream:
             yield
     finally:
         stream.close()
+
+
+def _as_tensors(states: Sequence[Any]) -> list[Tensor]:
+    return [states[0], _numpy_as_tensor(states[1]), _python_as_tensor(states[2]), *states[3:]]
 
 
 def _numpy_as_tensor(state: Any) -> Tensor:

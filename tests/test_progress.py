@@ -38,6 +38,22 @@ def test_a_log_file_has_a_line_every_ten_seconds_and_one_at_the_end(clock: list[
     assert all(line.startswith("work: ") for line in lines)
 
 
+@pytest.mark.parametrize("news", [False, True])
+def test_the_last_line_of_a_log_file_is_written_again_with_news_alone(clock: list[float], news: bool) -> None:
+    out = io.StringIO()
+    with Bar(total=20, unit="s", desc="work", file=out, wanted=True) as bar:
+        for _ in range(20):
+            clock[0] += 1.0
+            bar.update()
+        if news:
+            bar.set_postfix(loss=0.5, refresh=False)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[2] for line in lines] == ["10/20", "20/20", "20/20"][: 2 + news]
+    assert ["loss=0.5" in line for line in lines] == [False, False, True][: 2 + news]
+    assert out.getvalue().endswith("\n")
+    assert not out.getvalue().endswith("\n\n")
+
+
 def test_what_has_been_gone_through_counts_between_the_lines_too(clock: list[float]) -> None:
     out = io.StringIO()
     bar = Bar(range(12), unit="part", file=out, wanted=True)

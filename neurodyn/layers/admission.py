@@ -52,7 +52,8 @@ def check_layer(layer: nn.Module, stage: str) -> None:
                 f"stage {stage}: {name} in training mode gives another value at every evaluation; call .eval() on the "
                 "module or remove the layer"
             )
-        if part.training and (isinstance(part, _SpectralNorm) or _has_spectral_norm_hook(part)):
+        before = part._forward_pre_hooks.values()
+        if part.training and any(isinstance(each, (_SpectralNorm, SpectralNorm)) for each in (part, *before)):
             raise InvalidValueError(
                 f"stage {stage}: spectral_norm in training mode changes the weights at every evaluation; call .eval() "
                 "on the module"
@@ -68,10 +69,6 @@ def _check_layout(layer: nn.Module, stage: str) -> None:
                 f"stage {stage}: {name} of {type(layer).__name__} has the layout {parameter.layout}, and must be "
                 "dense; a sparse linear layer is nd.SparseLinear(weight, bias)"
             )
-
-
-def _has_spectral_norm_hook(part: nn.Module) -> bool:
-    return any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
 
 
 def take_apart(layers: Iterable[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:

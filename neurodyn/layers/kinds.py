@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import nn
 from torch.nn.modules import activation as torch_activations
 
@@ -70,11 +68,9 @@ def is_plain(layer: nn.Module) -> bool:
 
 def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Tell whether a layer computes what its class `kind` does: a subclass may, unless it has a forward of its own."""
-    return isinstance(layer, kind) and is_plain(layer) and _as_written(type(layer), kind)
-
-
-def _as_written(own: type[nn.Module], kind: type[nn.Module]) -> bool:
-    return tuple(getattr(own, name, None) for name in METHODS) == _AS_WRITTEN[kind]
+    if not isinstance(layer, kind) or not is_plain(layer):
+        return False
+    return tuple(getattr(type(layer), name, None) for name in METHODS) == _AS_WRITTEN[kind]
 
 
 def is_rewritten(layer: nn.Module) -> bool:
@@ -85,10 +81,3 @@ def is_rewritten(layer: nn.Module) -> bool:
 def acts_sample_by_sample(layer: nn.Module) -> bool:
     """Tell whether a layer is known to make each sample's value of that sample alone, by no numbers of its own."""
     return type(layer) in _SAMPLE_BY_SAMPLE and is_plain(layer)
-
-
-def own_parameters(layer: nn.Module) -> Iterable[nn.Parameter]:
-    """Return a layer's parameters; of one without parts, without the walk through them that PyTorch would take."""
-    if next(layer.children(), None) is not None:
-        return layer.parameters()
-    return [parameter for parameter in layer._parameters.values() if parameter is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -28,17 +29,11 @@ _CHANGES = (
 
 
 class Origin:
-    """The modules that stages were made of, as they were then.
+    """The modules that stages were made of, those that were taken apart and their parts, as they were then.
 
     A stage computes with the present values of its layers' parameters, but not with layers, hooks or a forward that a
-    module was given afterwards: these are refused.
-
-    Parameters
-    ----------
-    modules
-        The modules: those that were taken apart, and their parts.
-    captured
-        Whether the stages follow no module any more, so that its parameters, buffers and settings must stay, too.
+    module was given afterwards: these are refused. Stages that were captured follow no module any more, so that its
+    parameters, buffers and settings must stay, too.
     """
 
     def __init__(self, modules: Iterable[nn.Module], *, captured: bool = False) -> None:
@@ -61,15 +56,12 @@ class Origin:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the modules, which the ids that were noted do not outlive."""
         self.check()
-        return _origin, ([module for module, _ in self._seen], self._look is _look_closely)
+        captured = self._look is _look_closely
+        return partial(Origin, captured=captured), ([module for module, _ in self._seen],)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
         """Return the same: a copy of a stage is of the same origin."""
         return self
-
-
-def _origin(modules: list[nn.Module], captured: bool) -> Origin:
-    return Origin(modules, captured=captured)
 
 
 def _look(module: nn.Module) -> tuple[object, ...]:

@@ -49,12 +49,7 @@ class StackedTensors:
 class Stacked(nn.Module):
     """Modules that are alike as one; each acts on its own block of the samples.
 
-    Parameters
-    ----------
-    members
-        The modules. The first one computes for all, with the parameters and buffers of each.
-    tensors
-        Where their parameters and buffers are stacked.
+    The first one computes for all, with the parameters and buffers of each, which are stacked in `tensors`.
     """
 
     def __init__(self, members: Sequence[nn.Module], tensors: StackedTensors) -> None:

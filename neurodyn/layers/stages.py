@@ -14,7 +14,7 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.admission import check_layer, take_apart
 from neurodyn.layers.inverses import StageInverse
-from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth, own_parameters
+from neurodyn.layers.kinds import bend_of, computes, is_activation, is_affine, is_smooth
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.names import MARKS, layer_label
 from neurodyn.layers.origin import Origin
@@ -68,7 +68,10 @@ class Stage:
             raise InvalidValueError(f"stage {name or ''} has no layer: give it at least one nn.Module")
         self.origin = Origin([*containers, *self.layers])
         """What it was made of, as it was then."""
-        self.name = _composed(self.layers) if name is None else name
+        if name is None:  # its layers, of which the last one alone would hide the others
+            names = [type(layer).__name__ for layer in reversed(self.layers)]
+            name = names[0] if len(names) == 1 else f"({'∘'.join(names)})"
+        self.name = name
         self.sources: tuple[Source, ...] = ()
         """What it reads in a forward pass, if not what the stage before it gives."""
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -88,7 +91,7 @@ class Stage:
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The parameters of the layers, in the order in which `StagePoint.gradient` returns their gradients."""
-        return tuple(p for i in self.weighted for p in own_parameters(self.layers[i]))
+        return tuple(p for i in self.weighted for p in self.layers[i].parameters())
 
     @cached_property
     def weighted(self) -> tuple[int, ...]:
@@ -218,12 +221,6 @@ class Stage:
 
 Source = Stage | Literal["input"]
 """What a stage reads in a forward pass: the value of another stage, or the input."""
-
-
-def _composed(layers: Sequence[nn.Module]) -> str:
-    """Name layers as the function that they come to, the last one first; the last one alone would hide the others."""
-    names = [type(layer).__name__ for layer in reversed(layers)]
-    return names[0] if len(names) == 1 else f"({'∘'.join(names)})"
 
 
 def _fixed_size(layers: Sequence[nn.Module], attribute: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from timeit import timeit
 
 import torch
 from torch.nn import functional
@@ -14,8 +15,8 @@ from neurodyn.layers.kernels import LIBRARIES, by_onednn
 
 _SECONDS = 0.7
 """How long each operation is timed."""
-_TURN = 2e-3
-"""How long a library has its turn, in seconds."""
+_TURN = 10
+"""How many products a library makes in its turn."""
 _PAYS = 0.95
 """A library is recommended where it takes less than this part of PyTorch's time."""
 
@@ -68,18 +69,9 @@ def _product(inputs: int) -> dict[str, Callable[[], object]]:
 
 def _times(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Return the median seconds of each way, in rounds in which all take their turn."""
-    turns: dict[str, int] = {}
-    for name, way in ways.items():
-        way()
-        started = time.perf_counter()
-        way()
-        turns[name] = max(1, round(_TURN / max(time.perf_counter() - started, 1e-7)))
     found: dict[str, list[float]] = {name: [] for name in ways}
     end = time.perf_counter() + _SECONDS
     while time.perf_counter() < end:
         for name, way in ways.items():
-            started = time.perf_counter()
-            for _ in range(turns[name]):
-                way()
-            found[name].append((time.perf_counter() - started) / turns[name])
+            found[name].append(timeit(way, number=_TURN) / _TURN)
     return {name: statistics.median(times) for name, times in found.items()}

@@ -104,36 +104,34 @@ class Coupling(ByValue):
             if not sources:
                 raise InvalidValueError(f"coupling {sources} → {self.target}: at least one source")
             object.__setattr__(self, "source", sources[0] if len(sources) == 1 else sources)
+        where = f"coupling {self}"
         for end in (*self.sources, self.target):
             if not isinstance(end, str):
-                raise InvalidTypeError(
-                    f"coupling {self}: source and target are names of populations, not {type(end).__name__}"
-                )
+                raise InvalidTypeError(f"{where}: source and target are names of populations, not {type(end).__name__}")
         if len(set(self.sources)) < len(self.sources):
-            raise InvalidValueError(f"coupling {self}: a source stands twice; name each once")
+            raise InvalidValueError(f"{where}: a source stands twice; name each once")
+        kind = type(self.map).__name__
         if not isinstance(self.map, Map):
             raise InvalidTypeError(
-                f"coupling {self}: its map is a neurodyn Map such as Forward(stage), not "
-                f"{type(self.map).__name__}{_map_meant(self.map)}"
+                f"{where}: its map is a neurodyn Map such as Forward(stage), not {kind}{_map_meant(self.map)}"
             )
         for stage in self.map.stages:
             if not isinstance(stage, Stage):
                 raise InvalidTypeError(
-                    f"coupling {self}: the attribute `stage` of {type(self.map).__name__} is the nd.Stage that it "
-                    f"uses, not {type(stage).__name__}; give what this is another name"
+                    f"{where}: the attribute `stage` of {kind} is the nd.Stage that it uses, not "
+                    f"{type(stage).__name__}; give what this is another name"
                 )
         if len(self.sources) > 1 and not _takes_several(self.map):
             raise InvalidValueError(
-                f"coupling {self}: {type(self.map).__name__} takes one source; several are for nd.Pointwise(function), "
-                "or a map of one's own"
+                f"{where}: {kind} takes one source; several are for nd.Pointwise(function), or a map of one's own"
             )
         _check_arguments(self)
         self.map.describe(self.source, self.target)  # refuses a text that does not fit
-        gain = vector(f"coupling {self}: its gain", self.gain)
+        gain = vector(f"{where}: its gain", self.gain)
         if least_of(gain) == 0 == largest_of(gain):
-            raise InvalidValueError(f"coupling {self}: its gain must be finite and not 0, not {self.gain!r}")
+            raise InvalidValueError(f"{where}: its gain must be finite and not 0, not {self.gain!r}")
         object.__setattr__(self, "gain", gain)
-        object.__setattr__(self, "delay", not_negative(f"coupling {self}: its delay", self.delay))
+        object.__setattr__(self, "delay", not_negative(f"{where}: its delay", self.delay))
 
     @property
     def sources(self) -> tuple[str, ...]:

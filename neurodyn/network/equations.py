@@ -35,35 +35,28 @@ def _lines(network: Network) -> list[str]:
 def network_text(network: Network) -> str:
     """Return populations, couplings, equations, plasticity and stages as text."""
     with told_apart(network.stages):
-        return _text(network)
-
-
-def _text(network: Network) -> str:
-    rows = [
-        f"  {p.name:<8} {size_text(p):>12}  {p.role:<13}"
-        + (
-            f" held at {p.clamp}"
-            if p.clamp
-            else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}"
-            + ("" if p.instantaneous else f", from {_start_text(p.initial)}")
-            + ("" if p.bounds is None else f", in {bounds_text(p.bounds)}")
-        )
-        for p in network.populations
-    ]
-    text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
-    couplings = [c for c in network.couplings if not isinstance(network[c.target], Anticipation)]
-    text += ["", f"couplings ({len(couplings)})"]
-    text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in couplings]
-    text += ["", "equations", *(f"  {line}" for line in _lines(network))]
-    if network.plasticity:
-        text += [
-            "",
-            f"plasticity ({len(network.plasticity)})",
-            *(f"  {plasticity_text(rule)}" for rule in network.plasticity),
+        rows = [
+            f"  {p.name:<8} {size_text(p):>12}  {p.role:<13}"
+            + (
+                f" held at {p.clamp}"
+                if p.clamp
+                else f" τ = {text_of(p.tau)}, leak = {text_of(p.leak)}"
+                + ("" if p.instantaneous else f", from {_start_text(p.initial)}")
+                + ("" if p.bounds is None else f", in {bounds_text(p.bounds)}")
+            )
+            for p in network.populations
         ]
-    if network.stages:
-        text += ["", "stages (J is the Jacobian of g; a bar marks a value of the forward pass)"]
-        text += dict.fromkeys(f"  {stage.symbol} = {stage.label}" for stage in network.stages)
+        text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
+        couplings = [c for c in network.couplings if not isinstance(network[c.target], Anticipation)]
+        text += ["", f"couplings ({len(couplings)})"]
+        text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in couplings]
+        text += ["", "equations", *(f"  {line}" for line in _lines(network))]
+        if network.plasticity:
+            text += ["", f"plasticity ({len(network.plasticity)})"]
+            text += [f"  {plasticity_text(rule)}" for rule in network.plasticity]
+        if network.stages:
+            text += ["", "stages (J is the Jacobian of g; a bar marks a value of the forward pass)"]
+            text += dict.fromkeys(f"  {stage.symbol} = {stage.label}" for stage in network.stages)
     return "\n".join(text)
 
 

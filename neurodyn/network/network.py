@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Part = TypeVar("Part")
+Named = TypeVar("Named", Population, Observable)
 
 
 class Network:
@@ -98,38 +99,35 @@ class Network:
                 "Network(name, populations, …)"
             )
         self.name = name
+        where = f"network {name!r}"
         if algebraic is not None and not (isinstance(algebraic, str) and algebraic == "solve"):
             raise InvalidValueError(
-                f"network {name!r}: algebraic is 'solve', or None to refuse cycles of instantaneous populations, not "
+                f"{where}: algebraic is 'solve', or None to refuse cycles of instantaneous populations, not "
                 f"{algebraic!r}"
             )
         self.algebraic = algebraic
         declared, couplings = _all(Population, name, populations), _all(Coupling, name, couplings)
         populations, self.couplings = with_anticipations(declared, couplings)
-        self._populations = _by_name(name, populations)
+        self._populations = _by_name(Population, name, populations)
         self.plasticity = _all(Plasticity, name, plasticity)
         self.forward = _all(Stage, name, forward)
         sources(self.forward)  # refuses a stage that reads what comes later
-        check_loss(f"network {name!r}", loss)
+        check_loss(where, loss)
         self.loss = loss
         if inference is not None and not isinstance(inference, Inference):
             raise InvalidTypeError(
-                f"network {name!r}: inference is Inference(step, steps), or None, not {type(inference).__name__}"
+                f"{where}: inference is Inference(step, steps), or None, not {type(inference).__name__}"
             )
         self.inference = inference
-        self.observables = self._observed(observables)
+        self.observables = _by_name(Observable, name, observables)
+        self._check_names()
         check_network(self)
         self.instantaneous_order, self.loops = instantaneous_order(self)
         """The instantaneous populations in the order of evaluation; and of each cycle of them those that are torn out
         of it, and the others, in the order of evaluation."""
+        of_maps = (stage for c in self.couplings for stage in c.map.stages)
         self.stages: tuple[Stage, ...] = tuple(
-            dict.fromkeys(
-                [
-                    *self.forward,
-                    *(stage for c in self.couplings for stage in c.map.stages),
-                    *(r.stage for r in self.plasticity),
-                ]
-            )
+            dict.fromkeys([*self.forward, *of_maps, *(rule.stage for rule in self.plasticity)])
         )
         """Every stage that the network uses, each once."""
         self.origins = tuple(dict.fromkeys(stage.origin for stage in self.stages))
@@ -252,19 +250,15 @@ class Network:
     def __str__(self) -> str:
         return network_text(self)
 
-    def _observed(self, observables: Iterable[Observable]) -> dict[str, Observable]:
-        by_name: dict[str, Observable] = {}
-        for observable in _all(Observable, self.name, observables):
-            name = observable.name
+    def _check_names(self) -> None:
+        if not self._populations:
+            raise InvalidValueError(f"network {self.name!r} has no populations")
+        for name in self._populations:
+            refuse_dimension(self.name, f"population {name}", name, self._populations)
+        for name in self.observables:
             if name in self._populations:
                 raise InvalidValueError(f"network {self.name!r}: {name!r} names both a population and an observable")
-            if name in by_name:
-                raise InvalidValueError(
-                    f"network {self.name!r}: two observables are called {name!r}; names must differ"
-                )
             refuse_dimension(self.name, f"observable {name}", name, self._populations)
-            by_name[name] = observable
-        return by_name
 
     def graph(self, names: Iterable[str]) -> nx.DiGraph[str]:
         """Return who depends on whom among the populations called `names`: an edge a → b where b's equation reads a."""
@@ -292,16 +286,11 @@ def _all(kind: type[Part], network: str, parts: Iterable[Part]) -> tuple[Part, .
     return parts
 
 
-def _by_name(network: str, populations: Iterable[Population]) -> dict[str, Population]:
-    by_name: dict[str, Population] = {}
-    for population in _all(Population, network, populations):
-        if population.name in by_name:
-            raise InvalidValueError(
-                f"network {network!r}: two populations are called {population.name!r}; names must differ"
-            )
-        by_name[population.name] = population
-    if not by_name:
-        raise InvalidValueError(f"network {network!r} has no populations")
-    for name in by_name:
-        refuse_dimension(network, f"population {name}", name, by_name)
+def _by_name(kind: type[Named], network: str, parts: Iterable[Named]) -> dict[str, Named]:
+    by_name: dict[str, Named] = {}
+    for part in _all(kind, network, parts):
+        if part.name in by_name:
+            what = f"{kind.__name__.lower()}s"
+            raise InvalidValueError(f"network {network!r}: two {what} are called {part.name!r}; names must differ")
+        by_name[part.name] = part
     return by_name

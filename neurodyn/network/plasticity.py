@@ -67,39 +67,30 @@ class Plasticity:
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Stage):
             raise InvalidTypeError(f"plasticity: its stage is a neurodyn Stage, not {type(self.stage).__name__}")
+        where = f"plasticity of stage {self.stage.name}"
         for end in (self.pre, self.post):
             if not isinstance(end, str):
-                raise InvalidTypeError(
-                    f"plasticity of stage {self.stage.name}: pre and post are names of populations, not "
-                    f"{type(end).__name__}"
-                )
-        object.__setattr__(self, "gain", number(f"plasticity of stage {self.stage.name}: its gain", self.gain))
+                raise InvalidTypeError(f"{where}: pre and post are names of populations, not {type(end).__name__}")
+        object.__setattr__(self, "gain", number(f"{where}: its gain", self.gain))
         if not self.stage.parameters:
-            raise InvalidValueError(
-                f"plasticity of stage {self.stage.name} ({self.stage.label}): it has no parameters to learn"
-            )
+            raise InvalidValueError(f"{where} ({self.stage.label}): it has no parameters to learn")
         if not isinstance(self.when, (AtStep, OnSpike)) and not (isinstance(self.when, str) and self.when == "end"):
-            raise InvalidValueError(
-                f"plasticity of stage {self.stage.name}: when is 'end', AtStep(n) or OnSpike(window), not {self.when!r}"
-            )
-        one_of(f"plasticity of stage {self.stage.name}: presynaptic", self.presynaptic, ("frozen", "live"))
+            raise InvalidValueError(f"{where}: when is 'end', AtStep(n) or OnSpike(window), not {self.when!r}")
+        one_of(f"{where}: presynaptic", self.presynaptic, ("frozen", "live"))
         if self.derivative is not None:
-            one_of(f"plasticity of stage {self.stage.name}: derivative", self.derivative, ("frozen", "live", "none"))
+            one_of(f"{where}: derivative", self.derivative, ("frozen", "live", "none"))
         if self.stage.arguments > 1 and (self.presynaptic, self.derivative or "frozen") != ("frozen", "frozen"):
             raise InvalidValueError(
-                f"plasticity of stage {self.stage.name} ({self.stage.label}): it reads {self.stage.arguments} values, "
-                "which are known at the frozen forward pass alone; leave presynaptic and derivative out"
+                f"{where} ({self.stage.label}): it reads {self.stage.arguments} values, which are known at the frozen "
+                "forward pass alone; leave presynaptic and derivative out"
             )
         if self.weights is not None and not isinstance(self.weights, FeedbackWeights):
-            raise InvalidTypeError(
-                f"plasticity of stage {self.stage.name}: weights are FeedbackWeights, not {type(self.weights).__name__}"
-            )
+            raise InvalidTypeError(f"{where}: weights are FeedbackWeights, not {type(self.weights).__name__}")
         if self.weights is not None and self.weights.stage is not self.stage:
-            raise InvalidValueError(f"plasticity of stage {self.stage.name}: {self.weights} belong to another stage")
+            raise InvalidValueError(f"{where}: {self.weights} belong to another stage")
         if self.regularizer is not None and not isinstance(self.regularizer, Regularizer):
             raise InvalidTypeError(
-                f"plasticity of stage {self.stage.name}: its regularizer is a Regularizer such as Orthogonality(0.1), "
-                f"not {self.regularizer!r}"
+                f"{where}: its regularizer is a Regularizer such as Orthogonality(0.1), not {self.regularizer!r}"
             )
 
     @property

@@ -168,12 +168,7 @@ class Signal:
 class FunctionOfTime:
     """A function of someone's own, u(t), as a signal: a smooth one.
 
-    Parameters
-    ----------
-    what
-        What messages call it.
-    function
-        The function of the time, a number, that returns a number, or a tensor of shape (unit,) or (sample, unit).
+    It takes the time, a number, and returns a number, or a tensor of shape (unit,) or (sample, unit).
     """
 
     typed: bool
@@ -221,15 +216,7 @@ class FunctionOfTime:
 
 
 class Delayed:
-    """A signal that arrives late: u(t − d), and u(0) before.
-
-    Parameters
-    ----------
-    course
-        The signal u.
-    delay
-        d, in units of time.
-    """
+    """A signal that arrives a delay d late, in units of time: u(t − d), and u(0) before."""
 
     typed = constant = False
 

@@ -22,18 +22,9 @@ from neurodyn.network.wrapping import unwrapped
 
 @dataclass(frozen=True)
 class Node:
-    """A population.
+    """A population, as `Population.role` says, and whether it is held at the inputs.
 
-    Parameters
-    ----------
-    name
-        What it is called.
-    size
-        Its units, e.g. "300" or "32×14×14"; empty if the data tell.
-    role
-        As `Population.role`.
-    input
-        Whether it is held at the inputs.
+    Its size is text such as "300" or "32×14×14"; empty if the data tell.
     """
 
     name: str
@@ -93,12 +84,7 @@ class Arrow:
 class Sketch:
     """A network, as far as its picture shows it.
 
-    Parameters
-    ----------
-    name
-        What it is called.
-    nodes, arrows
-        In the order of the declaration; of a coupling of several sources, an arrow each.
+    The parts are in the order of the declaration; of a coupling of several sources, there is an arrow each.
     """
 
     name: str

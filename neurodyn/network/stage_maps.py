@@ -138,34 +138,29 @@ class Feedback(OfStage):
         at: str | None = None,
     ) -> None:
         super().__init__(stage)
+        where = f"Feedback of stage {self.stage.name}"
         if at is not None and not isinstance(at, str):
-            raise InvalidTypeError(
-                f"Feedback of stage {self.stage.name}: at is the name of a population, not {type(at).__name__}"
-            )
+            raise InvalidTypeError(f"{where}: at is the name of a population, not {type(at).__name__}")
         if at is not None and point == "frozen":
             raise InvalidValueError(
-                f"Feedback of stage {self.stage.name}: at={at!r} is where a live J is taken, and point is 'frozen', "
-                "the forward pass; leave one of the two out"
+                f"{where}: at={at!r} is where a live J is taken, and point is 'frozen', the forward pass; leave one of "
+                "the two out"
             )
         point = ("frozen" if at is None else "live") if point is None else point
-        derivative = flag(f"derivative of Feedback of stage {self.stage.name}", derivative)
-        argument = whole(f"argument of Feedback of stage {self.stage.name}", argument, least=0)
+        derivative = flag(f"derivative of {where}", derivative)
+        argument = whole(f"argument of {where}", argument, least=0)
         if point != "frozen" or weights is not None or not derivative:
             self._refuse_several()
         if argument not in range(self.stage.arguments):
             raise InvalidValueError(
-                f"Feedback of stage {self.stage.name} ({self.stage.label}): argument counts the values that the stage "
-                f"reads, from 0 to {self.stage.arguments - 1}, and is not {argument!r}"
+                f"{where} ({self.stage.label}): argument counts the values that the stage reads, from 0 to "
+                f"{self.stage.arguments - 1}, and is not {argument!r}"
             )
-        one_of(f"point of Feedback of stage {self.stage.name}", point, ("frozen", "live"))
+        one_of(f"point of {where}", point, ("frozen", "live"))
         if weights is not None and not isinstance(weights, FeedbackWeights):
-            raise InvalidTypeError(
-                f"Feedback of stage {self.stage.name}: weights are FeedbackWeights, not {type(weights).__name__}"
-            )
+            raise InvalidTypeError(f"{where}: weights are FeedbackWeights, not {type(weights).__name__}")
         if weights is not None and weights.stage is not self.stage:
-            raise InvalidValueError(
-                f"Feedback of stage {self.stage.name} takes feedback weights of that stage, not {weights}"
-            )
+            raise InvalidValueError(f"{where} takes feedback weights of that stage, not {weights}")
         self._set(point=point, weights=weights, derivative=derivative, argument=argument, at=at)
         self._set(frozen=point == "frozen", linear=point == "frozen" or self.stage.affine)
 

@@ -53,12 +53,12 @@ class Part:
     errors: Sequence[str] | None
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What ended a block."""
+class Failure(Exception):
+    """What ended a block: an error at one of its points, or in a run of several."""
 
-    where: str
-    error: Exception
+    def __init__(self, where: str, error: Exception) -> None:
+        super().__init__(where, error)
+        self.where, self.error = where, error
 
     def raised(self, besides: str = "") -> Exception:
         """Return the error with a note that says where it was, and what is to be said besides."""
@@ -66,25 +66,9 @@ class Failure:
         return self.error
 
 
-class _Failed(Exception):
-    def __init__(self, where: str, error: Exception) -> None:
-        super().__init__(where)
-        self.failure = Failure(where, error)
-
-
 @dataclass(frozen=True)
 class Work:
-    """What is to be done at the points of a grid.
-
-    Parameters
-    ----------
-    point, at_once
-        The functions, as for `sweep`.
-    grid
-        The grid.
-    records
-        Whether errors are recorded.
-    """
+    """What is to be done at the points of a grid: the functions of `sweep`, and whether errors are recorded."""
 
     point: Point
     at_once: AtOnce
@@ -92,16 +76,9 @@ class Work:
     records: bool
 
     def do(self, block: Block, *, shared: bool, form: xr.Dataset | None = None) -> Part | Failure:
-        """Return what comes of a block.
+        """Return what comes of a block, whose results are to be like `form`, where that is known.
 
-        Parameters
-        ----------
-        block
-            The block.
-        shared
-            Whether other threads of this process run points, too.
-        form
-            What the result of a point has to be like, where that is known.
+        Where other threads of this process run points, too, the generators of random numbers are shared.
         """
         run = self._one_by_one if self.at_once is None else self._together
         try:
@@ -110,8 +87,8 @@ class Work:
                     return run(block, form, seed_by)
             with refusing_drawn():
                 return run(block, form, lambda _: None)
-        except _Failed as failed:
-            return _portable(failed.failure)
+        except Failure as failure:
+            return _portable(failure)
         except NeurodynError as error:
             return Failure(text(next(self.grid.points(block))), error)
 
@@ -133,7 +110,7 @@ class Work:
                     )
             except Exception as error:
                 if not self.records:
-                    raise _Failed(text(where), error) from error
+                    raise Failure(text(where), error) from error
                 results.append(None)
                 errors.append(_told(error))
             else:
@@ -161,14 +138,13 @@ class Work:
                 else:
                     form, like = one, f"at {text(points[own[0]])}"
             except NeurodynError as error:
-                raise _Failed(_extent(points, own), error) from error
+                raise Failure(_extent(points, own), error) from error
             pieces.append((own, piece))
         told = errors if self.records else None
         attributes: list[Attributes] = [None] * len(points)
         for own, piece in pieces:
-            told_of_all = piece.attrs
             for place in own.tolist():
-                attributes[place] = told_of_all
+                attributes[place] = piece.attrs
         if not pieces:
             return Part(None, attributes, told)
         there = np.zeros(len(points), bool)
@@ -214,7 +190,7 @@ class Work:
         To seed the generators takes as long as a small declaration, and few draw: one that does is made again.
         """
         before = process_state(), random.getstate()
-        with suppress(_Failed):
+        with suppress(Failure):
             networks = self._declared_by(points, errors, repeat(None))
             if (process_state(), random.getstate()) == before:
                 return networks
@@ -240,7 +216,7 @@ class Work:
                 with suppress(type(error)), users("point"):
                     raise
                 if not self.records:
-                    raise _Failed(text(where), error) from error
+                    raise Failure(text(where), error) from error
                 errors[place] = _told(error)
         return networks
 
@@ -276,21 +252,22 @@ class Work:
             result = run(places)
         except MemoryError as error:
             error.add_note("a smaller block= takes less")
-            raise _Failed(_extent(points, places), error) from error
+            raise Failure(_extent(points, places), error) from error
         except Exception as error:
-            if len(places) == 1:
-                if not self.records:
-                    raise _Failed(text(points[places[0]]), error) from error
-                errors[places[0]] = _told(error)
-                return
+            failed = error
+        else:
+            yield places, result
+            return
+        # Out of the handler, so that an error found by halving is not told as one that came in handling another.
+        if len(places) > 1:
             for half in np.array_split(places, 2):
                 for piece in self._bisected(run, half, points, errors):
                     if self.records:
                         yield piece
-            if not self.records:  # each half is right by itself
-                raise _Failed(_extent(points, places), error) from error
-        else:
-            yield places, result
+        if not self.records:  # where there are several, each half is right by itself
+            raise Failure(_extent(points, places), failed) from failed
+        if len(places) == 1:
+            errors[places[0]] = _told(failed)
 
 
 def _along_points(value: Any) -> Any:

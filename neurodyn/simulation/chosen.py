@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import listed
@@ -74,12 +72,6 @@ class Chosen:
             return activity
         found = _REDUCTIONS[self.reduction](activity.reshape(self.members, -1, *activity.shape[1:]))
         return found if self.members > 1 else found[0]
-
-    def label(self, coordinates: dict[str, tuple[str, NDArray[Any], dict[str, str]]]) -> None:
-        """Number the units that are recorded, in the coordinates of all."""
-        if self.units is not None:
-            ((dim, (_, _, described)),) = coordinates.items()
-            coordinates[dim] = (dim, np.array(self.units), described)
 
     def described(self, text: str) -> str:
         """Say in the description of a variable what is made of the samples."""

@@ -28,10 +28,8 @@ Result = TypeVar("Result")
 class Scheduler(Generic[Result]):
     """What runs a function for each of several numbers.
 
-    Parameters
-    ----------
-    given
-        None, the name of one of Dask's schedulers, a `dask.distributed.Client`, or an executor with a method `submit`.
+    It is given None, the name of one of Dask's schedulers, a `dask.distributed.Client`, or an executor with a method
+    `submit`.
 
     Raises
     ------
@@ -42,14 +40,14 @@ class Scheduler(Generic[Result]):
     def __init__(self, given: Any) -> None:
         self._local: type[ThreadPoolExecutor | ProcessPoolExecutor] | None = None
         self._executor: Any = None
+        if isinstance(given, str) and given == "distributed":
+            given = _running_client()
         if given is None or (isinstance(given, str) and given == "synchronous"):
             pass
         elif isinstance(given, str) and given in ("threads", "processes"):
             self._local = {"threads": ThreadPoolExecutor, "processes": ProcessPoolExecutor}[given]
-        elif isinstance(given, str) and given == "distributed":
-            self._executor = _of_client(_running_client())
         elif callable(getattr(given, "get_executor", None)) and not isinstance(given, type):
-            self._executor = _of_client(given)
+            self._executor = given.get_executor(pure=False)
         elif callable(getattr(given, "submit", None)) and not isinstance(given, type):
             self._executor = given
         else:
@@ -108,7 +106,7 @@ class Scheduler(Generic[Result]):
     ) -> Generator[Result, None, tuple[set[int], bool]]:
         """Yield results, and return the numbers that are done, and whether processes were lost."""
         threads = isinstance(executor, ThreadPoolExecutor)
-        call, first = (function, ()) if threads else (_call, (_packed(function),))
+        call, first = (function, ()) if threads else (_call, (needed("cloudpickle", extra="sweep").dumps(function),))
         finished: SimpleQueue[Any] = SimpleQueue()
         running: dict[Any, int] = {}
         done: set[int] = set()
@@ -154,11 +152,6 @@ class Scheduler(Generic[Result]):
         return done, lost
 
 
-def _packed(function: Any) -> bytes:
-    packed: bytes = needed("cloudpickle", extra="sweep").dumps(function)
-    return packed
-
-
 def _call(packed: bytes, number: int) -> Any:
     return _unpacked(packed)(number)
 
@@ -190,10 +183,6 @@ def _running_client() -> Any:
         raise InvalidValueError(
             "scheduler: 'distributed' needs a running cluster: make a dask.distributed.Client first"
         ) from error
-
-
-def _of_client(client: Any) -> Any:
-    return client.get_executor(pure=False)
 
 
 def shares_process() -> bool:

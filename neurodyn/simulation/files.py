@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from neurodyn.checks import needed
+from neurodyn.checks import file_path, needed
 from neurodyn.errors import ExistingFileError, InvalidTypeError, InvalidValueError, MissingFileError, NeurodynError
 from neurodyn.labelled import xr
 from neurodyn.simulation.netcdf import read_netcdf, write_netcdf
@@ -94,7 +94,11 @@ def storable(data: xr.Dataset) -> xr.Dataset:
     TypeError, ValueError
         If it cannot.
     """
-    _check_names(data)
+    for name in {**data.variables, **data.sizes}:
+        if not isinstance(name, str) or name in _NO_NAMES or "/" in name:
+            raise InvalidValueError(
+                f"{name!r} cannot be the name of a variable or dimension in a file; rename it to text without a slash"
+            )
     own = data.drop_encoding()
     own.attrs = _storable("", data.attrs)
     for name, variable in own.variables.items():
@@ -154,9 +158,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def _format(given: str | os.PathLike[str]) -> tuple[Path, Literal["netcdf", "zarr"]]:
-    if not isinstance(given, (str, os.PathLike)):
-        raise InvalidTypeError(f"path must be the path of a file, not {type(given).__name__}")
-    path = Path(given)
+    path = file_path("path", given)
     if "\0" in str(path):
         raise InvalidValueError(f"path: {str(path)!r} cannot be the name of a file")
     if path.suffix == ".nc":
@@ -181,14 +183,6 @@ def _refuse_loss(path: Path, kind: Literal["netcdf", "zarr"]) -> None:
 
     if (foreign := foreign_file(path)) is not None:
         raise ExistingFileError(f"{path} holds what is not part of a Zarr store, and would be lost: {foreign}")
-
-
-def _check_names(data: xr.Dataset) -> None:
-    for name in {**data.variables, **data.sizes}:
-        if not isinstance(name, str) or name in _NO_NAMES or "/" in name:
-            raise InvalidValueError(
-                f"{name!r} cannot be the name of a variable or dimension in a file; rename it to text without a slash"
-            )
 
 
 def _check_values(name: Hashable, variable: xr.Variable) -> None:

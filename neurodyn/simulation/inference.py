@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import flag
@@ -240,14 +238,7 @@ def _refuse_divergence(system: System, state: State, inference: Inference, steps
 
 
 def refuse_to_set_aside(network: Network, instead: str) -> None:
-    """Refuse to leave out a discrete inference that was asked for by its step or its number of steps.
-
-    Parameters
-    ----------
-    network
-        The declaration.
-    instead
-        What was to run in its place, e.g. "simulate without solver=".
+    """Refuse to leave out, for what is to run `instead`, a discrete inference that was asked for by its step or steps.
 
     Raises
     ------
@@ -272,15 +263,18 @@ class _Whole:
 
     def __init__(self, system: System, inference: Inference, names: list[str]) -> None:
         self._system, self._inference = system, inference
-        refuse_too_large(
-            f"the inference of {inference.steps + 1:,} steps",
-            (inference.steps + 1) * row_bytes(system, names),
-            "record= fewer populations, or take fewer samples",
-        )
         count, rules = inference.steps + 1, system.network.plasticity
-        self._values = {name: self._empty(name, count) for name in names if name not in system.clamped}
-        self._held = {name: to_numpy(system.clamped[name]).copy() for name in names if name in system.clamped}
-        self._order = names
+        remedy = "record= fewer populations, or take fewer samples"
+        refuse_too_large(f"the inference of {count:,} steps", count * row_bytes(system, names), remedy)
+        dtype = to_numpy(torch.empty(0, dtype=system.dtype)).dtype
+        shapes = {name: (count, system.samples, *system.shape(name)) for name in names}
+        self._moving = [name for name in names if name not in system.clamped]
+        self._values = {
+            name: np.empty(shape, dtype)
+            if name in self._moving
+            else np.broadcast_to(to_numpy(system.clamped[name]).copy(), shape)
+            for name, shape in shapes.items()
+        }
         gates = {(rule.post, rule.when) for rule in rules if isinstance(rule.when, OnSpike)}
         posts = [post for post, _ in gates]
         self._spikes = {
@@ -294,15 +288,11 @@ class _Whole:
         self._places = {id(rule): place for place, rule in enumerate(rules)}
         self._now = 0
 
-    def _empty(self, name: str, count: int) -> NDArray[Any]:
-        dtype = to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype
-        return np.empty((count, self._system.samples, *self._system.shape(name)), dtype)
-
     def settled(self, step: int, state: State) -> None:
         """Record the state at a step, at which nothing has acted yet."""
         self._now = step
-        for name, values in self._values.items():
-            values[step] = to_numpy(self._system.read(name, state))
+        for name in self._moving:
+            self._values[name][step] = to_numpy(self._system.read(name, state))
 
     def spiked(self, rule: Plasticity, spikes: Tensor) -> None:
         """Record which units of a rule's postsynaptic population spike at the step at hand."""
@@ -316,16 +306,9 @@ class _Whole:
     def dataset(self) -> xr.Dataset:
         """Return all of it, labelled."""
         system, network, inference = self._system, self._system.network, self._inference
-        values = {
-            name: self._values[name]
-            if name in self._values
-            else np.broadcast_to(self._held[name], (inference.steps + 1, *self._held[name].shape))
-            for name in self._order
-        }
-        solver = Euler(inference.step)
         data = dataset(
             system,
-            values,
+            self._values,
             np.arange(inference.steps + 1),
             {
                 "network": network.name,
@@ -336,7 +319,7 @@ class _Whole:
                 **versions(),
             },
             along="step",
-            solver=solver,
+            solver=Euler(inference.step),
         )
         for (post, _), (name, spikes) in self._spikes.items():
             units = unit_coordinates(post, system.shape(post))

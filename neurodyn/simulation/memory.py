@@ -26,23 +26,12 @@ _CGROUP_FILES = {
 
 
 def refuse_too_large(what: str, needed: int, remedy: str, device: torch.device | None = None) -> None:
-    """Refuse what memory cannot hold.
-
-    Parameters
-    ----------
-    what
-        What would take it.
-    needed
-        How much that is, in bytes.
-    remedy
-        What would take less.
-    device
-        Where; by default on the host.
+    """Refuse what needs more bytes than are free, on the host or on a device, and say what would take less.
 
     Raises
     ------
     MemoryError
-        If it is more than is free.
+        If it is so.
     """
     if needed < _SMALL:
         return

@@ -26,10 +26,7 @@ _LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})\.(lock|partial|replaced)(\.[^.]+)
 class Lock:
     """A lock file, held until `release`, or until the process ends, however that happens.
 
-    Parameters
-    ----------
-    path
-        The lock file, which holds the number of the process and goes with the lock.
+    It holds the number of the process, and goes with the lock.
 
     Raises
     ------
@@ -93,15 +90,9 @@ class Lock:
 class Partial:
     """A file or folder under a temporary name, which takes its own when it is complete.
 
-    What interrupted processes left in its folder under such names is removed, unless they live.
-
-    Parameters
-    ----------
-    target
-        Its own name. Where that is a symbolic link, it stays one, and what it points to is replaced.
-    lasting
-        Whether the temporary name is always the same one, and what an interrupted process has left there stays, to be
-        gone on with.
+    Where its own is a symbolic link, that stays one, and what it points to is replaced. What interrupted processes left
+    in its folder under such names is removed, unless they live. The temporary name of what is lasting is always the
+    same one, and what an interrupted process has left there stays, to be gone on with.
 
     Raises
     ------
@@ -116,7 +107,7 @@ class Partial:
             self._mark, self._lock = _LASTING, Lock(_named(self._target, "lock", _LASTING))
         else:
             self._mark, self._lock = self._marked()
-        self.path = self._named("partial", self._mark)
+        self.path = _named(self._target, "partial", self._mark)
         """Where to write."""
         self.contested = self._lock.sure and self._sweep()
         """Whether a living process is writing the same target."""
@@ -125,10 +116,7 @@ class Partial:
         while True:
             mark = uuid.uuid4().hex[:8]
             with suppress(BlockingIOError):  # another process has taken it for a leftover before it was locked
-                return mark, Lock(self._named("lock", mark))
-
-    def _named(self, kind: str, mark: str) -> Path:
-        return _named(self._target, kind, mark)
+                return mark, Lock(_named(self._target, "lock", mark))
 
     def beside(self, suffix: str) -> Path:
         """Return the name of a file beside it, which belongs to it as long as it has its temporary name."""
@@ -157,7 +145,7 @@ class Partial:
     def commit(self) -> None:
         """Give what was written its own name, in one stroke; what had that name is gone."""
         sync(self.path)
-        aside = self._named("replaced", self._mark)
+        aside = _named(self._target, "replaced", self._mark)
         while True:
             try:
                 os.replace(self.path, self._target)

@@ -25,8 +25,6 @@ class StateFile:
 
     Parameters
     ----------
-    path
-        Where.
     kind
         What it holds the state of, in a word, such as "checkpoint".
     version

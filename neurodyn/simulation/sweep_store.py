@@ -62,20 +62,9 @@ class SweepStore:
 
     @classmethod
     def create(cls, path: Path, grid: Grid, part: Part, fingerprint: Mapping[str, str | None], *, alone: bool) -> None:
-        """Make a store whose variables are those of a first block.
+        """Make a store, which does not exist, whose variables are those of a first block.
 
-        Parameters
-        ----------
-        path
-            The store, which does not exist.
-        grid
-            The grid.
-        part
-            What came of the first block.
-        fingerprint
-            What the sweep depends on.
-        alone
-            Whether each point is a run of its own, whose texts are kept.
+        The fingerprint is what the sweep depends on. Where each point is a run of its own, alone, its texts are kept.
         """
         assert part.data is not None
         attributes = next(each for each in part.attributes if each is not None)
@@ -272,7 +261,7 @@ def sharing(path: Path, share: tuple[int, int]) -> Iterator[None]:
     with ExitStack() as stack, system_errors(f"could not write store {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock = Lock(_share_lock(path, share))
+            lock = Lock(path.with_name(f".{path.stem}.share-{own}-of-{of}.lock"))
         except BlockingIOError as error:
             raise _refused(path, share) from error
         stack.callback(lock.release)
@@ -288,10 +277,6 @@ def sharing(path: Path, share: tuple[int, int]) -> Iterator[None]:
             except BlockingIOError as error:
                 raise _refused(path, other) from error
         yield
-
-
-def _share_lock(path: Path, share: tuple[int, int]) -> Path:
-    return path.with_name(f".{path.stem}.share-{share[0]}-of-{share[1]}.lock")
 
 
 def _refused(path: Path, share: tuple[int, int]) -> ExistingFileError:

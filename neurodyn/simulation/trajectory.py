@@ -47,19 +47,10 @@ _TIME_BYTES = 48
 
 
 def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of a population's own dimensions.
+    """Return the names of a population's own dimensions, given the shape of one sample.
 
-    Parameters
-    ----------
-    name
-        The population's name.
-    shape
-        The shape of one sample: (units,), (channels, rows, columns), or of any other number of axes.
-
-    Returns
-    -------
-    tuple of str
-        `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or `<name>_axis0`, ….
+    They are `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or of any other number of axes
+    `<name>_axis0`, ….
     """
     if len(shape) == 1:
         return (f"{name}_unit",)
@@ -67,37 +58,23 @@ def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{name}_{kind}" for kind in kinds)
 
 
-def unit_coordinates(name: str, shape: Sequence[int]) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
-    """Return the coordinates of a population's own dimensions, by their names; parameters as of `unit_dims`."""
+def unit_coordinates(
+    name: str, shape: Sequence[int], units: Sequence[int] | None = None
+) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
+    """Return the coordinates of a population's own dimensions, as `unit_dims` calls them; of some units alone."""
     coordinates = {}
     for dim, length in zip(unit_dims(name, shape), shape, strict=True):
         kind = dim.removeprefix(f"{name}_")
         described = {"units": "1", "long_name": f"{_AXIS_NAMES.get(kind, kind)} of {name}"}
-        coordinates[dim] = (dim, np.arange(length), described)
+        coordinates[dim] = (dim, np.arange(length) if units is None else np.array(units), described)
     return coordinates
 
 
 class TrajectoryRecorder:
-    """Collects the states that a solver saves, in memory or, with a store, in chunks streamed to Zarr.
+    """Collects the states that a solver saves, in memory or, with a stream, in chunks written to its Zarr store.
 
-    Parameters
-    ----------
-    system
-        The system that runs.
-    chosen
-        What to record of which populations and observables.
-    times
-        The times to save at, or None for every step.
-    expected
-        How many states will come, where that is known.
-    stream
-        The store to stream to, or None.
-    solver
-        What integrates.
-    until
-        The stop condition.
-    members
-        The networks that are stacked, of which each has its part; None for one alone.
+    Times are when to save at, or None for every step; `expected` is how many states will come, where that is known. The
+    members are the networks that are stacked, of which each has its part; None for one alone.
     """
 
     def __init__(
@@ -119,17 +96,15 @@ class TrajectoryRecorder:
         self._held = {name: to_numpy(chosen[name].of(system.clamped[name])).copy() for name in held}
         self._dynamic_alone = set(self._names) <= set(system.dynamic)
         sizes = [each.bytes(system) for each in chosen.values()]
-        self._capacity = expected or 64
+        self._row = sum(chosen[name].bytes(system) for name in self._names) + _TIME_BYTES
+        most = self._capacity = expected or 64
+        remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
         if stream is not None:
             # Whole chunks, so that each is written once, and as many as share a file.
             rows = max(1, min(CHUNK_BYTES // max(sizes), _HELD_BYTES // sum(sizes)))
             chunks = max(1, min(SHARD_CHUNKS, _HELD_BYTES // (rows * sum(sizes))))
             self._capacity = min(expected or rows * chunks, rows * chunks)
-        self._row = sum(chosen[name].bytes(system) for name in self._names) + _TIME_BYTES
-        remedy = "record= fewer populations, take fewer times by save_at=, or stream to disk with store='….zarr'"
-        if stream is not None:
-            remedy = "record= fewer populations, or simulate fewer samples at once"
-        most = self._capacity if stream is None else 2 * self._capacity
+            most, remedy = 2 * self._capacity, "record= fewer populations, or simulate fewer samples at once"
         self._refuse_too_large(f"a trajectory of {self._capacity:,} times", most, remedy)
         self._stream, self._until = stream, until if isinstance(until, Lasting) else None
         self.resumed: Kept | None = None
@@ -181,18 +156,15 @@ class TrajectoryRecorder:
             for time, weight in zip(times.tolist(), weights, strict=True):
                 self.record(time, self._system.new_state(torch.mv(rows.t(), weight)))
             return
-        for given, out in self._parts(times):
-            for name, place in self._system.places():
-                if name in self._buffers:
-                    block, chosen = self._buffers[name][out].view(out.stop - out.start, -1), self._chosen[name]
-                    if not chosen.whole:
-                        columns = rows[:, place].view(len(rows), self._system.samples, *chosen.shape)
-                        for one, weight in zip(block, weights[given], strict=True):
-                            one.copy_(chosen.of(torch.tensordot(weight, columns, 1)).flatten())
-                    elif block.dtype == rows.dtype:
-                        torch.mm(weights[given], rows[:, place], out=block)
-                    else:  # NumPy lacks bfloat16
-                        block.copy_(weights[given] @ rows[:, place])
+        for given, place, chosen, block in self._parts(times):
+            if not chosen.whole:
+                columns = rows[:, place].view(len(rows), self._system.samples, *chosen.shape)
+                for one, weight in zip(block, weights[given], strict=True):
+                    one.copy_(chosen.of(torch.tensordot(weight, columns, 1)))
+            elif block.dtype == rows.dtype:
+                torch.mm(weights[given], rows[:, place], out=block.view(len(block), -1))
+            else:  # NumPy lacks bfloat16
+                block.view(len(block), -1).copy_(weights[given] @ rows[:, place])
 
     def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
         """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
@@ -204,18 +176,16 @@ class TrajectoryRecorder:
                     begun = start
                 self.record(time, self._system.new_state(state))
             return
-        for given, out in self._parts(times):
-            for name, place in self._system.places():
-                if name in self._buffers:
-                    chosen, columns = self._chosen[name], states[given, place]
-                    if chosen.whole:
-                        self._buffers[name][out].view(len(columns), -1).copy_(columns)
-                        continue
-                    for one, column in zip(self._buffers[name][out], columns, strict=True):
-                        one.copy_(chosen.of(column.view(self._system.samples, *chosen.shape)))
+        for given, place, chosen, block in self._parts(times):
+            columns = states[given, place]
+            if chosen.whole:
+                block.view(len(block), -1).copy_(columns)
+                continue
+            for one, column in zip(block, columns, strict=True):
+                one.copy_(chosen.of(column.view(self._system.samples, *chosen.shape)))
 
-    def _parts(self, times: NDArray[np.float64]) -> Iterator[tuple[slice, slice]]:
-        """Yield which of some times go where in the buffers, a part at a time, and take up their moments."""
+    def _parts(self, times: NDArray[np.float64]) -> Iterator[tuple[slice, slice, Chosen, Tensor]]:
+        """Yield which of some times, and of a state's numbers, go into which room, and take up the times' moments."""
         saved = min(self._passed_over, len(times))
         self._passed_over -= saved
         while saved < len(times):
@@ -223,7 +193,10 @@ class TrajectoryRecorder:
                 self._make_room()
             here = len(self._moments)
             count = min(self._capacity - here, len(times) - saved)
-            yield slice(saved, saved + count), slice(here, here + count)
+            for name, place in self._system.places():
+                if name in self._buffers:
+                    room = self._buffers[name][here : here + count]
+                    yield slice(saved, saved + count), place, self._chosen[name], room
             self._moments.extend((self._system.timeline.origin + times[saved : saved + count]).tolist())
             saved += count
 
@@ -293,29 +266,18 @@ def dataset(
     solver: Solver | None = None,
     chosen: Mapping[str, Chosen] = MappingProxyType({}),
 ) -> xr.Dataset:
-    """Label the activity of populations, and observables.
+    """Label the activity of populations, and observables; a variable each.
 
     Parameters
     ----------
-    system
-        The system that they belong to.
     values
-        What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
-    times
-        The times, or the numbers of the steps, shape (time,).
-    attributes
-        Those of the dataset.
-    along
-        What `times` are.
+        By name, shape (time, sample, …), or (sample, …) where `times` is None.
+    times, along
+        The times, or the numbers of the steps, shape (time,), and which of the two.
     solver
         What integrated; each population's variable tells, and so does its step, and that of a declared inference.
     chosen
         What the values are of which populations and observables, where these are not all of them.
-
-    Returns
-    -------
-    xarray.Dataset
-        One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
     coordinates: dict[str, Any] = {}
     ahead: tuple[str, ...] = ()
@@ -336,8 +298,7 @@ def dataset(
             variables[name] = (leading, value, {"units": "1", "long_name": long_name})
             continue
         population, shape = system.network[name], system.shape(name)
-        units = unit_coordinates(name, shape)
-        own.label(units)
+        units = unit_coordinates(name, shape, own.units)
         coordinates.update(units)
         role = "clamped" if name in system.clamped else "instantaneous" if population.instantaneous else "dynamic"
         described = {"units": "1", "long_name": own.described(f"activity of population {name}"), "role": role}

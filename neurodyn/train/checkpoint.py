@@ -33,12 +33,7 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
 
 
 class Checkpoint:
-    """The checkpoint in a folder.
-
-    Parameters
-    ----------
-    folder
-        The folder; it is made when the first checkpoint is written.
+    """The checkpoint in a folder, which is made when the first one is written.
 
     Raises
     ------
@@ -84,19 +79,12 @@ class Checkpoint:
 
 
 def storable(what: str, state: Any) -> Any:
-    """Return a state in containers of Python's, with NumPy's numbers as Python's.
-
-    Parameters
-    ----------
-    what
-        Whose state, for messages.
-    state
-        Tensors, numbers, text, and containers of them.
+    """Return a state, `what` for messages, in containers of Python's, with NumPy's numbers as Python's.
 
     Raises
     ------
     TypeError
-        If it holds anything else.
+        If it holds anything but tensors, numbers, text, and containers of them.
     """
     if isinstance(state, Mapping):
         return {storable(what, key): storable(what, value) for key, value in state.items()}
@@ -113,15 +101,7 @@ def storable(what: str, state: Any) -> Any:
 
 
 def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a checkpoint of another run.
-
-    Parameters
-    ----------
-    folder
-        Where the checkpoint is.
-    saved, now
-        What describes the run of the checkpoint, and the one that is to go on: text and numbers by name.
-    """
+    """Refuse to go on with a folder's checkpoint of another run: what describes the two is text and numbers by name."""
     for name in [*saved, *now]:
         before, after = saved.get(name), now.get(name)
         if before == after:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
-class Interrupt:
-    """Notes a first SIGINT, so that the batch at hand is finished; a second one interrupts at once."""
+@contextmanager
+def interruptible(active: bool) -> Iterator[threading.Event]:
+    """Note a first SIGINT by an event, so that the batch at hand is finished; a second one interrupts at once."""
+    pending = threading.Event()
+    own = threading.current_thread() is threading.main_thread()
+    if not (active and own and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+        yield pending
+        return
 
-    def __init__(self, active: bool) -> None:
-        self.pending = False
-        own = threading.current_thread() is threading.main_thread()
-        self._active = active and own and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    def __enter__(self) -> Interrupt:
-        if self._active:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pending = True
+    def note(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        pending.set()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._active:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pending
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -105,13 +105,13 @@ class Learner(ABC):
         """In which mode, training or evaluation, each part of the modules is; one a line."""
 
     @property
-    @abstractmethod
     def layers(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by layer where another rule than backprop teaches them, for `angles`."""
+        """The parameters by layer where another rule than backprop teaches them, for `angles`; none, as here, else."""
+        return {}
 
-    @abstractmethod
     def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """Return backprop's gradients of the parameters in `layers`, in their order."""
+        return []
 
     def losses(self, output: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each sample, shape (member, sample)."""
@@ -214,15 +214,7 @@ class NetworkLearner(Learner):
 
 
 class ModuleLearner(Learner):
-    """A module, taught by backprop: the reference.
-
-    Parameters
-    ----------
-    module
-        Any `nn.Module` of one input and one output, or a `Stacked` one of several.
-    loss
-        One value per sample.
-    """
+    """A module of one input and one output, or a `Stacked` one of several, taught by backprop: the reference."""
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         self.module = module
@@ -272,13 +264,6 @@ class ModuleLearner(Learner):
     @property
     def modes(self) -> str:
         return _modes(self.module, "module")
-
-    @property
-    def layers(self) -> dict[str, list[nn.Parameter]]:
-        return {}
-
-    def backprop(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
-        return []
 
 
 def _modes(module: nn.Module, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -28,7 +29,7 @@ from neurodyn.simulation.trajectory import versions
 from neurodyn.train.batches import Pairs, shuffled
 from neurodyn.train.checkpoint import Checkpoint, check_same_run, storable
 from neurodyn.train.history import History
-from neurodyn.train.interrupt import Interrupt
+from neurodyn.train.interrupt import interruptible
 from neurodyn.train.learners import Learner
 from neurodyn.train.metrics import Measurement, Metrics
 from neurodyn.train.parallel import Processes
@@ -40,61 +41,55 @@ _EPOCHS_KNOWN_BY = 8
 """By what a function of the epoch gives for how many of them a scheduler is known again."""
 
 
+@dataclass(eq=False)
 class Run:
     """A training run: where it stands, and how it goes on."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        train: Pairs,
-        test: Pairs | None,
-        optimizer: Optimizer,
-        scheduler: LRScheduler | None,
-        processes: Processes,
-        *,
-        epochs: int,
-        batch_size: int,
-        seeds: Sequence[int],
-        history: History,
-        angles: bool,
-        checkpoint: Checkpoint | None,
-        checkpoint_seconds: float,
-        callbacks: Sequence[Callback],
-        metrics: Metrics,
-        random: RandomStream,
-        modes: str,
-    ) -> None:
-        self.learner, self.train, self.test = learner, train, test
-        self.optimizer, self.scheduler, self.processes = optimizer, scheduler, processes
-        self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
-        self.history, self.angles, self.callbacks, self.metrics = history, angles, callbacks, metrics
-        self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
-        self.random = random
-        self.device = learner.parameters[0].device
-        self.batches = -(-len(train) // batch_size)
+    learner: Learner
+    train: Pairs
+    test: Pairs | None
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    processes: Processes
+    epochs: int
+    batch_size: int
+    seeds: Sequence[int]
+    history: History
+    angles: bool
+    checkpoint: Checkpoint | None
+    checkpoint_seconds: float
+    callbacks: Sequence[Callback]
+    metrics: Metrics
+    random: RandomStream
+    modes: str
+
+    def __post_init__(self) -> None:
+        self.device = self.learner.parameters[0].device
+        self.batches = -(-len(self.train) // self.batch_size)
         self.epoch, self.batch, self.stopped = 1, 0, False
         """The epoch at hand, from 1, the batches of it that are done, and whether a callback has ended the run."""
+        tensors = self.learner.tensors
         self.description: dict[str, str | int] = {
-            "seeds": ", ".join(map(str, seeds)),
-            "network": learner.description,
-            "parameters": "\n".join(f"{name} {_kind(tensor)}" for name, tensor in learner.tensors.items()),
-            "modes": modes,
-            "optimizer": _describe(optimizer, scheduler),
-            "batch_size": batch_size,
-            "training samples": len(train),
-            "test samples": 0 if test is None else len(test),
-            "recorded": f"iterations: {history.each_iteration}, angles: {angles}",
+            "seeds": ", ".join(map(str, self.seeds)),
+            "network": self.learner.description,
+            "parameters": "\n".join(f"{name} {_kind(tensor)}" for name, tensor in tensors.items()),
+            "modes": self.modes,
+            "optimizer": _describe(self.optimizer, self.scheduler),
+            "batch_size": self.batch_size,
+            "training samples": len(self.train),
+            "test samples": 0 if self.test is None else len(self.test),
+            "recorded": f"iterations: {self.history.each_iteration}, angles: {self.angles}",
             "kernels": kernels_in_use(),
         }
-        if metrics.functions:
-            self.description["metrics"] = ", ".join(metrics.functions)
-        if checkpoint is not None:
+        if self.metrics.functions:
+            self.description["metrics"] = ", ".join(self.metrics.functions)
+        if self.checkpoint is not None:
             self.description |= {
-                "scheduler": _settings(scheduler),
-                "training data": train.fingerprint(),
-                "test data": "" if test is None else test.fingerprint(),
+                "scheduler": _settings(self.scheduler),
+                "training data": self.train.fingerprint(),
+                "test data": "" if self.test is None else self.test.fingerprint(),
             }
-        self.start = _signature(learner.tensors)
+        self.start = _signature(tensors)
 
     def begin(self, resume: str) -> None:
         """Take the state of the checkpoint, if there is one that may be taken."""
@@ -167,7 +162,7 @@ class Run:
         done = (self.epoch - 1) * self.batches + self.batch
         wanted = self._progress = False if self.processes.rank > 0 else progress
         bar = Bar(total=self.epochs * self.batches, initial=done, unit="batch", desc=self.learner.name, wanted=wanted)
-        with bar, Interrupt(self.checkpoint is not None) as interrupt:
+        with bar, interruptible(self.checkpoint is not None) as interrupt:
             if done == 0 and self.metrics.functions:
                 self._begin_history()
             saved = time.monotonic()
@@ -184,7 +179,7 @@ class Run:
                     if self.checkpoint is None:
                         continue
                     late = time.monotonic() - saved >= self.checkpoint_seconds
-                    interrupted, late = self._any(interrupt.pending, late)
+                    interrupted, late = self._any(interrupt.is_set(), late)
                     if self.batch == 0 or interrupted or late:
                         self._save()
                         saved = time.monotonic()

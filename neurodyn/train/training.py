@@ -182,7 +182,10 @@ def fit(
     test_pairs = None if test is None else Pairs(test, "test")
     learners = [_learner(each, loss, duration, solver) for each in networks]
     if test_pairs is not None and isinstance(learners[0], NetworkLearner) and not learners[0].network.forward:
-        raise InvalidValueError(f"test: network {learners[0].name!r} has no forward pass, so nothing can be tested")
+        raise InvalidValueError(
+            f"test: network {learners[0].name!r} has no forward pass, so nothing can be tested; measure it by "
+            "metrics={'test_error': function}, a function that reads the network's prediction off nd.equilibrium"
+        )
     if "angles" in recorded and isinstance(learners[0], NetworkLearner) and not learners[0].layers:
         raise InvalidValueError(
             f"record: network {learners[0].name!r} has no forward pass, so there are no angles to backprop"

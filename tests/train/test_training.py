@@ -298,12 +298,22 @@ def test_a_network_of_ones_own_without_targets_learns() -> None:
     inputs = torch.randn(200, 1, generator=generator, dtype=torch.float64) * axis
     inputs = inputs + 0.1 * torch.randn(200, 6, generator=generator, dtype=torch.float64)
     network = hebbian()
-    history = fit(network, (inputs, torch.zeros(200, 1)), optimizer="sgd", learning_rate=0.05, epochs=5)
+    held_out = torch.randn(50, 6, generator=generator, dtype=torch.float64)
+    history = fit(
+        network,
+        (inputs, torch.zeros(200, 1)),
+        optimizer="sgd",
+        learning_rate=0.05,
+        epochs=5,
+        metrics={"test_error": lambda network: float((nd.equilibrium(network, held_out).r ** 2).sum("r_unit").mean())},
+    )
     (weight,) = parameters(network)[:1]
+    residual = held_out - held_out @ weight.detach().T @ weight.detach()
+    assert float(history.test_error[-1]) == pytest.approx(float(residual.square().sum(1).mean()), rel=1e-9)
     principal = torch.linalg.svd(inputs).Vh[0]
     assert float((weight.detach().flatten() @ principal).abs()) == pytest.approx(1.0, abs=0.01)
-    assert list(history.data_vars) == ["seconds"]
-    with pytest.raises(ValueError, match="has no forward pass, so nothing can be tested"):
+    assert set(history.data_vars) == {"seconds", "test_error"}
+    with pytest.raises(ValueError, match=r"has no forward pass, so nothing can be tested; measure it by metrics="):
         fit(hebbian(), (inputs, torch.zeros(200, 1)), test=(inputs, torch.zeros(200, 1)))
     with pytest.raises(ValueError, match="no angles to backprop"):
         fit(hebbian(), (inputs, torch.zeros(200, 1)), record=["angles"])
