@@ -46,10 +46,18 @@ def shown(wanted: bool | None, out: TextIO | None) -> bool:
 
 
 class Bar(tqdm):  # type: ignore[misc] # tqdm is not typed
-    """A bar for things that are gone through, or of `total` steps, with a look as tqdm takes it (total, unit, desc, …).
+    """A bar for things that are gone through, or of `total` steps.
 
-    It is shown where it is wanted; where that is None, as `show` was told, at first on a terminal only. By default it
-    goes to the standard error.
+    Parameters
+    ----------
+    things
+        What is gone through, if anything.
+    wanted
+        Whether to show it; None for what `show` was told, at first on a terminal only.
+    file
+        Where; by default the standard error.
+    look
+        As tqdm takes it: total, unit, desc, ….
     """
 
     def __init__(

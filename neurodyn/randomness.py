@@ -27,9 +27,15 @@ _NUMPY: np.random.RandomState = np.random.mtrand._rand
 class RandomStream:
     """A state of the generators that is one's own; within `with`, it is the one that all draw from.
 
-    It begins as the seed says; where the device is a GPU, its generator is meant beside the CPU's. One thread at a time
-    is within; another one waits. Between two uses, the state stays in the generators as long as nobody else needs them,
-    so that to use a stream again and again costs nothing. `close` gives them back.
+    One thread at a time is within; another one waits. Between two uses, the state stays in the generators as long as
+    nobody else needs them, so that to use a stream again and again costs nothing. `close` gives them back.
+
+    Parameters
+    ----------
+    seed
+        Of the state to begin with.
+    device
+        Whose generator is meant beside the CPU's, if it is a GPU.
     """
 
     _current: ClassVar[RandomStream | None] = None

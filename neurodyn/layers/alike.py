@@ -39,7 +39,10 @@ class Difference(InvalidValueError):
 class Comparison:
     """A declaration, the first, beside another; what is one thing in the one has to be one thing in the other.
 
-    Where they are to learn, parameters have to agree in whether they do.
+    Parameters
+    ----------
+    learning
+        Whether parameters have to agree in whether they learn.
     """
 
     def __init__(self, *, learning: bool) -> None:
@@ -49,7 +52,13 @@ class Comparison:
         self._where: list[str] = []
 
     def stages(self, one: Sequence[Stage], other: Sequence[Stage]) -> None:
-        """Refuse, by a `Difference`, stages that are not alike; their parameters and buffers may differ."""
+        """Refuse stages that are not alike; their parameters and buffers may differ.
+
+        Raises
+        ------
+        Difference
+            If they are not.
+        """
         self.equal("the number of stages", len(one), len(other))
         for own, its in zip(one, other, strict=True):
             self._pair(f"stage {own.name}", own, its)
@@ -71,7 +80,13 @@ class Comparison:
             self._refuse(f"{what} is {_short(other)}, and {_short(one)} in the first")
 
     def compare(self, what: str, one: Any, other: Any) -> None:
-        """Refuse anything that is not alike."""
+        """Refuse anything that is not alike.
+
+        Raises
+        ------
+        Difference
+            If the two are not.
+        """
         if id(one) in self._others or isinstance(one, (nn.Module, Stage, FeedbackWeights)):
             self._known(what, one, other)
         elif one is other:

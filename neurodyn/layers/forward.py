@@ -12,7 +12,12 @@ from neurodyn.layers.stages import Source, Stage
 
 
 def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
-    """Return what each stage of a forward pass reads, in order: its own sources, or else what stands before it.
+    """Return what each stage of a forward pass reads: its own sources, or else what stands before it.
+
+    Parameters
+    ----------
+    forward
+        The stages, in the order of their evaluation.
 
     Raises
     ------
@@ -36,10 +41,16 @@ def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
 def evaluated(
     reads: Mapping[Stage, tuple[Source, ...]], inputs: Tensor, apply: Callable[..., Tensor] = Stage.apply
 ) -> dict[Source, Tensor]:
-    """Return what the stages of a forward pass give, one after the other, and the inputs, (sample, …), by "input".
+    """Return what the stages of a forward pass give, one after the other, and the inputs by "input".
 
-    What each stage reads is as `sources` returns it. `apply(stage, *values)` returns g(values); by default with the
-    graph that `torch.autograd` makes of it.
+    Parameters
+    ----------
+    reads
+        What each stage reads, as `sources` returns it.
+    inputs
+        Shape (sample, …).
+    apply
+        `apply(stage, *values)` returns g(values); by default with the graph that `torch.autograd` makes of it.
     """
     values: dict[Source, Tensor] = {"input": inputs}
     for stage, read in reads.items():
@@ -50,8 +61,14 @@ def evaluated(
 class ForwardPass:
     """The forward pass x̄_0 = s, x̄_l = g_l(x̄_{l−1}) through the stages, kept for its operating points.
 
-    The stages are in the order of their evaluation; one with sources of its own reads those in place of x̄_{l−1}. Where
-    no inputs s are given, shape (sample, …), `move_to` has to bring them.
+    A stage with sources of its own reads those in place of x̄_{l−1}.
+
+    Parameters
+    ----------
+    stages
+        The stages from the input to the output, in the order of their evaluation.
+    inputs
+        s, shape (sample, …); where it is None, `move_to` has to bring one.
     """
 
     output: Tensor

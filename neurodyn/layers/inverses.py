@@ -29,7 +29,15 @@ _WORST_ERROR = 0.01
 
 
 def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
-    """Refuse layers that have no inverse, whatever their weights; `stage` names their stage."""
+    """Refuse layers that have no inverse, whatever their weights.
+
+    Parameters
+    ----------
+    layers
+        The layers of a stage.
+    stage
+        The name of the stage, for messages.
+    """
     for given in layers:
         layer = member_of(given)
         name = type(layer).__name__
@@ -173,6 +181,13 @@ def _layer_inverse(layer: nn.Module, stage: str) -> LayerInverse:
 class StageInverse:
     """The inverse of a stage g: layers in sequence. It is factorised once and valid until the weights change.
 
+    Parameters
+    ----------
+    layers
+        The layers of the stage, in the order of the forward pass.
+    name
+        The name of the stage, for messages.
+
     Raises
     ------
     ValueError
@@ -184,12 +199,14 @@ class StageInverse:
         self._inverses = [_layer_inverse(layer, name) for layer in layers]
 
     def __call__(self, y: Tensor, at: Sequence[Tensor] | None = None) -> Tensor:
-        """Return g⁻¹(y), given y, shape (sample, …).
+        """Return g⁻¹(y).
 
         Parameters
         ----------
+        y
+            Shaped like g's value, (sample, …).
         at
-            What the forward pass gave, as for `difference`. Needed where `needs_forward`.
+            What the forward pass gave: the stage's input, then the value of each layer. Needed where `needs_forward`.
 
         Raises
         ------
@@ -223,7 +240,17 @@ class StageInverse:
 
 
 def inverse_value(layers: Sequence[nn.Module], name: str, y: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Return g⁻¹(y) of a stage, as `StageInverse` does, for `torch.autograd` to differentiate by y and the weights."""
+    """Return g⁻¹(y) of a stage, for `torch.autograd` to differentiate by y and by the weights.
+
+    Parameters
+    ----------
+    layers, name
+        The layers of the stage, each invertible, and what messages call it.
+    y
+        Shaped like g's value, (sample, …).
+    at
+        What the forward pass gave: the stage's input, then the value of each layer; nothing where not `needs_forward`.
+    """
     for place in reversed(range(len(layers))):
         layer = layers[place]
         if isinstance(layer, nn.Linear):
@@ -235,9 +262,18 @@ def inverse_value(layers: Sequence[nn.Module], name: str, y: Tensor, at: Sequenc
 
 
 def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at: Sequence[Tensor]) -> Tensor:
-    """Return [g(x̄) − g(x̄ − s v)] / s of invertible layers, correct to rounding for every s > 0.
+    """Return [g(x̄) − g(x̄ − s v)] / s of a stage g, correct to rounding for every s > 0.
 
-    v has the shape of g's input, (sample, …); the rest is as for `StageInverse.difference`.
+    Parameters
+    ----------
+    layers
+        The layers of the stage, each invertible.
+    v
+        The scaled deviation, shaped like g's input, (sample, …).
+    scale
+        s > 0, or one for each sample.
+    at
+        What the forward pass gave: x̄, then the value of each layer.
     """
     for layer, x, y in zip(layers, at, at[1:], strict=False):
         if isinstance(member_of(layer), nn.Linear):

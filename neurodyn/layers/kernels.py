@@ -99,7 +99,17 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x Wᵀ + b, shape (row, output), without a graph; x has the shape (row, input), and W (output, input)."""
+    """Return x Wᵀ + b, without a graph.
+
+    Parameters
+    ----------
+    x
+        Shape (row, input).
+    weight
+        W, shape (output, input).
+    bias
+        b, shape (output,).
+    """
     if _in_use == "onednn" and _suits(x, weight):
         return (_opaque if torch.compiler.is_compiling() else by_onednn)(x, weight, bias)
     return functional.linear(x, weight, bias)
@@ -124,8 +134,14 @@ def max_pool2d(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
     """Return the maxima of a max pooling, and their places, without a graph, with PyTorch's own bits.
 
     On a CPU, PyTorch compares the units of a channel one by one, and the channels as vectors where they lie side by
-    side: of 8 or more, three times as fast, with the time to lay them so. `window` is the kernel size, stride, padding,
-    dilation and whether the ceiling is taken, as of `nn.MaxPool2d`.
+    side: of 8 or more, three times as fast, with the time to lay them so.
+
+    Parameters
+    ----------
+    x
+        Shape (sample, channel, row, column), or without the first.
+    window
+        Kernel size, stride, padding, dilation and whether the ceiling is taken, as of `nn.MaxPool2d`.
     """
     if not (x.is_cpu and x.ndim == 4 and x.shape[1] >= _MANY_CHANNELS):
         found: tuple[Tensor, Tensor] = functional.max_pool2d_with_indices(x, *window)
@@ -137,9 +153,22 @@ def max_pool2d(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
 def scaled_norm(
     error: Tensor, x: Tensor, y: Tensor, offset: float, also: Tensor, work: Sequence[Tensor]
 ) -> tuple[float, bool]:
-    """Return ‖e / s‖ with the scale s = offset + max(|x|, |y|), and whether ‖s‖ and ‖z‖, of `also`, are finite.
+    """Return ‖e / s‖ with the scale s = offset + max(|x|, |y|), and whether ‖s‖ and ‖z‖ are finite.
 
-    A device is waited for once. e, x and y have the shape (n,); e and two more of `work` are overwritten.
+    A device is waited for once.
+
+    Parameters
+    ----------
+    error
+        e, shape (n,), which is overwritten.
+    x, y
+        Shape (n,).
+    offset
+        The scale of what is 0.
+    also
+        z, shape (m,).
+    work
+        Two tensors of shape (n,) to overwrite.
     """
     scale = torch.maximum(torch.abs(x, out=work[0]), torch.abs(y, out=work[1]), out=work[0]).add_(offset)
     norm, *sizes = torch.stack([torch.linalg.vector_norm(each) for each in (error.div_(scale), scale, also)]).tolist()

@@ -32,12 +32,35 @@ def check_loss(where: str, loss: Loss) -> None:
 
 
 def squared_error(output: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared error of each sample, ½‖y − t‖², shape (sample,), of y and t, shape (sample, …)."""
+    """Return the squared error of each sample, ½‖y − t‖².
+
+    Parameters
+    ----------
+    output, targets
+        y and t, shape (sample, …) both.
+
+    Returns
+    -------
+    Tensor
+        Shape (sample,).
+    """
     return (output - targets).square_().flatten(1).sum(1).mul_(0.5)
 
 
 def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """Return ∂ℒ/∂y of each sample, shaped like y, (sample, …); with a graph where the gradient mode is on.
+    """Return ∂ℒ/∂y of each sample; with a graph where the gradient mode is on.
+
+    Parameters
+    ----------
+    loss
+        The loss, one value per sample.
+    output, targets
+        y and t, shape (sample, …).
+
+    Returns
+    -------
+    Tensor
+        Shaped like `output`.
 
     Raises
     ------

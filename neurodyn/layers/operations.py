@@ -14,8 +14,22 @@ from neurodyn.layers.stages import Source, Stage
 class Operation(Stage):
     """An operation of a module's computation graph: a stage that reads the values of other operations, or the input.
 
-    The shapes are those of one sample, and `label` is what it computes, in words. `modes` are the parts of the module
-    whose mode (training or evaluation) matters, each with whether it was in training.
+    Parameters
+    ----------
+    name
+        The operation's name and number, e.g. "linear_2".
+    layer
+        What it computes of the values that it reads.
+    sources
+        What it reads: other operations, or "input".
+    source_shapes
+        The shape of one sample of each.
+    shape
+        The shape of one sample of its value.
+    label
+        What it computes, in words.
+    modes
+        The parts of the module whose mode (training or evaluation) matters, and whether they were in training.
     """
 
     def __init__(

@@ -61,7 +61,12 @@ class LayerPoint(ABC):
     def feedback_norm(self, weights: Tensor | None, rows: int) -> float | Tensor | None:
         """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None, as here, where none is known.
 
-        Feedback weights ψ stand in place of the transposed ones. It takes no longer than a product with so many rows.
+        Parameters
+        ----------
+        weights
+            Feedback weights ψ in place of the transposed ones; None for these.
+        rows
+            How many samples the product with v has: the bound takes no longer than that many samples do.
         """
         return None
 

@@ -140,10 +140,16 @@ def _starts(sorted_rows: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where a sparse matrix of shape (out, in) has its entries.
+    """Where a sparse matrix has its entries.
 
-    `forth` is the row and the column of each entry, row by row, and where each row begins; `back`, of the transposed
-    matrix, which entry comes when, where each row begins, and the column of each entry.
+    Parameters
+    ----------
+    shape
+        (out, in).
+    forth
+        The row and the column of each entry, row by row, and where each row begins.
+    back
+        Of the transposed matrix: which entry comes when, where each row begins, and the column of each entry.
     """
 
     shape: tuple[int, int]

@@ -49,7 +49,12 @@ class StackedTensors:
 class Stacked(nn.Module):
     """Modules that are alike as one; each acts on its own block of the samples.
 
-    The first one computes for all, with the parameters and buffers of each, which are stacked in `tensors`.
+    Parameters
+    ----------
+    members
+        The modules. The first one computes for all, with the parameters and buffers of each.
+    tensors
+        Where their parameters and buffers are stacked.
     """
 
     def __init__(self, members: Sequence[nn.Module], tensors: StackedTensors) -> None:

@@ -130,7 +130,12 @@ class StagePoint:
     ) -> float | Tensor | None:
         """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None where none is known.
 
-        It takes no longer than feedback of so many rows; the rest is as for `feedback`.
+        Parameters
+        ----------
+        argument, weights, derivative
+            As for `feedback`.
+        rows
+            How many samples are fed back: the bound takes no longer than that.
         """
         norm: float | Tensor = 1.0
         for place, layer in enumerate(self._layers):
@@ -186,8 +191,14 @@ class StagePoint:
     ) -> dict[int, tuple[Tensor, ...]]:
         """Return Σ_sample (∂g/∂θ)ᵀ v for the parameters θ of each layer, by the layer's place, the first one first.
 
-        v is shaped like g(x). The presynaptic activity is that of this point; the activations' derivatives f' are taken
-        `at` another one, if it is given, or dropped.
+        Parameters
+        ----------
+        v
+            Shaped like g(x).
+        at
+            Where the derivatives f' are taken; here, if None. The presynaptic activity is that of this point.
+        derivative
+            Whether the activations' derivatives f' are applied.
         """
         at = self if at is None else at
         gradients: dict[int, tuple[Tensor, ...]] = {}

@@ -22,9 +22,14 @@ _WITH_PLACES: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows without a unit in common, along the last axes, with a size and a stride along each.
+    """Windows without a unit in common, along the last axes.
 
-    A maximum below 0 counts as 0 where they are rectified.
+    Parameters
+    ----------
+    sizes, strides
+        Along each of these axes.
+    rectified
+        Whether a maximum below 0 counts as 0.
     """
 
     sizes: tuple[int, ...]

@@ -78,8 +78,15 @@ class InverseDeviation(Inverse):
 
     Parameters
     ----------
-    stage, scale
-        As for `ForwardDeviation`, which raises the same.
+    stage
+        A `Stage`, or any `nn.Module`, which becomes one; its layers must be invertible. One of the network's `forward`.
+    scale
+        s > 0; or several, one for each of as many equal blocks of the samples.
+
+    Raises
+    ------
+    ValueError
+        If a layer has no inverse, or the scale is not positive.
 
     Examples
     --------

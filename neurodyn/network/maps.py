@@ -105,7 +105,12 @@ class Term:
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
         """Return the linear part of map(source) of several sources side by side; None, as here, where it takes one.
 
-        The sources are rows of shape (row, sample, …); of every population's activity, the shapes count.
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            The sources, shape (row, sample, …).
         """
         return None
 
@@ -116,7 +121,12 @@ class Term:
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         """Return a bound on ‖map(source)‖₂ / ‖source‖₂ of a sample, offsets aside; None, as here, where none is known.
 
-        It takes no longer than the map of so many samples.
+        Parameters
+        ----------
+        activity
+            As for `each`.
+        rows
+            How many samples the map is applied to: the bound takes no longer than that.
         """
         return None
 

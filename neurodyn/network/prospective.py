@@ -27,7 +27,12 @@ class Anticipation(Population):
 def with_anticipations(
     populations: Sequence[Population], couplings: Sequence[Coupling]
 ) -> tuple[tuple[Population, ...], tuple[Coupling, ...]]:
-    """Return the parts of a declaration, and those that its prospective sources are made of, which are not made again.
+    """Return the parts of a declaration, and those that its prospective sources are made of.
+
+    Parameters
+    ----------
+    populations, couplings
+        The declaration; what it has of these parts already is not made again.
 
     Raises
     ------

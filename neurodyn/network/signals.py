@@ -168,7 +168,12 @@ class Signal:
 class FunctionOfTime:
     """A function of someone's own, u(t), as a signal: a smooth one.
 
-    It takes the time, a number, and returns a number, or a tensor of shape (unit,) or (sample, unit).
+    Parameters
+    ----------
+    what
+        What messages call it.
+    function
+        The function of the time, a number, that returns a number, or a tensor of shape (unit,) or (sample, unit).
     """
 
     typed: bool
@@ -216,7 +221,15 @@ class FunctionOfTime:
 
 
 class Delayed:
-    """A signal that arrives a delay d late, in units of time: u(t − d), and u(0) before."""
+    """A signal that arrives late: u(t − d), and u(0) before.
+
+    Parameters
+    ----------
+    course
+        The signal u.
+    delay
+        d, in units of time.
+    """
 
     typed = constant = False
 

@@ -22,9 +22,18 @@ from neurodyn.network.wrapping import unwrapped
 
 @dataclass(frozen=True)
 class Node:
-    """A population, as `Population.role` says, and whether it is held at the inputs.
+    """A population.
 
-    Its size is text such as "300" or "32×14×14"; empty if the data tell.
+    Parameters
+    ----------
+    name
+        What it is called.
+    size
+        Its units, e.g. "300" or "32×14×14"; empty if the data tell.
+    role
+        As `Population.role`.
+    input
+        Whether it is held at the inputs.
     """
 
     name: str
@@ -84,7 +93,12 @@ class Arrow:
 class Sketch:
     """A network, as far as its picture shows it.
 
-    The parts are in the order of the declaration; of a coupling of several sources, there is an arrow each.
+    Parameters
+    ----------
+    name
+        What it is called.
+    nodes, arrows
+        In the order of the declaration; of a coupling of several sources, an arrow each.
     """
 
     name: str

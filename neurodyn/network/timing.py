@@ -131,7 +131,12 @@ When = Literal["end"] | AtStep | OnSpike
 class SpikeDetector:
     """The local gate φ: a unit spikes when its activity is not 0, having been exactly 0 at the last t_d steps.
 
-    The window is t_d. Before the first step counts as 0: the prediction phase has converged.
+    Before the first step counts as 0: the prediction phase has converged.
+
+    Parameters
+    ----------
+    window
+        t_d, in steps.
 
     References
     ----------
@@ -144,7 +149,18 @@ class SpikeDetector:
         """At how many more steps each unit cannot spike."""
 
     def step(self, activity: Tensor) -> Tensor:
-        """Take the activity at the next step, of any shape, and return which units spike, a boolean tensor."""
+        """Take the activity at the next step, and return which units spike.
+
+        Parameters
+        ----------
+        activity
+            Any shape, the same at every step.
+
+        Returns
+        -------
+        Tensor
+            Boolean, of the same shape.
+        """
         active = activity != 0
         # Small integers and no comparisons of them, which PyTorch does one by one.
         resting = (active.view(torch.uint8) if self.window < 256 else active.int()) * self.window

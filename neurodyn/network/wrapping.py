@@ -18,7 +18,13 @@ from neurodyn.network.maps import Activity, Map, Names, OperatingPoints, Shapes,
 
 @dataclass(frozen=True)
 class Wrapping(Map):
-    """A map that is another one, changed unit by unit."""
+    """A map that is another one, changed unit by unit.
+
+    Parameters
+    ----------
+    map
+        The other one.
+    """
 
     map: Map
 

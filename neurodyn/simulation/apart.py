@@ -14,8 +14,13 @@ from neurodyn.network.network import Network
 def apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
     """Give a run of stacked networks, or a part of it, a dimension `network` in front of `sample`.
 
-    Its samples are those of the first network, then those of the second, and so on; what is made of samples has the
-    dimension already.
+    Parameters
+    ----------
+    run
+        Of the samples of the first network, then those of the second, and so on; what is made of samples has the
+        dimension already.
+    networks
+        The networks.
     """
     members, coordinates = len(networks), dict(run.coords.variables)
     variables: dict[str, xr.Variable] = {}

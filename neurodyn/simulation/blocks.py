@@ -68,7 +68,17 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done at the points of a grid: the functions of `sweep`, and whether errors are recorded."""
+    """What is to be done at the points of a grid.
+
+    Parameters
+    ----------
+    point, at_once
+        The functions, as for `sweep`.
+    grid
+        The grid.
+    records
+        Whether errors are recorded.
+    """
 
     point: Point
     at_once: AtOnce
@@ -76,9 +86,16 @@ class Work:
     records: bool
 
     def do(self, block: Block, *, shared: bool, form: xr.Dataset | None = None) -> Part | Failure:
-        """Return what comes of a block, whose results are to be like `form`, where that is known.
+        """Return what comes of a block.
 
-        Where other threads of this process run points, too, the generators of random numbers are shared.
+        Parameters
+        ----------
+        block
+            The block.
+        shared
+            Whether other threads of this process run points, too.
+        form
+            What the result of a point has to be like, where that is known.
         """
         run = self._one_by_one if self.at_once is None else self._together
         try:

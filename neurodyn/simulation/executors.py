@@ -28,8 +28,10 @@ Result = TypeVar("Result")
 class Scheduler(Generic[Result]):
     """What runs a function for each of several numbers.
 
-    It is given None, the name of one of Dask's schedulers, a `dask.distributed.Client`, or an executor with a method
-    `submit`.
+    Parameters
+    ----------
+    given
+        None, the name of one of Dask's schedulers, a `dask.distributed.Client`, or an executor with a method `submit`.
 
     Raises
     ------

@@ -36,7 +36,15 @@ _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 
 
 def of_function(what: str, function: Callable[..., Any]) -> dict[str, str]:
-    """Return the digests of a function, by what it is called, and of each variable that it reads."""
+    """Return the digests of a function and of each variable that it reads.
+
+    Parameters
+    ----------
+    what
+        What to call the function.
+    function
+        The function.
+    """
     found = {what: digest(function, code=True)}
     plain = function
     while isinstance(plain, functools.partial):
@@ -48,9 +56,16 @@ def of_function(what: str, function: Callable[..., Any]) -> dict[str, str]:
 
 
 def refuse_other(store: Path, kind: str, theirs: Mapping[str, str | None], own: Mapping[str, str | None]) -> None:
-    """Refuse to go on with a store of another run or sweep, as `kind` says, by the fingerprints of theirs and our own.
+    """Refuse to go on with a store of another run or sweep.
 
-    None is the fingerprint of what does not count.
+    Parameters
+    ----------
+    store
+        The store.
+    kind
+        What it is of, in a word.
+    theirs, own
+        The fingerprints of what wrote it, and of what would go on; None where it does not count.
     """
     for what in dict.fromkeys([*own, *theirs]):
         now, before = own.get(what, ""), theirs.get(what, "")
@@ -74,8 +89,16 @@ def of_run(
 ) -> dict[str, str]:
     """Return what a run in time depends on, as text or as digests, by what it is of.
 
-    It is of a network, or those that are stacked; of data, which are known by their digests; and of settings, by their
-    text. `like` is a tensor of the run's dtype, on its device.
+    Parameters
+    ----------
+    network
+        The declaration, or those that are stacked.
+    data
+        What is given besides, and is known by its digest.
+    settings
+        What is known by its text.
+    like
+        A tensor of the run's dtype, on its device.
     """
     device = torch.cuda.get_device_name(like.device) if like.device.type == "cuda" else like.device.type
     networks = [network] if isinstance(network, Network) else list(network)

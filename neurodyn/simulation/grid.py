@@ -27,7 +27,15 @@ Where = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """A box of a grid: its number, the last parameter running fastest, and its places along each parameter."""
+    """A box of a grid.
+
+    Parameters
+    ----------
+    number
+        Which of the blocks it is, the last parameter running fastest.
+    region
+        The places along each parameter that it covers.
+    """
 
     number: int
     region: Mapping[str, slice]
@@ -44,7 +52,14 @@ class Block:
 
 
 class Grid:
-    """The points of a grid, the last parameter running fastest, in blocks of at most so many; None for one of all.
+    """The points of a grid, the last parameter running fastest, in blocks.
+
+    Parameters
+    ----------
+    given
+        The values of each parameter.
+    block
+        How many points a block has at most; None for one block of all.
 
     Raises
     ------

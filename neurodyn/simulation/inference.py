@@ -238,7 +238,14 @@ def _refuse_divergence(system: System, state: State, inference: Inference, steps
 
 
 def refuse_to_set_aside(network: Network, instead: str) -> None:
-    """Refuse to leave out, for what is to run `instead`, a discrete inference that was asked for by its step or steps.
+    """Refuse to leave out a discrete inference that was asked for by its step or its number of steps.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    instead
+        What was to run in its place, e.g. "simulate without solver=".
 
     Raises
     ------

@@ -26,12 +26,23 @@ _CGROUP_FILES = {
 
 
 def refuse_too_large(what: str, needed: int, remedy: str, device: torch.device | None = None) -> None:
-    """Refuse what needs more bytes than are free, on the host or on a device, and say what would take less.
+    """Refuse what memory cannot hold.
+
+    Parameters
+    ----------
+    what
+        What would take it.
+    needed
+        How much that is, in bytes.
+    remedy
+        What would take less.
+    device
+        Where; by default on the host.
 
     Raises
     ------
     MemoryError
-        If it is so.
+        If it is more than is free.
     """
     if needed < _SMALL:
         return

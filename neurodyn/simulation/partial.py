@@ -26,7 +26,10 @@ _LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})\.(lock|partial|replaced)(\.[^.]+)
 class Lock:
     """A lock file, held until `release`, or until the process ends, however that happens.
 
-    It holds the number of the process, and goes with the lock.
+    Parameters
+    ----------
+    path
+        The lock file, which holds the number of the process and goes with the lock.
 
     Raises
     ------
@@ -90,9 +93,15 @@ class Lock:
 class Partial:
     """A file or folder under a temporary name, which takes its own when it is complete.
 
-    Where its own is a symbolic link, that stays one, and what it points to is replaced. What interrupted processes left
-    in its folder under such names is removed, unless they live. The temporary name of what is lasting is always the
-    same one, and what an interrupted process has left there stays, to be gone on with.
+    What interrupted processes left in its folder under such names is removed, unless they live.
+
+    Parameters
+    ----------
+    target
+        Its own name. Where that is a symbolic link, it stays one, and what it points to is replaced.
+    lasting
+        Whether the temporary name is always the same one, and what an interrupted process has left there stays, to be
+        gone on with.
 
     Raises
     ------

@@ -85,7 +85,12 @@ def _numbers(value: Any) -> Any:
 def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -> None:
     """Refuse a result whose variables, dimensions, coordinates or units are others than those of the first one.
 
-    Where each comes from is told as text such as "at a = 1".
+    Parameters
+    ----------
+    first, other
+        The results.
+    where, start
+        Where the other one and the first one come from, as text such as "at a = 1".
     """
     at = f"sweep: {where}"
     for what, own, others in (
@@ -117,10 +122,19 @@ def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -
 
 
 def side_by_side(results: Sequence[xr.Dataset | None], *, records: bool) -> xr.Dataset:
-    """Put results, one a point, of which `refuse_other` has refused none, side by side along `network`.
+    """Put results, of which `refuse_other` has refused none, side by side along `network`.
 
-    They are without the results' attributes; a variable keeps those on which all agree. Where some results may be
-    missing, which are None then, variables are as `spread` says.
+    Parameters
+    ----------
+    results
+        One a point, None where there is none.
+    records
+        Whether some may be missing; then they are as `spread` says.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without the results' attributes; a variable keeps those on which all agree.
     """
     present = [result for result in results if result is not None]
     first = present[0]

@@ -25,6 +25,8 @@ class StateFile:
 
     Parameters
     ----------
+    path
+        Where.
     kind
         What it holds the state of, in a word, such as "checkpoint".
     version

@@ -103,10 +103,20 @@ def seal(
     attributes: Mapping[str, Any] | None = None,
     run: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Consolidate the metadata of a store, the variables in their order, and add attributes and the digests.
+    """Consolidate the metadata of a store, the variables in their order, and add the digests.
 
-    Files whose fingerprints are known are not read again. `run` is the fingerprint of the run whose trajectory it is,
-    if it is one that can be known again.
+    Parameters
+    ----------
+    folder
+        The store.
+    variables
+        Its variables.
+    known
+        The fingerprints of files that need not be read again.
+    attributes
+        What its attributes are to say beside what they do.
+    run
+        The fingerprint of the run whose trajectory it is, if it is one that can be known again.
     """
     root = _metadata_of(folder)
     root["attributes"] |= attributes or {}

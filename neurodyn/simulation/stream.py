@@ -56,14 +56,21 @@ class ZarrStream:
     """A Zarr store that grows along `time` under a temporary name, and takes its own name when it is closed.
 
     Within `with`, it is this run's alone. A run that fails leaves what it has written and where it stood, if it has
-    come that far, unless it has diverged. To resume is to go on from where an interrupted run stood, if there is one.
+    come that far, unless it has diverged.
+
+    Parameters
+    ----------
+    path
+        The store; must end in `.zarr`, and not exist but to `resume`.
+    resume
+        Whether to go on from where an interrupted run stood, if there is one.
 
     Raises
     ------
     ValueError
         If the name does not end in `.zarr`, or the interrupted run's state is damaged.
     FileExistsError
-        If it exists, but to resume, or another run is writing it.
+        If it exists, or another run is writing it.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -168,8 +175,14 @@ class ZarrStream:
     def append(self, part: xr.Dataset, kept: Mapping[str, Any] | None) -> None:
         """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks.
 
-        It is written while the caller goes on, who must leave it as it is until the next call returns. `kept` is from
-        where the run goes on if it is interrupted, which will not change; None for the last part.
+        It is written while the caller goes on, who must leave it as it is until the next call returns.
+
+        Parameters
+        ----------
+        part
+            The part.
+        kept
+            From where the run goes on if it is interrupted, which will not change; None for the last part.
         """
         with self._named_errors():
             self._finish()

@@ -47,10 +47,19 @@ _TIME_BYTES = 48
 
 
 def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of a population's own dimensions, given the shape of one sample.
+    """Return the names of a population's own dimensions.
 
-    They are `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or of any other number of axes
-    `<name>_axis0`, ….
+    Parameters
+    ----------
+    name
+        The population's name.
+    shape
+        The shape of one sample: (units,), (channels, rows, columns), or of any other number of axes.
+
+    Returns
+    -------
+    tuple of str
+        `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or `<name>_axis0`, ….
     """
     if len(shape) == 1:
         return (f"{name}_unit",)
@@ -61,7 +70,10 @@ def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
 def unit_coordinates(
     name: str, shape: Sequence[int], units: Sequence[int] | None = None
 ) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
-    """Return the coordinates of a population's own dimensions, as `unit_dims` calls them; of some units alone."""
+    """Return the coordinates of a population's own dimensions, by their names; parameters as of `unit_dims`.
+
+    Where `units` are given, they are those of these units alone.
+    """
     coordinates = {}
     for dim, length in zip(unit_dims(name, shape), shape, strict=True):
         kind = dim.removeprefix(f"{name}_")
@@ -71,10 +83,26 @@ def unit_coordinates(
 
 
 class TrajectoryRecorder:
-    """Collects the states that a solver saves, in memory or, with a stream, in chunks written to its Zarr store.
+    """Collects the states that a solver saves, in memory or, with a store, in chunks streamed to Zarr.
 
-    Times are when to save at, or None for every step; `expected` is how many states will come, where that is known. The
-    members are the networks that are stacked, of which each has its part; None for one alone.
+    Parameters
+    ----------
+    system
+        The system that runs.
+    chosen
+        What to record of which populations and observables.
+    times
+        The times to save at, or None for every step.
+    expected
+        How many states will come, where that is known.
+    stream
+        The store to stream to, or None.
+    solver
+        What integrates.
+    until
+        The stop condition.
+    members
+        The networks that are stacked, of which each has its part; None for one alone.
     """
 
     def __init__(
@@ -266,18 +294,29 @@ def dataset(
     solver: Solver | None = None,
     chosen: Mapping[str, Chosen] = MappingProxyType({}),
 ) -> xr.Dataset:
-    """Label the activity of populations, and observables; a variable each.
+    """Label the activity of populations, and observables.
 
     Parameters
     ----------
+    system
+        The system that they belong to.
     values
-        By name, shape (time, sample, …), or (sample, …) where `times` is None.
-    times, along
-        The times, or the numbers of the steps, shape (time,), and which of the two.
+        What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
+    times
+        The times, or the numbers of the steps, shape (time,).
+    attributes
+        Those of the dataset.
+    along
+        What `times` are.
     solver
         What integrated; each population's variable tells, and so does its step, and that of a declared inference.
     chosen
         What the values are of which populations and observables, where these are not all of them.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
     coordinates: dict[str, Any] = {}
     ahead: tuple[str, ...] = ()

@@ -27,12 +27,19 @@ _CHUNK = 4096
 
 
 class Pairs:
-    """Pairs of inputs and targets, which are floating-point, of which any may be drawn; `what` they are, for messages.
+    """Pairs of inputs and targets, of which any may be drawn.
+
+    Parameters
+    ----------
+    data
+        As `Data`; the targets are floating-point.
+    what
+        What they are, for messages, e.g. "train".
 
     Raises
     ------
     TypeError
-        If `data` is something else than `Data`, or a sample is no pair of tensors.
+        If `data` is something else, or a sample is no pair of tensors.
     ValueError
         If there are no samples, or not as many targets as inputs.
     """

@@ -33,7 +33,12 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
 
 
 class Checkpoint:
-    """The checkpoint in a folder, which is made when the first one is written.
+    """The checkpoint in a folder.
+
+    Parameters
+    ----------
+    folder
+        The folder; it is made when the first checkpoint is written.
 
     Raises
     ------
@@ -79,12 +84,19 @@ class Checkpoint:
 
 
 def storable(what: str, state: Any) -> Any:
-    """Return a state, `what` for messages, in containers of Python's, with NumPy's numbers as Python's.
+    """Return a state in containers of Python's, with NumPy's numbers as Python's.
+
+    Parameters
+    ----------
+    what
+        Whose state, for messages.
+    state
+        Tensors, numbers, text, and containers of them.
 
     Raises
     ------
     TypeError
-        If it holds anything but tensors, numbers, text, and containers of them.
+        If it holds anything else.
     """
     if isinstance(state, Mapping):
         return {storable(what, key): storable(what, value) for key, value in state.items()}
@@ -101,7 +113,15 @@ def storable(what: str, state: Any) -> Any:
 
 
 def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a folder's checkpoint of another run: what describes the two is text and numbers by name."""
+    """Refuse to go on with a checkpoint of another run.
+
+    Parameters
+    ----------
+    folder
+        Where the checkpoint is.
+    saved, now
+        What describes the run of the checkpoint, and the one that is to go on: text and numbers by name.
+    """
     for name in [*saved, *now]:
         before, after = saved.get(name), now.get(name)
         if before == after:

@@ -33,10 +33,16 @@ Measured = Mapping[str, Tensor]
 
 @dataclass
 class History:
-    """What has been measured so far in a training run of several seeds at once, or None for one alone.
+    """What has been measured so far in a training run.
 
-    Layers are those whose angles are measured. What is measured at each batch is kept beside the averages over an
-    epoch, or not.
+    Parameters
+    ----------
+    seeds
+        The seeds trained at once; None for a run of one.
+    layers
+        The names of the layers whose angles are measured.
+    each_iteration
+        Whether to keep what is measured at each batch, beside the averages over an epoch.
     """
 
     seeds: Sequence[int] | None

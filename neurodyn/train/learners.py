@@ -214,7 +214,15 @@ class NetworkLearner(Learner):
 
 
 class ModuleLearner(Learner):
-    """A module of one input and one output, or a `Stacked` one of several, taught by backprop: the reference."""
+    """A module, taught by backprop: the reference.
+
+    Parameters
+    ----------
+    module
+        Any `nn.Module` of one input and one output, or a `Stacked` one of several.
+    loss
+        One value per sample.
+    """
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         self.module = module

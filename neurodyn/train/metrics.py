@@ -26,14 +26,29 @@ Labels = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric found: values, shape (seed, …), float64, and the labels of the axes after the first."""
+    """What a metric found.
+
+    Parameters
+    ----------
+    values
+        Shape (seed, …), float64.
+    labels
+        Of the axes after the first.
+    """
 
     values: Tensor
     labels: Labels
 
 
 def check_metrics(functions: Mapping[str, Metric] | None, taken: Sequence[str]) -> dict[str, Metric]:
-    """Return the metrics given to `fit` by their names; taken are those that a history has itself.
+    """Return metrics by their names.
+
+    Parameters
+    ----------
+    functions
+        As given to `fit`.
+    taken
+        The names that a history has itself.
 
     Raises
     ------
@@ -58,9 +73,16 @@ def check_metrics(functions: Mapping[str, Metric] | None, taken: Sequence[str]) 
 
 
 class Metrics:
-    """Functions, by the names of what they measure, that measure the networks which a run trains, one a seed.
+    """Functions that measure the networks which a run trains.
 
-    `layers` are the labels that a history itself has for a dimension `layer`, if it has one.
+    Parameters
+    ----------
+    functions
+        By the names of what they measure.
+    networks, learners, seeds
+        What is trained, one a seed.
+    layers
+        The labels that a history itself has for a dimension `layer`, if it has one.
     """
 
     def __init__(
