@@ -85,6 +85,8 @@ class Timeline:
 
     def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
         """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
+        if not self.moves:
+            return np.empty(0)
         jumps = self.jumps(end)
         if not self._echoes:
             return jumps
