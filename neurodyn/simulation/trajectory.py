@@ -319,7 +319,7 @@ def dataset(
     xarray.Dataset
         One variable a population, with dimensions `time` or `step`, `sample` and the population's own.
     """
-    coordinates: dict[str, tuple[str, NDArray[Any], dict[str, str]]] = {}
+    coordinates: dict[str, Any] = {}
     ahead: tuple[str, ...] = ()
     if times is not None:
         coordinates[along] = (along, times, _ALONG[along])
