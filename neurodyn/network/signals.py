@@ -70,7 +70,8 @@ class Signal:
                 f"values of Signal have the shape {tuple(self.values.shape)}, and there are {len(self.times)} times: "
                 "the first axis is that of time"
             )
-        bad = int((~torch.isfinite(self.values)).sum())
+        finite = math.isfinite(float(self.values.detach().sum()))  # a sum is quicker, and may overflow
+        bad = 0 if finite else int((~torch.isfinite(self.values)).sum())
         if bad:
             raise InvalidValueError(f"values of Signal: {bad} are NaN or infinite; all must be finite")
 
@@ -139,6 +140,8 @@ class Signal:
         weights = np.where(
             places < last, np.maximum(0.0, (times - starts) / np.where(ends > starts, ends - starts, 1.0)), 0.0
         )
+        if not weights.any():  # at the signal's own times, between which a closed form goes
+            return found
         weight = torch.as_tensor(weights).to(found).view(-1, *[1] * (found.ndim - 1))
         return torch.lerp(found, self.values[np.minimum(places + 1, last)], weight)
 

@@ -15,6 +15,7 @@ from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
 from neurodyn.solvers.past import Polynomials, refuse_order
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
+from neurodyn.system.delays import part
 from neurodyn.system.system import System
 
 PAIRS: dict[str, Pair] = {"heun_euler": HEUN_EULER, "bosh3": BOSH3, "dopri5": DOPRI5, "tsit5": TSIT5}
@@ -92,9 +93,6 @@ class _PairStepper(Stepper):
         self._columns = [self.columns(0, len(row)) for row in stages]
         self._of_powers = start.new_tensor(pair.dense.T.tolist())
         """What the slopes contribute to each power of θ, shape (power, stage)."""
-        read = () if system.timeline.past is None else system.timeline.past.names
-        self._places = {name: place for name, place in system.places() if name in read}
-        """Where the populations are that couplings read with a delay."""
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
@@ -121,7 +119,7 @@ class _PairStepper(Stepper):
         steps = []
         for end, piece in past:
             assert isinstance(piece, Polynomials), "which it has extended the past by"
-            steps.append((piece.start, end, {name: own.clone() for name, own in piece.coefficients.items()}))
+            steps.append((piece.start, end, piece.coefficients.clone()))
         return {**super().kept(), "past": steps}
 
     def load(self, kept: Mapping[str, Any]) -> None:
@@ -129,18 +127,14 @@ class _PairStepper(Stepper):
         past = self.system.timeline.past
         for start, end, coefficients in kept["past"]:
             assert past is not None, "a system with delays has one from its start on"
-            own = {name: its.to(self.system.device) for name, its in coefficients.items()}
-            past.extend(end, Polynomials(start, end, own))
+            past.extend(end, Polynomials(start, end, coefficients.to(self.system.device)))
 
     def remember(self, then: float, h: float) -> None:
         past = self.system.timeline.past
         assert past is not None, "a system with delays has one from its start on"
-        weights, coefficients = self._of_powers, {}
-        for name, place in self._places.items():
-            slopes = self._slopes[place]
-            own = slopes.new_empty(1 + len(weights), len(slopes))
-            own[0].copy_(self.x.flat[place])
-            torch.addmm(own[1:], weights, slopes.t(), beta=0, alpha=h, out=own[1:])
-            coefficients[name] = own
+        weights, slopes = self._of_powers, part(self._slopes, past.window)
+        coefficients = slopes.new_empty(1 + len(weights), len(slopes))
+        coefficients[0].copy_(part(self.x.flat, past.window))
+        torch.addmm(coefficients[1:], weights, slopes.t(), beta=0, alpha=h, out=coefficients[1:])
         past.extend(then, Polynomials(self.time, then, coefficients))
         past.forget(then)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import hermite
-from neurodyn.system.delays import Past
+from neurodyn.system.delays import Past, part
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -21,11 +21,11 @@ _CUBIC = 4
 
 
 class _Moment(NamedTuple):
-    """Populations at the end of a step, and their slopes; none where steps are straight."""
+    """What is kept of the state at the end of a step, and of its slope; None where steps are straight."""
 
     time: float
-    activity: dict[str, Tensor]
-    slopes: dict[str, Tensor]
+    x: Tensor
+    slope: Tensor | None
 
 
 class _Between(NamedTuple):
@@ -35,19 +35,17 @@ class _Between(NamedTuple):
     first: _Moment
     last: _Moment
 
-    def write(self, name: str, time: float, out: Tensor) -> None:
-        """Write the activity of a population at a time of the step into `out`."""
-        end, (start, activity, slopes), (_, activity_after, slopes_after) = self
+    def write(self, place: slice | None, time: float, out: Tensor) -> None:
+        """Write a place of what is kept of the state, at a time of the step, into `out`."""
+        end, (start, x, slope), (_, after, slope_after) = self
         h = end - start
         if time > end - 1e-9 * h:
-            out.copy_(activity_after[name])
-            return
-        theta = (time - start) / h
-        if not slopes:
-            torch.lerp(activity[name], activity_after[name], theta, out=out)
+            out.copy_(part(after, place))
+        elif slope is None or slope_after is None:
+            torch.lerp(part(x, place), part(after, place), (time - start) / h, out=out)
         else:
-            slope, slope_after = slopes[name], slopes_after[name]
-            hermite(activity[name], slope, activity_after[name], slope_after, h=h, theta=theta, out=out)
+            ends = (part(each, place) for each in (x, slope, after, slope_after))
+            hermite(*ends, h=h, theta=(time - start) / h, out=out)
 
 
 class FixedPast:
@@ -64,15 +62,15 @@ class FixedPast:
     def __init__(self, system: System, order: int) -> None:
         assert system.timeline.past is not None, "a system with delays has one from its start on"
         self._past: Past = system.timeline.past
-        self._names, self._device = tuple(system.timeline.past.names), system.device
+        self._device = system.device
         self._straight = order == 1 or bool(system.noisy)
         self._last: _Moment | None = None
-        self._free: list[dict[str, Tensor]] = []
+        self._free: list[Tensor] = []
         """Memory of what has been forgotten: fresh memory costs more than what is written into it."""
 
     def reach(self, time: float, state: State, slope: State) -> None:
         """Take up the end of a step, with the slope by which it ends."""
-        moment = _Moment(time, self._kept(state), {} if self._straight else self._kept(slope))
+        moment = _Moment(time, self._kept(state), None if self._straight else self._kept(slope))
         if self._last is not None and time > self._last.time:
             self._past.extend(time, _Between(time, self._last, moment))
         self._last = moment
@@ -80,15 +78,13 @@ class FixedPast:
     def turn(self, slope: State) -> None:
         """Take up the slope by which the next step begins, where it is another one."""
         if self._last is not None and not self._straight:
-            self._last = _Moment(self._last.time, self._last.activity, self._kept(slope))
+            self._last = self._last._replace(slope=self._kept(slope))
 
     def forget(self, time: float) -> None:
         """Let go of what no step from a time on reads."""
         for piece in self._past.forget(time):
             assert isinstance(piece, _Between), "which it has extended the past by"
-            self._free.append(piece.first.activity)
-            if piece.first.slopes:
-                self._free.append(piece.first.slopes)
+            self._free += [kept for kept in (piece.first.x, piece.first.slope) if kept is not None]
 
     def kept(self) -> dict[str, Any]:
         """Return copies of the steps that are kept, and of the last end."""
@@ -105,16 +101,12 @@ class FixedPast:
             self._past.extend(last[0], _Between(last[0], self._moment(*first), self._moment(*last)))
         self._last = None if kept["last"] is None else self._moment(*kept["last"])
 
-    def _moment(self, time: float, *kept: dict[str, Tensor]) -> _Moment:
-        return _Moment(time, *({name: block.to(self._device) for name, block in each.items()} for each in kept))
+    def _moment(self, time: float, x: Tensor, slope: Tensor | None) -> _Moment:
+        return _Moment(time, x.to(self._device), None if slope is None else slope.to(self._device))
 
-    def _kept(self, state: State) -> dict[str, Tensor]:
-        if not self._free:
-            return {name: state.activity[name].clone() for name in self._names}
-        kept = self._free.pop()
-        for name, block in kept.items():
-            block.copy_(state.activity[name])
-        return kept
+    def _kept(self, state: State) -> Tensor:
+        kept = part(state.flat, self._past.window)
+        return self._free.pop().copy_(kept) if self._free else kept.clone()
 
 
 @dataclass(frozen=True)
@@ -126,20 +118,19 @@ class Polynomials:
     start, end
         When it starts, and when it ends.
     coefficients
-        Those of θ⁰, θ¹, … of each population, shape (power, n).
+        Those of θ⁰, θ¹, … of what is kept of the state, shape (power, n).
     """
 
     start: float
     end: float
-    coefficients: dict[str, Tensor]
+    coefficients: Tensor
 
-    def write(self, name: str, time: float, out: Tensor) -> None:
-        """Write the activity of a population at a time of the step into `out`."""
+    def write(self, place: slice | None, time: float, out: Tensor) -> None:
+        """Write a place of what is kept of the state, at a time of the step, into `out`."""
         theta = (time - self.start) / (self.end - self.start)
-        *others, total = self.coefficients[name].unbind()
-        flat = out.view(-1)
+        *others, total = (part(each, place) for each in self.coefficients.unbind())
         for coefficient in reversed(others):  # Horner's scheme: a device would wait for a tensor of the powers
-            total = torch.add(coefficient, total, alpha=theta, out=flat)
+            total = torch.add(coefficient, total, alpha=theta, out=out)
 
 
 def refuse_order(system: System, what: str, order: int, *, dense: bool) -> None:

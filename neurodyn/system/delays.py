@@ -8,7 +8,7 @@ out from the echoes of what these read. Before time 0, everything was as it is t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -68,12 +68,18 @@ class Echoes:
         The echoes of dynamic populations, and of those that signals drive.
     settled
         Those of instantaneous populations, with their equations, in the order of evaluation.
+    window
+        Which part of a flat state the echoes of dynamic populations are read off; None for all of it.
+    recalled
+        What is recalled at once: a delay, a part of the window, or None for all of it, and the memory that it goes to.
     """
 
     couplings: list[Coupling] = field(default_factory=list)
     dynamic: list[Echo] = field(default_factory=list)
     driven: list[Echo] = field(default_factory=list)
     settled: list[tuple[Echo, Equation]] = field(default_factory=list)
+    window: slice | None = None
+    recalled: list[tuple[float, slice | None, Tensor]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.couplings)
@@ -93,6 +99,19 @@ class Echoes:
         """Those by which dynamic populations are read, increasing."""
         return tuple(sorted({echo.delay for echo in self.dynamic}))
 
+    def lay_out(self, places: Mapping[str, slice]) -> None:
+        """Let dynamic populations' echoes of one delay lie as the populations do in a flat state, by their places."""
+        whole, window = _around(places.values()), _around(places[echo.name] for echo in self.dynamic)
+        self.window = None if window == whole else window
+        for delay in self.delays:
+            own = _around(places[echo.name] for echo in self.dynamic if echo.delay == delay)
+            memory = self.dynamic[0].block.new_empty(own.stop - own.start)
+            self.recalled.append((delay, None if own == window else _within(own, window), memory))
+            for number, echo in enumerate(self.dynamic):
+                if echo.delay == delay:
+                    block = memory[_within(places[echo.name], own)].view_as(echo.block)
+                    self.dynamic[number] = replace(echo, block=block)
+
     def rest(self, activity: Mapping[str, Tensor]) -> None:
         """Make the past what the present is, as far as that is known."""
         for echo in self.all:
@@ -111,11 +130,27 @@ class Echoes:
         }
 
 
+def _around(places: Iterable[slice]) -> slice:
+    """Return the part of a flat state that holds some places."""
+    ends = [(place.start, place.stop) for place in places]
+    return slice(min((start for start, _ in ends), default=0), max((stop for _, stop in ends), default=0))
+
+
+def _within(place: slice, window: slice) -> slice:
+    """Return a place in what a window shows."""
+    return slice(place.start - window.start, place.stop - window.start)
+
+
+def part(flat: Tensor, place: slice | None) -> Tensor:
+    """Return a part of a flat tensor; itself, which is quicker than a view, for None."""
+    return flat if place is None else flat[place]
+
+
 class Piece(Protocol):
     """A step of a run, between whose ends the states are interpolated."""
 
-    def write(self, name: str, time: float, out: Tensor) -> None:
-        """Write the activity of a population at a time of the step into `out`."""
+    def write(self, place: slice | None, time: float, out: Tensor) -> None:
+        """Write a place of what is kept of the state, at a time of the step, into `out`."""
 
 
 class Past:
@@ -123,15 +158,17 @@ class Past:
 
     Parameters
     ----------
-    starts
-        Their activity at time 0, and before, by name.
+    state
+        The flat state at time 0, and before, shape (n,).
+    window
+        Which part of it is kept; None for all.
     longest
         The longest delay.
     """
 
-    def __init__(self, starts: Mapping[str, Tensor], longest: float) -> None:
-        self._starts = {name: value.clone() for name, value in starts.items()}
-        self._longest = longest
+    def __init__(self, state: Tensor, window: slice | None, longest: float) -> None:
+        self.window = window
+        self._start, self._longest = part(state, window).clone(), longest
         self._pieces: list[Piece] = []
         self._ends: list[float] = []
 
@@ -139,18 +176,13 @@ class Past:
         """Return how many steps are kept."""
         return len(self._pieces)
 
-    @property
-    def names(self) -> Collection[str]:
-        """The populations."""
-        return self._starts.keys()
-
-    def write(self, name: str, time: float, out: Tensor) -> None:
-        """Write the activity of a population at a time, at most that of the last step's end, into `out`."""
+    def write(self, place: slice | None, time: float, out: Tensor) -> None:
+        """Write a place of what is kept of the state, at a time up to the last step's end, into `out`."""
         if time <= 0.0 or not self._ends:
-            out.copy_(self._starts[name])
+            out.copy_(part(self._start, place))
             return
-        place = bisect_left(self._ends, time)
-        self._pieces[min(place, len(self._pieces) - 1)].write(name, time, out)
+        step = bisect_left(self._ends, time)
+        self._pieces[min(step, len(self._pieces) - 1)].write(place, time, out)
 
     def steps(self) -> list[tuple[float, Piece]]:
         """Return the steps that are kept, with their ends."""

@@ -32,14 +32,14 @@ def repeated_at(system: System, moments: Sequence[tuple[float, float]]) -> Syste
         own = values.view(count, members, -1, *system.shapes[name]).transpose(0, 1)
         held[name] = own.reshape(-1, *system.shapes[name])
     held = {name: held[name] for name in system.clamped}
-    data = system.data
+    data, samples = system.data, system.samples * count
     given = Given(
-        {name: repeat(value) for name, value in data.inputs.items()},
+        {name: held[name] if name in held else repeat(value) for name, value in data.inputs.items()},
         None if data.targets is None else repeat(data.targets),
-        {name: repeat(value) for name, value in system.plan.batch.starts.items()},
+        {name: system.instant.new_zeros(()).expand(samples, *system.shapes[name]) for name in system.dynamic},
         system.dtype,
         system.device,
-        system.samples * count,
+        samples,
         held=held,
     )
     return System.planned(system.network, Plan(system.network, given))

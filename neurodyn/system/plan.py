@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -74,6 +74,7 @@ class Plan:
         self.echoes = Echoes()
         """What delayed couplings read."""
         self.equations = {p.name: self._equation(network, p) for p in self.free}
+        self.echoes.lay_out(dict(self.places()))
         self.echoed = self.echoes.blocks
         self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)
         self.loops: dict[str, Loop] = {}
@@ -160,6 +161,14 @@ class Plan:
         self.points.forget()
         if self._forward is not None:
             self._forward.forget()
+
+    def places(self) -> Iterator[tuple[str, slice]]:
+        """Yield each dynamic population's name and the place of its block in a flat state."""
+        start = 0
+        for name in self.dynamic:
+            end = start + self.sizes[name]
+            yield name, slice(start, end)
+            start = end
 
     def lent(self) -> Tensor:
         """Return the memory of a state, shape (n,), that a batch may use while it is at hand.

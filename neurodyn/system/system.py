@@ -122,11 +122,7 @@ class System:
 
     def places(self) -> Iterator[tuple[str, slice]]:
         """Yield each dynamic population's name and the place of its block in a flat tensor."""
-        start = 0
-        for name in self.dynamic:
-            end = start + self._sizes[name]
-            yield name, slice(start, end)
-            start = end
+        return self.plan.places()
 
     def field(self, state: State, out: State, time: Time = None) -> None:
         """Write dx/dt = F(x, t) at `state` into `out`, and the instantaneous populations' activity into their buffers.

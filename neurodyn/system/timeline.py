@@ -85,6 +85,8 @@ class Timeline:
 
     def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
         """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
+        if not self.moves:
+            return np.empty(0)
         jumps = self.jumps(end)
         if not self._echoes:
             return jumps
@@ -105,8 +107,7 @@ class Timeline:
             self._within = None
             self._move(self._driven, 0.0)
         if self._echoes:
-            names = dict.fromkeys(echo.name for echo in self._echoes.dynamic)
-            self.past = Past({name: state.activity[name] for name in names}, max(self._echoes.delays, default=0.0))
+            self.past = Past(state.flat, self._echoes.window, max(self._echoes.delays, default=0.0))
             self._moving_late, self._recalled = self._late, None
 
     def enter(self, time: float, *, idle: bool = False) -> None:
@@ -200,10 +201,12 @@ class Timeline:
             raise InvalidValueError(
                 f"network {self._network!r} has delays: F depends on the past, which begins with system.initial_state()"
             )
-        for echo in self._echoes.dynamic:
-            self.past.write(echo.name, time - echo.delay, echo.block)
-            if echo.name in self._plan.bounds:
-                echo.block.clamp_(*self._plan.bounds[echo.name])
+        for delay, place, memory in self._echoes.recalled:
+            self.past.write(place, time - delay, memory)
+        if self._plan.bounds:
+            for echo in self._echoes.dynamic:
+                if echo.name in self._plan.bounds:
+                    echo.block.clamp_(*self._plan.bounds[echo.name])
         for late in self._moving_late.values():
             late.move(self.origin + time)
         self._recalled = time

@@ -227,6 +227,28 @@ def test_a_delay_of_what_stands_still_is_none():
     assert "Exact" in run.attrs["solver"]
 
 
+@pytest.mark.parametrize("solver", [nd.Heun(0.1), nd.Adaptive()], ids=["Heun", "Adaptive"])
+def test_the_order_of_the_populations_does_not_matter(solver: nd.Solver) -> None:
+    names, delays = "abcd", {("a", "b"): 0.3, ("c", "b"): 0.3, ("c", "a"): 0.5, ("b", "c"): 0.5, ("b", "d"): 0.0}
+    start = {name: tensor(2, size, seed=size) for size, name in enumerate(names, start=1)}
+    layers = {}
+    for seed, (source, target) in enumerate(delays):
+        layers[source, target] = layer = nn.Linear(start[source].shape[1], start[target].shape[1]).double()
+        layer.weight.data = torch.tensor(random(*layer.weight.shape, seed=seed))
+
+    def run(order: str) -> Any:
+        populations = [nd.Population(name, start[name].shape[1]) for name in order]
+        couplings = [nd.Coupling(*ends, nd.Forward(layers[ends]), delay=delay) for ends, delay in delays.items()]
+        network = nd.Network(order, populations, couplings)
+        return nd.simulate(network, None, duration=1.2, initial=start, solver=solver, save_at=5)
+
+    expected = run("abcd")
+    for order in ("dcba", "cdab"):
+        found = run(order)
+        for name in names:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-12)
+
+
 def test_equations_say_what_is_read_when():
     lines = recurrent().equations().splitlines()
     assert lines[1] == "0.8 dx/dt = −x + u + (Linear∘Tanh)(x(t − 0.7)) − 0.5 r"

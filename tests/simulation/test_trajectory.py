@@ -1,5 +1,6 @@
 """Trajectories: their labels, and streaming, which is the same run in bounded memory and leaves nothing half-done."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def test_a_trajectory_is_the_callers_own() -> None:
         before = data.copy(deep=True)
         inputs.add_(1.0)
         xr.testing.assert_identical(data, before)
+
+
+def test_what_is_done_to_a_trajectory_does_not_reach_the_next_one() -> None:
+    network = nd.Network("n", [nd.Population("x", 2, initial=1.0)])
+    first = nd.simulate(network, None, duration=1.0, save_at=3)
+    before = first.copy(deep=True)
+    first.attrs["mine"] = first.x.attrs["mine"] = first.time.attrs["mine"] = 1
+    first.x.values[:] = 7.0
+    with suppress(ValueError):  # pandas' labels cannot be written to
+        first.x_unit.values[:] = 7
+    first["sample"] = [5]
+    xr.testing.assert_identical(nd.simulate(network, None, duration=1.0, save_at=3), before)
 
 
 def test_bfloat16_becomes_float32_exactly() -> None:
