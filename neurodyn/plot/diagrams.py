@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
+from matplotlib.patches import Circle, ConnectionStyle, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.textpath import TextPath
@@ -198,10 +198,25 @@ def _draw_arrow(
     if arrow.source == arrow.target:
         patch = FancyArrowPatch(path=Outline(curve, [Outline.MOVETO, *3 * [Outline.CURVE4]]), **look)
     else:
-        start, control, end = curve
-        across = np.array([end[1] - start[1], start[0] - end[0]])
-        bend = (control - (start + end) / 2) @ across / (across @ across)
-        look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": f"arc3,rad={bend}"}
+        look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": _Along(curve)}
         ends = nodes[arrow.source], nodes[arrow.target]
-        patch = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
+        patch = FancyArrowPatch(tuple(curve[0]), tuple(curve[-1]), patchA=ends[0], patchB=ends[1], **look)
     ax.add_artist(patch)
+
+
+class _Along(ConnectionStyle.Arc3):
+    """A Bézier curve of the diagram, which matplotlib clips at the nodes that it connects."""
+
+    def __init__(self, curve: Points) -> None:
+        super().__init__()
+        self._curve = curve
+
+    def connect(self, start: tuple[float, float], end: tuple[float, float]) -> Outline:
+        """Return the curve turned and scaled, as its ends are on paper."""
+        along = self._curve @ np.array([1, 1j])
+        begin, chord = complex(*start), complex(*end) - complex(*start)
+        drawn = begin + (along - along[0]) / (along[-1] - along[0]) * chord
+        codes = {3: Outline.CURVE3, 4: Outline.CURVE4}
+        return Outline(
+            np.stack([drawn.real, drawn.imag], axis=1), [Outline.MOVETO, *(len(drawn) - 1) * [codes[len(drawn)]]]
+        )

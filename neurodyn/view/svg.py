@@ -40,9 +40,9 @@ def network_svg(shown: Sketch) -> str:
     corner = np.array([left, top])
     colours = arrow_colours(shown)
     body = [_arrow(arrow, points_of(curve), corner, colours) for arrow, curve in zip(shown.arrows, curves, strict=True)]
-    for arrow, curve, mark in zip(shown.arrows, curves, marks, strict=True):
+    for arrow, mark in zip(shown.arrows, marks, strict=True):
         if mark is not None:
-            body.append(_mark(arrow.mark, mark, curve, corner))
+            body.append(_mark(arrow.mark, mark, corner))
     body += [_population(node, _pixels(places[node.name], corner)) for node in shown.nodes]
     width = max(float(right - left), 2 * _LEGEND_COLUMN)
     entries = _legend(shown, colours)
@@ -150,11 +150,5 @@ def _arrow(arrow: Arrow, points: Points, corner: Points, colours: dict[str, str]
     return f'<g class="{arrow.kind}"><title>{html.escape(f"{arrow} {arrow.map}".strip())}</title>{drawn}</g>'
 
 
-def _mark(text: str, place: Points, curve: Points, corner: Points) -> str:
-    """Write a text beside its place on a curve, on the outer side of the bend."""
-    chord = curve[-1] - curve[0]
-    out = points_of(curve)[12] - (curve[0] + curve[-1]) / 2
-    if np.linalg.norm(out) < 0.01:
-        out = np.array([-chord[1], chord[0]]) if chord[0] >= 0 else np.array([chord[1], -chord[0]])
-    away = 0.13 * out / max(float(np.linalg.norm(out)), 1e-9)
-    return _text(text, _pixels(place + away, corner) + np.array([0, 3]), min(8.0, 0.75 * _UNIT / 0.58 / len(text)))
+def _mark(text: str, at: Points, corner: Points) -> str:
+    return _text(text, _pixels(at, corner) + np.array([0, 3]), min(8.0, 0.75 * _UNIT / 0.58 / len(text)))
