@@ -172,8 +172,9 @@ def _draw_population(ax: Axes, population: Node, centre: Points, unit: float) ->
 def _draw_label(ax: Axes, text: str, centre: Points, height: float, *, on_arrow: bool = False) -> None:
     """Write a text as a shape in the diagram's own unit, so that it fits its node at any size of the figure."""
     shape = TextPath((0, 0), text, size=1)
-    width = shape.get_extents().width
-    place = Affine2D().translate(-width / 2, -0.36).scale(min(height, 1.55 * RADIUS / width)).translate(*centre)
+    box = shape.get_extents()
+    scale = min(height, 1.55 * RADIUS / box.width)
+    place = Affine2D().translate(-(box.x0 + box.x1) / 2, -0.36).scale(scale).translate(*centre)
     look: dict[str, Any] = {"color": "black", "linewidth": 0, "zorder": 4, "gid": f"label {text}"}
     if on_arrow:
         halo = [Stroke(linewidth=3, foreground="white"), Normal()]
