@@ -50,6 +50,7 @@ myst_heading_anchors = 3
 autosummary_generate = True
 autodoc_typehints = "both"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # a function as a default has no text that Sphinx could read
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = False
 nitpicky = False
