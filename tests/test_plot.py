@@ -19,7 +19,7 @@ from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
-from neurodyn.network.sketch import sketch
+from neurodyn.network.sketch import Node, sketch
 from neurodyn.view import diagram
 from tests.problems import PROBLEMS
 
@@ -288,6 +288,15 @@ def test_a_long_name_is_broken_where_one_line_would_be_too_small_to_read():
     assert len(broken) > 1
     assert "".join(text for text, _ in broken) == long
     assert all(above.y0 > below.y0 for (_, above), (_, below) in pairwise(broken))
+
+
+@pytest.mark.parametrize("name", ["x", "group_norm_1", "scaled_dot_product_attention_1"])
+def test_the_texts_of_a_population_stand_below_each_other_inside_its_node(name):
+    texts = diagram.texts_of(Node(name, "4×8×8", "dynamic", input=False))
+    assert "".join(text for text, _, _ in texts) == f"{name}4×8×8"
+    for (_, upper, high), (_, lower, low) in pairwise(texts):
+        assert upper - lower > 0.36 * (high + low)  # capitals are 0.72 of a letter's height
+    assert all(abs(place) + 0.36 * height < diagram.RADIUS for _, place, height in texts)
 
 
 def test_opposite_ways_between_two_populations_keep_apart():

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodyn.network.sketch import Sketch
+from neurodyn.network.sketch import Node, Sketch
 
 Points = NDArray[np.float64]
 """Points of the plane, shape (n, 2); the control points of a Bézier curve, or points on it."""
@@ -32,8 +32,9 @@ _NAME, _MARK = 0.15, 0.11
 """The heights of the letters of a name and of a mark, where there is room."""
 _LEGIBLE = 0.065
 """A name whose letters would be lower in one line is broken."""
-_WIDEST = 1.55 * RADIUS
-"""How wide a text is at most."""
+WIDEST = 1.55 * RADIUS
+"""How wide a text in a node is at most."""
+_WIDEST_MARK = 0.62
 _LONG = 2.5 * _COLUMN
 """From this length on, an arrow keeps beside what it passes: an arc would be the taller the further it leads."""
 _ARCS = np.array([0.0, 0.065, 0.165, 0.225, 0.3, 0.375, 0.45, 0.5])
@@ -252,7 +253,7 @@ def _beside(way: Points, half: Points) -> Points:
 
 def mark_half(mark: str) -> Points:
     """Return half the width and half the height of a mark."""
-    return np.array([min(_WIDEST, _MARK * _CHARACTER * len(mark)), _MARK]) / 2
+    return np.array([min(_WIDEST_MARK, _MARK * _CHARACTER * len(mark)), _MARK]) / 2
 
 
 def extent_of(
@@ -272,12 +273,20 @@ def extent_of(
     return extent.min(0), extent.max(0)
 
 
-def name_lines(name: str) -> tuple[list[str], float]:
+def texts_of(node: Node) -> list[tuple[str, float, float]]:
+    """Return the lines of a population's name, and its size: each with its place above the centre, and its height."""
+    lines, height = _name_lines(node.name)
+    middle = (0.07 if node.size else 0.0) + 0.55 * (len(lines) - 1) * height
+    texts = [(line, middle - 1.1 * number * height, height) for number, line in enumerate(lines)]
+    return [*texts, (node.size, -0.1 - 0.4 * (len(lines) - 1) * height, _MARK)] if node.size else texts
+
+
+def _name_lines(name: str) -> tuple[list[str], float]:
     """Return a population's name in lines that fit its node, broken after underscores, and the height of a letter."""
 
     def height(lines: Sequence[str]) -> float:
         longest = max(map(len, lines))
-        return min(_NAME, _WIDEST / _CHARACTER / longest, 0.26 / len(lines))
+        return min(_NAME, WIDEST / _CHARACTER / longest, 0.26 / len(lines))
 
     best = [name]
     if height(best) >= _LEGIBLE:
