@@ -59,7 +59,7 @@ docs: $(INSTALLED)
 	@echo "Installing what builds the site; the first time, this takes a minute ..."
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
 	@echo "Building the site ..."
-	@rm -rf docs/reference/generated # where names that are public no longer would stay
+	@rm -rf docs/reference/generated docs/_build/html/_modules # where names that are public no longer would stay
 	@OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -j 2 -b html docs docs/_build/html
 	@$(BIN)/python docs/_ext/links.py docs/_build/html
 	@echo "It is in docs/_build/html/index.html."

@@ -22,7 +22,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_templates"]
+templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "neurodyn"
 html_static_path = ["_static"]
@@ -49,7 +50,9 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_typehints = "both"
+autodoc_typehints_description_target = "documented"  # a signature suffices where there is no more to say
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # a function as a default has no text that Sphinx could read
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = False
 nitpicky = False
@@ -60,5 +63,12 @@ def _escape_bars(app: Any, what: str, name: str, of: Any, options: Any, lines: l
     lines[:] = [re.sub(r"\|(?=\S)([^|]*)\|", r"\\|\1\\|", line) for line in lines]
 
 
+def _keep_colons(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    """Hide the colon in a property's sentence from Napoleon, which takes what precedes it for a type."""
+    if what in ("attribute", "property"):
+        lines[:1] = [line.replace(": ", " – ", 1) for line in lines[:1]]
+
+
 def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)
     app.connect("autodoc-process-docstring", _escape_bars)

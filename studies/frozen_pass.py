@@ -101,7 +101,7 @@ def figure(found: xr.Dataset) -> Figure:
     picture = plt.figure(figsize=(11, 6.8))
     axes = picture.subplot_mosaic("abe;cde")
     for letter, (title, variants) in zip("abcd", PANELS.items(), strict=True):
-        draw_accuracy(axes[letter], found, variants, legend="center right" if letter == "d" else "lower right")
+        draw_accuracy(axes[letter], found, variants)
         axes[letter].set_title(title)
     for name in VARIANTS:
         if name != BASELINE:

@@ -19,7 +19,7 @@ from neurodyn import plot
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
-from neurodyn.network.sketch import sketch
+from neurodyn.network.sketch import Node, sketch
 from neurodyn.view import diagram
 from tests.problems import PROBLEMS
 
@@ -243,6 +243,31 @@ def test_bands_break_where_they_cut_no_skipping_connection():
     assert all(row[f"x{4 * n}"] == row[f"x{4 * n + 3}"] for n in range(blocks))
 
 
+@pytest.mark.parametrize("length", [4, 11])
+def test_a_long_arrow_keeps_as_near_to_what_it_passes_as_a_shorter_one(length):
+    names = [f"x{n}" for n in range(length + 1)]
+    chain = [nd.Coupling(*pair) for pair in pairwise(names)]
+    skip = nd.Coupling(names[0], names[-1])
+    shown = sketch(nd.Network("residual", [nd.Population(name, 1) for name in names], [*chain, skip]))
+    places = diagram.place(shown)
+    way = diagram.points_of(diagram.route(shown, places)[-1])
+    assert abs(way[:, 1] - places["x0"][1]).max() < 2.5 * diagram.RADIUS
+    between = np.array([places[name] for name in names[1:-1]])
+    assert np.linalg.norm(way[:, None] - between, axis=-1).min() > diagram.RADIUS
+
+
+def test_marks_stand_beside_their_arrows():
+    for net in (pc.network(nd.mlp([8, 6, 4, 3])), ar.network(nd.mlp([8, 6, 4, 3]))):
+        shown = sketch(net)
+        places = diagram.place(shown)
+        curves = diagram.route(shown, places)
+        marks = diagram.mark_places(shown, places, curves)
+        lines = np.concatenate([diagram.points_of(curve) for curve in curves])
+        for arrow, mark in zip(shown.arrows, marks, strict=True):
+            if mark is not None:
+                assert (abs(lines - mark) > diagram.mark_half(arrow.mark)).any(1).all(), str(arrow)
+
+
 def test_marks_keep_apart_and_inside_the_picture():
     both = [nd.Coupling("a", "b", gain=3.5, delay=1.25), nd.Coupling("b", "a", gain=-12.5, delay=0.75)]
     loop = nd.Coupling("b", "b", gain=0.125, delay=33.5)
@@ -263,6 +288,15 @@ def test_a_long_name_is_broken_where_one_line_would_be_too_small_to_read():
     assert len(broken) > 1
     assert "".join(text for text, _ in broken) == long
     assert all(above.y0 > below.y0 for (_, above), (_, below) in pairwise(broken))
+
+
+@pytest.mark.parametrize("name", ["x", "group_norm_1", "scaled_dot_product_attention_1"])
+def test_the_texts_of_a_population_stand_below_each_other_inside_its_node(name):
+    texts = diagram.texts_of(Node(name, "4×8×8", "dynamic", input=False))
+    assert "".join(text for text, _, _ in texts) == f"{name}4×8×8"
+    for (_, upper, high), (_, lower, low) in pairwise(texts):
+        assert upper - lower > 0.36 * (high + low)  # capitals are 0.72 of a letter's height
+    assert all(abs(place) + 0.36 * height < diagram.RADIUS for _, place, height in texts)
 
 
 def test_opposite_ways_between_two_populations_keep_apart():

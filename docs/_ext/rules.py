@@ -32,13 +32,9 @@ def beside(model: ModuleType, rows: Sequence[tuple[str, str, nd.Network, str]]) 
             if line.strip() not in source:
                 raise ValueError(f"{model.__name__} has no line {line.strip()!r}")
         printed = [line.strip() for line in str(network).splitlines() if line.strip().startswith(begin)]
-        cells = (
-            convert(equation, display="inline"),
-            f"<pre>{escape(code)}</pre>",
-            f"<pre>{escape(printed[-1])}</pre>",
-        )
-        body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = "".join(f"<th>{name}</th>" for name in ("the paper", "the declaration", "what the network prints"))
+        declared = f'<pre>{escape(code)}</pre><pre class="printed">{escape(printed[-1])}</pre>'
+        body.append(f"<tr><td>{convert(equation, display='inline')}</td><td>{declared}</td></tr>")
+    heads = "<th>the paper</th><th>the declaration; in grey, what the network prints</th>"
     return HTML(f'<table class="beside"><tr>{heads}</tr>{"".join(body)}</table>')
 
 

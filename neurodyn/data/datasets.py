@@ -156,7 +156,7 @@ def mnist(root: files.Root = None, *, flatten: bool = True) -> tuple[Samples, Sa
 
     Parameters
     ----------
-    root : path, optional
+    root : path
         Folder with the published files, or subsets in their format, compressed or not. If it has a
         subfolder of the data set's name in `DATASETS`, that is read. Default: the folder that the
         environment variable ``NEURODYN_DATA`` names; without it, the files are downloaded once into the

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
+from matplotlib.patches import Circle, ConnectionStyle, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.textpath import TextPath
@@ -21,7 +21,7 @@ from neurodyn.errors import InvalidTypeError
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
 from neurodyn.view.colours import BLACK, GREY, OTHER_KINDS
-from neurodyn.view.diagram import RADIUS, Points, extent_of, mark_places, name_lines, place, route
+from neurodyn.view.diagram import RADIUS, WIDEST, Points, extent_of, mark_half, mark_places, place, route, texts_of
 from neurodyn.view.svg import arrow_colours
 
 _INCHES = 1.3
@@ -94,7 +94,8 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
     for arrow, curve, mark in zip(shown.arrows, curves, marks, strict=True):
         _draw_arrow(ax, arrow, curve, colours, nodes, unit)
         if mark is not None:
-            _draw_label(ax, arrow.mark, mark, 0.11, on_arrow=True)
+            across, high = 2 * mark_half(arrow.mark)
+            _draw_label(ax, arrow.mark, mark, high, across, on_arrow=True)
     ax.legend(
         legend.values(),
         legend.keys(),
@@ -160,20 +161,17 @@ def _draw_population(ax: Axes, population: Node, centre: Points, unit: float) ->
     node = _node(population, centre)
     node.set(linewidth=1.2 * unit, zorder=3, gid=f"population {population.name}")
     ax.add_artist(node)
-    lines, height = name_lines(population.name)
-    middle = 0.07 if population.size else 0.0
-    for number, line in enumerate(lines):
-        _draw_label(ax, line, centre + np.array([0.0, middle + ((len(lines) - 1) / 2 - number) * 1.1 * height]), height)
-    if population.size:
-        _draw_label(ax, population.size, centre - np.array([0.0, 0.1 + 0.4 * (len(lines) - 1) * height]), 0.11)
+    for text, above, height in texts_of(population):
+        _draw_label(ax, text, centre + np.array([0.0, above]), height, WIDEST)
     return node
 
 
-def _draw_label(ax: Axes, text: str, centre: Points, height: float, *, on_arrow: bool = False) -> None:
+def _draw_label(ax: Axes, text: str, centre: Points, height: float, widest: float, *, on_arrow: bool = False) -> None:
     """Write a text as a shape in the diagram's own unit, so that it fits its node at any size of the figure."""
     shape = TextPath((0, 0), text, size=1)
-    width = shape.get_extents().width
-    place = Affine2D().translate(-width / 2, -0.36).scale(min(height, 1.55 * RADIUS / width)).translate(*centre)
+    box = shape.get_extents()
+    scale = min(height, widest / box.width)
+    place = Affine2D().translate(-(box.x0 + box.x1) / 2, -0.36).scale(scale).translate(*centre)
     look: dict[str, Any] = {"color": "black", "linewidth": 0, "zorder": 4, "gid": f"label {text}"}
     if on_arrow:
         halo = [Stroke(linewidth=3, foreground="white"), Normal()]
@@ -198,10 +196,25 @@ def _draw_arrow(
     if arrow.source == arrow.target:
         patch = FancyArrowPatch(path=Outline(curve, [Outline.MOVETO, *3 * [Outline.CURVE4]]), **look)
     else:
-        start, control, end = curve
-        across = np.array([end[1] - start[1], start[0] - end[0]])
-        bend = (control - (start + end) / 2) @ across / (across @ across)
-        look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": f"arc3,rad={bend}"}
+        look |= {"shrinkA": 2.2 * unit, "shrinkB": 2.2 * unit, "connectionstyle": _Along(curve)}
         ends = nodes[arrow.source], nodes[arrow.target]
-        patch = FancyArrowPatch(tuple(start), tuple(end), patchA=ends[0], patchB=ends[1], **look)
+        patch = FancyArrowPatch(tuple(curve[0]), tuple(curve[-1]), patchA=ends[0], patchB=ends[1], **look)
     ax.add_artist(patch)
+
+
+class _Along(ConnectionStyle.Arc3):
+    """A Bézier curve of the diagram, which matplotlib clips at the nodes that it connects."""
+
+    def __init__(self, curve: Points) -> None:
+        super().__init__()
+        self._curve = curve
+
+    def connect(self, start: tuple[float, float], end: tuple[float, float]) -> Outline:
+        """Return the curve turned and scaled, as its ends are on paper."""
+        along = self._curve @ np.array([1, 1j])
+        begin, chord = complex(*start), complex(*end) - complex(*start)
+        drawn = begin + (along - along[0]) / (along[-1] - along[0]) * chord
+        codes = {3: Outline.CURVE3, 4: Outline.CURVE4}
+        return Outline(
+            np.stack([drawn.real, drawn.imag], axis=1), [Outline.MOVETO, *(len(drawn) - 1) * [codes[len(drawn)]]]
+        )

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodyn.network.sketch import Sketch
+from neurodyn.network.sketch import Node, Sketch
 
 Points = NDArray[np.float64]
 """Points of the plane, shape (n, 2); the control points of a Bézier curve, or points on it."""
@@ -24,15 +24,23 @@ _MOST_COLUMNS = 16
 """The most that do where breaking them would cut through what leads over several, such as a residual connection."""
 _COLUMN, _ROW, _BAND = 1.3, 1.15, 0.45
 _CLEARANCE = 0.08
+_GAP = 0.05
+"""Between an arrow and its mark."""
 _CHARACTER = 0.58
 """How wide a letter is, in parts of its height."""
 _NAME, _MARK = 0.15, 0.11
 """The heights of the letters of a name and of a mark, where there is room."""
 _LEGIBLE = 0.065
 """A name whose letters would be lower in one line is broken."""
-_WIDEST = 1.55 * RADIUS
-"""How wide a text is at most."""
-_BENDS = (0.0, 0.13, 0.33, 0.45, 0.6, 0.75, 0.9, 1.0)
+WIDEST = 1.55 * RADIUS
+"""How wide a text in a node is at most."""
+_WIDEST_MARK = 0.62
+_LONG = 2.5 * _COLUMN
+"""From this length on, an arrow keeps beside what it passes: an arc would be the taller the further it leads."""
+_ARCS = np.array([0.0, 0.065, 0.165, 0.225, 0.3, 0.375, 0.45, 0.5])
+"""The heights of arcs, in parts of the distance between their ends."""
+_BRACKETS = np.array([0.0, 0.2, 0.65, 0.9, 1.15, 1.4, 1.65, 2.15])
+"""The heights of longer ways."""
 _CURVE_POINTS = np.linspace(0.0, 1.0, 25)[:, None]
 
 
@@ -162,7 +170,8 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
     Returns
     -------
     list of array
-        The control points of a Bézier curve: three of an arc, four of a loop, which starts and ends at the node's rim.
+        The control points of a Bézier curve: three of an arc, four of a longer way, and of a loop, which starts and
+        ends at the node's rim.
     """
     arrows = sketch.arrows
     shared = Counter(frozenset((arrow.source, arrow.target)) for arrow in arrows)
@@ -185,51 +194,66 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
         nodes = np.array([places[name] for name in others]).reshape(-1, 2)
         lines = np.concatenate([np.empty((0, 2)), *(points_of(loop) for name in others for loop in loops[name])])
         paired = shared[frozenset((a, b))] > 1
-        bends = [bend for size in (_BENDS[1:] if paired else _BENDS) for bend in (-size, size)]
-        # Of the free arcs that are as clear of the nodes as need be, the straightest; then its left, so that opposite
+        # Of the free ways that are as clear of the nodes as need be, the straightest; then its left, so that opposite
         # directions keep apart, or where it is alone, the emptier side.
+        sizes = _BRACKETS if lengths[number] > _LONG else _ARCS * lengths[number]
         ranks = {}
-        for bend in bends:
-            room = _clearance(_arc(places[a], places[b], bend), nodes, lines)
-            ranks[bend] = (_lane(a, b, bend) in taken, -room, abs(bend), paired and bend > 0)
+        for height in [sign * size for size in sizes[int(paired) :].tolist() for sign in (-1, 1)]:
+            room = _clearance(_arc(places[a], places[b], height), nodes, lines)
+            ranks[height] = (_lane(a, b, height) in taken, -room, abs(height), paired and height > 0)
         best = min(ranks.values())
-        equal = [bend for bend, rank in ranks.items() if rank == best]
+        equal = [height for height, rank in ranks.items() if rank == best]
         known = list(curves.values())
         crossed = {each: _crossings(_arc(places[a], places[b], each), known) for each in equal}
-        bend = min((crossings, each) for each, crossings in crossed.items())[1]
-        taken.add(_lane(a, b, bend))
-        curves[number] = _arc(places[a], places[b], bend)
+        height = min((crossings, each) for each, crossings in crossed.items())[1]
+        taken.add(_lane(a, b, height))
+        curves[number] = _arc(places[a], places[b], height)
     return [curves[number] for number in range(len(arrows))]
 
 
 def mark_places(sketch: Sketch, places: dict[str, Points], curves: Sequence[Points]) -> list[Points | None]:
-    """Return where each arrow's mark stands, shape (2,): on its curve, clear of nodes and of other marks."""
+    """Return the centre of each arrow's mark, shape (2,): beside its curve, clear of nodes, other curves and marks."""
     centres = np.array(list(places.values()))
+    ways = [points_of(curve) for curve in curves]
     taken: list[tuple[Points, Points]] = []
     found: list[Points | None] = []
-    for arrow, curve in zip(sketch.arrows, curves, strict=True):
+    for number, arrow in enumerate(sketch.arrows):
         if not arrow.mark:
             found.append(None)
             continue
         half = mark_half(arrow.mark)
-        candidates = points_of(curve)[[12, 10, 14, 9, 15, 7, 17, 5, 19]]
+        lines = np.concatenate([np.empty((0, 2)), *ways[:number], *ways[number + 1 :]])
+        candidates = _beside(ways[number], half)
         room = [
             min(
                 float(np.linalg.norm(np.maximum(abs(centres - point) - half, 0.0), axis=1).min()) - RADIUS,
+                float((abs(lines - point) - half).max(1).min(initial=1.0)),
                 min((float((abs(other - point) - half - half_of).max()) for other, half_of in taken), default=1.0),
             )
             for point in candidates
         ]
-        clear = [number for number, each in enumerate(room) if each > 0]
+        clear = [place for place, each in enumerate(room) if each > 0]
         place = candidates[clear[0] if clear else int(np.argmax(room))]
         taken.append((place, half))
         found.append(place)
     return found
 
 
+def _beside(way: Points, half: Points) -> Points:
+    """Return where a mark may stand beside a curve, given points on it: near its middle first, and outside its bend."""
+    along = np.gradient(way, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1)[:, None]
+    bulge = (way[12] - (way[0] + way[-1]) / 2) @ across[12]
+    if bulge < -1e-6 or (bulge < 1e-6 and along[12, 0] < 0):  # of a straight one, above it
+        across = -across
+    away = across * (abs(across) @ half + _GAP)[:, None]
+    order = [12, 10, 14, 9, 15, 7, 17, 5, 19]
+    return np.concatenate([(way + away)[order], (way - away)[order]])
+
+
 def mark_half(mark: str) -> Points:
     """Return half the width and half the height of a mark."""
-    return np.array([min(_WIDEST, _MARK * _CHARACTER * len(mark)), _MARK]) / 2
+    return np.array([min(_WIDEST_MARK, _MARK * _CHARACTER * len(mark)), _MARK]) / 2
 
 
 def extent_of(
@@ -249,12 +273,20 @@ def extent_of(
     return extent.min(0), extent.max(0)
 
 
-def name_lines(name: str) -> tuple[list[str], float]:
+def texts_of(node: Node) -> list[tuple[str, float, float]]:
+    """Return the lines of a population's name, and its size: each with its place above the centre, and its height."""
+    lines, height = _name_lines(node.name)
+    middle = (0.07 if node.size else 0.0) + 0.55 * (len(lines) - 1) * height
+    texts = [(line, middle - 1.1 * number * height, height) for number, line in enumerate(lines)]
+    return [*texts, (node.size, -0.1 - 0.4 * (len(lines) - 1) * height, _MARK)] if node.size else texts
+
+
+def _name_lines(name: str) -> tuple[list[str], float]:
     """Return a population's name in lines that fit its node, broken after underscores, and the height of a letter."""
 
     def height(lines: Sequence[str]) -> float:
         longest = max(map(len, lines))
-        return min(_NAME, _WIDEST / _CHARACTER / longest, 0.26 / len(lines))
+        return min(_NAME, WIDEST / _CHARACTER / longest, 0.26 / len(lines))
 
     best = [name]
     if height(best) >= _LEGIBLE:
@@ -271,14 +303,18 @@ def name_lines(name: str) -> tuple[list[str], float]:
     return best, height(best)
 
 
-def _arc(start: Points, end: Points, bend: float) -> Points:
-    dx, dy = end - start
-    return np.array([start, (start + end) / 2 + bend * np.array([dy, -dx]), end])
+def _arc(start: Points, end: Points, height: float) -> Points:
+    """Return a curve that reaches so far to the right of the line between its ends."""
+    length = float(np.linalg.norm(end - start))
+    across = np.array([end[1] - start[1], start[0] - end[0]]) / length
+    if length > _LONG:
+        return np.array([start, start + 4 / 3 * height * across, end + 4 / 3 * height * across, end])
+    return np.array([start, (start + end) / 2 + 2 * height * across, end])
 
 
-def _lane(a: str, b: str, bend: float) -> tuple[str, str, float]:
-    """Name the way that an arc takes between two nodes, the same in both directions."""
-    return (a, b, bend) if a < b else (b, a, -bend)
+def _lane(a: str, b: str, height: float) -> tuple[str, str, float]:
+    """Name the way that a curve takes between two nodes, the same in both directions."""
+    return (a, b, height) if a < b else (b, a, -height)
 
 
 def _loop(node: Points, curves: Sequence[Points]) -> Points:

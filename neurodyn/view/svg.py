@@ -10,11 +10,24 @@ import numpy as np
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import Arrow, Node, Sketch, sketch
 from neurodyn.view.colours import BLACK, MAPS, OTHER_KINDS, OWN
-from neurodyn.view.diagram import RADIUS, Points, extent_of, mark_places, name_lines, place, points_of, route
+from neurodyn.view.diagram import (
+    RADIUS,
+    WIDEST,
+    Points,
+    extent_of,
+    mark_half,
+    mark_places,
+    place,
+    points_of,
+    route,
+    texts_of,
+)
 
 _UNIT = 64.0
 """Pixels of the diagram's unit of length."""
 _MARGIN = 0.15
+_LARGER = 1.35
+"""How much larger letters are than on paper, where there is room: a screen shows them coarser."""
 _LEGEND_ROW, _LEGEND_COLUMN = 0.3, 2.3
 
 
@@ -40,9 +53,10 @@ def network_svg(shown: Sketch) -> str:
     corner = np.array([left, top])
     colours = arrow_colours(shown)
     body = [_arrow(arrow, points_of(curve), corner, colours) for arrow, curve in zip(shown.arrows, curves, strict=True)]
-    for arrow, curve, mark in zip(shown.arrows, curves, marks, strict=True):
+    for arrow, mark in zip(shown.arrows, marks, strict=True):
         if mark is not None:
-            body.append(_mark(arrow.mark, mark, curve, corner))
+            across, high = 2 * mark_half(arrow.mark)
+            body.append(_fitted(arrow.mark, _pixels(mark, corner), _LARGER * high, across))
     body += [_population(node, _pixels(places[node.name], corner)) for node in shown.nodes]
     width = max(float(right - left), 2 * _LEGEND_COLUMN)
     entries = _legend(shown, colours)
@@ -100,6 +114,12 @@ def _text(text: str, at: Points, size: float, *, anchor: str = "middle") -> str:
     )
 
 
+def _fitted(text: str, centre: Points, height: float, widest: float) -> str:
+    """Write a text about its centre, whose letters have a height, and less where it would be too wide."""
+    size = min(height, widest / 0.58 / len(text)) * _UNIT  # a letter is about as wide as 0.58 of the font's size
+    return _text(text, centre + np.array([0, 0.36 * size]), size)
+
+
 def _population(node: Node, at: Points) -> str:
     r = RADIUS * _UNIT
     look = 'stroke="currentColor" stroke-width="1.4"' + (' stroke-dasharray="3 2"' * (node.role == "instantaneous"))
@@ -109,20 +129,13 @@ def _population(node: Node, at: Points) -> str:
         shape = f'<rect {place} {look} fill="currentColor" fill-opacity="0.13"/>'
     else:
         shape = f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{r:.1f}" {look} fill="currentColor" fill-opacity="0"/>'
-    lines, height = name_lines(node.name)
-    # A letter is about as wide as 0.58 of its height.
-    tall = min(1.35 * height * _UNIT, 1.6 * r / 0.58 / max(map(len, lines)))
-    more = 0.45 * (len(lines) - 1) * tall  # how far the lines reach beyond a single one
-    middle = at + np.array([0, 0 if node.size else 4])
-    name = "".join(
-        _text(line, middle + np.array([0, 0.9 * number * tall - more]), tall) for number, line in enumerate(lines)
+    lines = texts_of(node)
+    larger = _LARGER if len(lines) <= 2 else 1.1
+    texts = "".join(
+        _fitted(text, at - np.array([0, above * _UNIT]), larger * height, WIDEST) for text, above, height in lines
     )
-    size = _text(node.size, at + np.array([0, 11 + 0.3 * more]), min(10.0, 1.35 * r / 0.58 / max(1, len(node.size))))
     label = html.escape(f"{node.name}, {node.role}")
-    return (
-        f'<g class="population" data-name="{html.escape(node.name)}"><title>{label}</title>'
-        f"{shape}{name}{size if node.size else ''}</g>"
-    )
+    return f'<g class="population" data-name="{html.escape(node.name)}"><title>{label}</title>{shape}{texts}</g>'
 
 
 def _arrow(arrow: Arrow, points: Points, corner: Points, colours: dict[str, str]) -> str:
@@ -148,13 +161,3 @@ def _arrow(arrow: Arrow, points: Points, corner: Points, colours: dict[str, str]
         corners = [tip + along, tip - 7 * along + 3.5 * across, tip - 7 * along - 3.5 * across]
         drawn += f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in corners)}Z" fill="{colour}"/>'
     return f'<g class="{arrow.kind}"><title>{html.escape(f"{arrow} {arrow.map}".strip())}</title>{drawn}</g>'
-
-
-def _mark(text: str, place: Points, curve: Points, corner: Points) -> str:
-    """Write a text beside its place on a curve, on the outer side of the bend."""
-    chord = curve[-1] - curve[0]
-    out = points_of(curve)[12] - (curve[0] + curve[-1]) / 2
-    if np.linalg.norm(out) < 0.01:
-        out = np.array([-chord[1], chord[0]]) if chord[0] >= 0 else np.array([chord[1], -chord[0]])
-    away = 0.13 * out / max(float(np.linalg.norm(out)), 1e-9)
-    return _text(text, _pixels(place + away, corner) + np.array([0, 3]), min(8.0, 0.75 * _UNIT / 0.58 / len(text)))

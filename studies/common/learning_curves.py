@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +36,6 @@ PROBE = 256
 """How many training samples the angles of the updates are measured on."""
 BACKPROP = "backprop"
 BASELINE = "AR"
-
-Place = Literal["lower right", "center right"]
 
 DECAY = "weight_decay"
 Variants = Mapping[str, Mapping[str, Any]]
@@ -223,7 +221,7 @@ def caption(figure: Figure, found: xr.Dataset) -> None:
     )
 
 
-def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: Place = "lower right") -> None:
+def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str]) -> None:
     """Draw the test accuracy of some variants beside those of backprop and of AR as it is."""
     references: dict[str, dict[str, Any]] = {
         BACKPROP: {"color": plot.GREY, "linewidth": 3, "alpha": 0.5},
@@ -236,8 +234,8 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str], legend: 
     ax.set(xlabel="epoch", ylabel="test accuracy (%)")
     zoom(ax, found.test_accuracy.sel(variant=[*references, *looks]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # Of few epochs, a curve may pass behind the legend.
-    ax.legend(loc=legend, fontsize=8, frameon=True, framealpha=1.0, edgecolor="none")
+    # Where no corner is free, a curve passes behind the legend.
+    ax.legend(loc="best", fontsize=8, frameon=True, framealpha=1.0, edgecolor="none")
 
 
 def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:
