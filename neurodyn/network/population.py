@@ -66,7 +66,7 @@ class Population(ByValue):
     Notes
     -----
     Activity is a rate, or a membrane potential without spikes: a threshold with a reset, as of integrate-and-fire
-    neurons, is beyond what is declared here.
+    neurons, cannot be declared.
 
     Examples
     --------
