@@ -126,9 +126,6 @@ def figure(found: xr.Dataset) -> Figure:
     for ax, letter, (layers, label) in zip(axes, "abc", LAYERS.items(), strict=False):
         control = [FIXED, WITH_DECAY] if label == LAYERS["fully connected"] else []
         draw_accuracy(ax, found, [*(f"{name}, {label}" for name in SIMPLIFICATIONS), *control])
-        ax.legend(
-            loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize=8, ncols=2
-        )  # lines end where one would stand
         ax.set_title(f"({letter}) {layers.capitalize()}{'' if layers == 'all' else ' layers'} simplified")
     draw_feedback(axes[-1], found, "both, all")
     axes[-1].set_title("(d) Both in all layers")

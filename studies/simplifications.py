@@ -180,7 +180,7 @@ def rows(found: xr.Dataset) -> list[Row]:
 
 
 def figure(found: xr.Dataset) -> Figure:
-    picture = plt.figure(figsize=(13, 6.8))
+    picture = plt.figure(figsize=(13, 7.6))
     axes = picture.subplots(2, 4)
     panels = {
         "(a) Feedback weights that learn": [LEARNED],

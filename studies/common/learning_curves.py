@@ -234,8 +234,7 @@ def draw_accuracy(ax: Axes, found: xr.Dataset, variants: Iterable[str]) -> None:
     ax.set(xlabel="epoch", ylabel="test accuracy (%)")
     zoom(ax, found.test_accuracy.sel(variant=[*references, *looks]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # Where no corner is free, a curve passes behind the legend.
-    ax.legend(loc="best", fontsize=8, frameon=True, framealpha=1.0, edgecolor="none")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize=8, ncols=2)  # within, it would hide curves
 
 
 def draw_feedback(ax: Axes, found: xr.Dataset, variant: str) -> None:
