@@ -7,6 +7,7 @@ out from the echoes of what these read. Before time 0, everything was as it is t
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,10 @@ class Echoes:
     def delays(self) -> tuple[float, ...]:
         """Those by which dynamic populations are read, increasing."""
         return tuple(sorted({echo.delay for echo in self.dynamic}))
+
+    def shortest(self, name: str) -> float:
+        """Return the shortest delay by which a dynamic population is read; infinity if there is none."""
+        return min((echo.delay for echo in self.dynamic if echo.name == name), default=math.inf)
 
     def lay_out(self, places: Mapping[str, slice]) -> None:
         """Let dynamic populations' echoes of one delay lie as the populations do in a flat state, by their places."""

@@ -74,6 +74,8 @@ class Plan:
         self.echoes = Echoes()
         """What delayed couplings read."""
         self.equations = {p.name: self._equation(network, p) for p in self.free}
+        # Those that are read late lie side by side, so that nothing else is kept of the past.
+        self.dynamic = tuple(sorted(self.dynamic, key=self.echoes.shortest))
         self.echoes.lay_out(dict(self.places()))
         self.echoed = self.echoes.blocks
         self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)

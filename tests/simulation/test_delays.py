@@ -496,6 +496,16 @@ def test_memory_does_not_grow_with_the_run():
     assert kept[0] == kept[1] < 200
 
 
+def test_of_the_past_only_what_is_read_late_is_kept():
+    populations = [nd.Population(name, size) for name, size in (("a", 2), ("between", 500), ("b", 3))]
+    couplings = [nd.Coupling(name, name, gain=-1.0, delay=delay) for name, delay in (("a", 0.3), ("b", 0.5))]
+    system = nd.System(nd.Network("few", populations, couplings), None)
+    nd.Euler(0.1).integrate(system, system.initial_state(), 1.0, Unrecorded())
+    assert system.timeline.past is not None
+    piece: Any = system.timeline.past.steps()[0][1]
+    assert piece.first.x.numel() == 5
+
+
 def test_a_delayed_product_is_computed_once_for_all_stages_at_a_time(monkeypatch):
     """RK4 evaluates F four times a step, at three times of which the first is the last one of the step before."""
     counted = []
