@@ -133,7 +133,7 @@ READING = (
     ),
     Recipe(
         "plot.animate",
-        data=OBJECT("dataset().isel(sample=0)", wrong=["run()", "dataset()", "dataset().a", "xr.Dataset()", "net()"]),
+        data=OBJECT("dataset().isel(sample=0)", right=["dataset()"], wrong=["dataset().a", "xr.Dataset()", "net()"]),
         path=PATH(
             '"y.gif"',
             right=['Path("f/y.gif")'],
@@ -151,22 +151,6 @@ READING = (
         "plot.save_figure",
         figure=OBJECT("axes().figure", wrong=["axes()"]),
         path=PATH('"y.png"', right=['"y.pdf"', 'Path("f/y.png")'], wrong=['"y.txt"', '""'], either=['b"x"']),
-    ),
-    Recipe(
-        "nd.view",
-        data=OBJECT("run()", right=["dataset()"], wrong=["xr.Dataset()", "dataset().a", "net()"]),
-        path=PATH('"y.html"', right=['"y.htm"', 'Path("f/y.html")'], wrong=['"y.png"', '""'], either=['b"x"']),
-    ),
-    Recipe(
-        "plot.animate",
-        data=OBJECT("run().isel(sample=0)", wrong=["xr.Dataset()", "dataset().a", "net()"]),
-        path=PATH('"y.gif"', right=['Path("f/y.gif")'], wrong=['"y.png"', '""'], either=['b"x"', '"y.mp4"']),
-        along=OBJECT("None", right=["None", '"time"'], wrong=['"nonsense"', '""', "0"]),
-        reference=OBJECT("None", right=["None", "run().isel(sample=0, time=-1)"], wrong=["dataset().a", "net()"]),
-        step=(POSITIVE | NOTHING)("None"),
-        seconds=POSITIVE("0.1"),
-        rate=NATURAL("10"),
-        progress=FLAG("False"),
     ),
     Recipe(
         "plot.plot_network",
