@@ -445,6 +445,7 @@ RUNNING = (
             right=[
                 "nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5).eval())",
                 "nn.Sequential(nn.Linear(3, 2), nn.Softmax(1))",
+                "hooked(nn.Linear(3, 2))",
             ],
             either=["nn.Tanh()"],
             wrong=[
@@ -456,7 +457,6 @@ RUNNING = (
                 "nn.LSTM(3, 2)",
                 "nn.LazyLinear(2)",
                 "nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 2))",
-                "hooked(nn.Linear(3, 2))",
                 "poisoned(nn.Linear(3, 2))",
                 "nn.Sequential(nn.Linear(3, 2), nn.Softmax(0))",
             ],
