@@ -103,7 +103,7 @@ class Term:
         return None
 
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
-        """Return the linear part of map(source) of several sources side by side; None, as here, where it takes one.
+        """Return map(source) of several sources side by side, to be read; None, as here, where it takes one.
 
         Parameters
         ----------
