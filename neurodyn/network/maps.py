@@ -267,6 +267,12 @@ class _Applied(Term):
             )
         return value
 
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        if self._map.stacked_numbers:  # which go by the place of a sample
+            return None
+        value = self._map.apply(rows.flatten(0, 1))
+        return value.reshape(*rows.shape[:2], *value.shape[1:])
+
 
 def names_of(source: Names) -> tuple[str, ...]:
     """Return the names of a coupling's sources."""

@@ -273,11 +273,22 @@ class _Shifted(nd.Map):
         return u + 0.5 * x + 1.0
 
 
+@dataclass(frozen=True)
+class _Mirrored(nd.Map):
+    """1 − x, from the last unit to the first."""
+
+    linear = True
+
+    def apply(self, x: Tensor) -> Tensor:
+        return 1.0 - x.flip(1)
+
+
 @pytest.mark.parametrize("kind", ["previous", "linear"])
 @pytest.mark.parametrize("cyclic", [False, True])
-def test_a_closed_form_follows_a_map_of_a_signal_and_a_state(kind, cyclic):
+def test_a_closed_form_follows_maps_of_ones_own_of_signals_states_and_both(kind, cyclic):
     populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3, initial=0.3), nd.Population("y", 3)]
-    couplings = [nd.Coupling("u", "x", gain=0.5), nd.Coupling(("u", "x"), "y", _Shifted())]
+    couplings = [nd.Coupling("u", "x", _Mirrored(), gain=0.5), nd.Coupling(("u", "x"), "y", _Shifted())]
+    couplings += [nd.Coupling("x", "y", _Mirrored(), gain=2.0)]
     couplings += [nd.Coupling("y", "x", gain=-0.3)] if cyclic else []
     declared = nd.Network("both", populations, couplings)
     run, beside = (
