@@ -109,6 +109,11 @@ class Stage:
         return all(is_affine(layer) for layer in self.layers)
 
     @cached_property
+    def homogeneous(self) -> bool:
+        """Whether g is affine, and takes 0 to 0, since no layer has a bias."""
+        return self.affine and all(getattr(layer, "bias", None) is None for layer in self.layers)
+
+    @cached_property
     def smooth(self) -> bool:
         """Whether no layer of g is known to have a kink."""
         return all(is_smooth(layer) for layer in self.layers)
@@ -161,8 +166,7 @@ class Stage:
         input_shape = tuple(input_shape)
         if input_shape not in self._output_shapes:
             like = next(iter(self.parameters), torch.empty(0)).detach()
-            samples = 2 * max(layer.members if isinstance(layer, Stacked) else 1 for layer in self.layers)
-            value = StagePoint(self).checked_at(like.new_zeros((samples, *input_shape)))
+            value = StagePoint(self).checked_at(like.new_zeros((2 * self.members, *input_shape)))
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]
 
@@ -170,6 +174,11 @@ class Stage:
     def first_of_output(self) -> int:
         """The place after the last layer with parameters: the layers from there on make g's units of h."""
         return self.weighted[-1] + 1 if self.weighted else 0
+
+    @property
+    def members(self) -> int:
+        """Of how many stacked networks it is; 1 of one network."""
+        return max(layer.members if isinstance(layer, Stacked) else 1 for layer in self.layers)
 
     @property
     def mark(self) -> str:
@@ -198,6 +207,12 @@ class Stage:
         for layer in self.layers[1:]:
             value = layer(value)
         return value
+
+    def each(self, rows: Tensor) -> Tensor:
+        """Return g of several x side by side, shape (row, sample, …), for reading."""
+        by_member = rows.view(len(rows), self.members, -1, *rows.shape[2:]).transpose(0, 1)
+        value = self.at(by_member.flatten(0, 2)).value
+        return value.reshape(*by_member.shape[:3], *value.shape[1:]).transpose(0, 1).flatten(1, 2)
 
     def at(self, *x: Tensor) -> StagePoint:
         """Return the stage at the operating point `x`, shape (sample, …): one tensor for each value that it reads."""

@@ -103,7 +103,7 @@ class Term:
         return None
 
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
-        """Return the linear part of map(source) of several sources side by side; None, as here, where it takes one.
+        """Return map(source) of several sources side by side, to be read; None, as here, where it takes one.
 
         Parameters
         ----------
@@ -266,6 +266,12 @@ class _Applied(Term):
                 f"and the target has {tuple(target.shape)}; say so in output_shape, or change apply"
             )
         return value
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        if self._map.stacked_numbers:  # which go by the place of a sample
+            return None
+        value = self._map.apply(rows.flatten(0, 1))
+        return value.reshape(*rows.shape[:2], *value.shape[1:])
 
 
 def names_of(source: Names) -> tuple[str, ...]:

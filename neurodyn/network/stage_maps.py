@@ -64,6 +64,7 @@ class Forward(OfStage):
     def __init__(self, stage: Stage | nn.Module) -> None:
         super().__init__(stage)
         self._refuse_several()
+        self._set(homogeneous=self.stage.homogeneous)
 
     def output_shape(self, source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
         return self.stage.output_shape(source)
@@ -88,6 +89,9 @@ class _ForwardTerm(Term):
     def value(self, activity: Activity) -> Tensor:
         # With the very bits of the forward pass: a population in balance must stay so exactly.
         return self._points.live(self._stage, self._source, activity).value
+
+    def each(self, activity: Activity, rows: Tensor) -> Tensor:
+        return self._stage.each(rows)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -240,7 +244,9 @@ class _FeedbackTerm(Term):
         return self._back(activity, activity[self._source])
 
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
-        return self._back(activity, rows) if self._point(activity).takes_rows else None
+        if not self._map.linear or not self._point(activity).takes_rows:
+            return None
+        return self._back(activity, rows)
 
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         map_ = self._map

@@ -93,7 +93,6 @@ def _arnoldi(system: System, linear: LinearPart, start: State) -> tuple[Tensor, 
     for j in range(_DIMENSION):
         vector = system.new_state(basis[j])
         linear.apply(vector, image)
-        linear.decay(vector, image)
         scale = torch.linalg.vector_norm(image.flat)
         overlaps = []
         for _ in range(2):  # once more than Gram–Schmidt asks for, or rounding would spoil the orthogonality

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.flow import Exponentials, Flow
-from neurodyn.solvers.linear import LinearPart
+from neurodyn.solvers.linear import LinearPart, rates
+from neurodyn.system.couplings import couple_rows
 from neurodyn.system.entering import Entering
-from neurodyn.system.moments import repeated_at
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -39,24 +40,18 @@ def matrix_of(system: System) -> Tensor | None:
     if not units or members * units**2 > _MOST_NUMBERS:
         return None
     count = -(-units // samples)
-    repeated = repeated_at(system, [(0.0, 0.0)] * count)
-    state = repeated.new_state()
     of_units = torch.zeros(count * samples, units, dtype=system.dtype, device=system.device)
     of_units.diagonal().fill_(_UNIT)
-    _write(of_units.expand(members, -1, -1), repeated, state)
-    matrix = (
-        _rows(repeated, _image(LinearPart(repeated), state)).view(members, count * samples, units)[:, :units] / _UNIT
-    )
+    found = _image(system, of_units.view(count, 1, samples, units).expand(-1, members, -1, -1).flatten(1, 2))
+    matrix = _of_members(system, found).reshape(members, count * samples, units)[:, :units] / _UNIT
     if samples > 1:
         generator = torch.Generator().manual_seed(0)
-        some = _UNIT * torch.randn(system.samples, units, generator=generator, dtype=torch.float64).to(matrix)
-        probe, linear = system.new_state(), LinearPart(system)
-        _write(some, system, probe)
-        some = some.view(members, samples, units)
-        found = _rows(system, _image(linear, probe)).view_as(some)
+        some = _UNIT * torch.randn(1, system.samples, units, generator=generator, dtype=torch.float64).to(matrix)
+        found, some = (_of_members(system, rows).squeeze(1) for rows in (_image(system, some), some))
         sizes = some.abs() @ matrix.abs()
-        if linear.offset is not None:
-            sizes += linear.offset.abs().amax()
+        offset = LinearPart(system).offset
+        if offset is not None:
+            sizes += offset.abs().amax()
         if not bool(((found - some @ matrix).abs() <= units * torch.finfo(system.dtype).eps * sizes).all()):
             return None
     return matrix if members > 1 else matrix[0]
@@ -90,27 +85,30 @@ def by_matrix(
     recorder
         Where the states go.
     """
-    members, units, duration = system.network.members, matrix.shape[-1], float(ends[-1])
-    samples = system.samples // members
+    members, duration = system.network.members, float(ends[-1])
     entering = Entering(system, duration)
     dtype = torch.promote_types(system.dtype, torch.float32)
     flow = Flow(matrix, dtype, ramped=entering.ramped)
-    head = (members,) if members > 1 else ()
 
-    def in_rows(flat_rows: Tensor) -> Tensor:
-        return flat_rows.view(*head, -1, samples, units).to(dtype)
+    def in_rows(rows: Tensor) -> Tensor:
+        found = _of_members(system, rows).to(dtype)
+        return found if members > 1 else found[0]
 
-    still, x = in_rows(_rows(system, entering.still)), in_rows(_rows(system, state)).squeeze(-3)
+    def in_row(state: State) -> Tensor:
+        return in_rows(torch.cat([block.flatten(1) for block in state.blocks], dim=1)[None])
+
+    still, x = in_row(entering.still), in_row(state).squeeze(-3)
     pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (4 * max(1, system.size)))
     for first in range(0, len(pieces), most):
         some = pieces[first : first + most]
-        repeated, change, _ = entering.over(some)
-        drives = in_rows(_rows(repeated, change)).add_(still)
-        drive, rise, lengths = drives[..., : len(some), :, :], None, ends[first + 1 :][:most] - ends[first:-1][:most]
+        bounds = ends[first:][: most + 1]
+        lengths, at = np.diff(bounds), entering.moments(bounds)
+        drives = in_rows(_rows(system, entering.at(at), len(at))).add_(still)
+        drive, rise = drives[..., :: entering.stride, :, :][..., : len(some), :, :], None
         if entering.ramped:
             spans = torch.as_tensor(lengths, dtype=dtype, device=system.device)[:, None, None]
-            rise = (drives[..., -len(some) :, :, :] - drive) / spans
+            rise = (drives[..., 1 :: entering.stride, :, :] - drive) / spans
         block = _Block(flow, drive, rise, duration)
         states = block.along(x, lengths)
         x = states[..., -1, :, :]
@@ -231,27 +229,35 @@ def _alike(values: NDArray[np.float64], tolerance: float) -> tuple[NDArray[np.fl
     return values[order][new], which
 
 
-def _image(linear: LinearPart, state: State) -> State:
-    image = linear.system.new_state()
-    linear.apply(state, image)
-    linear.decay(state, image)
-    return image
+def _image(system: System, rows: Tensor) -> Tensor:
+    """Return A of several states side by side, shape (row, sample, unit) both."""
+    blocks = torch.split(rows, _widths(system), dim=-1)
+    named = {
+        name: block.reshape(*rows.shape[:2], *system.shapes[name])
+        for name, block in zip(system.dynamic, blocks, strict=True)
+    }
+    image = couple_rows(system, system.new_state(system.new_state().flat.zero_()), named)
+    own = rates(system)
+    return torch.cat([(image.get(name, 0.0) - own[name] * named[name]).flatten(2) for name in system.dynamic], dim=-1)
 
 
-def _rows(system: System, state: State) -> Tensor:
-    """Return a state as a matrix, shape (sample, unit)."""
-    return torch.cat([state.activity[name].flatten(1) for name in system.dynamic], dim=1)
+def _rows(system: System, blocks: Mapping[str, Tensor], count: int) -> Tensor:
+    """Return so many states side by side, shape (row, sample, unit); populations that are left out are 0."""
+    units = system.size // system.samples
+    rows = torch.zeros(count, system.samples, units, dtype=system.dtype, device=system.device)
+    for name, part in zip(system.dynamic, torch.split(rows, _widths(system), dim=-1), strict=True):
+        if name in blocks:
+            part.copy_(blocks[name].flatten(2))
+    return rows
 
 
 def _widths(system: System) -> list[int]:
     return [(place.stop - place.start) // system.samples for _, place in system.places()]
 
 
-def _write(rows: Tensor, system: System, state: State) -> None:
-    """Write a matrix, shape (sample, unit) or (member, sample, unit), into a state."""
-    for name, block in zip(system.dynamic, torch.split(rows, _widths(system), dim=-1), strict=True):
-        own = state.activity[name]
-        own.copy_(block.reshape(own.shape))
+def _of_members(system: System, rows: Tensor) -> Tensor:
+    """Return states side by side, shape (row, sample, unit), network by network, (member, row, sample, unit)."""
+    return rows.view(len(rows), system.network.members, -1, rows.shape[-1]).transpose(0, 1)
 
 
 def _flat(system: System, states: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ _SAVED = 4
 """A bound may take as long as one in so many of all products."""
 _UNSCALED = 4
 """After how many products powers are scaled anew: each may make them larger or smaller by nine orders of magnitude."""
-_SHORT = 16
+SHORT = 16
 """Up to how many populations the powers of the coupling stay within single precision without scaling."""
 
 
@@ -193,7 +193,7 @@ def _powers(system: System, start: State, stakes: Mapping[str, NDArray[np.float6
     What a population makes of all powers of another is one product. In a deep network each power is scaled to a largest
     entry of 1 after some products, so that it neither overflows nor vanishes.
     """
-    structure, deep = system.structure, len(system.dynamic) > _SHORT
+    structure, deep = system.structure, len(system.dynamic) > SHORT
     order = structure.order
     assert order is not None, "the network is acyclic"
     readers = Counter(chain.from_iterable(structure.reads[name] for name in order))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +14,17 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.krylov import krylov
-from neurodyn.solvers.linear import LinearPart
 from neurodyn.solvers.matrices import by_matrix, matrix_of
+from neurodyn.solvers.nilpotent import SHORT
+from neurodyn.system.couplings import couple_rows
 from neurodyn.system.entering import Entering
-from neurodyn.system.moments import put_together, write_apart
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
 _MOST_NUMBERS = 2**22
 """How many numbers the powers of the drives of a block of pieces hold at most."""
+_FEW_NUMBERS = 2**11
+"""Up to how many numbers of several populations are summed together."""
 _TERMS = 24
 """How many terms the series of a coefficient takes where the rate times the time is at most 1."""
 
@@ -107,56 +110,154 @@ def _by_krylov(
 def _nilpotent(
     system: System, state: State, ends: NDArray[np.float64], moments: NDArray[np.float64], recorder: Recorder
 ) -> int:
-    """Go from piece to piece by dx/dt = −λx + Nx + b + (b′ − b) t/T, Nᴸ = 0, so much time t of T after each start.
+    """Go from piece to piece by dx/dt = −λx + Nx + a + b + (b′ − b) t/T, Nᴸ = 0, so much time t of T after each start.
 
-    With c_k(t) = e^{−λt} tᵏ/k!, d_k = ∫ c_k and g_k = ∫ d_k from 0 to t, and with the powers of x, b and b′,
+    With c_k(t) = e^{−λt} tᵏ/k!, d_k = ∫ c_k and g_k = ∫ d_k from 0 to t, and with the powers of x, of a, which stands
+    still, and of what signals contribute, b at the start and b′ at the end,
 
-        Nʲ x(t) = Σ_k c_k(t) N^{j+k} x + (d_k(t) − g_k(t)/T) N^{j+k} b + g_k(t)/T N^{j+k} b′
+        Nʲ x(t) = Σ_k c_k(t) N^{j+k} x + d_k(t) N^{j+k} a + (d_k(t) − g_k(t)/T) N^{j+k} b + g_k(t)/T N^{j+k} b′
 
-    so that no more products are needed than the powers of x(0) and, all pieces' at once, of b and b′.
+    so that no more products are needed than the powers of x(0) and a and, all pieces' at once, of b and b′. Each
+    population has a sum of its own, of the powers that reach it.
     """
     rate = system.structure.rate
     assert rate is not None, "along_signals comes here only with a common rate"
-    entering = Entering(system, float(ends[-1]))
-    powers = _Powers(system)
-    weights = _Weights(powers, rate, ramped=entering.ramped)
-    rows: Tensor | None = None
-    for pieces, table in _blocks(system, entering, powers, ends):
-        if rows is None:  # after the drive, which settles the scales
-            rows = powers.of(LinearPart(system), state)
-        last = pieces[-1][1]
-        starts = np.array([start for start, _ in pieces])
-        lengths = np.array([end - start for start, end in pieces])
-        onwards = weights.onwards(lengths, rows)
-        own = moments[slice(*np.searchsorted(moments, [pieces[0][0], np.inf if last == ends[-1] else last]))]
+    entering, powers, groups = Entering(system, float(ends[-1])), _Powers(system), _groups(system)
+    depth = max(1, len(system.dynamic))
+    most = max(1, _MOST_NUMBERS // (depth * max(system.size, 4 * depth)))
+    for first in range(0, len(ends) - 1, most):
+        bounds = ends[first:][: most + 1]
+        starts, lengths = bounds[:-1], np.diff(bounds)
+        drives = list(powers.of(entering.at(entering.moments(bounds))))
+        if not first:  # after the drives, which settle the scales
+            both = zip(system.blocks(state.flat), system.blocks(entering.still.flat), strict=True)
+            every = list(powers.of({name: torch.stack([x, a]) for (name, x), (_, a) in both}))
+            for group in groups:
+                group.begin(every)
+        own = moments[slice(*np.searchsorted(moments, [starts[0], np.inf if bounds[-1] == ends[-1] else bounds[-1]]))]
         places = np.searchsorted(starts, own, side="right") - 1
-        of_states = weights.of_states(own - starts[places], lengths[places], rows)
-        within = np.bincount(places, minlength=len(pieces))
-        states = rows.new_empty(len(own), system.size)
-        table[0, 1] = rows
-        every, stride = table.flatten(0, 2), table[0, ..., 0].numel()
-        saved = 0
-        for place, (further, inside) in enumerate(zip(onwards, within.tolist(), strict=True)):
-            given = every[place * stride :][: further.shape[1]]
-            if inside:
-                torch.mm(of_states[saved : saved + inside], given, out=states[saved : saved + inside])
-                saved += inside
-            torch.mm(further, given, out=table[place + 1, 1])
-        rows = table[-1, 1]
-        if saved:
+        weights = _Weights(powers.logs, rate, state.flat, ramped=entering.ramped)
+        different, kinds = np.unique(lengths, return_inverse=True)
+        block = _Block(
+            weights.of_powers(different),
+            weights.of_states(own - starts[places], lengths[places]),
+            kinds.tolist(),
+            np.bincount(places, minlength=len(starts)).tolist(),
+            [slice(at, at + 1 + entering.ramped) for at in range(0, len(starts) * entering.stride, entering.stride)],
+        )
+        states = state.flat.new_empty(len(own), system.size)
+        for group in groups:
+            group.follow(drives, block, states[:, group.place])
+        if len(own):
             recorder.take(own, starts[places], states)
-    assert rows is not None, "there is a piece"
     system.timeline.enter(float(ends[-2]))
-    state.flat.copy_(rows[0])
+    for group in groups:
+        state.flat[group.place] = group.state
     return powers.products
 
 
-def _tensor(table: NDArray[np.float64], like: Tensor) -> Tensor:
-    return torch.as_tensor(table, dtype=like.dtype, device=like.device)
+class _Block(NamedTuple):
+    """Some pieces in a row."""
+
+    onwards: Tensor
+    """The weights in the powers of x at the end of a piece, shape (kind of piece, power of x, kind, power)."""
+    inside: Tensor
+    """The weights in x at the times to record, shape (time, kind, power)."""
+    kinds: list[int]
+    """Of which kind each piece is."""
+    recorded: list[int]
+    """How many times to record are in each piece."""
+    moments: list[slice]
+    """Which moments each piece has."""
+
+
+class _Group:
+    """Populations side by side in a state, whose sums are taken together.
+
+    Parameters
+    ----------
+    sizes
+        How many numbers each has.
+    start
+        Where the first one begins.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], start: int) -> None:
+        self._sizes, self.place = sizes, slice(start, start + sum(sizes.values()))
+
+    @property
+    def state(self) -> Tensor:
+        """Where the group is, shape (number,)."""
+        return self._carried[0, 0]
+
+    def begin(self, powers: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take up the powers of x(0) and of a, side by side."""
+        self._carried, _ = self._reaching(powers)
+
+    def follow(self, drives: Sequence[Mapping[str, Tensor]], block: _Block, out: Tensor) -> None:
+        """Go on through some pieces.
+
+        Parameters
+        ----------
+        drives
+            The powers of b and b′ of all moments, side by side.
+        block
+            The pieces.
+        out
+            Where x at the times to record goes, shape (time, number).
+        """
+        driven, reaching = self._reaching(drives)
+        x, count, recorded = self._carried, self._carried.shape[1], 0
+        after = x.clone()
+        inside_x, inside_drives = block.inside[:, :2, :count].flatten(1), block.inside[:, 2:, reaching].flatten(1)
+        of_own = block.onwards[:, :count]
+        onwards = list(zip(of_own[:, :, :2, :count].flatten(2), of_own[:, :, 2:, reaching].flatten(2), strict=True))
+        for kind, times, moments in zip(block.kinds, block.recorded, block.moments, strict=True):
+            given, drive = x.flatten(0, 1), driven[moments].flatten(0, 1)
+            if times:
+                those = slice(recorded, recorded + times)
+                torch.mm(inside_x[those], given, out=out[those]).addmm_(inside_drives[those], drive)
+                recorded += times
+            of_x, of_drive = onwards[kind]
+            torch.mm(of_x, given, out=after[0]).addmm_(of_drive, drive)
+            x, after = after, x
+        self._carried = x
+
+    def _reaching(self, powers: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, list[int]]:
+        """Return the powers that reach the group, shape (row, power, number), and which ones these are."""
+        reaching = [power for power, rows in enumerate(powers) if not self._sizes.keys().isdisjoint(rows)]
+        every = [self._together(powers[power]) for power in reaching]
+        if not every:
+            return self._carried[:0, :0], reaching
+        return every[0][:, None] if len(every) == 1 else torch.stack(every, dim=1), reaching
+
+    def _together(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Return the group's part of states side by side, shape (row, number)."""
+        like = next(iter(rows.values()))
+        parts = [
+            rows[name].flatten(1) if name in rows else like.new_zeros(len(like), size)
+            for name, size in self._sizes.items()
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _groups(system: System) -> list[_Group]:
+    """Return groups of all populations, small ones together: calls for sums of few numbers take longer than these."""
+    sizes: list[dict[str, int]] = []
+    for name, place in system.places():
+        size = place.stop - place.start
+        if sizes and sum(sizes[-1].values()) + size <= _FEW_NUMBERS:
+            sizes[-1][name] = size
+        else:
+            sizes.append({name: size})
+    starts = accumulate((sum(each.values()) for each in sizes), initial=0)
+    return [_Group(each, start) for each, start in zip(sizes, starts, strict=False)]
 
 
 class _Powers:
-    """Powers of N, each scaled by one factor for all that it is applied to, so that none overflows nor vanishes.
+    """Powers of N of several states side by side, by population.
+
+    In a deep network, each is scaled by one factor for all that it is applied to, so that none overflows nor vanishes.
 
     Parameters
     ----------
@@ -165,93 +266,65 @@ class _Powers:
     """
 
     def __init__(self, system: System) -> None:
-        self.logs: list[float] = []
+        self._system, self._zero = system, system.new_state(system.new_state().flat.zero_())
+        self.logs = [0.0]
         """The logarithm of the scale of each power."""
         self.products = 0
 
-    @property
-    def count(self) -> int:
-        """How many there are, as soon as they have been worked out once."""
-        return len(self.logs)
+    def of(self, rows: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield the powers of N times states, shape (row, sample, …), without the populations that they do not reach.
 
-    def of(self, linear: LinearPart, power: State) -> Tensor:
-        """Return the powers of N times a state, shape (power, n)."""
-        rows = [row.clone() for row in self.each(linear, power)]
-        return torch.stack(rows + [torch.zeros_like(power.flat)] * (self.count - len(rows)))
-
-    def each(self, linear: LinearPart, power: State, moving: Collection[str] | None = None) -> Iterator[Tensor]:
-        """Yield the powers of N times a state, shape (n,), each good until the next one.
-
-        Parameters
-        ----------
-        linear
-            N, of the system or of a `repeated` one.
-        power
-            The state, which is overwritten.
-        moving
-            The populations of it that may not be 0; all if None.
+        The scales are those of the first states that have such a power.
         """
-        system, place = linear.system, 0
-        reached = set(system.dynamic if moving is None else moving)
-        known = bool(self.logs)
-        if not known:
-            self.logs.append(0.0)
-        yield power.flat
-        after = system.new_state()
-        while readers := linear.readers(reached):
-            linear.apply(power, after, reached)
+        deep, power = len(self._system.dynamic) > SHORT, 0
+        while rows:
+            if power == len(self.logs):
+                self.logs.append(self.logs[-1] + (math.log(_size(rows)) if deep else 0.0))
+            if power and deep:
+                scale = math.exp(self.logs[power] - self.logs[power - 1])
+                rows = {name: each / scale for name, each in rows.items()}
+            yield rows
+            rows, power = couple_rows(self._system, self._zero, rows), power + 1
             self.products += 1
-            place += 1
-            if not known:
-                self.logs.append(self.logs[-1] + math.log(_size(after.flat)))
-            scale = math.exp(self.logs[place] - self.logs[place - 1])
-            if scale != 1.0:
-                after.flat.div_(scale)
-            power, after, reached = after, power, readers
-            yield power.flat
 
 
 class _Weights:
-    """What the powers of b, x and b′ weigh in x(t) and in its powers.
+    """What the powers of x, a, b and, of signals that move within pieces, b′ weigh in x(t) and in its powers.
 
     Parameters
     ----------
-    powers
-        The powers.
+    logs
+        The logarithms of the scales of the powers.
     rate
         λ.
+    like
+        A tensor of the weights' dtype and device.
     ramped
-        Whether signals move within pieces; elsewhere, there is no b′.
+        Whether there is a b′.
     """
 
-    def __init__(self, powers: _Powers, rate: float, *, ramped: bool) -> None:
-        self._powers, self._rate, self._ramped = powers, rate, ramped
-        self._onwards: dict[float, Tensor] = {}
+    def __init__(self, logs: Sequence[float], rate: float, like: Tensor, *, ramped: bool) -> None:
+        self._logs, self._rate, self._like, self._ramped = np.array(logs), rate, like, ramped
 
-    def of_states(self, times: NDArray[np.float64], lengths: NDArray[np.float64], like: Tensor) -> Tensor:
-        """Return those in x at some times of pieces of some lengths, shape (time, 3 · power or 2 ·)."""
-        kinds = self._kinds(times, lengths) * np.exp(self._powers.logs)
-        return _tensor(kinds.transpose(1, 0, 2).reshape(len(times), kinds.shape[0] * kinds.shape[2]), like)
+    def of_states(self, times: NDArray[np.float64], lengths: NDArray[np.float64]) -> Tensor:
+        """Return those in x at some times of pieces of some lengths, shape (time, kind, power)."""
+        return self._tensor(self._kinds(times, lengths) * np.exp(self._logs))
 
-    def onwards(self, lengths: NDArray[np.float64], like: Tensor) -> list[Tensor]:
-        """Return those in the powers of x at the ends of pieces, shape (power, 3 · power or 2 ·) each."""
-        new = np.array([length for length in np.unique(lengths) if length not in self._onwards])
-        count, logs = self._powers.count, np.array(self._powers.logs)
-        for place, length in enumerate(new.tolist()):
-            if not place:
-                every = self._kinds(new, new)
-            table = np.zeros((count, len(every), count))
-            for power in range(count):
-                table[power, :, power:] = every[:, place, : count - power] * np.exp(logs[power:] - logs[power])
-            self._onwards[length] = _tensor(table.reshape(count, -1), like)
-        return [self._onwards[length] for length in lengths.tolist()]
+    def of_powers(self, lengths: NDArray[np.float64]) -> Tensor:
+        """Return those in the powers of x at the ends of pieces, shape (length, power of x, kind, power)."""
+        kinds, logs = self._kinds(lengths, lengths), self._logs
+        table = np.zeros((len(kinds), len(logs), *kinds.shape[1:]))
+        for power in range(len(logs)):
+            table[:, power, :, power:] = kinds[..., : len(logs) - power] * np.exp(logs[power:] - logs[power])
+        return self._tensor(table)
 
     def _kinds(self, times: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-        c, d, g = _coefficients(times, self._powers.count, self._rate)
-        if not self._ramped:
-            return np.stack([d, c])
+        c, d, g = _coefficients(times, len(self._logs), self._rate)
         risen = g / lengths[:, None]
-        return np.stack([d - risen, c, risen])
+        return np.stack([c, d, d - risen, risen] if self._ramped else [c, d, d], axis=1)
+
+    def _tensor(self, table: NDArray[np.float64]) -> Tensor:
+        return torch.as_tensor(table, dtype=self._like.dtype, device=self._like.device)
 
 
 def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[NDArray[np.float64]]:
@@ -272,39 +345,7 @@ def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[N
     return [c[:, :-1], d[:, :-1], g]
 
 
-def _blocks(
-    system: System, entering: Entering, powers: _Powers, ends: NDArray[np.float64]
-) -> Iterator[tuple[list[tuple[float, float]], Tensor]]:
-    """Yield some pieces at a time, and a table of powers, shape (piece + 1, kind, power, n).
-
-    Of each piece, it holds those of b as it starts, and has room for those of x then; where signals bend, those of b at
-    its end follow: as the next piece's, or, where they may jump, as a third kind.
-    """
-    pieces = list(pairwise(ends.tolist()))
-    most = max(1, _MOST_NUMBERS // (2 * max(1, len(system.dynamic)) * max(1, system.size)))
-    linear = LinearPart(system)
-    still = powers.of(linear, system.new_state(entering.still.flat.clone()))
-    for first in range(0, len(pieces), most):
-        some = pieces[first : first + most]
-        repeated, drive, moments = entering.over(some)
-        powers.products += 1
-        offset = None
-        if linear.offset is not None:
-            offset = repeated.new_state()
-            put_together(system, linear.offset.expand(moments, -1), offset)
-        of_all = LinearPart(repeated, None if offset is None else offset.flat)
-        apart = moments > len(some) + 1
-        table = still.new_empty(len(some) + 1, 2 + apart, powers.count, system.size)
-        starts = table[: len(some) if apart else moments, 0]
-        for place, row in enumerate(powers.each(of_all, drive, entering.names)):
-            write_apart(system, row, moments, still[place], starts[:, place])
-            if apart:
-                write_apart(system, row, moments, still[place], table[:-1, 2, place], first=len(some))
-        for kind in (0, 2)[: 1 + apart]:
-            table[:, kind, place + 1 :] = still[place + 1 :]
-        yield some, table
-
-
-def _size(flat: Tensor) -> float:
-    size = float(flat.abs().amax()) if flat.numel() else 0.0
+def _size(rows: Mapping[str, Tensor]) -> float:
+    """Return the largest number of several blocks; 1 where that is no scale."""
+    size = max(float(torch.linalg.vector_norm(each, ord=math.inf)) for each in rows.values())
     return size if size > 0 and math.isfinite(size) else 1.0

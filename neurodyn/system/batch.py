@@ -118,8 +118,6 @@ def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[s
 
 def _driven(population: Population, drive: Drive, data: Data, given: Given) -> Tensor | None:
     """Return what a drive gives for a population."""
-    if population.name in given.held and drive is population.clamp:
-        return given.held[population.name]
     if isinstance(drive, Noisy) and drive is population.clamp and population.name in given.inputs:
         return given.inputs[population.name]
     return _read_drive(population, drive, data, given)

@@ -54,8 +54,6 @@ class Given:
         The targets, where they are one.
     noise
         What `Noisy` adds to signals, by population, shape (sample, …).
-    held
-        What populations are held at whatever their drives are, by name, shape (sample, …).
     """
 
     inputs: dict[str, Tensor]
@@ -68,7 +66,6 @@ class Given:
     signals: dict[str, Placed] = field(default_factory=dict)
     target_signal: Placed | None = None
     noise: dict[str, Tensor] = field(default_factory=dict)
-    held: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def shapes(self) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -11,19 +11,40 @@ from neurodyn.system.state import State
 from neurodyn.system.system import System
 
 
-def couple(
-    system: System, state: State, out: State, silent: Collection[str] = (), targets: Collection[str] | None = None
-) -> None:
-    """Write what the couplings alone make of `state` into `out`, without leaks, constants and what is `silent`.
+def couple(system: System, state: State, out: State) -> None:
+    """Write what the couplings alone make of `state` into `out`, without leaks and constants.
 
-    The instantaneous populations pass it on likewise. Dynamic ones beside the `targets` are left out, if these are
-    given.
+    The instantaneous populations pass it on likewise.
     """
     system.points.expire()
     for name in system.instantaneous:
-        system.equations[name].couple(state.activity, state.activity[name], silent)
-    for name in system.dynamic if targets is None else targets:
-        system.equations[name].couple(state.activity, out.activity[name], silent)
+        system.equations[name].couple(state.activity, state.activity[name])
+    for name in system.dynamic:
+        system.equations[name].couple(state.activity, out.activity[name])
+
+
+def couple_rows(system: System, state: State, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what several states side by side contribute to dx/dt by the couplings alone, without offsets.
+
+    Of populations that signals drive, which `rows` may have as well, it is all that they contribute.
+
+    Parameters
+    ----------
+    state, rows
+        As of `couple_each`, of dynamic and driven populations.
+
+    Returns
+    -------
+    dict
+        By dynamic population, those left out to which nothing comes; to be read.
+    """
+    known = dict(rows)
+    for name in system.instantaneous:
+        value = couple_each(system, name, state, known)
+        if value is not None:
+            known[name] = value
+    made = {name: couple_each(system, name, state, known) for name in system.dynamic}
+    return {name: value for name, value in made.items() if value is not None}
 
 
 def couple_each(system: System, name: str, state: State, rows: Mapping[str, Tensor]) -> Tensor | None:
@@ -70,18 +91,3 @@ def coupling_norms(system: System, state: State, rows: int) -> dict[str, dict[st
     every = [torch.as_tensor(norm, device=system.device) for norms in found.values() for norm in norms.values()]
     values = iter(torch.stack([norm.double() for norm in every]).tolist() if every else [])
     return {name: {read: next(values) for read in norms} for name, norms in found.items()}
-
-
-def driven_alone(system: System) -> Sequence[str] | None:
-    """Return the dynamic populations that signals enter; None where they pass through instantaneous ones."""
-    names = [name for name, equation in system.equations.items() if equation.driven]
-    return names if set(names) <= set(system.dynamic) else None
-
-
-def constants(system: System, names: Collection[str], out: State) -> None:
-    """Write what held populations contribute to dx/dt of some populations into `out`, and 0 elsewhere."""
-    out.flat.zero_()
-    for name in names:
-        equation = system.equations[name]
-        assert equation.constant is not None, "a population that signals enter has one"
-        torch.mul(equation.constant, equation.scale, out=out.activity[name])

@@ -3,52 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.system.couplings import constants, driven_alone
-from neurodyn.system.moments import first_of, repeated_at, take_off
-from neurodyn.system.state import State
+from neurodyn.system.couplings import couple_rows
 from neurodyn.system.system import System
 
 
 class Entering:
-    """F at a state of 0: as the run starts, and by how much it is another one later."""
+    """F at a state of 0: what signals contribute to it, at many moments, and the rest, which stands still.
+
+    Parameters
+    ----------
+    system
+        A linear system under signals.
+    duration
+        The end of the run.
+    """
 
     def __init__(self, system: System, duration: float) -> None:
         self._system = system
-        self.names = driven_alone(system)
-        """The dynamic populations that signals enter; None where they pass through instantaneous ones."""
+        self._zero = system.new_state(system.new_state().flat.zero_())
         self.ramped = system.timeline.moves_within_steps
-        """Whether signals move within pieces."""
-        self._jumps = len(system.timeline.jumps(duration)) > 0
-        self.still = system.new_state()
-        """F at a state of 0 as the run starts."""
+        """Whether signals move within pieces, which then have two moments: their start and their end."""
+        self.stride = 2 if self.ramped and len(system.timeline.jumps(duration)) else 1
+        """How many moments later the next piece starts: at the end of this one, where nothing jumps."""
         system.timeline.enter(0.0)
-        system.field(system.new_state(torch.zeros_like(self.still.flat)), self.still, 0.0)
-        self._reference: Tensor | None = None
+        still = system.new_state()
+        system.field(self._zero, still, 0.0)
+        for name, (change,) in self.at([(0.0, 0.0)]).items():
+            still.activity[name].sub_(change)
+        self.still = still
+        """What does not change."""
 
-    def over(self, pieces: Sequence[tuple[float, float]]) -> tuple[System, State, int]:
-        """Return by how much F is another one at the starts of pieces, side by side; and then at ends, if it is ramped.
+    def moments(self, ends: NDArray[np.float64]) -> list[tuple[float, float]]:
+        """Return the moments of pieces in a row, given when they begin and end; those of piece p from p · `stride` on.
 
-        Where nothing jumps, the end of a piece is the start of the next one, and only that of the last is added.
-
-        Returns
-        -------
-        repeated, change, count
-            The system `repeated_at` so many moments, and its state.
+        Each is a time, after that at which its piece begins.
         """
-        moments = [(start, start) for start, _ in pieces]
-        if self.ramped:
-            moments += pieces if self._jumps else pieces[-1:]
-        repeated = repeated_at(self._system, moments)
-        change = repeated.new_state()
-        if self.names is None:
-            repeated.field(repeated.new_state(torch.zeros_like(change.flat)), change)
-        else:  # no product of what is 0
-            constants(repeated, self.names, change)
-        if self._reference is None:
-            self._reference = first_of(self._system, change.flat, len(moments))
-        take_off(self._system, self._reference, change, len(moments))
-        return repeated, change, len(moments)
+        pieces = list(pairwise(ends.tolist()))
+        starts = [(start, start) for start, _ in pieces]
+        if self.stride == 2:
+            return [moment for both in zip(starts, pieces, strict=True) for moment in both]
+        return starts + pieces[-1:] if self.ramped else starts
+
+    def at(self, moments: Sequence[tuple[float, float]]) -> dict[str, Tensor]:
+        """Return what signals contribute at some moments to each population that they enter, shape (moment, sample, …).
+
+        It is to be read.
+        """
+        return couple_rows(self._system, self._zero, self._system.timeline.over(moments))

@@ -51,7 +51,7 @@ class Entry:
             self.term = self._scaled(self.coupling.map.bind(points, self.sources, self.target))
 
     def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
-        """Return the linear part of gain · map of several states side by side, shape (row, sample, …).
+        """Return gain · map of several states side by side, shape (row, sample, …).
 
         Parameters
         ----------
@@ -65,30 +65,36 @@ class Entry:
         Returns
         -------
         Tensor or None
-            To be read; as many rows as may not be 0, None where none is.
+            To be read; as many rows as the longest of those that the map reads, None where it reads none.
         """
         read = {name: rows[name] for name in self.reads if name in rows}
         if not read:
             return None
-        if len(self.coupling.sources) == 1:
+        if len(self.reads) == 1:
             value = self.term.each(activity, *read.values())
             if value is not None:
                 return value if self.gain == 1.0 else self.gain * value
-        count = max(map(len, read.values()))
-        at = {**activity, **{name: torch.zeros_like(row[0]) for name, row in read.items()}}
-        out = activity[self.target].new_zeros(count, *activity[self.target].shape)
-        offset = None
-        if self.silenced_by is None:
-            offset = torch.zeros_like(out[0])
-            points.expire(read)
-            self.term.add(at, offset, self.gain)
+        at = dict(activity)
+        out = activity[self.target].new_zeros(max(map(len, read.values())), *activity[self.target].shape)
         for place, total in enumerate(out):
             for name, row in read.items():
                 at[name] = row[place] if place < len(row) else torch.zeros_like(row[0])
             points.expire(read)
             self.term.add(at, total, self.gain)
         points.expire(read)
-        return out if offset is None else out.sub_(offset)
+        return out
+
+    def each_without_offset(
+        self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints
+    ) -> Tensor | None:
+        """Return the linear part of gain · map, of one that is linear in what `rows` has; as `each`."""
+        value = self.each(activity, rows, points)
+        if value is None or self.silenced_by is not None:
+            return value
+        zeros = {name: torch.zeros_like(rows[name][:1]) for name in self.reads if name in rows}
+        offset = self.each(activity, zeros, points)
+        assert offset is not None, "it reads what it has just read"
+        return value - offset
 
     def _scaled(self, term: Term) -> Term:
         return Scaled(term, self.coupling.gain.detach()) if isinstance(self.coupling.gain, Tensor) else term
@@ -171,15 +177,17 @@ class Equation:
         if total is not out:
             out.copy_(total)
 
-    def couple(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str]) -> None:
-        """Write scale · Σ gain · map into `out`, of the moving entries that are not `silent`."""
-        self._sum(activity, out, None, 0.0, silent)
+    def couple(self, activity: Mapping[str, Tensor], out: Tensor) -> None:
+        """Write scale · Σ gain · map into `out`, of the moving entries."""
+        self._sum(activity, out, None, 0.0, ())
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
     def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
-        """Return scale · Σ gain · map of several states side by side, without constants; as `Entry.each`."""
-        values = [value for entry in self.moving if (value := entry.each(activity, rows, points)) is not None]
+        """Return what the states that `rows` has contribute to the right side, without constants; as `Entry.each`."""
+        every = [entry.each(activity, rows, points) for entry in self.driven]
+        every += [entry.each_without_offset(activity, rows, points) for entry in self.moving]
+        values = [value for value in every if value is not None]
         if not values:
             return None
         total = max(values, key=len)

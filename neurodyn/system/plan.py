@@ -99,7 +99,7 @@ class Plan:
         self.has_offsets = any(e.silenced_by is None for each in self.equations.values() for e in each.moving)
         self.size = sum(self.sizes[name] for name in self.dynamic)
         self._check_history(given)
-        if has_own_parts(network) and not given.held:
+        if has_own_parts(network):
             self._look_at_couplings(network)
         else:
             self._hold()

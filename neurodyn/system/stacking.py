@@ -248,6 +248,10 @@ class _GradedTerm(Term):
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         self._of_samples(out).add(activity, out, gain)
 
+    def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
+        value = self._term.each(activity, rows)
+        return None if value is None else value * of_samples(self._gains, value[0])
+
     def add_with_jump(self, activity: Activity, out: Tensor, gain: float, jump: Tensor) -> None:
         self._of_samples(out).add_with_jump(activity, out, gain, jump)
 

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import xarray as xr
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
-from torch import nn
+from torch import Tensor, nn
 
 import neurodyn as nd
 from tests.problems import Array, random, tensor
@@ -161,6 +162,7 @@ def test_a_long_signal_is_taken_in_blocks(monkeypatch):
     declared = nd.Network("chain", populations, [nd.Coupling("u", "x"), nd.Coupling("x", "y")])
     whole = nd.simulate(declared, signal("linear"), duration=2.0, save_at=SAVED, solver=nd.Exact())
     monkeypatch.setattr("neurodyn.solvers.pieces._MOST_NUMBERS", 100)
+    monkeypatch.setattr("neurodyn.solvers.pieces._FEW_NUMBERS", 1)  # each population by itself
     parts = nd.simulate(declared, signal("linear"), duration=2.0, save_at=SAVED, solver=nd.Exact())
     np.testing.assert_allclose(whole.y, parts.y, atol=1e-12)
     end = nd.simulate(declared, signal("linear"), duration=2.0, save_at=[2.0], solver=nd.Exact())
@@ -240,17 +242,90 @@ def test_stacked_networks_share_a_signal_or_have_one_each():
         np.testing.assert_allclose(both.x.isel(network=place), alone.x, atol=1e-12)
 
 
-def test_stacked_linear_networks_share_the_closed_form():
-    def chain(gain: float) -> nd.Network:
+@pytest.mark.parametrize("kind", ["previous", "linear"])
+def test_stacked_linear_networks_share_the_closed_form(kind):
+    def chain(seed: int, gain: float) -> nd.Network:
+        layers = [nn.Linear(3, 3).double() for _ in range(2)]
+        for place, layer in enumerate(layers):
+            layer.weight.data = tensor(3, 3, seed=seed + place)
         populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3), nd.Population("y", 3)]
-        return nd.Network("chain", populations, [nd.Coupling("u", "x", gain=gain), nd.Coupling("x", "y")])
+        couplings = [
+            nd.Coupling("u", "x", nd.Forward(layers[0]), gain=gain),
+            nd.Coupling("x", "y", nd.Forward(layers[1])),
+        ]
+        return nd.Network("chain", populations, couplings)
 
-    networks = [chain(gain) for gain in (1.0, 0.5)]
-    both = nd.simulate(networks, signal("linear"), duration=2.0, save_at=SAVED)
+    networks = [chain(0, 1.0), chain(2, 0.5)]
+    both = nd.simulate(networks, signal(kind), duration=2.0, save_at=SAVED)
     assert "Exact" in both.attrs["solver"]
     for place, each in enumerate(networks):
-        alone = nd.simulate(each, signal("linear"), duration=2.0, save_at=SAVED)
+        alone = nd.simulate(each, signal(kind), duration=2.0, save_at=SAVED)
         np.testing.assert_allclose(both.y.isel(network=place), alone.y, atol=1e-12)
+
+
+@dataclass(frozen=True)
+class _Shifted(nd.Map):
+    """u + x/2 + 1."""
+
+    linear = True
+
+    def apply(self, u: Tensor, x: Tensor) -> Tensor:
+        return u + 0.5 * x + 1.0
+
+
+@dataclass(frozen=True)
+class _Mirrored(nd.Map):
+    """1 − x, from the last unit to the first."""
+
+    linear = True
+
+    def apply(self, x: Tensor) -> Tensor:
+        return 1.0 - x.flip(1)
+
+
+@pytest.mark.parametrize("kind", ["previous", "linear"])
+@pytest.mark.parametrize("cyclic", [False, True])
+def test_a_closed_form_follows_maps_of_ones_own_of_signals_states_and_both(kind, cyclic):
+    populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 3, initial=0.3), nd.Population("y", 3)]
+    couplings = [nd.Coupling("u", "x", _Mirrored(), gain=0.5), nd.Coupling(("u", "x"), "y", _Shifted())]
+    couplings += [nd.Coupling("x", "y", _Mirrored(), gain=2.0)]
+    couplings += [nd.Coupling("y", "x", gain=-0.3)] if cyclic else []
+    declared = nd.Network("both", populations, couplings)
+    run, beside = (
+        nd.simulate(declared, signal(kind), duration=2.0, save_at=SAVED, solver=solver)
+        for solver in (nd.Exact(), nd.Adaptive("tsit5", rtol=1e-10, atol=1e-11))
+    )
+    np.testing.assert_allclose(run.y, beside.y, atol=1e-8)
+
+
+def test_a_closed_form_follows_a_jacobian_that_jumps_with_a_signal():
+    populations = [
+        nd.Population("u", 3, clamp=nd.Input()),
+        nd.Population("v", 3, clamp=nd.Constant(2.0)),
+        nd.Population("x", 3),
+    ]
+    declared = nd.Network("gated", populations, [nd.Coupling("v", "x", nd.Feedback(nn.Tanh(), at="u"))])
+    run = nd.simulate(declared, signal("previous"), duration=2.0, save_at=TIMES, solver=nd.Exact())
+    kept, expected = np.exp(-np.diff(TIMES)), [np.zeros((2, 3))]
+    for decay, value in zip(kept, VALUES, strict=False):
+        expected.append(decay * expected[-1] + (1 - decay) * 2.0 / np.cosh(value) ** 2)
+    np.testing.assert_allclose(run.x, expected, atol=1e-12)
+
+
+def test_a_deep_chain_keeps_its_digits_in_single_precision():
+    """N²⁹ of the drive, 10⁵⁸, is beyond single precision, and x_29 is not."""
+    names = [f"x{place}" for place in range(30)]
+    declared = nd.Network(
+        "deep",
+        [nd.Population("u", 1, clamp=nd.Input()), *(nd.Population(name, 1) for name in names)],
+        [nd.Coupling(source, target, gain=100.0) for source, target in zip(("u", *names), names, strict=False)],
+    )
+    single, double = (
+        nd.simulate(declared, nd.Signal([0.0, 1.0, 2.0], torch.tensor(values).to(dtype)), duration=2.0, save_at=[2.0])
+        for values, dtype in (([0.0, 1.0, -1.0], torch.float32), ([0.0, 1.0, -1.0], torch.float64))
+    )
+    assert np.isfinite(double.x29).all()
+    np.testing.assert_allclose(single.x29, double.x29, rtol=1e-4)
 
 
 def test_a_streamed_run_is_the_one_in_memory(tmp_path):
