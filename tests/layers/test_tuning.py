@@ -11,9 +11,8 @@ def test_it_recommends_what_took_less_time_and_changes_nothing(monkeypatch) -> N
     monkeypatch.setattr(tuning, "_SECONDS", 0.02)
     found = nd.tune()
     assert kernels_in_use() == "torch"
-    total = found.seconds.sum("operation")
     for library in LIBRARIES[1:]:
-        pays = bool(total.sel(library=library) < 0.95 * total.sel(library="torch"))
+        pays = bool((found.seconds.sel(library=library) < 0.9 * found.seconds.sel(library="torch")).all())
         assert (library == found.attrs["kernels"]) == pays
     assert found.attrs["threads"] == torch.get_num_threads()
     assert bool((found.seconds.sel(library="torch") > 0).all())
