@@ -128,12 +128,13 @@ def _nilpotent(
     for first in range(0, len(ends) - 1, most):
         bounds = ends[first:][: most + 1]
         starts, lengths = bounds[:-1], np.diff(bounds)
-        drives = list(powers.of(entering.at(entering.moments(bounds))))
-        if not first:  # after the drives, which settle the scales
-            both = zip(system.blocks(state.flat), system.blocks(entering.still.flat), strict=True)
-            every = list(powers.of({name: torch.stack([x, a]) for (name, x), (_, a) in both}))
+        both = zip(system.blocks(state.flat), system.blocks(entering.still.flat), strict=True)
+        start = {} if first else {name: torch.stack([x, a]) for (name, x), (_, a) in both}
+        both_powers = list(powers.of(entering.at(entering.moments(bounds)), start))
+        drives = [of_drives for of_drives, _ in both_powers]
+        if not first:
             for group in groups:
-                group.begin(every)
+                group.begin([of_start for _, of_start in both_powers])
         own = moments[slice(*np.searchsorted(moments, [starts[0], np.inf if bounds[-1] == ends[-1] else bounds[-1]]))]
         places = np.searchsorted(starts, own, side="right") - 1
         weights = _Weights(powers.logs, rate, state.flat, ramped=entering.ramped)
@@ -271,21 +272,22 @@ class _Powers:
         """The logarithm of the scale of each power."""
         self.products = 0
 
-    def of(self, rows: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Yield the powers of N times states, shape (row, sample, …), without the populations that they do not reach.
+    def of(self, *several: dict[str, Tensor]) -> Iterator[Sequence[dict[str, Tensor]]]:
+        """Yield the powers of N times several states, shape (row, sample, …), without the populations not reached.
 
-        The scales are those of the first states that have such a power.
+        The scales are those of the first states that have such a power, of all together.
         """
         deep, power = len(self._system.dynamic) > SHORT, 0
-        while rows:
+        while any(several):
             if power == len(self.logs):
-                self.logs.append(self.logs[-1] + (math.log(_size(rows)) if deep else 0.0))
+                size = max(_size(rows) for rows in several)
+                self.logs.append(self.logs[-1] + (math.log(size) if deep and size > 0 else 0.0))
             if power and deep:
                 scale = math.exp(self.logs[power] - self.logs[power - 1])
-                rows = {name: each / scale for name, each in rows.items()}
-            yield rows
-            rows, power = couple_rows(self._system, self._zero, rows), power + 1
-            self.products += 1
+                several = tuple({name: each / scale for name, each in rows.items()} for rows in several)
+            yield several
+            self.products, power = self.products + sum(map(bool, several)), power + 1
+            several = tuple(couple_rows(self._system, self._zero, rows) if rows else rows for rows in several)
 
 
 class _Weights:
@@ -346,6 +348,6 @@ def _coefficients(times: NDArray[np.float64], count: int, rate: float) -> list[N
 
 
 def _size(rows: Mapping[str, Tensor]) -> float:
-    """Return the largest number of several blocks; 1 where that is no scale."""
-    size = max(float(torch.linalg.vector_norm(each, ord=math.inf)) for each in rows.values())
-    return size if size > 0 and math.isfinite(size) else 1.0
+    """Return the largest number of several blocks; 0 where that is no scale."""
+    size = max((float(torch.linalg.vector_norm(each, ord=math.inf)) for each in rows.values()), default=0.0)
+    return size if math.isfinite(size) else 0.0

@@ -312,17 +312,23 @@ def test_a_closed_form_follows_a_jacobian_that_jumps_with_a_signal():
     np.testing.assert_allclose(run.x, expected, atol=1e-12)
 
 
-def test_a_deep_chain_keeps_its_digits_in_single_precision():
-    """N²⁹ of the drive, 10⁵⁸, is beyond single precision, and x_29 is not."""
+@pytest.mark.parametrize(("start", "drive"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1e-38)])
+def test_a_deep_chain_keeps_its_digits_in_single_precision(start, drive):
+    """N²⁹ of the start and the drive, 10⁵⁸, is beyond single precision, and x_29 is not."""
     names = [f"x{place}" for place in range(30)]
+    first, *others = names
     declared = nd.Network(
         "deep",
-        [nd.Population("u", 1, clamp=nd.Input()), *(nd.Population(name, 1) for name in names)],
+        [
+            nd.Population("u", 1, clamp=nd.Input()),
+            nd.Population(first, 1, initial=start),
+            *(nd.Population(name, 1) for name in others),
+        ],
         [nd.Coupling(source, target, gain=100.0) for source, target in zip(("u", *names), names, strict=False)],
     )
     single, double = (
         nd.simulate(declared, nd.Signal([0.0, 1.0, 2.0], torch.tensor(values).to(dtype)), duration=2.0, save_at=[2.0])
-        for values, dtype in (([0.0, 1.0, -1.0], torch.float32), ([0.0, 1.0, -1.0], torch.float64))
+        for values, dtype in (([0.0, drive, -drive], torch.float32), ([0.0, drive, -drive], torch.float64))
     )
     assert np.isfinite(double.x29).all()
     np.testing.assert_allclose(single.x29, double.x29, rtol=1e-4)
