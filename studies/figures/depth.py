@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neurodyn import plot
 
@@ -61,6 +62,8 @@ def draw(rules: xr.Dataset, received: xr.Dataset, trained: xr.Dataset, timed: tu
         at = trained.moved.sel(network=network)
         axes[1, 2].plot(at.layer, at.mean("seed"), "o-", markersize=3, color=colour, label=network)
     axes[1, 2].set(yscale="log", xlabel="layer", ylabel="|W − W(0)| / |W(0)|", title="(f) Who has moved")
+    for ax in axes[1, 1:]:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1, 2].legend(fontsize=7)
     return figure
 
