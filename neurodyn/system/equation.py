@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neurodyn.network.coupling import Coupling
-from neurodyn.network.maps import Activity, OperatingPoints, Term
+from neurodyn.network.maps import Activity, OperatingPoints, Term, write_scaled
 from neurodyn.network.vectors import Vector
 from neurodyn.network.wrapping import Scaled
 
@@ -278,12 +278,12 @@ class Equation:
                 entries[0].term.assign(activity, out, entries[0].gain)
                 return entries[1:]
             if isinstance(source, tuple) or own is not activity[source]:  # what is made may not last
-                torch.mul(own, entries[0].gain, out=out)
+                write_scaled(own, entries[0].gain, out)
                 return entries[1:]
             first, gain, entries = own, entries[0].gain, entries[1:]
         second = entries[0].term.value(activity) if entries and 1.0 in (gain, entries[0].gain) else None
         if second is None:
-            torch.mul(first, gain, out=out)
+            write_scaled(first, gain, out)
             return entries
         if gain == 1.0:
             torch.add(first, second, alpha=entries[0].gain, out=out)

@@ -13,9 +13,6 @@ from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.repeated import expect
 from neurodyn.network.network import Network
 
-_SMALL = 2**14
-"""How many numbers a tensor has at most that is copied, to be summed up with others, which is quicker than alone."""
-
 
 def weights_of(network: Network) -> list[Tensor]:
     """Return the weights of all stages, all feedback weights, and the tensors of the declaration, without a graph."""
@@ -105,19 +102,11 @@ def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
 
 def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
     """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
-    return expect(_sums_are_finite, [tensor for tensor in tensors if tensor.numel()])
+    return expect(_sums_are_finite, list(tensors))
 
 
 def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:
-    if len(tensors) > 1:
-        small, sums = [], []
-        for tensor in tensors:
-            if tensor.numel() > _SMALL:
-                sums.append(tensor.sum())
-            else:
-                small.append(tensor.flatten())
-        if small:
-            sums.append(torch.cat(small).sum())
-        if math.isfinite((torch.stack(sums).sum() if len(sums) > 1 else sums[0]).item()):  # waits for a device once
-            return True
-    return all(math.isfinite(tensor.sum().item()) for tensor in tensors)  # the sum of all may have overflowed alone
+    sums = list(map(Tensor.sum, tensors))
+    if sums and not sums[0].is_cpu:
+        return bool(torch.stack(sums).isfinite().all())  # waits for a device once
+    return all(map(math.isfinite, map(Tensor.item, sums)))
