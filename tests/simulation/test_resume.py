@@ -18,8 +18,8 @@ import xarray as xr
 from torch import nn
 
 import neurodyn as nd
-from neurodyn.simulation import trajectory
-from neurodyn.simulation.stores import append_store, to_zarr
+from neurodyn.simulation import growing, trajectory
+from neurodyn.simulation.stream import ZarrStream
 from tests import processes
 from tests.files import assert_same, names
 from tests.problems import random
@@ -211,8 +211,8 @@ def stopped_writing(part: int) -> Iterator[None]:
             raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        for write in (to_zarr, append_store):
-            patch.setattr(f"neurodyn.simulation.stream.{write.__name__}", partial(counting, write))
+        for write in (ZarrStream._create, ZarrStream._grow):
+            patch.setattr(ZarrStream, write.__name__, partialmethod(partial(counting, write)))
         yield
 
 
@@ -277,7 +277,7 @@ def test_a_run_that_is_killed_as_it_writes_goes_on_to_the_same_bits(
     case = "adaptive with delays"
     in_parts_of(11, torch.float64, monkeypatch)
     whole = simulate(case, torch.float64, None)
-    opened = Random(case).randrange(100, 200)  # files, of some 70 for a part
+    opened = Random(case).randrange(110, 190)  # files, of some 18 for a part
     ended, raised = processes.call(simulate_until_killed, case, tmp_path / "run.zarr", opened)
     assert ended == -signal.SIGKILL, raised
     assert (tmp_path / ".run.unfinished.partial.pt").exists()
@@ -408,13 +408,14 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     in_parts_of(11, torch.float64, monkeypatch)
     written = [0]
 
-    def full(*arguments: Any, **settings: Any) -> None:
+    def full(*arguments: Any) -> list[int | str]:
         written[0] += 1
-        if written[0] == 2:
+        if written[0] == 6:  # in the midst of a part
             raise OSError(28, "No space left on device")
-        append_store(*arguments, **settings)
+        return write(*arguments)
 
-    monkeypatch.setattr("neurodyn.simulation.stream.append_store", full)
+    write = growing._write
+    monkeypatch.setattr(growing, "_write", full)
     with pytest.raises(OSError, match=r"could not write store .*run\.zarr: .*No space left") as failed:
         simulate("noise", torch.float64, tmp_path / "run.zarr")
     assert "resume=True goes on from there" in failed.value.__notes__[0]
