@@ -6,7 +6,7 @@ says where the run stood, and what had been written by then; whatever comes late
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -28,8 +28,6 @@ from neurodyn.simulation.states import StateFile
 from neurodyn.simulation.stores import (
     Fingerprints,
     encoding_of,
-    files_of,
-    fingerprint_of,
     read_store,
     refuse_damage,
     run_of,
@@ -155,23 +153,24 @@ class ZarrStream:
             folder = self._partial.path
             self._variables, self._times = self.kept["variables"], self.kept["times"]
             self._complete = self.kept["files"]
+            for file in folder.rglob("*.partial"):  # as they are left where it is killed
+                file.unlink()
             refuse_damage(folder, self._complete)
             unsealed(folder)
-            activity = {key.split("/")[0] for key in self._complete}
-            for key, file in files_of(folder):
-                later = key.split("/")[0] in activity and file.name != "zarr.json" and key not in self._complete
-                if later or file.suffix == ".partial":  # as a file is left where it is killed
-                    file.unlink()
-            self._resize()
+            for array in self._arrays():
+                along = (array.shards or array.chunks)[0]
+                for place in Path(folder, array.name.strip("/"), "c").iterdir():
+                    if int(place.name) * along >= self._times:
+                        remove(place)
+                array.resize((self._times, *array.shape[1:]))
             return self.kept
 
-    def _resize(self) -> None:
-        """Have what grows say how long it is."""
+    def _arrays(self) -> Iterator[zarr.Array[Any]]:
+        """Iterate over what grows."""
         for name in self._variables:
-            array = zarr.open_array(self._partial.path / str(name), mode="r+")
-            grows = (array.metadata.dimension_names or [None])[0] == "time"  # type: ignore[union-attr]
-            if grows and array.shape[0] != self._times:
-                array.resize((self._times, *array.shape[1:]))
+            array = zarr.open_array(self._partial.path, path=str(name), mode="r+")
+            if (array.metadata.dimension_names or [None])[0] == "time":  # type: ignore[union-attr]
+                yield array
 
     def _named_errors(self) -> AbstractContextManager[None]:
         return system_errors(f"could not write store {self._path}")
@@ -203,28 +202,14 @@ class ZarrStream:
             self._writing.pop().result()
 
     def _append(self, part: xr.Dataset, kept: Mapping[str, Any] | None, times: int) -> None:
-        if self._variables:
-            self._grow(part, times)
-        else:
-            self._create(part)
+        self._grow(part, times)
         if kept is not None:
             written = {"variables": self._variables, "times": times, "files": self._complete}
             self._file.save({"run": dict(self._run), "random": self._random, **written, **kept})
 
-    def _create(self, part: xr.Dataset) -> None:
-        folder = self._partial.path
-        encoding = encoding_of(part)
-        encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
-        # One chunk after the other: a single thread of Zarr's then takes memory, and computing keeps the other cores.
-        with zarr.config.set({"async.concurrency": 1}):
-            to_zarr(part, folder, mode="w", encoding=encoding)
-        self._variables = [str(name) for name in part.variables]
-        for key, file in files_of(folder):
-            sync(file)
-            if key.split("/")[0] in part.data_vars and file.name != "zarr.json":
-                self._complete[key] = fingerprint_of(file)
-
     def _grow(self, part: xr.Dataset, times: int) -> None:
+        if not self._variables:
+            self._create(part)
         for name, variable in part.variables.items():
             if variable.dims[:1] != ("time",):
                 continue
@@ -234,13 +219,23 @@ class ZarrStream:
             if name in part.data_vars:  # what labels a dimension is still added to; what holds activity is whole
                 self._complete |= written
 
+    def _create(self, part: xr.Dataset) -> None:
+        """Write all of a part that does not grow."""
+        folder = self._partial.path
+        encoding = encoding_of(part)
+        encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
+        to_zarr(part.isel(time=slice(0)), folder, mode="w", encoding=encoding)
+        sync(folder)
+        self._variables = [str(name) for name in part.variables]
+
     def close(self, attributes: Mapping[str, Any]) -> xr.Dataset:
         """Add the attributes, move the store to its name and reopen it; a complete one is as it is."""
         if self.complete:
             return read_store(self._path)
         with self._named_errors():
             self._finish()
-            self._resize()
+            for array in self._arrays():
+                array.resize((self._times, *array.shape[1:]))
             seal(self._partial.path, self._variables, self._complete, attributes, self._run)
             self._partial.commit()
             remove(self._file.path)
