@@ -1,9 +1,11 @@
 """Streaming to Zarr: what it adds to the time of a run that is not recorded, and how much memory it takes.
 
-Two runs: one network of 10⁵ units with ten synapses each, and 10⁴ samples of a network of 20 units. Each is run with
-nothing saved but its end, and streamed, in turn, in one process, as where its memory happens to lie decides more than
-what is measured; medians over the rounds of the time, of how much longer the streamed run of a round took, of the
-processor's time beside the thread that computes, and of the largest memory.
+Two runs: one network of 10⁵ units with ten synapses each, and 10⁴ samples of a network of 20 units, whose times lie at
+ends of steps. Each is run with nothing saved but its end, streamed, and by hand: with a stop condition that copies the
+activity, and a thread that writes it to plain files meanwhile, neither compressed nor checked, nor kept to go on from.
+They take turns in one process, as where its memory happens to lie decides more than what is measured; medians over the
+rounds of the time, of how much longer the other runs of a round took, of the processor's time beside the thread that
+computes, and of the largest memory.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import argparse
 import re
 import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,12 +25,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn.progress import Bar
 
 SYNAPSES = 10
+PART_BYTES = 8 * 2**20
+"""How much is written at once by hand, as much as `simulate` does."""
 
 
 def units(number: int) -> dict[str, Any]:
@@ -61,18 +67,56 @@ def samples(number: int) -> dict[str, Any]:
     return {"network": network, "inputs": inputs, "solver": nd.RK4(0.05), "duration": 40.0, "times": 200}
 
 
+def by_hand(times: NDArray[np.float64], folder: Path, **settings: Any) -> None:
+    """Run, and write the activity of x at some times to plain files.
+
+    Parameters
+    ----------
+    times
+        The times, each at the end of a step.
+    folder
+        Where to write.
+    settings
+        Those of `simulate`.
+    """
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as writer:
+        parts: list[NDArray[np.float32]] = []
+        writing: list[Future[None]] = []
+        saved = 0
+
+        def copy(time: float, activity: Mapping[str, Tensor], velocity: Any) -> bool:
+            nonlocal saved
+            if saved == len(times) or time < times[saved] - 1e-6:
+                return False
+            x = activity["x"].numpy()
+            rows = max(1, PART_BYTES // x.nbytes)
+            if not parts:
+                parts.extend(np.empty((rows, *x.shape), x.dtype) for _ in range(2))
+            filling = parts[saved // rows % 2]
+            filling[saved % rows] = x
+            saved += 1
+            if saved % rows == 0 or saved == len(times):
+                for each in writing:
+                    each.result()
+                writing[:] = [writer.submit(filling.tofile, folder / f"{saved}.bin")]
+            return False
+
+        nd.simulate(**settings, save_at=times[-1:], until=copy)
+
+
 CASES: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {"units": (units, 10**5), "samples": (samples, 10**4)}
 
 
 def run(case: str, rounds: int, store: Path, progress: bool) -> list[dict[str, dict[str, float]]]:
-    """Run a case in this process, not recorded and streamed in turn.
+    """Run a case in this process, not recorded, streamed and by hand in turn.
 
     Parameters
     ----------
     case
         Which.
     rounds
-        How many times each; the time of a first of both is not counted, as it loads libraries.
+        How many times each; the time of the first ones is not counted, as it loads libraries.
     store
         Where to stream.
     progress
@@ -87,10 +131,12 @@ def run(case: str, rounds: int, store: Path, progress: bool) -> list[dict[str, d
     torch.set_num_threads(1)
     declare, number = CASES[case]
     settings = declare(number)
-    times = np.linspace(0.0, settings["duration"], settings.pop("times"))
-    choices: dict[str, dict[str, Any]] = {
-        "alone": {"save_at": times[-1:]},
-        "streamed": {"save_at": times, "store": store},
+    duration, count = settings["duration"], settings.pop("times")
+    times = np.linspace(duration / count, duration, count)
+    choices: dict[str, Callable[[], object]] = {
+        "alone": partial(nd.simulate, **settings, save_at=times[-1:]),
+        "streamed": partial(nd.simulate, **settings, save_at=times, store=store),
+        "by hand": partial(by_hand, times, store.parent, **settings),
     }
     for module in ("neurodyn.simulation.stream", "dask.array"):  # whose memory is no part of either
         import_module(module)
@@ -102,11 +148,17 @@ def run(case: str, rounds: int, store: Path, progress: bool) -> list[dict[str, d
             Path("/proc/self/clear_refs").write_text("5")  # VmHWM from here on
             start = time.perf_counter()
             others = time.process_time() - time.thread_time()
-            nd.simulate(**settings, **choice)
+            choice()
             seconds = time.perf_counter() - start
             others = time.process_time() - time.thread_time() - others
             found[-1][label] = {"seconds": seconds, "others": others, "MiB": _memory()}
     return found
+
+
+def _more(found: list[dict[str, dict[str, float]]], label: str) -> str:
+    more = [100 * (each[label]["seconds"] / each["alone"]["seconds"] - 1) for each in found]
+    low, middle, high = np.percentile(more, [25, 50, 75])
+    return f"{middle:.0f} % ({low:.0f} to {high:.0f})"
 
 
 def _memory() -> float:
@@ -120,20 +172,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/streaming"))
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args()
-    print("| run | not recorded | streamed | more, with its quartiles | beside it, the processor | memory more |")
-    print("| :-- | --: | --: | --: | --: | --: |")
+    print("| run | not recorded | streamed | more, with its quartiles | by hand | processor beside it | memory more |")
+    print("| :-- | --: | --: | --: | --: | --: | --: |")
     for case, (_, number) in CASES.items():
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             found = pool.submit(run, case, options.rounds, options.out / "run.zarr", not options.quiet).result()
         (first, *found) = found
         memory = first["streamed"]["MiB"] - first["alone"]["MiB"]  # later ones find memory that has been kept
         alone, streamed = (median(each[label]["seconds"] for each in found) for label in ("alone", "streamed"))
-        more = [100 * (each["streamed"]["seconds"] / each["alone"]["seconds"] - 1) for each in found]
-        low, middle, high = np.percentile(more, [25, 50, 75])
         others = median(each["streamed"]["others"] for each in found)
         print(
-            f"| {number:,} {case} | {alone:.1f} s | {streamed:.1f} s | {middle:.0f} % ({low:.0f} to {high:.0f}) | "
-            f"{others:.1f} s | {memory:.0f} MiB |",
+            f"| {number:,} {case} | {alone:.1f} s | {streamed:.1f} s | {_more(found, 'streamed')} | "
+            f"{_more(found, 'by hand')} | {others:.1f} s | {memory:.0f} MiB |",
             flush=True,
         )
     shutil.rmtree(options.out, ignore_errors=True)

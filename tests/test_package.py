@@ -40,6 +40,7 @@ MISSING: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "loading a store": ("zarr", "zarr", lambda folder: nd.load(folder / "saved.zarr")),
     "chunks of a store": ("dask", "zarr", lambda folder: nd.load(folder / "saved.zarr")),
     "streaming": ("zarr", "zarr", lambda folder: recorded(store=folder / "run.zarr")),
+    "checking what is streamed": ("google_crc32c", "zarr", lambda folder: recorded(store=folder / "run.zarr")),
     "reading what is streamed": ("dask", "zarr", lambda folder: recorded(store=folder / "run.zarr")),
     "threads": ("dask", "sweep", lambda folder: nd.sweep(square, {"x": [1.0, 2.0]}, scheduler="threads")),
     "a cluster": ("distributed", "sweep", lambda folder: nd.sweep(square, {"x": [1.0]}, scheduler="distributed")),

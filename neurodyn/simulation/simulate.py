@@ -319,8 +319,9 @@ def _in_order(run: xr.Dataset, members: Sequence[Network] | None) -> xr.Dataset:
 
 
 def _streaming(store: Path, *, resume: bool) -> ZarrStream:
-    needed("zarr", extra="zarr")
-    from neurodyn.simulation.stream import ZarrStream  # imports zarr, which few runs need
+    for module in ("zarr", "google_crc32c"):
+        needed(module, extra="zarr")
+    from neurodyn.simulation.stream import ZarrStream  # imports these, which few runs need
 
     return ZarrStream(store, resume=resume)
 

@@ -22,7 +22,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import zarr
 from zarr.abc.store import ByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -34,7 +33,7 @@ from neurodyn.errors import FileError
 from neurodyn.labelled import xr
 from neurodyn.simulation.encoding import SHARD_CHUNKS, chunk_lengths, intervals
 
-_LEVEL = -5
+LEVEL = -5
 """Of Zstandard's compression: what repeats shrinks, in a sixth of the default's time; activity hardly does at any."""
 _METADATA = "zarr.json"
 _FORMAT_2 = {".zarray", ".zattrs", ".zgroup", ".zmetadata"}
@@ -73,22 +72,11 @@ def to_zarr(data: xr.Dataset, folder: Path, **settings: Any) -> None:
         write(folder, consolidated=False, zarr_format=3, write_empty_chunks=True, **settings)
 
 
-def append_store(part: xr.Dataset, folder: Path, dim: str) -> None:
-    """Append to a store what a dataset holds along its first dimension; all else is in the store already."""
-    with zarr.config.set({"array.write_empty_chunks": True}):  # as `to_zarr` does
-        for name, variable in part.variables.items():
-            if variable.dims[:1] == (dim,):
-                array = zarr.open_array(folder / str(name), mode="r+")
-                begin = array.shape[0]
-                array.resize((begin + variable.shape[0], *array.shape[1:]))
-                array[begin:] = variable.to_numpy()
-
-
 def encoding_of(data: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     """Return how each variable of a dataset is stored."""
     encoding: dict[Hashable, dict[str, Any]] = {}
     for name, shape in chunk_lengths(data).items():
-        encoding[name] = {"chunks": shape, "compressors": [ZstdCodec(level=_LEVEL), Crc32cCodec()]}
+        encoding[name] = {"chunks": shape, "compressors": [ZstdCodec(level=LEVEL), Crc32cCodec()]}
         if name not in data.indexes and shape:
             along = min(SHARD_CHUNKS, -(-data[name].shape[0] // shape[0]))
             if along > 1:

@@ -6,7 +6,7 @@ says where the run stood, and what had been written by then; whatever comes late
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,14 +22,12 @@ from neurodyn.labelled import xr
 from neurodyn.randomness import generators
 from neurodyn.simulation.encoding import CHUNK_BYTES
 from neurodyn.simulation.fingerprint import UNTIL, refuse_other
+from neurodyn.simulation.growing import Growing
 from neurodyn.simulation.partial import Partial, remove, sync, system_errors
 from neurodyn.simulation.states import StateFile
 from neurodyn.simulation.stores import (
     Fingerprints,
-    append_store,
     encoding_of,
-    files_of,
-    fingerprint_of,
     read_store,
     refuse_damage,
     run_of,
@@ -85,6 +83,7 @@ class ZarrStream:
         self._run: Mapping[str, str | None] = {}
         self._variables: list[Hashable] = []
         self._complete: Fingerprints = {}
+        self._growing: dict[Hashable, Growing] = {}
         self._times = 0
         self._begun = False
         self._writing: list[Future[None]] = []
@@ -154,15 +153,24 @@ class ZarrStream:
             folder = self._partial.path
             self._variables, self._times = self.kept["variables"], self.kept["times"]
             self._complete = self.kept["files"]
-            for file in folder.rglob("*.partial"):  # as Zarr leaves it where it is killed
+            for file in folder.rglob("*.partial"):  # as they are left where it is killed
                 file.unlink()
             refuse_damage(folder, self._complete)
             unsealed(folder)
-            for name in self._variables:
-                array = zarr.open_array(folder / str(name), mode="r+")
-                if (array.metadata.dimension_names or [None])[0] == "time":  # type: ignore[union-attr]
-                    array.resize((self._times, *array.shape[1:]))
+            for array in self._arrays():
+                along = (array.shards or array.chunks)[0]
+                for place in Path(folder, array.name.strip("/"), "c").iterdir():
+                    if int(place.name) * along >= self._times:
+                        remove(place)
+                array.resize((self._times, *array.shape[1:]))
             return self.kept
+
+    def _arrays(self) -> Iterator[zarr.Array[Any]]:
+        """Iterate over what grows."""
+        for name in self._variables:
+            array = zarr.open_array(self._partial.path, path=str(name), mode="r+")
+            if (array.metadata.dimension_names or [None])[0] == "time":  # type: ignore[union-attr]
+                yield array
 
     def _named_errors(self) -> AbstractContextManager[None]:
         return system_errors(f"could not write store {self._path}")
@@ -194,24 +202,31 @@ class ZarrStream:
             self._writing.pop().result()
 
     def _append(self, part: xr.Dataset, kept: Mapping[str, Any] | None, times: int) -> None:
-        # One chunk after the other: a single thread of Zarr's then takes memory, and computing keeps the other cores.
-        with zarr.config.set({"async.concurrency": 1}):
-            if self._variables:
-                append_store(part, self._partial.path, "time")
-            else:
-                self._variables = [str(name) for name in part.variables]
-                encoding = encoding_of(part)
-                encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
-                to_zarr(part, self._partial.path, mode="w", encoding=encoding)
-        # What labels a dimension is still added to; what holds activity is whole, and the system still has it at hand.
-        for key, file in files_of(self._partial.path):
-            if key not in self._complete:
-                sync(file)
-                if key.split("/")[0] in part.data_vars and file.name != "zarr.json":
-                    self._complete[key] = fingerprint_of(file)
+        self._grow(part, times)
         if kept is not None:
             written = {"variables": self._variables, "times": times, "files": self._complete}
             self._file.save({"run": dict(self._run), "random": self._random, **written, **kept})
+
+    def _grow(self, part: xr.Dataset, times: int) -> None:
+        if not self._variables:
+            self._create(part)
+        for name, variable in part.variables.items():
+            if variable.dims[:1] != ("time",):
+                continue
+            if name not in self._growing:
+                self._growing[name] = Growing(self._partial.path, str(name), times - part.sizes["time"])
+            written = self._growing[name].append(variable.to_numpy())
+            if name in part.data_vars:  # what labels a dimension is still added to; what holds activity is whole
+                self._complete |= written
+
+    def _create(self, part: xr.Dataset) -> None:
+        """Write all of a part that does not grow."""
+        folder = self._partial.path
+        encoding = encoding_of(part)
+        encoding["time"]["chunks"] = (CHUNK_BYTES // part["time"].dtype.itemsize,)  # many parts fit into one
+        to_zarr(part.isel(time=slice(0)), folder, mode="w", encoding=encoding)
+        sync(folder)
+        self._variables = [str(name) for name in part.variables]
 
     def close(self, attributes: Mapping[str, Any]) -> xr.Dataset:
         """Add the attributes, move the store to its name and reopen it; a complete one is as it is."""
@@ -219,6 +234,8 @@ class ZarrStream:
             return read_store(self._path)
         with self._named_errors():
             self._finish()
+            for array in self._arrays():
+                array.resize((self._times, *array.shape[1:]))
             seal(self._partial.path, self._variables, self._complete, attributes, self._run)
             self._partial.commit()
             remove(self._file.path)

@@ -40,8 +40,8 @@ _ALONG = {
 }
 _SAMPLE = {"units": "1", "long_name": "sample of the batch"}
 _HELD_BYTES = 8 * 2**20
-"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written; Zarr takes up to
-three times as much to encode it."""
+"""How much of a streamed trajectory is held in memory as it is computed, and as much as it is written; encoding takes a
+chunk more."""
 _TIME_BYTES = 48
 """What a time takes in memory: in the array, and in the list that it is collected in."""
 _FEW_LABELS = 10_000
