@@ -46,10 +46,11 @@ class Lock:
         self._path = path
         self.sure = sys.platform != "win32"
         """Whether the file system vouches that nobody else holds it."""
-        self._descriptor = self._open()
+        descriptor = self._open()
+        self._descriptor: int | None = descriptor
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, str(os.getpid()).encode())
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
         except BaseException:
             self.release()
             raise
@@ -83,11 +84,14 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Give it up."""
+        """Give it up, if that has not been done yet."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
         self._path.unlink(missing_ok=True)
         if sys.platform != "win32" and self.sure:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing does not, while a forked process has it open
-        os.close(self._descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing does not, while a forked process has it open
+        os.close(descriptor)
 
 
 class Partial:

@@ -775,7 +775,11 @@ def test_a_lock_is_held_once_and_goes_with_its_file(tmp_path: Path) -> None:
         Lock(tmp_path / "lock")
     lock.release()
     assert names(tmp_path) == []
-    Lock(tmp_path / "lock").release()
+    another = Lock(tmp_path / "lock")
+    lock.release()  # which it has been, so that it leaves the other's alone
+    with pytest.raises(BlockingIOError):
+        Lock(tmp_path / "lock")
+    another.release()
 
 
 def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
