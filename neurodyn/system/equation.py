@@ -157,6 +157,14 @@ class Equation:
                 self._base.copy_(self.constant)
                 self.drive(clamped)
 
+    def stand(self, out: Tensor) -> None:
+        """Write what the held populations contribute to the right side into `out`."""
+        held = self._base if self.driven else self.constant
+        if held is None:
+            out.zero_()
+        else:
+            torch.mul(held, self.scale, out=out)
+
     def drive(self, clamped: Mapping[str, Tensor]) -> None:
         """Work out the constant anew, as populations that drive it have moved."""
         assert self.constant is not None, "a driven equation has one"
