@@ -122,7 +122,8 @@ def _nilpotent(
     """
     rate = system.structure.rate
     assert rate is not None, "along_signals comes here only with a common rate"
-    entering, powers, groups = Entering(system, float(ends[-1])), _Powers(system), _groups(system)
+    entering, groups = Entering(system, float(ends[-1])), _groups(system)
+    powers = _Powers(system, entering.zero)
     depth = max(1, len(system.dynamic))
     most = max(1, _MOST_NUMBERS // (depth * max(system.size, 4 * depth)))
     for first in range(0, len(ends) - 1, most):
@@ -264,10 +265,12 @@ class _Powers:
     ----------
     system
         The system.
+    zero
+        A state of 0, to be read.
     """
 
-    def __init__(self, system: System) -> None:
-        self._system, self._zero = system, system.new_state(system.new_state().flat.zero_())
+    def __init__(self, system: System, zero: State) -> None:
+        self._system, self._zero = system, zero
         self.logs = [0.0]
         """The logarithm of the scale of each power."""
         self.products = 0
