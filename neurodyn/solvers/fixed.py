@@ -220,8 +220,8 @@ class FixedStep(Solver):
         noise: Tensor | None,
     ) -> None:
         """Take one step from `state` at a time, whose slope stands in slopes[0], with the noise σ ΔW."""
-        h = end - time
-        for row, then, slope in zip(self.tableau.a[1:], self._times(time, end), slopes[1:], strict=True):
+        h, times = end - time, self._times(time, end) if len(slopes) > 1 else []
+        for row, then, slope in zip(self.tableau.a[1:], times, slopes[1:], strict=True):
             earlier = zip(row, slopes[: len(row)], strict=True)
             work.combine(state, [(h * weight, its) for weight, its in earlier])
             if noise is not None:

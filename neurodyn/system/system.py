@@ -89,7 +89,8 @@ class System:
         self.equations, self.echoes, self._sizes = plan.equations, plan.echoes, plan.sizes
         self.timeline = Timeline(network.name, plan)
         self._seeds: NDArray[np.uint64] | None = None
-        self._repeated: dict[bool, Repeated[None]] = {}
+        self._repeated: Repeated[None] | None = None
+        self._foreseen: Repeated[None] | None = None
         self._first = True
         """Whether the next evaluation of the field is the first of a run."""
         self.loops, self.has_offsets, self.size = plan.loops, plan.has_offsets, plan.size
@@ -139,7 +140,7 @@ class System:
         self._bring(state, time)
         # The first of a run is made with what is worked out once a run.
         arrivals = self.timeline.arrivals
-        repeated = self._repeated.get(bool(arrivals))
+        repeated = self._foreseen if arrivals else self._repeated
         if repeated is None or torch.compiler.is_compiling() or self._first or repeated.passes():
             self._first = False
             self._evaluate(state, out)
@@ -171,7 +172,7 @@ class System:
             return [equation.arriving(state.read, ahead.blocks, self.points) for equation in self.plan.late], None
 
         batch = list(self.clamped.values())
-        known = bool(self._repeated) and not repeated.passes()
+        known = self._foreseen is not None and not repeated.passes()
         found, _ = (repeated.again(batch) or repeated.made(batch, arriving)) if known else arriving()
         self.timeline.foresee(times, [value for value in found if value is not None])
 
@@ -183,7 +184,8 @@ class System:
         field, foreseen
             The field, and the field where what delayed couplings contribute is foreseen.
         """
-        self._repeated = {} if self.loops else {False: field, True: foreseen}
+        if not self.loops:
+            self._repeated, self._foreseen = field, foreseen
 
     def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
@@ -196,7 +198,7 @@ class System:
             if right is not None and right is not block:
                 block.copy_(right)
         if repeated.hopeless:
-            self._repeated = {}
+            self._repeated = self._foreseen = None
 
     def _evaluate(self, state: State, out: State) -> None:
         self._settle(state)
