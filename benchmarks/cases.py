@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -385,6 +386,36 @@ def signals(device: str) -> Iterator[Line]:
         )
 
 
+def delays(device: str) -> Iterator[Line]:
+    """Steps of 300 recurrent units that read each other with a delay, against the same steps without one."""
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 300, device=device)
+    reading = nd.Forward(nn.Sequential(nn.Tanh(), layer))
+    late, prompt = (
+        nd.Network("recurrent", [nd.Population("x", 300)], [nd.Coupling("x", "x", reading, delay=delay)])
+        for delay in (1.0, 0.0)
+    )
+    step, count = 0.05, 400
+    for solver, batch in itertools.product((nd.Euler(step), nd.Heun(step), nd.RK4(step)), (1, 64)):
+        start = torch.rand(batch, 300, generator=torch.Generator().manual_seed(0)).to(device)
+
+        def run(network: nd.Network, solver: nd.Solver = solver, start: Tensor = start) -> np.ndarray:
+            found = nd.simulate(
+                network, None, initial={"x": start}, duration=step * count, solver=solver, save_at=[step * count]
+            )
+            return np.asarray(found.x[0])
+
+        errors = {}
+        if isinstance(solver, nd.Euler):
+            states = [start] * (round(1.0 / step) + 1)
+            with torch.no_grad():
+                for _ in range(count):
+                    states.append(states[-1] + step * (layer(states[-1 - round(1.0 / step)].tanh()) - states[-1]))
+            errors["neurodyn"] = float(np.abs(run(late) - states[-1].cpu().numpy()).max())
+        ways = {"neurodyn": partial(run, late), "without the delay": partial(run, prompt)}
+        yield Line(f"{type(solver).__name__} with a delay, 300 wide, batch {batch}", ways, errors, 1e-5)
+
+
 def training(device: str) -> Iterator[Line]:
     """Five epochs of learning the digits, with the test at their ends, against backprop by the same function."""
     train, test = nd.data.digits()
@@ -489,7 +520,7 @@ def _growing(layers: Sequence[int], batch: int, device: str) -> dict[str, Callab
 GROUPS: dict[str, list[Callable[[str], Iterator[Line]]]] = {
     "One gradient": [learning],
     "Beyond perceptrons": [architectures],
-    "Relaxations": [trajectories, steps, signals, inference, kinks],
+    "Relaxations": [trajectories, steps, signals, delays, inference, kinks],
     "What a solver adds": [solvers],
     "Training": [training, stacking],
 }

@@ -210,6 +210,9 @@ class Stage:
 
     def each(self, rows: Tensor) -> Tensor:
         """Return g of several x side by side, shape (row, sample, …), for reading."""
+        if self.members == 1:
+            value = self.at(rows.flatten(0, 1)).value
+            return value.view(*rows.shape[:2], *value.shape[1:])
         by_member = rows.view(len(rows), self.members, -1, *rows.shape[2:]).transpose(0, 1)
         value = self.at(by_member.flatten(0, 2)).value
         return value.reshape(*by_member.shape[:3], *value.shape[1:]).transpose(0, 1).flatten(1, 2)

@@ -65,8 +65,9 @@ class OperatingPoints:
         if populations is None:
             self._current.clear()
             return
-        for key in [key for key in self._current if key[1] in populations]:
-            del self._current[key]
+        for points in (self._current, self._lasting):
+            for key in [key for key in points if key[1] in populations]:
+                del points[key]
 
     def expire_echoes(self) -> None:
         """Say that what delayed couplings read has changed."""

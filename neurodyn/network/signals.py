@@ -78,7 +78,9 @@ class Signal:
     @cached_property
     def constant(self) -> bool:
         """Whether all values are the same, and remain so: ones that require a gradient may change."""
-        return not self.values.requires_grad and bool((self.values == self.values[:1]).all())
+        if self.values.requires_grad or not torch.equal(self.values[0], self.values[-1]):  # which is quick to tell
+            return False
+        return bool((self.values == self.values[:1]).all())
 
     @property
     def piecewise_constant(self) -> bool:
@@ -128,12 +130,13 @@ class Signal:
         return value
 
     def over(self, times: Sequence[float]) -> Tensor:
-        """Return the values at several times, shape (time, …), as `at` returns one."""
+        """Return the values at several times, shape (time, …), as `at` returns one; to be read."""
         if self.interpolation == "cubic":
             return torch.stack([self.at(time) for time in times])
         last = len(self.times) - 1
         places = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, last)
-        found = self.values[places]
+        whole = np.array_equal(places, np.arange(len(self.times)))
+        found = self.values if whole else self.values[places]
         if self.interpolation == "previous" or not last:
             return found
         starts, ends = self.times[places], self.times[np.minimum(places + 1, last)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -89,15 +90,21 @@ class _PairStepper(Stepper):
         stages = [(0.0, *row) for row in pair.a[1:]]
         none = [0.0] * len(pair.b)
         fixed = [*([1.0, *none[1 : len(row)]] for row in stages), none]
-        self._weights = RowWeights(fixed, [*stages, pair.error], start)
+        by_h: list[Sequence[float]] = [*stages, pair.error]
+        self._free: list[Tensor] = []
+        """Memory of what of the past has been forgotten."""
+        if system.echoes:  # what x and the slopes contribute to each power of θ
+            fixed.append([1.0, *[0.0] * ((1 + len(pair.b)) * (1 + pair.dense.shape[1]) - 1)])
+            by_h.append([*[0.0] * (1 + len(pair.b)), *chain(*([0.0, *row] for row in pair.dense.T.tolist()))])
+        self._weights = RowWeights(fixed, by_h, start)
         self._columns = [self.columns(0, len(row)) for row in stages]
-        self._of_powers = start.new_tensor(pair.dense.T.tolist())
-        """What the slopes contribute to each power of θ, shape (power, stage)."""
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
-        *weights, self._of_error = self._weights.at(h)
-        stages = zip(self._columns, weights, self.rows[2:-1], self._pair.nodes[1:], strict=True)
+        weights = self._weights.at(h)
+        self._of_error, self._of_powers = weights[len(self._columns)], weights[-1]
+        self.system.foresee(self.x, sorted({self.time + node * h for node in self._pair.nodes[1:]}))
+        stages = zip(self._columns, weights, self.rows[2:-1], self._pair.nodes[1:], strict=False)
         for columns, of_rows, slope, node in stages:
             torch.mv(columns, of_rows, out=self.y.flat)
             self.evaluate(self.y, slope, node * h)
@@ -132,9 +139,10 @@ class _PairStepper(Stepper):
     def remember(self, then: float, h: float) -> None:
         past = self.system.timeline.past
         assert past is not None, "a system with delays has one from its start on"
-        weights, slopes = self._of_powers, part(self._slopes, past.window)
-        coefficients = slopes.new_empty(1 + len(weights), len(slopes))
-        coefficients[0].copy_(part(self.x.flat, past.window))
-        torch.addmm(coefficients[1:], weights, slopes.t(), beta=0, alpha=h, out=coefficients[1:])
+        rows = part(self._dense, past.window).t()
+        weights = self._of_powers.view(-1, rows.shape[0])
+        coefficients = torch.mm(weights, rows, out=self._free.pop()) if self._free else weights @ rows
         past.extend(then, Polynomials(self.time, then, coefficients))
-        past.forget(then)
+        for piece in past.forget(then):
+            assert isinstance(piece, Polynomials), "which it has extended the past by"
+            self._free.append(piece.coefficients)

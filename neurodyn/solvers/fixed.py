@@ -23,6 +23,12 @@ from neurodyn.system.system import System
 
 _STEPS_BETWEEN_CHECKS = 64
 """How many steps run before one looks whether the state is still finite; a look would otherwise stall a GPU."""
+_MOST_AHEAD = 16
+"""For how many steps at once one works out what arrives late."""
+_MOST_NUMBERS = 2**18
+"""How many numbers that holds at most, unless it is for one step."""
+_FEW_TIMES = 4
+"""For fewer evaluations it does not pay."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class FixedStep(Solver):
         inside: list[float] = []
         start, start_slope, rewind = state.flat.clone(), torch.empty_like(state.flat), state.flat.clone()
         tolerance = 1e-9 * self.step
-        time = earlier = 0.0
+        time = earlier = foreseen = 0.0
         taken, since = 0, [0.0]
         noise = StepNoise(system, self.step)
         compiled = self.compile
@@ -123,6 +129,7 @@ class FixedStep(Solver):
             system.refuse_loops("compile")
             check_compilable(self.step, recorder.times, duration, until)
         past = FixedPast(system, self.tableau.order) if system.echoes else None
+        ahead = self._ahead(system)
         begun = recorder.resumed is not None
         if recorder.resumed is None:
             system.timeline.enter(time)
@@ -136,6 +143,7 @@ class FixedStep(Solver):
             save.at(time, tolerance)  # up to where all is saved
             if past is not None:
                 past.load(recorder.resumed["past"])
+                foreseen = recorder.resumed["foreseen"]
             system.load(recorder.resumed["system"])
             if progress is not None:
                 progress.update(time)
@@ -144,6 +152,8 @@ class FixedStep(Solver):
                 joined = compiled and steps.whole(STEPS_COMPILED, save.next - tolerance)
                 if joined:
                     compiled = joined = advance_compiled(self.step, self.tableau, system, state, slopes, work, time)
+                if ahead and time >= foreseen:
+                    foreseen = self._foresee(system, state, time, steps.ahead(time, ahead))
                 ends = [steps.next() for _ in range(STEPS_COMPILED if joined else 1)]
                 earlier, time = time, ends[-1]
                 inside = save.before(time, tolerance)
@@ -152,7 +162,7 @@ class FixedStep(Solver):
                         start.copy_(state.flat)
                         start_slope.copy_(slopes[0].flat)
                     gained = noise.gained(earlier, time)
-                    self._advance(system, state, slopes, work, time - earlier, earlier, gained)
+                    self._advance(system, state, slopes, work, earlier, time, gained)
                 taken, since = taken + len(ends), since + ends
                 if progress is not None:
                     progress.update(time - earlier)
@@ -173,6 +183,7 @@ class FixedStep(Solver):
                 system.settle(state, time)
             if steps.at_jump:
                 system.timeline.enter(time)
+                foreseen = time
                 system.field(state, slopes[0], time)
                 if past is not None:
                     past.turn(slopes[0])
@@ -193,7 +204,7 @@ class FixedStep(Solver):
             if recorder.due:
                 kept = {"time": time, "taken": taken, "x": state.flat.clone(), "slope": slopes[0].flat.clone()}
                 kept |= {"steps": steps.kept(), "system": system.kept()}
-                recorder.keep(kept if past is None else {**kept, "past": past.kept()})
+                recorder.keep(kept if past is None else {**kept, "past": past.kept(), "foreseen": foreseen})
         if stop and not moments:
             recorder.record(time, state, settled=True)
         return self.report(system, slopes[0], until, time=time, evaluations=taken * len(slopes), accepted=taken)
@@ -204,21 +215,39 @@ class FixedStep(Solver):
         state: State,
         slopes: list[State],
         work: State,
-        h: float,
         time: float,
+        end: float,
         noise: Tensor | None,
     ) -> None:
         """Take one step from `state` at a time, whose slope stands in slopes[0], with the noise σ ΔW."""
-        nodes = self.tableau.nodes
-        for row, node, slope in zip(self.tableau.a[1:], nodes[1:], slopes[1:], strict=True):
+        h, times = end - time, self._times(time, end) if len(slopes) > 1 else []
+        for row, then, slope in zip(self.tableau.a[1:], times, slopes[1:], strict=True):
             earlier = zip(row, slopes[: len(row)], strict=True)
             work.combine(state, [(h * weight, its) for weight, its in earlier])
             if noise is not None:
                 work.flat.add_(noise)
-            system.field(work, slope, time + node * h)
+            system.field(work, slope, then)
         state.combine(state, [(h * weight, slope) for weight, slope in zip(self.tableau.b, slopes, strict=True)])
         if noise is not None:
             state.flat.add_(noise)
+
+    def _times(self, time: float, end: float) -> list[float]:
+        """Return when a step evaluates F, after its start."""
+        return [end if node == 1.0 else time + node * (end - time) for node in self.tableau.nodes[1:]]
+
+    def _ahead(self, system: System) -> int:
+        """Return for how many steps to come what arrives late is to be worked out at once; 0 where it does not pay."""
+        if not system.plan.late:
+            return 0
+        most = max(1, _MOST_NUMBERS // (len(self.tableau.b) * max(1, system.size)))
+        steps = int(min(most, _MOST_AHEAD, system.echoes.shortest / self.step + 1e-9))
+        return steps if steps * len(self.tableau.b) >= _FEW_TIMES else 0
+
+    def _foresee(self, system: System, state: State, time: float, ends: Sequence[float]) -> float:
+        """Work out what arrives late in some steps from a time on, and return when the last of them ends."""
+        times = {then for start, end in pairwise([time, *ends]) for then in (*self._times(start, end), end)}
+        system.foresee(state, sorted(times))
+        return ends[-1]
 
     def _locate_divergence(self, system: System, state: State, rewind: Tensor, times: Sequence[float]) -> None:
         """Repeat the last steps one by one and raise at the first that is not finite; return if none is.
@@ -245,7 +274,7 @@ class FixedStep(Solver):
                 raise DivergenceError(
                     f"population {bad} became non-finite at time {when:g}, with {self!r}; {hint}", when, bad
                 )
-            self._advance(system, again, slopes, work, then - time, time, noise.gained(time, then))
+            self._advance(system, again, slopes, work, time, then, noise.gained(time, then))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _MOST_NUMBERS = 2**22
 """How many numbers the matrix, or what is held of a block of pieces, has at most."""
 _UNIT = 2.0**10
 """What the matrix is read off: of 1, offsets of the maps would round what they make."""
-_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
 """How close two lengths of time are, relative to the end of the run, that are one."""
 
 
@@ -140,14 +140,14 @@ class _Block:
 
     def __init__(self, flow: Flow, drive: Tensor, rise: Tensor | None, duration: float) -> None:
         self._flow, self._drive, self._rise = flow, drive, rise
-        self._tolerance = _ROUNDING * duration
+        self._tolerance = ROUNDING * duration
 
     def along(self, x: Tensor, lengths: NDArray[np.float64]) -> Tensor:
         """Return x at the starts of all pieces, given the first, and at the end, shape (…, piece + 1, sample, unit)."""
         drive, rise = self._drive, self._rise
         states = drive.new_empty(*drive.shape[:-3], drive.shape[-3] + 1, *drive.shape[-2:])
         forced = torch.empty_like(drive)
-        kinds, kind_of = _alike(lengths, self._tolerance)
+        kinds, kind_of = alike(lengths, self._tolerance)
         pays = self._flow.recurring(kinds, np.bincount(kind_of), drive.shape[-2], apart=True)
         known: list[Exponentials | None] = [None] * len(kinds)
         for kind, length in enumerate(kinds.tolist()):
@@ -182,7 +182,7 @@ class _Block:
             How much later.
         """
         found = states[..., places, :, :]
-        kinds, kind_of = _alike(offsets, self._tolerance)
+        kinds, kind_of = alike(offsets, self._tolerance)
         counts = np.bincount(kind_of)
         pays = self._flow.recurring(kinds, counts, states.shape[-2], apart=False)
         for kind, offset in enumerate(kinds.tolist()):
@@ -220,7 +220,7 @@ def _times(states: Tensor, matrix: Tensor) -> Tensor:
     return product.view_as(states)
 
 
-def _alike(values: NDArray[np.float64], tolerance: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def alike(values: NDArray[np.float64], tolerance: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the different values, increasing, and which of them each one is but for rounding."""
     order = np.argsort(values, kind="stable")
     new = np.diff(values[order], prepend=-np.inf) > tolerance

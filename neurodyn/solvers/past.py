@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, repeat
+from operator import mul
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,10 @@ class _Between(NamedTuple):
         else:
             ends = (part(each, place) for each in (x, slope, after, slope_after))
             hermite(*ends, h=h, theta=(time - start) / h, out=out)
+
+    def write_over(self, place: slice | None, times: Sequence[float], out: Tensor, rows: Sequence[Tensor]) -> None:
+        for time, row in zip(times, rows, strict=True):
+            self.write(place, time, row)
 
 
 class FixedPast:
@@ -109,8 +114,7 @@ class FixedPast:
         return self._free.pop().copy_(kept) if self._free else kept.clone()
 
 
-@dataclass(frozen=True)
-class Polynomials:
+class Polynomials(NamedTuple):
     """A step whose dense output is a polynomial in θ, from 0 to 1.
 
     Parameters
@@ -131,6 +135,14 @@ class Polynomials:
         *others, total = (part(each, place) for each in self.coefficients.unbind())
         for coefficient in reversed(others):  # Horner's scheme: a device would wait for a tensor of the powers
             total = torch.add(coefficient, total, alpha=theta, out=out)
+
+    def write_over(self, place: slice | None, times: Sequence[float], out: Tensor, rows: Sequence[Tensor]) -> None:
+        start, end, coefficients = self
+        powers = []  # of several times in one product, though a device waits for them
+        for time in times:
+            theta = (time - start) / (end - start)
+            powers.append(list(accumulate(repeat(theta, coefficients.shape[0] - 1), mul, initial=1.0)))
+        torch.mm(out.new_tensor(powers), coefficients if place is None else coefficients[:, place], out=out)
 
 
 def refuse_order(system: System, what: str, order: int, *, dense: bool) -> None:

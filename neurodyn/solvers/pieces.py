@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neurodyn.solvers.base import Recorder
 from neurodyn.solvers.krylov import krylov
-from neurodyn.solvers.matrices import by_matrix, matrix_of
+from neurodyn.solvers.matrices import ROUNDING, alike, by_matrix, matrix_of
 from neurodyn.solvers.nilpotent import SHORT
 from neurodyn.system.couplings import couple_rows
 from neurodyn.system.entering import Entering
@@ -122,7 +122,8 @@ def _nilpotent(
     """
     rate = system.structure.rate
     assert rate is not None, "along_signals comes here only with a common rate"
-    entering, powers, groups = Entering(system, float(ends[-1])), _Powers(system), _groups(system)
+    entering, groups = Entering(system, float(ends[-1])), _groups(system)
+    powers = _Powers(system, entering.zero)
     depth = max(1, len(system.dynamic))
     most = max(1, _MOST_NUMBERS // (depth * max(system.size, 4 * depth)))
     for first in range(0, len(ends) - 1, most):
@@ -138,7 +139,7 @@ def _nilpotent(
         own = moments[slice(*np.searchsorted(moments, [starts[0], np.inf if bounds[-1] == ends[-1] else bounds[-1]]))]
         places = np.searchsorted(starts, own, side="right") - 1
         weights = _Weights(powers.logs, rate, state.flat, ramped=entering.ramped)
-        different, kinds = np.unique(lengths, return_inverse=True)
+        different, kinds = alike(lengths, ROUNDING * float(ends[-1]))
         block = _Block(
             weights.of_powers(different),
             weights.of_states(own - starts[places], lengths[places]),
@@ -208,21 +209,21 @@ class _Group:
             Where x at the times to record goes, shape (time, number).
         """
         driven, reaching = self._reaching(drives)
-        x, count, recorded = self._carried, self._carried.shape[1], 0
-        after = x.clone()
+        rows, (kinds, count, _), recorded = driven.flatten(0, 1), self._carried.shape, 0
+        here, there = ((each.flatten(0, 1), each[0]) for each in (self._carried.contiguous(), self._carried.clone()))
         inside_x, inside_drives = block.inside[:, :2, :count].flatten(1), block.inside[:, 2:, reaching].flatten(1)
         of_own = block.onwards[:, :count]
         onwards = list(zip(of_own[:, :, :2, :count].flatten(2), of_own[:, :, 2:, reaching].flatten(2), strict=True))
         for kind, times, moments in zip(block.kinds, block.recorded, block.moments, strict=True):
-            given, drive = x.flatten(0, 1), driven[moments].flatten(0, 1)
+            given, drive = here[0], rows[moments.start * len(reaching) : moments.stop * len(reaching)]
             if times:
                 those = slice(recorded, recorded + times)
                 torch.mm(inside_x[those], given, out=out[those]).addmm_(inside_drives[those], drive)
                 recorded += times
             of_x, of_drive = onwards[kind]
-            torch.mm(of_x, given, out=after[0]).addmm_(of_drive, drive)
-            x, after = after, x
-        self._carried = x
+            torch.mm(of_x, given, out=there[1]).addmm_(of_drive, drive)
+            here, there = there, here
+        self._carried = here[0].view(kinds, count, -1)
 
     def _reaching(self, powers: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, list[int]]:
         """Return the powers that reach the group, shape (row, power, number), and which ones these are."""
@@ -264,30 +265,52 @@ class _Powers:
     ----------
     system
         The system.
+    zero
+        A state of 0, to be read.
     """
 
-    def __init__(self, system: System) -> None:
-        self._system, self._zero = system, system.new_state(system.new_state().flat.zero_())
+    def __init__(self, system: System, zero: State) -> None:
+        self._system, self._zero = system, zero
         self.logs = [0.0]
         """The logarithm of the scale of each power."""
         self.products = 0
 
-    def of(self, *several: dict[str, Tensor]) -> Iterator[Sequence[dict[str, Tensor]]]:
-        """Yield the powers of N times several states, shape (row, sample, …), without the populations not reached.
+    def of(self, drives: dict[str, Tensor], start: dict[str, Tensor]) -> Iterator[Sequence[dict[str, Tensor]]]:
+        """Yield the powers of N times drives and a start, shape (row, sample, …), without the populations not reached.
 
-        The scales are those of the first states that have such a power, of all together.
+        The scales are those of the first states that have such a power, of all together. A start at rest takes no
+        products.
         """
         deep, power = len(self._system.dynamic) > SHORT, 0
+        several = drives, start
+        rest = not any(bool(each.any()) for each in start.values())
         while any(several):
             if power == len(self.logs):
-                size = max(_size(rows) for rows in several)
-                self.logs.append(self.logs[-1] + (math.log(size) if deep and size > 0 else 0.0))
+                size = max(_size(rows) for rows in several) if deep else 0.0
+                self.logs.append(self.logs[-1] + (math.log(size) if size > 0.0 else 0.0))
             if power and deep:
                 scale = math.exp(self.logs[power] - self.logs[power - 1])
-                several = tuple({name: each / scale for name, each in rows.items()} for rows in several)
+                drives, start = ({name: each / scale for name, each in rows.items()} for rows in several)
+                several = drives, start
             yield several
-            self.products, power = self.products + sum(map(bool, several)), power + 1
-            several = tuple(couple_rows(self._system, self._zero, rows) if rows else rows for rows in several)
+            drives, start = several
+            several = self._image(drives), self._reached(start) if rest else self._image(start)
+            power += 1
+
+    def _image(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.products += bool(rows)
+        return couple_rows(self._system, self._zero, rows) if rows else rows
+
+    def _reached(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return N times states of 0, which is 0 where these reach."""
+        system, read = self._system, set(rows)
+        for name in system.instantaneous:
+            if any(not read.isdisjoint(entry.reads) for entry in system.equations[name].moving):
+                read.add(name)
+        reached = [n for n in system.dynamic if any(not read.isdisjoint(e.reads) for e in system.equations[n].moving)]
+        count = max(map(len, rows.values()), default=0)
+        zeros = {name: self._zero.activity[name] for name in reached}
+        return {name: zero.expand(count, *zero.shape) for name, zero in zeros.items()}
 
 
 class _Weights:

@@ -43,6 +43,16 @@ class Steps:
         self._taken += 1
         return float(jump) if self.at_jump and after < self._duration else after
 
+    def ahead(self, time: float, count: int) -> list[float]:
+        """Return when the next steps end, given when the last one has: so many, or those up to a jump or the end."""
+        kept, ends = self.kept(), [time]
+        while len(ends) <= count and ends[-1] < self._duration:
+            ends.append(self.next())
+            if self.at_jump:
+                break
+        self.load(kept)
+        return ends[1:]
+
     def whole(self, count: int, before: float) -> bool:
         """Tell whether so many steps to come are of size h, and end before a time, without a jump."""
         ends = self._taken + count

@@ -176,7 +176,8 @@ def bound(
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
     if at_hand.known:
-        system.repeat(system.plan.repeated_field(network))
+        plan = system.plan
+        system.repeat(*(plan.repeated_field(network, foreseen=foreseen) for foreseen in (False, True)))
     yield system
     at_hand.put_back()
 

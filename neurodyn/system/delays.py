@@ -11,7 +11,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from itertools import groupby
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,46 @@ def key_of(name: str, delay: float) -> str:
     return f"{name}(t − {delay!r})"
 
 
+@dataclass(frozen=True)
+class Recalled:
+    """What is recalled at once: the echoes of one delay.
+
+    Parameters
+    ----------
+    delay
+        The delay.
+    part
+        Which part of the window; None for all of it.
+    memory
+        Where it goes, shape (n,).
+    places
+        Where each echo is in that, by key.
+    """
+
+    delay: float
+    part: slice | None
+    memory: Tensor
+    places: dict[str, slice] = field(default_factory=dict)
+
+
+class Ahead(NamedTuple):
+    """Memory for the echoes at several times.
+
+    Parameters
+    ----------
+    memories
+        Where what is recalled at once goes, shape (time, n) each.
+    rows
+        The rows of each.
+    blocks
+        The echoes by key, shape (time, sample, …): views of the memories, but for those of signals.
+    """
+
+    memories: list[Tensor]
+    rows: list[list[Tensor]]
+    blocks: dict[str, Tensor]
+
+
 @dataclass
 class Echoes:
     """What the couplings of a plan read of the past.
@@ -72,7 +113,7 @@ class Echoes:
     window
         Which part of a flat state the echoes of dynamic populations are read off; None for all of it.
     recalled
-        What is recalled at once: a delay, a part of the window, or None for all of it, and the memory that it goes to.
+        What is recalled at once.
     """
 
     couplings: list[Coupling] = field(default_factory=list)
@@ -80,7 +121,7 @@ class Echoes:
     driven: list[Echo] = field(default_factory=list)
     settled: list[tuple[Echo, Equation]] = field(default_factory=list)
     window: slice | None = None
-    recalled: list[tuple[float, slice | None, Tensor]] = field(default_factory=list)
+    recalled: list[Recalled] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.couplings)
@@ -100,8 +141,13 @@ class Echoes:
         """Those by which dynamic populations are read, increasing."""
         return tuple(sorted({echo.delay for echo in self.dynamic}))
 
-    def shortest(self, name: str) -> float:
-        """Return the shortest delay by which a dynamic population is read; infinity if there is none."""
+    @property
+    def shortest(self) -> float:
+        """The shortest delay by which a dynamic population is read; infinity if there is none."""
+        return min(self.delays, default=math.inf)
+
+    def shortest_of(self, name: str) -> float:
+        """Return that of one population."""
         return min((echo.delay for echo in self.dynamic if echo.name == name), default=math.inf)
 
     def lay_out(self, places: Mapping[str, slice]) -> None:
@@ -111,11 +157,22 @@ class Echoes:
         for delay in self.delays:
             own = _around(places[echo.name] for echo in self.dynamic if echo.delay == delay)
             memory = self.dynamic[0].block.new_empty(own.stop - own.start)
-            self.recalled.append((delay, None if own == window else _within(own, window), memory))
+            recalled = Recalled(delay, None if own == window else _within(own, window), memory)
+            self.recalled.append(recalled)
             for number, echo in enumerate(self.dynamic):
                 if echo.delay == delay:
-                    block = memory[_within(places[echo.name], own)].view_as(echo.block)
-                    self.dynamic[number] = replace(echo, block=block)
+                    place = recalled.places[echo.key] = _within(places[echo.name], own)
+                    self.dynamic[number] = replace(echo, block=memory[place].view_as(echo.block))
+
+    def ahead(self, count: int) -> Ahead:
+        """Return memory for the echoes at so many times."""
+        memories = [each.memory.new_empty(count, len(each.memory)) for each in self.recalled]
+        blocks = {echo.key: echo.block.new_empty(count, *echo.block.shape) for echo in self.driven}
+        shapes = {echo.key: echo.block.shape for echo in self.dynamic}
+        for each, memory in zip(self.recalled, memories, strict=True):
+            for key, place in each.places.items():
+                blocks[key] = memory[:, place].view(count, *shapes[key])
+        return Ahead(memories, [list(memory) for memory in memories], blocks)
 
     def rest(self, activity: Mapping[str, Tensor]) -> None:
         """Make the past what the present is, as far as that is known."""
@@ -157,6 +214,9 @@ class Piece(Protocol):
     def write(self, place: slice | None, time: float, out: Tensor) -> None:
         """Write a place of what is kept of the state, at a time of the step, into `out`."""
 
+    def write_over(self, place: slice | None, times: Sequence[float], out: Tensor, rows: Sequence[Tensor]) -> None:
+        """Do so for several times of the step, into `out`, shape (time, n), whose rows are given, too."""
+
 
 class Past:
     """What the dynamic populations that are read with a delay have been since time 0, as far back as is needed.
@@ -186,8 +246,29 @@ class Past:
         if time <= 0.0 or not self._ends:
             out.copy_(part(self._start, place))
             return
-        step = bisect_left(self._ends, time)
-        self._pieces[min(step, len(self._pieces) - 1)].write(place, time, out)
+        self._pieces[self._at(time)].write(place, time, out)
+
+    def write_over(self, place: slice | None, times: Sequence[float], out: Tensor, rows: Sequence[Tensor]) -> None:
+        """Do as `write` for several times, into `out`, shape (time, n), whose rows are given, too."""
+        if times[0] <= 0.0 or not self._ends:
+            for time, row in zip(times, rows, strict=True):
+                self.write(place, time, row)
+            return
+        steps = [self._at(time) for time in times]
+        if steps[0] == steps[-1]:
+            self._pieces[steps[0]].write_over(place, times, out, rows)
+            return
+        first = 0
+        for step, of_step in groupby(steps):
+            last = first + len(list(of_step))
+            if last == first + 1:
+                self._pieces[step].write(place, times[first], rows[first])
+            else:
+                self._pieces[step].write_over(place, times[first:last], out[first:last], rows[first:last])
+            first = last
+
+    def _at(self, time: float) -> int:
+        return min(bisect_left(self._ends, time), len(self._pieces) - 1)
 
     def steps(self) -> list[tuple[float, Piece]]:
         """Return the steps that are kept, with their ends."""

@@ -37,16 +37,12 @@ class Placed:
         """Write its value at a time into `out`, shape (member · sample, …)."""
         value = self.course.at(time).detach()
         if self.course.by_network:
-            self._spread(value[None], out[None], members)
+            self.spread(value[None], out[None], members)
         else:
             out.view(members, -1, *self.shape).copy_(value)
 
-    def write_over(self, times: Sequence[float], out: Tensor, members: int) -> None:
-        """Write its values at several times into `out`, shape (time, member · sample, …)."""
-        self._spread(self.course.over(times).detach(), out, members)
-
-    def _spread(self, values: Tensor, out: Tensor, members: int) -> None:
-        """Write values at several times, shape (time, …), to all networks, samples and units that have them."""
+    def spread(self, values: Tensor, out: Tensor, members: int) -> None:
+        """Write values at several times, shape (time, …), to all networks, samples and units, in `out`."""
         missing = len(self.shape) + 3 - values.ndim
         own = values.shape[1:2] if self.course.by_network else ()
         rest = values.shape[1 + len(own) :]
@@ -134,7 +130,11 @@ class Driven:
             self.block.add_(self.noise)
 
     def over(self, times: Sequence[float]) -> Tensor:
-        """Return its activity at several times, shape (time, sample, …)."""
+        """Return its activity at several times, shape (time, sample, …), to be read."""
+        values = self.signal.course.over(times).detach()
+        own = (self.block.shape, self.block.dtype, self.block.device)
+        if (values.shape[1:], values.dtype, values.device) == own and not self.signal.course.by_network:
+            return values if self.noise is None else values + self.noise
         found = self.block.new_empty(len(times), *self.block.shape)
-        self.signal.write_over(times, found, self.members)
+        self.signal.spread(values, found, self.members)
         return found if self.noise is None else found.add_(self.noise)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,18 +27,22 @@ class Entering:
 
     def __init__(self, system: System, duration: float) -> None:
         self._system = system
-        self._zero = system.new_state(system.new_state().flat.zero_())
+        self.zero = system.new_state(torch.zeros(system.size, dtype=system.dtype, device=system.device))
+        """A state of 0, to be read."""
         self.ramped = system.timeline.moves_within_steps
         """Whether signals move within pieces, which then have two moments: their start and their end."""
         self.stride = 2 if self.ramped and len(system.timeline.jumps(duration)) else 1
         """How many moments later the next piece starts: at the end of this one, where nothing jumps."""
-        system.timeline.enter(0.0)
-        still = system.new_state()
-        system.field(self._zero, still, 0.0)
-        for name, (change,) in self.at([(0.0, 0.0)]).items():
-            still.activity[name].sub_(change)
-        self.still = still
+        self.still = system.new_state()
         """What does not change."""
+        if system.has_offsets or system.instantaneous:
+            system.timeline.enter(0.0)
+            system.field(self.zero, self.still, 0.0)
+            for name, (change,) in self.at([(0.0, 0.0)]).items():
+                self.still.activity[name].sub_(change)
+        else:
+            for name in system.dynamic:
+                system.equations[name].stand(self.still.activity[name])
 
     def moments(self, ends: NDArray[np.float64]) -> list[tuple[float, float]]:
         """Return the moments of pieces in a row, given when they begin and end; those of piece p from p · `stride` on.
@@ -55,4 +60,4 @@ class Entering:
 
         It is to be read.
         """
-        return couple_rows(self._system, self._zero, self._system.timeline.over(moments))
+        return couple_rows(self._system, self.zero, self._system.timeline.over(moments))

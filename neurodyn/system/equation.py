@@ -42,8 +42,8 @@ class Entry:
         single = self.coupling.map.homogeneous and len(self.coupling.sources) == 1
         self.silenced_by = self.coupling.sources[0] if single else None
         """The population whose silence makes the term 0."""
-        self.reads = self.coupling.reads
-        """The populations whose activity the term depends on."""
+        self.reads = self.coupling.map.reads(self.sources, self.target)
+        """The populations, or their echoes, whose activity the term depends on."""
 
     def renew(self, points: OperatingPoints) -> None:
         """Take up another batch, and weights that may have changed."""
@@ -119,6 +119,8 @@ class Equation:
     driven
         Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
         too, and worked out anew by `drive`.
+    late
+        Those of the moving ones that read nothing but the past.
     """
 
     name: str
@@ -128,8 +130,12 @@ class Equation:
     held: list[Entry]
     moving: list[Entry]
     driven: list[Entry] = field(default_factory=list)
+    late: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        late = set(map(id, self.late))
+        self._prompt = [entry for entry in self.moving if id(entry) not in late]
+        self._arrived: Tensor | None = None
         self._base = torch.empty_like(self.constant) if self.driven and self.constant is not None else None
         """What the held populations contribute to the constant, where driven ones do, too."""
         # Its own activity must last until all of the sum has read it.
@@ -151,6 +157,14 @@ class Equation:
                 self._base.copy_(self.constant)
                 self.drive(clamped)
 
+    def stand(self, out: Tensor) -> None:
+        """Write what the held populations contribute to the right side into `out`."""
+        held = self._base if self.driven else self.constant
+        if held is None:
+            out.zero_()
+        else:
+            torch.mul(held, self.scale, out=out)
+
     def drive(self, clamped: Mapping[str, Tensor]) -> None:
         """Work out the constant anew, as populations that drive it have moved."""
         assert self.constant is not None, "a driven equation has one"
@@ -160,9 +174,30 @@ class Equation:
         for entry in self.driven:
             entry.term.add(activity, self.constant, entry.gain)
 
+    def arriving(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor:
+        """Return what the late entries contribute at several times, shape (time, sample, …); as `Entry.each`."""
+        values = [entry.each(activity, rows, points) for entry in self.late]
+        total, *others = (value for value in values if value is not None)
+        for value in others:
+            total = total + value
+        return total
+
+    def arrive(self, value: Tensor) -> Tensor:
+        """Take what the late entries contribute at the time at hand, and return it with all that is constant."""
+        self._arrived = value if self.constant is None else value + self.constant
+        return self._arrived
+
+    def await_arrival(self) -> None:
+        """Ask the late entries again."""
+        self._arrived = None
+
+    @property
+    def _still(self) -> Tensor | None:
+        return self.constant if self._arrived is None else self._arrived
+
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         """Write the right side into `out`, without what comes from the populations that are `silent`."""
-        self._sum(activity, out, self.constant, self.leak, silent)
+        self._sum(activity, out, self._still, self.leak, silent)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)
 
@@ -239,7 +274,9 @@ class Equation:
         silent: Collection[str],
         jump: Tensor | None = None,
     ) -> None:
-        entries = [each for each in self.moving if each.silenced_by not in silent] if silent else self.moving
+        entries = self.moving if self._arrived is None else self._prompt
+        if silent:
+            entries = [each for each in entries if each.silenced_by not in silent]
         if constant is not None and leak:
             torch.add(constant, activity[self.name], alpha=-leak, out=out)
         elif leak:
@@ -306,7 +343,7 @@ class EquationOfLeaks(Equation):
 
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         assert self.leaks is not None, "Plan makes one of leaks alone"
-        self._sum(activity, out, self.constant, 0.0, silent)
+        self._sum(activity, out, self._still, 0.0, silent)
         out.addcmul_(activity[self.name], self.leaks, value=-1.0)
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             out.mul_(self.scale)

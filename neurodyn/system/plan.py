@@ -26,7 +26,7 @@ from neurodyn.network.wrapping import unwrapped
 from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.batch import Batch, brought, shape_of_source
 from neurodyn.system.bound import Given
-from neurodyn.system.delays import Echo, Echoes
+from neurodyn.system.delays import Ahead, Echo, Echoes
 from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
 from neurodyn.system.loops import Loop, loops_of
 from neurodyn.system.numbers import weights_of
@@ -36,6 +36,8 @@ _MOST_WAYS = 4
 """In how many ways of computing a batch the operations are kept; the last ones used stay."""
 _BEFORE_NOTES = 100
 """After how many evaluations of a vector field its operations are noted, which takes as long as so many save."""
+_BEFORE_LATE_NOTES = 10
+"""Likewise, of what delayed couplings contribute at several times at once."""
 
 
 class Plan:
@@ -55,7 +57,8 @@ class Plan:
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
         self._repeated: OrderedDict[Hashable, Repeated[Any]] = OrderedDict()
-        self._field: Repeated[None] | None = None
+        self._fields: dict[bool, Repeated[None]] = {}
+        self._ahead: OrderedDict[int, tuple[Ahead, Repeated[None]]] = OrderedDict()
         self._lent: Tensor | None = None
         batch = brought(network, given, self._forward)
         self._batch: Batch | None = batch
@@ -75,9 +78,13 @@ class Plan:
         """What delayed couplings read."""
         self.equations = {p.name: self._equation(network, p) for p in self.free}
         # Those that are read late lie side by side, so that nothing else is kept of the past.
-        self.dynamic = tuple(sorted(self.dynamic, key=self.echoes.shortest))
+        self.dynamic = tuple(sorted(self.dynamic, key=self.echoes.shortest_of))
         self.echoes.lay_out(dict(self.places()))
         self.echoed = self.echoes.blocks
+        late = [equation for equation in self.equations.values() if equation.late]
+        alone = sum(len(equation.late) for equation in late) == len(self.echoes.couplings)
+        self.late = late if alone and not self.echoes.settled else []
+        """The equations with delayed couplings, where all of these read nothing but the past: they can be foreseen."""
         self.instantaneous = tuple(name for name in network.instantaneous_order if name in self.equations)
         self.loops: dict[str, Loop] = {}
         """Cycles of instantaneous populations, each by the first of them in the order of evaluation."""
@@ -160,6 +167,8 @@ class Plan:
         if self._batch is None:
             return
         self._batch = None
+        for equation in self.late:
+            equation.await_arrival()
         self.points.forget()
         if self._forward is not None:
             self._forward.forget()
@@ -189,11 +198,25 @@ class Plan:
             self._repeated.popitem(last=False)
         return self._repeated[way]
 
-    def repeated_field(self, network: Network) -> Repeated[None]:
-        """Return the vector field at one state after the other, of a plan that is bound."""
-        if self._field is None:
-            self._field = Repeated(self._known(network), _BEFORE_NOTES)
-        return self._field
+    def repeated_field(self, network: Network, *, foreseen: bool) -> Repeated[None]:
+        """Return the vector field at one state after the other, of a plan that is bound.
+
+        What delayed couplings contribute is given, if that is foreseen.
+        """
+        if foreseen not in self._fields:
+            self._fields[foreseen] = Repeated(self._known(network), _BEFORE_NOTES)
+        return self._fields[foreseen]
+
+    def ahead(self, network: Network, count: int) -> tuple[Ahead, Repeated[None]]:
+        """Return memory for the echoes at so many times, and what delayed couplings make of them."""
+        known = self._ahead.pop(count, None)
+        if known is None:
+            ahead = self.echoes.ahead(count)
+            known = ahead, Repeated([*self._known(network), *ahead.blocks.values()], _BEFORE_LATE_NOTES)
+        self._ahead[count] = known
+        while len(self._ahead) > _MOST_WAYS:
+            self._ahead.popitem(last=False)
+        return known
 
     def _known(self, network: Network) -> list[Tensor]:
         """Return what computations read that stays where it is, and what they fill."""
@@ -225,10 +248,13 @@ class Plan:
         held: list[Entry] = []
         moving: list[Entry] = []
         driven: list[Entry] = []
+        late: list[Entry] = []
         for coupling in network.into(population.name):
             if coupling.delay and any(map(self._moves, coupling.sources)):
                 moving.append(self._delayed(network, coupling, population.name))
                 self.echoes.couplings.append(coupling)
+                if not any(name in self.shapes and self._moves(name) for name in moving[-1].reads):
+                    late.append(moving[-1])
                 continue
             entry = self._entry(coupling, coupling.sources, coupling.target)
             if not all(name in self.batch.clamped for name in entry.reads):
@@ -243,11 +269,11 @@ class Plan:
             constant = torch.empty(shape, dtype=self.dtype, device=self.device)
         leak = plain(population.leak)
         if population.instantaneous:
-            return Equation(population.name, 1.0 / leak, 0.0, constant, held, moving, driven)
+            return Equation(population.name, 1.0 / leak, 0.0, constant, held, moving, driven, late)
         scale = self.pace(network, population.name) / plain(population.tau)
         if isinstance(leak, Tensor):
-            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, leak)
-        return Equation(population.name, scale, leak, constant, held, moving, driven)
+            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, late, leak)
+        return Equation(population.name, scale, leak, constant, held, moving, driven, late)
 
     def _entry(self, coupling: Coupling, sources: tuple[str, ...], target: str) -> Entry:
         source = sources if len(sources) > 1 else sources[0]

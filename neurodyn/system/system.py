@@ -90,6 +90,7 @@ class System:
         self.timeline = Timeline(network.name, plan)
         self._seeds: NDArray[np.uint64] | None = None
         self._repeated: Repeated[None] | None = None
+        self._foreseen: Repeated[None] | None = None
         self._first = True
         """Whether the next evaluation of the field is the first of a run."""
         self.loops, self.has_offsets, self.size = plan.loops, plan.has_offsets, plan.size
@@ -138,19 +139,53 @@ class System:
         """
         self._bring(state, time)
         # The first of a run is made with what is worked out once a run.
-        if self._repeated is None or torch.compiler.is_compiling() or self._first or self._repeated.passes():
+        arrivals = self.timeline.arrivals
+        repeated = self._foreseen if arrivals else self._repeated
+        if repeated is None or torch.compiler.is_compiling() or self._first or repeated.passes():
             self._first = False
             self._evaluate(state, out)
             return
-        batch = [*state.blocks, *out.blocks, *self.clamped.values()]
-        if self._repeated.again(batch) is None:
-            self._note(self._repeated, batch, state, out)
+        batch = [*state.blocks, *out.blocks, *self.clamped.values(), *arrivals]
+        if repeated.again(batch) is None:
+            self._note(repeated, batch, state, out)
         self.points.expire()
         self.points.expire_echoes()
 
-    def repeat(self, field: Repeated[None]) -> None:
-        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile."""
-        self._repeated = None if self.loops else field
+    def foresee(self, state: State, times: Sequence[float]) -> None:
+        """Work out at once what delayed couplings contribute at times of a step, for `field` at these.
+
+        Where a coupling reads more than the past, nothing is foreseen.
+
+        Parameters
+        ----------
+        state
+            A state, of which the shapes count.
+        times
+            Different times, increasing, up to the shortest delay after the last step.
+        """
+        if not self.plan.late:
+            return
+        ahead, repeated = self.plan.ahead(self.network, len(times))
+        self.timeline.look_ahead(times, ahead)
+
+        def arriving() -> tuple[Sequence[Tensor], None]:
+            return [equation.arriving(state.read, ahead.blocks, self.points) for equation in self.plan.late], None
+
+        batch = list(self.clamped.values())
+        known = self._foreseen is not None and not repeated.passes()
+        found, _ = (repeated.again(batch) or repeated.made(batch, arriving)) if known else arriving()
+        self.timeline.foresee(times, [value for value in found if value is not None])
+
+    def repeat(self, field: Repeated[None], foreseen: Repeated[None]) -> None:
+        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile.
+
+        Parameters
+        ----------
+        field, foreseen
+            The field, and the field where what delayed couplings contribute is foreseen.
+        """
+        if not self.loops:
+            self._repeated, self._foreseen = field, foreseen
 
     def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
@@ -163,7 +198,7 @@ class System:
             if right is not None and right is not block:
                 block.copy_(right)
         if repeated.hopeless:
-            self._repeated = None
+            self._repeated = self._foreseen = None
 
     def _evaluate(self, state: State, out: State) -> None:
         self._settle(state)
@@ -266,11 +301,12 @@ class System:
 
     def kept(self) -> dict[str, Any]:
         """Return copies of what a run depends on, beside the state, the time and the past, that steps have changed."""
-        return {"entered": self.timeline.entered, "loops": [loop.kept() for loop in self.loops.values()]}
+        loops = [loop.kept() for loop in self.loops.values()]
+        return {"entered": self.timeline.entered, "foreseen": self.timeline.kept(), "loops": loops}
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Go on from what `kept` returned."""
-        self.timeline.enter(kept["entered"])
+        self.timeline.load(kept["entered"], kept["foreseen"])
         for loop, its in zip(self.loops.values(), kept["loops"], strict=True):
             loop.load(its, self.device)
 

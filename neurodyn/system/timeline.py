@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.network.signals import Course, breaks_of, jumps_of
-from neurodyn.system.delays import Past, distinct, kinks
+from neurodyn.system.delays import Ahead, Past, distinct, kinks
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.plan import Plan
 from neurodyn.system.state import State
@@ -39,6 +39,9 @@ class Timeline:
         self.past: Past | None = None
         """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
         self._recalled: float | None = None
+        self._foreseen: dict[float, tuple[Tensor, ...]] = {}
+        self.arrivals: tuple[Tensor, ...] = ()
+        """What is constant in each equation with late entries, and these, at the time at hand, if it is foreseen."""
         self._settled = not self._echoes.settled
         """Whether the echoes of instantaneous populations are those of the present time."""
         self.entered = 0.0
@@ -108,7 +111,8 @@ class Timeline:
             self._move(self._driven, 0.0)
         if self._echoes:
             self.past = Past(state.flat, self._echoes.window, max(self._echoes.delays, default=0.0))
-            self._moving_late, self._recalled = self._late, None
+            self._moving_late = self._late
+            self._forget_foreseen()
 
     def enter(self, time: float, *, idle: bool = False) -> None:
         """Say that a step begins at a time: what jumps is brought past its jump, and stands still up to the next call.
@@ -128,7 +132,7 @@ class Timeline:
             self._moving_late = {key: late for key, late in self._late.items() if not late.jumps_alone}
             for late in self._late.values():
                 late.move(self.origin + time)
-            self._recalled = None
+            self._forget_foreseen()
 
     def bring(self, time: Time) -> None:
         """Bring what is driven or late to a time, but for what `settle` does; "held" leaves signals where they are.
@@ -150,8 +154,55 @@ class Timeline:
         if self._driven:
             self._move(self._driven if self._within is None else self._within, time)
         if self._echoed and time != self._recalled:
-            self._recall(time)
-            self.renew_echoes()
+            foreseen = self._foreseen.get(time)
+            if foreseen is None:
+                self._await_arrivals()
+                self._recall(time)
+                self.renew_echoes()
+            else:
+                both = zip(self._plan.late, foreseen, strict=True)
+                self.arrivals = tuple([equation.arrive(value) for equation, value in both])
+            self._recalled = time
+
+    def look_ahead(self, times: Sequence[float], ahead: Ahead) -> None:
+        """Write the echoes of what is dynamic, or driven, at some times, increasing, into memory."""
+        past = self._known_past
+        for each, memory, rows in zip(self._echoes.recalled, ahead.memories, ahead.rows, strict=True):
+            past.write_over(each.part, [time - each.delay for time in times], memory, rows)
+        if self._plan.bounds:
+            for echo in self._echoes.dynamic:
+                if echo.name in self._plan.bounds:
+                    ahead.blocks[echo.key].clamp_(*self._plan.bounds[echo.name])
+        for key, late in self._late.items():
+            moves = key in self._moving_late
+            ahead.blocks[key].copy_(late.over([self.origin + (time if moves else self.entered) for time in times]))
+
+    def foresee(self, times: Sequence[float], arriving: Sequence[Tensor]) -> None:
+        """Take what the late entries of each equation contribute at some times, shape (time, sample, …).
+
+        It holds up to the next call of this or of `enter`.
+        """
+        self._forget_foreseen()
+        self._foreseen = dict(zip(times, zip(*(each.unbind() for each in arriving), strict=True), strict=True))
+
+    def kept(self) -> dict[float, tuple[Tensor, ...]]:
+        """Return copies of what has been foreseen."""
+        return {time: tuple(value.clone() for value in values) for time, values in self._foreseen.items()}
+
+    def load(self, entered: float, foreseen: Mapping[float, tuple[Tensor, ...]]) -> None:
+        """Go on from what `kept` returned, in a step that began at a time."""
+        self.enter(entered)
+        self._foreseen = {time: tuple(v.to(self._plan.device) for v in values) for time, values in foreseen.items()}
+
+    def _forget_foreseen(self) -> None:
+        self._await_arrivals()
+        self._foreseen, self._recalled = {}, None
+
+    def _await_arrivals(self) -> None:
+        if self.arrivals:
+            for equation in self._plan.late:
+                equation.await_arrival()
+            self.arrivals = ()
 
     def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
         """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
@@ -197,19 +248,23 @@ class Timeline:
 
     def _recall(self, time: float) -> None:
         """Bring the echoes of what is dynamic, or driven, to what it was so long before a time."""
-        if self.past is None:
-            raise InvalidValueError(
-                f"network {self._network!r} has delays: F depends on the past, which begins with system.initial_state()"
-            )
-        for delay, place, memory in self._echoes.recalled:
-            self.past.write(place, time - delay, memory)
+        past = self._known_past
+        for each in self._echoes.recalled:
+            past.write(each.part, time - each.delay, each.memory)
         if self._plan.bounds:
             for echo in self._echoes.dynamic:
                 if echo.name in self._plan.bounds:
                     echo.block.clamp_(*self._plan.bounds[echo.name])
         for late in self._moving_late.values():
             late.move(self.origin + time)
-        self._recalled = time
+
+    @property
+    def _known_past(self) -> Past:
+        if self.past is None:
+            raise InvalidValueError(
+                f"network {self._network!r} has delays: F depends on the past, which begins with system.initial_state()"
+            )
+        return self.past
 
     def renew_echoes(self) -> None:
         """Say that what delayed couplings read has changed."""

@@ -169,6 +169,51 @@ def test_a_long_signal_is_taken_in_blocks(monkeypatch):
     np.testing.assert_allclose(whole.y[-1:], end.y, atol=1e-12)  # most blocks then save nothing
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "previous"])
+def test_a_closed_form_from_rest_and_from_elsewhere_through_pieces_of_a_tenth(interpolation: Any) -> None:
+    """Whose lengths differ by rounding: dx/dt = −x + Ay + Bu, dy/dt = −y + Cr, r = u, by SciPy piece by piece."""
+    a, b, c = (random(3, 3, seed=seed) for seed in range(3))
+    count = 24
+    times, values = np.arange(count + 1) * 0.1, random(count + 1, 2, 3, seed=4)
+    assert len(np.unique(np.diff(times))) > 1
+    declared = nd.Network(
+        "chain",
+        [nd.Population("u", 3, clamp=nd.Input()), *(nd.Population(n, 3, tau=float(n != "r")) for n in "xyr")],
+        [
+            nd.Coupling("y", "x", nd.Forward(module(a))),
+            nd.Coupling("u", "x", nd.Forward(module(b))),
+            nd.Coupling("u", "r"),
+            nd.Coupling("r", "y", nd.Forward(module(c))),
+        ],
+    )
+
+    def f(time: float, state: Array, start: int) -> Array:
+        x, y = state.reshape(2, 2, 3)
+        part = (time - times[start]) / (times[start + 1] - times[start]) if interpolation == "linear" else 0.0
+        u = values[start] + part * (values[start + 1] - values[start])
+        return np.stack([-x + y @ a.T + u @ b.T, -y + u @ c.T]).ravel()
+
+    kept = torch.tensor(values)
+    signal, evaluations = nd.Signal(times, kept, interpolation=interpolation), []
+    for begin in (np.zeros((2, 2, 3)), random(2, 2, 3, seed=5)):
+        state = begin.ravel()
+        for start in range(count):
+            state = solve_ivp(f, times[start : start + 2], state, args=(start,), rtol=1e-11, atol=1e-12).y[:, -1]
+        initial = {name: torch.tensor(block) for name, block in zip("xy", begin, strict=True)}
+        run = nd.simulate(
+            declared, signal, duration=float(times[-1]), solver=nd.Exact(), save_at=[times[-1]], initial=initial
+        )
+        np.testing.assert_allclose(np.stack([run.x[0], run.y[0]]).ravel(), state, atol=1e-9)
+        evaluations.append(run.attrs["evaluations"])
+    np.testing.assert_array_equal(kept.numpy(), values)  # which are read where they are
+    assert evaluations[0] < evaluations[1]  # a start at rest takes no products
+
+
+def test_a_signal_that_ends_where_it_starts_is_not_constant() -> None:
+    assert not nd.Signal([0.0, 1.0, 2.0], [1.0, 3.0, 1.0]).constant
+    assert nd.Signal([0.0, 1.0, 2.0], [1.0, 1.0, 1.0]).constant
+
+
 @pytest.mark.parametrize("solver", [None, nd.Euler(0.1), nd.TorchDiffEq()])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_a_function_that_is_not_finite_is_told_apart_from_growth(solver, shape):
