@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -29,6 +30,8 @@ _UNROLLED = (
     *(_aten.lstm_cell.default, _aten.gru_cell.default, _aten.rnn_tanh_cell.default, _aten.rnn_relu_cell.default),
 )
 """What is taken apart: recurrent layers into time steps, and their cells into gates."""
+_one_at_a_time = threading.Lock()
+"""torch.export puts functions of its own in the place of PyTorch's meanwhile, so that two at once spoil each other."""
 
 
 def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
@@ -91,7 +94,7 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
             refuse(module, "it wraps another module", f"give that one, its .{attribute}")
     origin = Origin(module.modules(), captured=True)
     origin.check()
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
+    with _one_at_a_time, torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
         _try(module, example)
         graph = Exported(module, _export(module, example))
         operations = graph.operations(example)

@@ -1,6 +1,7 @@
 """Captured computation graphs, against the modules that they are captured from."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -54,6 +55,15 @@ def test_parameters_keep_their_present_values() -> None:
         for parameter in module.parameters():
             parameter.mul_(1.1)
     torch.testing.assert_close(ForwardPass(captured, torch.ones(2, 4)).output, module(torch.ones(2, 4)).detach())
+
+
+def test_several_threads_capture_at_once() -> None:
+    modules = [nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)) for _ in range(2)]
+    x = torch.ones(2, 4)
+    with ThreadPoolExecutor(len(modules)) as pool:
+        captured = list(pool.map(lambda module: nd.capture(module, x), modules))
+    for module, each in zip(modules, captured, strict=True):
+        torch.testing.assert_close(ForwardPass(each, x).output, module(x).detach())
 
 
 def test_a_residual_block_is_captured_edge_by_edge() -> None:
