@@ -30,6 +30,8 @@ _UNROLLED = (
     *(_aten.lstm_cell.default, _aten.gru_cell.default, _aten.rnn_tanh_cell.default, _aten.rnn_relu_cell.default),
 )
 """What is taken apart: recurrent layers into time steps, and their cells into gates."""
+_COPY = _aten.copy.default
+"""What an assignment to a part of a tensor becomes, such as y[:, 0] = x; it has no derivative."""
 _one_at_a_time = threading.Lock()
 """torch.export puts functions of its own in the place of PyTorch's meanwhile, so that two at once spoil each other."""
 
@@ -148,12 +150,16 @@ def _try(module: nn.Module, example: Tensor) -> None:
 
 
 @cache
-def _unrolling() -> dict[Any, Any]:
-    """Return how PyTorch takes apart what is unrolled; its table of all operations takes long to make."""
+def _taken_apart() -> dict[Any, Any]:
+    """Return how operations are taken apart: what is unrolled as PyTorch does; its table of all takes long to make."""
     from torch.export import default_decompositions
 
     table = default_decompositions()
-    return {operation: table[operation] for operation in _UNROLLED if operation in table}
+    return {operation: table[operation] for operation in _UNROLLED if operation in table} | {_COPY: _copied}
+
+
+def _copied(place: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(place.dtype).expand(place.shape)
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
@@ -166,7 +172,7 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     for strict in (False, True):
         try:
             program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=strict)
-            functional: ExportedProgram = program.run_decompositions(dict(_unrolling()))
+            functional: ExportedProgram = program.run_decompositions(dict(_taken_apart()))
         except Exception as error:
             failures.append(error)
         else:

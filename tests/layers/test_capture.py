@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
 from neurodyn.layers.forward import ForwardPass
+from neurodyn.models import activation_relaxation
 from tests.graphs import NAMES, Language, Recurrent, Residual, case, operations, words
 from tests.problems import tensor
 
@@ -55,6 +56,32 @@ def test_parameters_keep_their_present_values() -> None:
         for parameter in module.parameters():
             parameter.mul_(1.1)
     torch.testing.assert_close(ForwardPass(captured, torch.ones(2, 4)).output, module(torch.ones(2, 4)).detach())
+
+
+class Assigning(nn.Module):
+    """Fills a tensor part by part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, out = torch.tanh(self.linear(x)), x.new_zeros(len(x), 5)
+        before = y[:, 0]
+        for place in range(3):
+            before = y[:, place] * before.cos()
+            out[:, place] = before
+        out[:, 3:] = y[:, :1]
+        return out
+
+
+def test_assignments_to_parts_of_a_tensor_are_captured() -> None:
+    module, (x, v) = Assigning(), (tensor(6, 4), tensor(6, 5, seed=1))
+    network = activation_relaxation.graph(module, x, loss=lambda y, _: (y * v).sum(1))
+    nd.backward(network, x, torch.zeros_like(v))
+    expected = torch.autograd.grad((module(x) * v).sum(1).mean(), list(module.parameters()))
+    for parameter, gradient in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-13)
 
 
 def test_several_threads_capture_at_once() -> None:
