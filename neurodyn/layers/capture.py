@@ -94,6 +94,9 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     for attribute in ("_orig_mod", "module"):  # of torch.compile, and of what spreads a module over devices
         if attribute in module._modules and type(module).__module__.startswith("torch."):
             refuse(module, "it wraps another module", f"give that one, its .{attribute}")
+    for part in module.modules():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse:
+            refuse(module, f"the gradients of its {type(part).__name__} are sparse", "make it with sparse=False")
     origin = Origin(module.modules(), captured=True)
     origin.check()
     with _one_at_a_time, torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():

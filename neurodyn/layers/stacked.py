@@ -58,10 +58,21 @@ class Stacked(nn.Module):
         The modules. The first one computes for all, with the parameters and buffers of each.
     tensors
         Where their parameters and buffers are stacked.
+
+    Raises
+    ------
+    ValueError
+        If gradients are sparse.
     """
 
     def __init__(self, members: Sequence[nn.Module], tensors: StackedTensors) -> None:
         super().__init__()
+        for part in members[0].modules():
+            if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse:
+                raise InvalidValueError(
+                    f"{type(part).__name__} of several networks: its gradients are sparse, and not stacked; make it "
+                    "with sparse=False, or train each network by itself"
+                )
         self.members = len(members)
         self._member = (members[0],)  # a tuple, so that its parameters do not count as this module's
         self._names: dict[str, str] = {}

@@ -258,6 +258,12 @@ def test_what_cannot_be_captured_is_refused_by_name(function: Callable, message:
         assert torch.equal(value, state[name])
 
 
+def test_sparse_gradients_are_refused() -> None:
+    module = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+    with pytest.raises(ValueError, match="the gradients of its Embedding are sparse; make it with sparse=False"):
+        nd.capture(module, torch.zeros(2, 2, dtype=torch.int64))
+
+
 def test_no_module_no_tensor_and_no_sample_are_refused() -> None:
     with pytest.raises(TypeError, match=r"capture takes an nn\.Module, not function"):
         nd.capture(F.tanh, torch.ones(2, 4))  # type: ignore[arg-type]

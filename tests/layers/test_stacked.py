@@ -179,3 +179,9 @@ def test_copies_are_read_and_written_and_share_no_memory() -> None:
 def test_numbers_are_laid_out_along_the_samples() -> None:
     numbers = of_samples([1.0, 2.0], torch.zeros(4, 3, 2))
     torch.testing.assert_close(numbers.expand(4, 3, 2)[:, 0, 0], torch.tensor([1.0, 1.0, 2.0, 2.0]))
+
+
+def test_sparse_gradients_are_refused() -> None:
+    members = [nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2)) for _ in range(2)]
+    with pytest.raises(ValueError, match="Embedding of several networks: its gradients are sparse"):
+        Stacked(members, StackedTensors())
