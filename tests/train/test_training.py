@@ -464,6 +464,8 @@ class Stream(IterableDataset):
         ({"seeds": [1, 2]}, ValueError, "as many networks as there are seeds, 2"),
         ({"solver": nd.Euler(0.1)}, ValueError, "only with duration"),
         ({"data": nd.data.digits()}, TypeError, "unpack the pair of data sets"),
+        ({"data": (np.ones((4, 4)), np.ones((4, 3)))}, TypeError, "a tuple of arrays; make tensors of them"),
+        ({"data": torch.utils.data.DataLoader(nd.data.digits()[0])}, TypeError, "a DataLoader; give its .dataset"),
         ({"data": Stream()}, TypeError, "a torch Dataset with a length"),
         ({"data": (classes()[0], classes()[1][:4])}, ValueError, "22 inputs and 4 targets"),
         ({"data": (classes()[0][:0], classes()[1][:0])}, ValueError, "there are no samples"),
