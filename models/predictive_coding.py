@@ -82,7 +82,8 @@ def network(
         when its prediction changes, and the rule departs from backprop. "moved": of those, the ones whose error is by
         how much their own value has moved in the last step, e_l(t) = x_l(t) − x_l(t−1), so that the prediction stood
         still. This is as local, needs no control signal, and equals "z-il" with ReLU and max pooling, in as many steps
-        as just reach the first layer.
+        as just reach the first layer, unless a window's maximum changes its place on the way, to a unit whose
+        prediction stands still.
     initial_noise
         σ of Gaussian noise on the start x_l(0) = μ_l of the hidden layers (ablation of C1).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -29,6 +30,10 @@ _UNROLLED = (
     *(_aten.lstm_cell.default, _aten.gru_cell.default, _aten.rnn_tanh_cell.default, _aten.rnn_relu_cell.default),
 )
 """What is taken apart: recurrent layers into time steps, and their cells into gates."""
+_COPY = _aten.copy.default
+"""What an assignment to a part of a tensor becomes, such as y[:, 0] = x; it has no derivative."""
+_one_at_a_time = threading.Lock()
+"""torch.export puts functions of its own in the place of PyTorch's meanwhile, so that two at once spoil each other."""
 
 
 def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
@@ -89,9 +94,12 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     for attribute in ("_orig_mod", "module"):  # of torch.compile, and of what spreads a module over devices
         if attribute in module._modules and type(module).__module__.startswith("torch."):
             refuse(module, "it wraps another module", f"give that one, its .{attribute}")
+    for part in module.modules():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse:
+            refuse(module, f"the gradients of its {type(part).__name__} are sparse", "make it with sparse=False")
     origin = Origin(module.modules(), captured=True)
     origin.check()
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
+    with _one_at_a_time, torch.enable_grad(), torch.random.fork_rng(devices=[]), _quiet():
         _try(module, example)
         graph = Exported(module, _export(module, example))
         operations = graph.operations(example)
@@ -145,12 +153,16 @@ def _try(module: nn.Module, example: Tensor) -> None:
 
 
 @cache
-def _unrolling() -> dict[Any, Any]:
-    """Return how PyTorch takes apart what is unrolled; its table of all operations takes long to make."""
+def _taken_apart() -> dict[Any, Any]:
+    """Return how operations are taken apart: what is unrolled as PyTorch does; its table of all takes long to make."""
     from torch.export import default_decompositions
 
     table = default_decompositions()
-    return {operation: table[operation] for operation in _UNROLLED if operation in table}
+    return {operation: table[operation] for operation in _UNROLLED if operation in table} | {_COPY: _copied}
+
+
+def _copied(place: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(place.dtype).expand(place.shape)
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
@@ -163,7 +175,7 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     for strict in (False, True):
         try:
             program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=strict)
-            functional: ExportedProgram = program.run_decompositions(dict(_unrolling()))
+            functional: ExportedProgram = program.run_decompositions(dict(_taken_apart()))
         except Exception as error:
             failures.append(error)
         else:

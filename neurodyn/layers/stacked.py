@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 
@@ -55,10 +58,21 @@ class Stacked(nn.Module):
         The modules. The first one computes for all, with the parameters and buffers of each.
     tensors
         Where their parameters and buffers are stacked.
+
+    Raises
+    ------
+    ValueError
+        If gradients are sparse.
     """
 
     def __init__(self, members: Sequence[nn.Module], tensors: StackedTensors) -> None:
         super().__init__()
+        for part in members[0].modules():
+            if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse:
+                raise InvalidValueError(
+                    f"{type(part).__name__} of several networks: its gradients are sparse, and not stacked; make it "
+                    "with sparse=False, or train each network by itself"
+                )
         self.members = len(members)
         self._member = (members[0],)  # a tuple, so that its parameters do not count as this module's
         self._names: dict[str, str] = {}
@@ -85,14 +99,57 @@ class Stacked(nn.Module):
             return value
 
         tensors = {name: getattr(self, own) for name, own in self._names.items()}
+        blocks = [each.view(self.members, -1, *each.shape[1:]) for each in x]
         try:
-            values: Tensor = vmap(one)(tensors, *(each.view(self.members, -1, *each.shape[1:]) for each in x))
+            with _Mended():
+                values: Tensor = vmap(one)(tensors, *blocks)
         except (RuntimeError, NotImplementedError) as error:
             raise InvalidValueError(
                 f"{type(self.member).__name__} of several networks cannot be evaluated at once ({error}); run or train "
                 "each network by itself"
             ) from error
         return values.flatten(0, 1)
+
+
+def _embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, *more: Any, **options: Any) -> Tensor:
+    value = torch.embedding(weight, indices, padding_idx, *more, **options)
+    return value if padding_idx < 0 else torch.where((indices == padding_idx).unsqueeze(-1), value.detach(), value)
+
+
+def _functional_embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, *more: Any, **options: Any
+) -> Tensor:
+    value = functional.embedding(input, weight, padding_idx, *more, **options)
+    if padding_idx is None:
+        return value
+    return torch.where((input == padding_idx % len(weight)).unsqueeze(-1), value.detach(), value)
+
+
+def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    index %= input.shape[dim]
+    return torch.slice_scatter(input, src.unsqueeze(dim), dim, index, index + 1)
+
+
+_MENDED: dict[Any, Callable[..., Tensor]] = {
+    functional.embedding: _functional_embedding,
+    torch.embedding: _embedding,
+    torch.ops.aten.embedding.default: _embedding,
+    torch.select_scatter: _select_scatter,
+    torch.ops.aten.select_scatter.default: _select_scatter,
+}
+"""Functions whose gradient is another one under `vmap`, as far as PyTorch 2.13, and those that have the right one.
+
+That of an embedding leaves out the padding of the first network alone, and that of `select_scatter` what was selected.
+"""
+
+
+class _Mended(TorchFunctionMode):
+    """Calls what has the right gradient under `vmap`."""
+
+    def __torch_function__(
+        self, function: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _MENDED.get(function, function)(*args, **(kwargs or {}))
 
 
 def member_of(layer: nn.Module) -> nn.Module:

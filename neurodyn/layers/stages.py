@@ -165,7 +165,8 @@ class Stage:
         """
         input_shape = tuple(input_shape)
         if input_shape not in self._output_shapes:
-            like = next(iter(self.parameters), torch.empty(0)).detach()
+            buffers = (each for layer in self.layers for each in layer.buffers() if each.is_floating_point())
+            like = next((each.detach() for each in (*self.parameters, *buffers)), torch.empty(0))
             value = StagePoint(self).checked_at(like.new_zeros((2 * self.members, *input_shape)))
             self._output_shapes[input_shape] = tuple(value.shape[1:])
         return self._output_shapes[input_shape]

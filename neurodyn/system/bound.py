@@ -308,9 +308,10 @@ def count_samples(
     samples: int | None = None
     for what, tensor in counts.items():
         if tensor.ndim < 2 or tensor.shape[0] == 0:
+            flat = tensor.ndim == 1 and len(tensor) > 0
             raise InvalidValueError(
                 f"{what} must have the shape (sample, units…) with at least one sample, not {tuple(tensor.shape)}"
-                + ("; one sample alone is tensor[None]" if tensor.ndim == 1 and len(tensor) else "")
+                + ("; one sample alone is tensor[None], and one unit a sample tensor[:, None]" if flat else "")
             )
         if samples is not None and tensor.shape[0] != samples:
             raise InvalidValueError(f"{what} has {len(tensor)} samples, and {next(iter(counts))} has {samples}")

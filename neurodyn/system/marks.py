@@ -32,7 +32,7 @@ def _mark(module: nn.Module, found: list[object]) -> None:
     found += map(module.__dict__.get, getattr(type(module), "__constants__", ()))
     for tensor in (*module._parameters.values(), *module._buffers.values()):
         if tensor is not None:
-            found += (id(tensor), tensor.data_ptr(), tensor.stride(), tensor.requires_grad)
+            found += (id(tensor), tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.requires_grad)
     for part in module._modules.values():
         if part is not None:
             _mark(part, found)

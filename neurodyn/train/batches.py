@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from neurodyn.checks import check_dense, whole
 from neurodyn.data.datasets import Samples
@@ -53,10 +53,9 @@ class Pairs:
                 )
             data = TensorDataset(inputs, targets)
         if not isinstance(data, Dataset) or not hasattr(data, "__len__"):
-            hint = "; unpack the pair of data sets: train, test = …" if isinstance(data, (tuple, list)) else ""
             raise InvalidTypeError(
                 f"{what} is nd.data.Samples, a torch Dataset with a length, or a pair of tensors (inputs, targets), "
-                f"not a {type(data).__name__}{hint}"
+                f"not a {type(data).__name__}{_hint(data)}"
             )
         self.name = str(getattr(data, "name", what))
         self._data: Dataset[Any] = data
@@ -128,6 +127,18 @@ class Pairs:
                 "torch.nn.functional.one_hot(labels, classes).float()"
             )
         return drawn[0], drawn[1]
+
+
+def _hint(data: object) -> str:
+    """Say what to do about data that are none."""
+    if isinstance(data, DataLoader):
+        return "; give its .dataset, and batch_size="
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        if all(isinstance(part, Dataset) for part in data):
+            return "; unpack the pair of data sets: train, test = …"
+        if all(isinstance(part, (np.ndarray, Tensor)) for part in data):
+            return " of arrays; make tensors of them, by torch.as_tensor"
+    return ""
 
 
 def _bytes(part: Tensor) -> bytes:

@@ -213,9 +213,8 @@ class Run:
         reference = self.learner.backprop(inputs, targets) if self.angles else []
         if self.processes.size > 1:
             self._add_up(weight, measured, reference)
-        if "train_loss" in measured and not bool(torch.isfinite(measured["train_loss"]).all()):
-            self._refuse_data(self.train, inputs, targets)
-            raise self._diverged(f"the loss is {_first_bad(measured['train_loss'], self.seeds)}")
+        if "train_loss" in measured:
+            self._check_loss(measured["train_loss"], inputs, targets)
         if self.angles:
             measured["angle"] = self.learner.angles(reference)
         self.optimizer.step()
@@ -233,7 +232,15 @@ class Run:
             if output is not None and not bool(torch.isfinite(output).all()):
                 self._refuse_data(self.train, inputs, targets)
                 raise self._diverged("the output is not finite") from error
+            if output is not None and output.shape == targets.shape:
+                self._check_loss(self.learner.losses(output, targets).double().mean(1), inputs, targets)
             raise
+
+    def _check_loss(self, loss: Tensor, inputs: Tensor, targets: Tensor) -> None:
+        """Refuse a batch's loss, shape (seed,), that is not finite."""
+        if not bool(torch.isfinite(loss).all()):
+            self._refuse_data(self.train, inputs, targets)
+            raise self._diverged(f"the loss is {_first_bad(loss, self.seeds)}")
 
     def _add_up(self, weight: float, measured: dict[str, Tensor], reference: list[Tensor]) -> None:
         """Average gradients and measurements over the processes, by their shares of the samples."""

@@ -1,6 +1,7 @@
 """Captured computation graphs, against the modules that they are captured from."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 import neurodyn as nd
 from neurodyn.layers.forward import ForwardPass
+from neurodyn.models import activation_relaxation
 from tests.graphs import NAMES, Language, Recurrent, Residual, case, operations, words
 from tests.problems import tensor
 
@@ -54,6 +56,41 @@ def test_parameters_keep_their_present_values() -> None:
         for parameter in module.parameters():
             parameter.mul_(1.1)
     torch.testing.assert_close(ForwardPass(captured, torch.ones(2, 4)).output, module(torch.ones(2, 4)).detach())
+
+
+class Assigning(nn.Module):
+    """Fills a tensor part by part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, out = torch.tanh(self.linear(x)), x.new_zeros(len(x), 5)
+        before = y[:, 0]
+        for place in range(3):
+            before = y[:, place] * before.cos()
+            out[:, place] = before
+        out[:, 3:] = y[:, :1]
+        return out
+
+
+def test_assignments_to_parts_of_a_tensor_are_captured() -> None:
+    module, (x, v) = Assigning(), (tensor(6, 4), tensor(6, 5, seed=1))
+    network = activation_relaxation.graph(module, x, loss=lambda y, _: (y * v).sum(1))
+    nd.backward(network, x, torch.zeros_like(v))
+    expected = torch.autograd.grad((module(x) * v).sum(1).mean(), list(module.parameters()))
+    for parameter, gradient in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-13)
+
+
+def test_several_threads_capture_at_once() -> None:
+    modules = [nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)) for _ in range(2)]
+    x = torch.ones(2, 4)
+    with ThreadPoolExecutor(len(modules)) as pool:
+        captured = list(pool.map(lambda module: nd.capture(module, x), modules))
+    for module, each in zip(modules, captured, strict=True):
+        torch.testing.assert_close(ForwardPass(each, x).output, module(x).detach())
 
 
 def test_a_residual_block_is_captured_edge_by_edge() -> None:
@@ -219,6 +256,12 @@ def test_what_cannot_be_captured_is_refused_by_name(function: Callable, message:
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name])
+
+
+def test_sparse_gradients_are_refused() -> None:
+    module = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+    with pytest.raises(ValueError, match="the gradients of its Embedding are sparse; make it with sparse=False"):
+        nd.capture(module, torch.zeros(2, 2, dtype=torch.int64))
 
 
 def test_no_module_no_tensor_and_no_sample_are_refused() -> None:

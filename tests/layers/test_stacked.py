@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neurodyn.layers.choice import layer_point
 from neurodyn.layers.inverses import StageInverse, forward_difference
@@ -38,6 +39,30 @@ class Tied(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+class Padded(nn.Module):
+    """Reads embeddings, some of which are padding, in each of the ways to call one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(3, 4, padding_idx=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        indices, weight = (2 * x.tanh()).round().abs().long(), self.embedding.weight
+        others = torch.embedding(weight, indices, 2) + torch.ops.aten.embedding.default(weight, indices, 1)
+        return self.embedding(indices) * x.unsqueeze(-1) + others.tanh() + functional.embedding(indices, weight, -3)
+
+
+class Replacing(nn.Module):
+    """Replaces one unit of several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.select_scatter(x @ self.weight.t(), x[:, 1].sin(), 1, -2)
+
+
 class Doubled(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return 2.0 * weight
@@ -59,6 +84,8 @@ MEMBERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "normalisation": (lambda: nn.BatchNorm1d(5).eval(), (5,)),
     "all samples": (lambda: nn.Softmax(0), (5,)),
     "tied": (Tied, (5,)),
+    "padded embeddings": (Padded, (5,)),
+    "one unit replaced": (Replacing, (5,)),
     "parametrised": (lambda: parametrised(nn.Linear(5, 3)), (5,)),
 }
 
@@ -152,3 +179,9 @@ def test_copies_are_read_and_written_and_share_no_memory() -> None:
 def test_numbers_are_laid_out_along_the_samples() -> None:
     numbers = of_samples([1.0, 2.0], torch.zeros(4, 3, 2))
     torch.testing.assert_close(numbers.expand(4, 3, 2)[:, 0, 0], torch.tensor([1.0, 1.0, 2.0, 2.0]))
+
+
+def test_sparse_gradients_are_refused() -> None:
+    members = [nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2)) for _ in range(2)]
+    with pytest.raises(ValueError, match="Embedding of several networks: its gradients are sparse"):
+        Stacked(members, StackedTensors())

@@ -51,6 +51,11 @@ def test_sizes_are_known_where_the_layers_fix_them(layers: list[nn.Module], size
     assert (stage.input_size, stage.output_size) == sizes
 
 
+def test_shapes_are_told_in_the_precision_of_buffers_where_there_are_no_weights() -> None:
+    norm = nn.BatchNorm1d(3, affine=False).double().eval()
+    assert nd.Stage([nn.Tanh(), norm, nn.Softplus()]).output_shape((3,)) == (3,)
+
+
 def test_an_empty_stage_is_refused() -> None:
     with pytest.raises(ValueError, match="stage 4 has no layer"):
         nd.Stage([], "4")

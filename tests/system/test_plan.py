@@ -124,6 +124,15 @@ def test_a_changed_mode_counts_for_the_next_batch() -> None:
     assert_as_anew(ar.network, network, module)
 
 
+def test_units_cut_off_the_weights_in_their_own_memory_are_noticed() -> None:
+    first, last = nn.Linear(5, 4, bias=False), nn.Linear(4, 5, bias=False)
+    network = ar.network(nn.Sequential(first, nn.Tanh(), last))
+    nd.backward(network, *batch(0))
+    first.weight.data, last.weight.data = first.weight.data[:3], last.weight.data[:, :3]
+    with pytest.raises(ValueError, match=r"x1: ḡ1 has the shape \(4, 3\), and the population \(4, 4\)"):
+        nd.backward(network, *batch(0))
+
+
 def test_two_networks_on_one_module() -> None:
     module = module_of()
     networks = {name: declare(module) for name, declare in NETWORKS.items()}

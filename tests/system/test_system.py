@@ -404,7 +404,7 @@ def with_value(value: float, *shape: int) -> Tensor:
             r"inputs of population s must be floating-point, not torch.int64; convert with \.to\(torch.float64\)",
         ),
         ({"targets": torch.ones(6, dtype=torch.int64)}, TypeError, r"make labels one-hot, by .*\.to\(torch.float64\)"),
-        ({"inputs": tensor(12)}, ValueError, r"not \(12,\); one sample alone is tensor\[None\]"),
+        ({"inputs": tensor(12)}, ValueError, r"not \(12,\); one sample alone is tensor\[None\], and one unit a sample"),
         ({"inputs": np.ones((6, 12))}, TypeError, r"a torch tensor, not ndarray; torch\.as_tensor\(…, dtype=torch"),
         ({"inputs": [[1.0] * 12] * 6}, TypeError, r"a torch tensor, not list; torch\.as_tensor\(…, dtype=torch"),
         ({"targets": np.ones((6, 5))}, TypeError, "targets must be a torch tensor, not ndarray"),

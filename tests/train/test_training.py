@@ -387,6 +387,17 @@ def test_a_diverging_run_stops_and_says_where(rule: str) -> None:
     assert 1 <= error.batch <= 3
 
 
+@pytest.mark.parametrize("of_network", [False, True])
+def test_an_infinite_loss_diverges_where_its_gradient_is_not_finite_either(of_network: bool) -> None:
+    def loss(output: Tensor, targets: Tensor) -> Tensor:
+        return (output - targets).cosh().log().sum(1)
+
+    inputs, targets = classes()
+    network = ar.network(mlp(), loss=loss) if of_network else mlp()
+    with pytest.raises(nd.train.DivergedError, match=r"epoch 1, batch 1 of \d: the loss is inf"):
+        fit(network, (inputs, 1e4 * targets), **({} if of_network else {"loss": loss}))
+
+
 def test_a_relaxation_that_diverges_stops_the_run() -> None:
     network = pc.network(mlp(), steps=2000, step=50.0)
     with pytest.raises(
@@ -453,6 +464,8 @@ class Stream(IterableDataset):
         ({"seeds": [1, 2]}, ValueError, "as many networks as there are seeds, 2"),
         ({"solver": nd.Euler(0.1)}, ValueError, "only with duration"),
         ({"data": nd.data.digits()}, TypeError, "unpack the pair of data sets"),
+        ({"data": (np.ones((4, 4)), np.ones((4, 3)))}, TypeError, "a tuple of arrays; make tensors of them"),
+        ({"data": torch.utils.data.DataLoader(nd.data.digits()[0])}, TypeError, "a DataLoader; give its .dataset"),
         ({"data": Stream()}, TypeError, "a torch Dataset with a length"),
         ({"data": (classes()[0], classes()[1][:4])}, ValueError, "22 inputs and 4 targets"),
         ({"data": (classes()[0][:0], classes()[1][:0])}, ValueError, "there are no samples"),
