@@ -35,8 +35,8 @@ class Signal:
         Shape (time,), the same for all units; (time, unit), the same for all samples; or (time, sample, unit). A
         population of other shape has its own axes in the place of `unit`.
     interpolation
-        "linear"; "previous", so that the value given last holds, up to the next one, where the signal jumps; or
-        "cubic", a spline with two continuous derivatives.
+        "linear"; "previous", so that the value given last holds, up to the next one, where the signal jumps (at the end
+        of a run, it is still before a jump there); or "cubic", a spline with two continuous derivatives.
 
     Raises
     ------

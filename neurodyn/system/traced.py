@@ -165,11 +165,14 @@ class TracedField:
         """Return the dynamic populations' activity side by side, shape (sample, unit)."""
         return torch.cat([blocks[name].flatten(1) for name in self.system.dynamic], 1)
 
-    def everything(self, x: Tensor, time: float) -> Tensor:
-        """Return the free populations' activity side by side, the instantaneous ones' after the dynamic ones'."""
+    def everything(self, x: Tensor, time: float, entered: float | None = None) -> Tensor:
+        """Return the free populations' activity side by side, the instantaneous ones' after the dynamic ones'.
+
+        The parameters are as of `__call__`.
+        """
         if not self.system.instantaneous:
             return x
-        settled = self.settled(x, time)
+        settled = self.settled(x, time, entered)
         return torch.cat([x, *(settled[name].flatten(1) for name in self.system.instantaneous)], 1)
 
     def blocks(self, rows: Tensor) -> Blocks:

@@ -366,6 +366,17 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
     assert float(run.x.max()) == 0.5
 
 
+@pytest.mark.parametrize("solver", [nd.Heun(0.1), nd.Adaptive()], ids=repr)
+def test_a_jump_at_the_end_is_not_yet_there(solver):
+    populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("i", 1, tau=0.0), nd.Population("x", 1)]
+    network = nd.Network("driven", populations, [nd.Coupling("u", "i"), nd.Coupling("i", "x")])
+    pulse = nd.Signal([0.0, 0.3, 1.0], tensor(3, 1), "previous")
+    settings: dict[str, Any] = {"duration": 1.0, "save_at": [0.3, 0.7, 1.0], "solver": solver}
+    run, found = nd.simulate(network, pulse, **settings), nd.activity(network, pulse, **settings)
+    np.testing.assert_allclose(found["i"][:, 0, 0], pulse.values[[1, 1, 1], 0])
+    np.testing.assert_allclose(run.i, found["i"])
+
+
 def test_a_prospective_source_is_differentiated():
     populations = [nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, tau=2.0), nd.Population("y", 2)]
     ahead = nd.Coupling(nd.Prospective("x"), "y", nd.Pointwise(torch.tanh))
