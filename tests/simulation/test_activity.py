@@ -11,6 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
+from neurodyn.simulation.activity import Adjoint
 
 F64 = torch.float64
 PRECISE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
@@ -320,6 +321,7 @@ def test_what_has_no_gradient_is_refused_by_name():
             r"adjoint='backsolve' is torchdiffeq's, and solver",
         ),
         (x, {"adjoint": "checkpointed", "solver": nd.TorchDiffEq()}, r"adjoint='checkpointed' goes through steps"),
+        (x, {"solver": nd.TorchDiffEq("scipy_solver"), "save_at": 3}, r"SciPy's steps have no graph"),
         (jumping, {"adjoint": "backsolve"}, r"adjoint='backsolve' takes no signal that jumps"),
         (jumping, {"solver": nd.TorchDiffEq()}, r"solver: TorchDiffEq takes no signal that jumps"),
         (x, {"solver": nd.Stabilized()}, r"and not through those of Stabilized"),
@@ -364,6 +366,23 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
     # The size of adapted steps depends on u, which is no part of the gradient.
     assert gradcheck(function, [u], atol=1e-4, fast_mode=True)
     assert float(run.x.max()) == 0.5
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+def test_gradients_through_torchdiffeq_count_signals_and_what_is_read_off_the_state(adjoint: Adjoint) -> None:
+    tau, readout = torch.tensor([1.3], dtype=F64, requires_grad=True), nn.Linear(1, 2).double()
+    populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1, tau=tau, initial=0.5)]
+    populations += [nd.Population("i", 2, tau=0.0)]
+    network = nd.Network("driven", populations, [nd.Coupling("u", "x"), nd.Coupling("x", "i", nd.Forward(readout))])
+    gradients = []
+    ways: list[tuple[nd.Solver, Adjoint]] = [(nd.TorchDiffEq(**CLOSE), adjoint), (nd.Adaptive(**PRECISE), "direct")]
+    for solver, way in ways:
+        found = nd.activity(
+            network, lambda t: math.sin(3 * t), duration=1.5, save_at=[1.0, 1.5], solver=solver, adjoint=way
+        )
+        gradients.append(torch.autograd.grad(found["i"].square().sum(), [tau, *readout.parameters()]))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", [nd.Heun(0.1), nd.Adaptive()], ids=repr)
