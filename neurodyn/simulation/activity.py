@@ -141,7 +141,8 @@ def activity(
         _check_adjoint(system, solver, adjoint, times)
 
     def field_of(take: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> TracedField:
-        return TracedField(system, inputs, targets, initial, take=take)
+        checkpointed = adjoint == "checkpointed"
+        return TracedField(system, inputs, targets, initial, take=take, checkpointed=checkpointed)
 
     if adjoint == "backsolve":
         assert isinstance(solver, TorchDiffEq), "checked above"

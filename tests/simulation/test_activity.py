@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -366,6 +367,21 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
     # The size of adapted steps depends on u, which is no part of the gradient.
     assert gradcheck(function, [u], atol=1e-4, fast_mode=True)
     assert float(run.x.max()) == 0.5
+
+
+@pytest.mark.parametrize("declare", [ar.network, lambda module: pc.network(module, steps="equilibrium")])
+def test_checkpoints_go_through_feedback(declare: Callable[[nn.Module], nd.Network]) -> None:
+    module = nd.mlp([3, 4, 4, 2], activation="tanh", seed=0, dtype=F64)
+    gradients = []
+    adjoints: tuple[Adjoint, ...] = ("direct", "checkpointed")
+    for adjoint in adjoints:
+        found = nd.activity(
+            declare(module), tensor(2, 3), tensor(2, 2), duration=0.5, solver=nd.Heun(0.1), adjoint=adjoint
+        )
+        loss = torch.cat([x[-1].flatten() for x in found.values()]).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(module.parameters()), allow_unused=True))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
