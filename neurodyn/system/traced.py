@@ -87,7 +87,8 @@ class TracedField:
         data = Data(by_name, wanted, forward, network.loss)
         self._frozen = {} if forward is None else forward.points
         self._slopes = {stage: self._frozen[stage].slope for c in network.couplings for stage in modulating(c.map)}
-        self._product: Product = transposed_anew if checkpointed else transposed
+        # Cycles are differentiated as if they were in a checkpoint.
+        self._product: Product = transposed_anew if checkpointed or system.loops else transposed
         self._numbers = {
             what: {p.name: self._vector(getattr(p, what)) for p in network.populations}
             for what in ("tau", "leak", "noise")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -382,6 +382,24 @@ def test_checkpoints_go_through_feedback(declare: Callable[[nn.Module], nd.Netwo
         gradients.append(torch.autograd.grad(loss, list(module.parameters()), allow_unused=True))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "checkpointed"])
+def test_a_cycle_may_be_closed_by_feedback(adjoint: Adjoint) -> None:
+    stage = nd.Stage(nn.Sequential(nn.Tanh(), nn.Linear(2, 3).double()))
+    populations = [nd.Population("x", 2), nd.Population("a", 2, tau=0.0), nd.Population("b", 3, tau=0.0)]
+    couplings = [nd.Coupling("x", "a"), nd.Coupling("b", "a", nd.Feedback(stage, at="x"), gain=0.5)]
+    couplings += [nd.Coupling("a", "b", nd.Forward(stage)), nd.Coupling("a", "x", gain=-1)]
+    network = nd.Network("cycle", populations, couplings, algebraic="solve")
+    settings: dict[str, Any] = {"duration": 0.2, "save_at": [0.2], "solver": nd.Heun(0.1)}
+
+    def end(x: Tensor, *_: Tensor) -> Tensor:
+        return joined(nd.activity(network, None, initial={"x": x}, adjoint=adjoint, **settings))
+
+    x = tensor(2, 2).requires_grad_()
+    run = nd.simulate(network, None, initial={"x": x.detach()}, **settings)
+    np.testing.assert_allclose(end(x).detach(), joined({n: torch.tensor(run[n].values) for n in "xab"}), atol=1e-12)
+    assert gradcheck(end, [x, *stage.parameters], fast_mode=True)
 
 
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
