@@ -18,7 +18,7 @@ from neurodyn.labelled import xr
 
 Given = TypeVar("Given")
 _ROUNDING = 1e-12
-"""How far beyond a time what it arrives with is looked up, relative to the time."""
+"""How close two times are that are one, relative to the largest there are."""
 Interpolation = Literal["linear", "previous", "cubic"]
 
 
@@ -35,8 +35,8 @@ class Signal:
         Shape (time,), the same for all units; (time, unit), the same for all samples; or (time, sample, unit). A
         population of other shape has its own axes in the place of `unit`.
     interpolation
-        "linear"; "previous", so that the value given last holds, up to the next one, where the signal jumps; or
-        "cubic", a spline with two continuous derivatives.
+        "linear"; "previous", so that the value given last holds, up to the next one, where the signal jumps (at the end
+        of a run, it is still before a jump there); or "cubic", a spline with two continuous derivatives.
 
     Raises
     ------
@@ -113,9 +113,15 @@ class Signal:
         """When it jumps or bends."""
         return {"previous": self.jumps, "linear": self.times}.get(self.interpolation, np.empty(0))
 
+    @cached_property
+    def _begins(self) -> NDArray[np.float64]:
+        """From when on each value counts: if it is a jump to it, from a rounding earlier, so that no jump is missed."""
+        early = _ROUNDING * float(np.abs(self.times).max()) if self.piecewise_constant else 0.0
+        return self.times - early
+
     def at(self, time: float) -> Tensor:
         """Return the value at a time, without the axis of time; where it jumps, the one after the jump."""
-        place = int(np.searchsorted(self.times, time, side="right")) - 1
+        place = int(np.searchsorted(self._begins, time, side="right")) - 1
         place = min(max(place, 0), len(self.times) - 1)
         if self.interpolation == "previous" or place == len(self.times) - 1:
             return self.values[place]
@@ -134,7 +140,7 @@ class Signal:
         if self.interpolation == "cubic":
             return torch.stack([self.at(time) for time in times])
         last = len(self.times) - 1
-        places = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, last)
+        places = np.clip(np.searchsorted(self._begins, times, side="right") - 1, 0, last)
         whole = np.array_equal(places, np.arange(len(self.times)))
         found = self.values if whole else self.values[places]
         if self.interpolation == "previous" or not last:
@@ -253,10 +259,7 @@ class Delayed:
 
     def at(self, time: float) -> Tensor:
         """Return the value at a time."""
-        late = time - self._delay
-        if self.piecewise_constant:  # past a jump, and not before it by rounding
-            late += _ROUNDING * max(1.0, abs(time))
-        return self._course.at(max(late, 0.0))
+        return self._course.at(max(time - self._delay, 0.0))
 
     def over(self, times: Sequence[float]) -> Tensor:
         """Return the values at several times, shape (time, …)."""
@@ -347,11 +350,16 @@ def _values(given: ArrayLike | Tensor) -> Tensor:
 
 def breaks_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
     """Return when any of some signals jumps or bends, likewise."""
-    breaks = np.unique(np.concatenate([np.empty(0), *(course.breaks for course in courses)]))
-    return breaks[(breaks > begins) & (breaks < ends)]
+    return _inside(begins, ends, [course.breaks for course in courses])
 
 
 def jumps_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
-    """Return when any of some signals jumps, within a run, increasing."""
-    jumps = np.unique(np.concatenate([np.empty(0), *(course.jumps for course in courses)]))
-    return jumps[(jumps > begins) & (jumps < ends)]
+    """Return when any of some signals jumps, within a run, increasing; once what is at one time but for rounding."""
+    return _inside(begins, ends, [course.jumps for course in courses])
+
+
+def _inside(begins: float, ends: float, several: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    rounding = _ROUNDING * max(abs(begins), abs(ends))
+    times = np.unique(np.concatenate([np.empty(0), *several]))
+    times = times[(times > begins + rounding) & (times < ends - rounding)]
+    return times[np.diff(times, append=np.inf) > rounding]  # the last of several, when all have jumped

@@ -216,7 +216,7 @@ class Feedback(OfStage):
 
 class _FeedbackTerm(Term):
     def __init__(self, map_: Feedback, points: OperatingPoints, source: str, target: str) -> None:
-        self._map, self._points, self._source, self._target = map_, points, source, map_.at or target
+        self._map, self._points, self._source, self._target, self._at = map_, points, source, target, map_.at or target
         self._weights = None if map_.weights is None else map_.weights.tensors
         self._plain = map_.weights is None and map_.derivative and not map_.argument
         self._fixed = points.frozen(map_.stage) if map_.frozen else None
@@ -232,7 +232,7 @@ class _FeedbackTerm(Term):
         if self._map.linear:  # J is the same everywhere, so that only the shape of the target's activity matters
             self._fixed = self._map.stage.at(torch.zeros_like(activity[self._target]))
             return self._fixed
-        return self._points.live(self._map.stage, self._target, activity)
+        return self._points.live(self._map.stage, self._at, activity)
 
     def add(self, activity: Activity, out: Tensor, gain: float) -> None:
         if self._plain:

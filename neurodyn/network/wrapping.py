@@ -57,6 +57,15 @@ def unwrapped(map_: Map) -> Map:
     return map_
 
 
+def modulating(map_: Map) -> tuple[Stage, ...]:
+    """Return the stages by whose derivatives at the forward pass a map is modulated."""
+    stages = []
+    while isinstance(map_, Modulated):
+        stages.append(map_.stage)
+        map_ = map_.map
+    return tuple(stages)
+
+
 @dataclass(frozen=True)
 class Modulated(Wrapping):
     """f'(h)ⁿ ⊙ map(source): another map, whose output a stage's derivative at the forward pass scales unit by unit.

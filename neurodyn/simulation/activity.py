@@ -141,7 +141,8 @@ def activity(
         _check_adjoint(system, solver, adjoint, times)
 
     def field_of(take: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> TracedField:
-        return TracedField(system, inputs, targets, initial, take=take)
+        checkpointed = adjoint == "checkpointed"
+        return TracedField(system, inputs, targets, initial, take=take, checkpointed=checkpointed)
 
     if adjoint == "backsolve":
         assert isinstance(solver, TorchDiffEq), "checked above"
@@ -168,6 +169,8 @@ def _check_adjoint(system: System, solver: Solver, adjoint: Adjoint, times: NDAr
         raise InvalidValueError("compile: steps with a graph are not compiled; leave compile out")
     if isinstance(solver, TorchDiffEq):
         check_odeint(system, "adjoint='backsolve'" if adjoint == "backsolve" else "solver: TorchDiffEq")
+        if adjoint == "direct" and solver.method == "scipy_solver":
+            raise InvalidValueError("solver: SciPy's steps have no graph; take adjoint='backsolve', or another method")
         if times is None:
             raise InvalidValueError("save_at: torchdiffeq tells no steps; give a number of points or an array of times")
     if adjoint == "backsolve":

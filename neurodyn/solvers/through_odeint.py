@@ -39,7 +39,7 @@ def through_odeint(field: TracedField, solver: TorchDiffEq, times: NDArray[np.fl
     """Return the states at some times, shape (time, sample, unit), with the graph of torchdiffeq's steps."""
     from torchdiffeq import odeint  # here, because it takes long to import
 
-    return _solved(odeint, field, solver, times)
+    return _solved(odeint, field, solver.with_graph_free_steps(), times)
 
 
 def backsolved(
@@ -75,7 +75,9 @@ def backsolved(
     start = field.rows(field.start)
     replaced = list(given.values())
     known = {id(leaf) for _, leaf in replaced}
-    kept = [leaf for leaf in _leaves(field(start.detach(), 0.0), start) if id(leaf) not in known]
+    still = start.detach()
+    reached = _leaves(field(still, 0.0), field.everything(still, 0.0), start)  # what is read off the state counts, too
+    kept = [leaf for leaf in reached if id(leaf) not in known]
     leaves = [*(leaf for _, leaf in replaced), *kept]
     originals = [*(tensor for tensor, _ in replaced), *kept]
     states = _solved(odeint_adjoint, field, solver, times, adjoint_params=tuple(leaves))

@@ -244,8 +244,9 @@ class _Run:
             y, slopes = self._step(leg, x, slope)
             past = past.after([_Piece(leg.start, leg.end, x, y, () if self._method.straight else slopes)])
             for moment in leg.inside:
-                saved.append(self._field.everything(self._between(leg, moment, x, y, slopes), moment))
-            saved += [self._field.everything(y, moment) for moment in leg.at_end]
+                saved.append(self._field.everything(self._between(leg, moment, x, y, slopes), moment, leg.start))
+            entered = leg.end if leg.jumps else leg.start
+            saved += [self._field.everything(y, moment, entered) for moment in leg.at_end]
             x, slope = y, self._field(y, leg.end, leg.end) if leg.jumps else slopes[-1]
         return x, slope, saved, past
 

@@ -42,6 +42,11 @@ def _options(method: type) -> set[str]:
     return named - {"self", "func", "y0", "rtol", "atol"}
 
 
+def _root_mean_square(x: Tensor) -> Tensor:
+    """Return the norm that torchdiffeq takes by default."""
+    return x.abs().pow(2).mean().sqrt()
+
+
 class TorchDiffEq(Solver):
     """Hand the system to `torchdiffeq.odeint`.
 
@@ -92,6 +97,18 @@ class TorchDiffEq(Solver):
         """Return the states at some times, the first of which is the start's, by a function such as `odeint`."""
         settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": self.options or None}
         return odeint(field, start, times, **settings, **more)
+
+    def with_graph_free_steps(self) -> TorchDiffEq:
+        """Return the same method, where the size of a step has no graph.
+
+        torchdiffeq differentiates through that of the first one, which shifts the times of all others, at which F is
+        evaluated without a graph of the time.
+        """
+        if "norm" not in _options(_methods()[self.method]):
+            return self
+        norm = self.options.get("norm", _root_mean_square)
+        options = {**self.options, "norm": lambda x: norm(x.detach())}
+        return TorchDiffEq(self.method, self.rtol, self.atol, **options)
 
     def check(self, system: System) -> None:
         if not system.size:

@@ -37,6 +37,8 @@ def contracts(equations: Sequence[Equation], within: Sequence[Entry], activity: 
     activity
         Any activity of the populations, shape (sample, …).
     """
+    if any(type(entry.coupling.map) not in (Identity, Forward) for entry in within):
+        return False  # nothing is known of their |J|, and of several sources some may be outside the cycle
     v = {equation.name: torch.ones_like(activity[equation.name][:1], dtype=torch.float64) for equation in equations}
     for _ in range(_ITERATIONS):
         image = {name: torch.zeros_like(block) for name, block in v.items()}
@@ -60,12 +62,10 @@ def _size(value: Vector) -> Vector:
 
 
 def _bound(map_: Map, v: Tensor) -> Tensor | None:
-    """Return |J| v with the largest |J| that a map has; None where that is not known."""
+    """Return |J| v with the largest |J| that an `Identity` or a `Forward` has; None where that is not known."""
     if type(map_) is Identity:
         return v
-    if type(map_) is not Forward:
-        return None
-    for layer in map_.stage.layers:
+    for layer in map_.stages[0].layers:
         if type(layer) is nn.Linear:
             v = v @ layer.weight.double().abs().t()
         elif type(layer) in ACTIVATIONS:

@@ -327,8 +327,6 @@ def kinks(
     return np.unique(np.array(found, dtype=np.float64))
 
 
-def distinct(times: NDArray[np.float64], delays: Sequence[float]) -> NDArray[np.float64]:
-    """Return increasing times without those that are the next one but for rounding."""
-    close = np.diff(times) <= _ROUNDING * min(delays, default=1.0)
-    kept: NDArray[np.float64] = times[~np.append(close, np.zeros(min(1, len(times)), dtype=bool))]
-    return kept
+def distinct(times: NDArray[np.float64], end: float, delays: Sequence[float]) -> NDArray[np.float64]:
+    """Return increasing times without those that are the next one, or the end of the run, but for rounding."""
+    return times[np.diff(times, append=end) > _ROUNDING * min(delays, default=1.0)]

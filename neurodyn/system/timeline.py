@@ -95,14 +95,14 @@ class Timeline:
             return jumps
         begins = [echo.delay for echo in self._echoes.driven]
         found = kinks(self._echoes.delays, jumps, begins, end, order, adaptive=adaptive)
-        return distinct(np.union1d(found, jumps), self._echoes.delays)
+        return distinct(np.union1d(found, jumps), end, self._echoes.delays)
 
     def ends(self, end: float, order: int) -> NDArray[np.float64]:
         """Return when steps of a method that adapts them have to end: at `cuts`, and where signals bend."""
         breaks = self.breaks(end)
         if not self._echoes:
             return breaks
-        return distinct(np.union1d(breaks, self.cuts(end, order, adaptive=True)), self._echoes.delays)
+        return distinct(np.union1d(breaks, self.cuts(end, order, adaptive=True)), end, self._echoes.delays)
 
     def start(self, state: State) -> None:
         """Bring what is driven to time 0, and begin the past with a state."""

@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
@@ -28,13 +28,14 @@ from neurodyn.network.drives import Constant, Data, Drive
 from neurodyn.network.maps import Map, names_of
 from neurodyn.network.stage_maps import Feedback, Forward, Inverse
 from neurodyn.network.vectors import Vector
-from neurodyn.network.wrapping import Modulated
+from neurodyn.network.wrapping import Modulated, modulating
 from neurodyn.system.agreement import Agreement
 from neurodyn.system.continued import Starts
 from neurodyn.system.driven import Driven
 from neurodyn.system.equation import Entry
 from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
 from neurodyn.system.system import System
+from neurodyn.system.transposed import Product, transposed, transposed_anew
 
 Blocks = dict[str, Tensor]
 """Activity by population, shape (sample, …)."""
@@ -53,6 +54,8 @@ class TracedField:
         What the system is bound to.
     take
         What to take for a tensor of the data or the declaration that requires a gradient.
+    checkpointed
+        Whether F is evaluated within checkpoints.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class TracedField:
         initial: Starts | None,
         *,
         take: Take = lambda tensor: tensor,
+        checkpointed: bool = False,
     ) -> None:
         self.system, self.network, self._take = system, system.network, take
         network = self.network
@@ -82,6 +86,9 @@ class TracedField:
         forward = _Pass(network.forward, by_name[network.inputs[0]]) if network.forward else None
         data = Data(by_name, wanted, forward, network.loss)
         self._frozen = {} if forward is None else forward.points
+        self._slopes = {stage: self._frozen[stage].slope for c in network.couplings for stage in modulating(c.map)}
+        # Cycles are differentiated as if they were in a checkpoint.
+        self._product: Product = transposed_anew if checkpointed or system.loops else transposed
         self._numbers = {
             what: {p.name: self._vector(getattr(p, what)) for p in network.populations}
             for what in ("tau", "leak", "noise")
@@ -165,11 +172,14 @@ class TracedField:
         """Return the dynamic populations' activity side by side, shape (sample, unit)."""
         return torch.cat([blocks[name].flatten(1) for name in self.system.dynamic], 1)
 
-    def everything(self, x: Tensor, time: float) -> Tensor:
-        """Return the free populations' activity side by side, the instantaneous ones' after the dynamic ones'."""
+    def everything(self, x: Tensor, time: float, entered: float | None = None) -> Tensor:
+        """Return the free populations' activity side by side, the instantaneous ones' after the dynamic ones'.
+
+        The parameters are as of `__call__`.
+        """
         if not self.system.instantaneous:
             return x
-        settled = self.settled(x, time)
+        settled = self.settled(x, time, entered)
         return torch.cat([x, *(settled[name].flatten(1) for name in self.system.instantaneous)], 1)
 
     def blocks(self, rows: Tensor) -> Blocks:
@@ -307,10 +317,9 @@ class TracedField:
     ) -> Tensor:
         source = inputs[0]
         if isinstance(map_, Modulated):
-            slope = self._frozen[map_.stage].slope
-            return slope**map_.power * self._map(map_.map, inputs, target, activity, points)
+            return self._slopes[map_.stage] ** map_.power * self._map(map_.map, inputs, target, activity, points)
         if isinstance(map_, Feedback):
-            return self._point(map_, target, activity, points).pull_back(map_, source)
+            return self._point(map_, target, activity, points).pull_back(map_, source, self._product)
         if isinstance(map_, Forward):
             return map_.stage.apply(source)
         if isinstance(map_, ForwardDeviation):
@@ -412,23 +421,37 @@ class _Point(StagePoint):
             if isinstance(layer, (FirstUnits, nn.Flatten)):
                 slope = layer(slope)
             else:
-                slope = vjp(lambda x, layer=layer: layer(x.clone()), self.values[place])[1](slope)[0]
+                slope = _back_through(layer, {}, (self.values[place],), slope, transposed)
         return slope
 
-    def pull_back(self, map_: Feedback, v: Tensor) -> Tensor:
-        """Return Jᵀ v, as the map takes it."""
-        if len(self._x) > 1:
-            return vjp(self.stage.apply, *self._x)[1](v)[map_.argument]  # type: ignore[no-any-return]
+    def pull_back(self, map_: Feedback, v: Tensor, product: Product) -> Tensor:
+        """Return Jᵀ v, as the map takes it, by products with the layers' Jacobians."""
         for place in reversed(range(len(self.stage.layers))):
             layer, psi = self.stage.layers[place], {}
             if map_.weights is not None and place in map_.weights.tensors:
                 tensor = map_.weights.tensors[place]
                 psi = {"weight": tensor.t() if isinstance(layer, nn.Linear) else tensor}
             if map_.derivative or place not in self.stage.activations:
-                (v,) = vjp(
-                    lambda x, layer=layer, psi=psi: functional_call(layer, psi, (x.clone(),)), self.values[place]
-                )[1](v)
+                x = (self.values[place],) if place else self._x
+                v = _back_through(layer, psi, x, v, product, map_.argument)
         return v
+
+
+def _back_through(
+    layer: nn.Module, psi: Mapping[str, Tensor], x: Sequence[Tensor], v: Tensor, product: Product, argument: int = 0
+) -> Tensor:
+    """Return Jᵀ v of a layer by one of what it reads, x, with weights in place of its own."""
+    weights = {**dict(layer.named_parameters()), **psi}
+    argument = min(argument, len(x) - 1)  # the layers after the first read one value
+    others = (*x[:argument], *x[argument + 1 :])
+
+    def function(at: Tensor, *given: Tensor) -> Tensor:
+        read = [each.clone() for each in given[: len(others)]]
+        read.insert(argument, at.clone())
+        value: Tensor = functional_call(layer, dict(zip(weights, given[len(others) :], strict=True)), tuple(read))
+        return value
+
+    return product(function, x[argument], (*others, *weights.values()), v)
 
 
 class _Pass(ForwardPass):

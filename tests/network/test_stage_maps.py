@@ -42,6 +42,17 @@ def test_live_points_follow_the_activity() -> None:
         torch.testing.assert_close(slope.activity["x"], vjp(module, x, e))
 
 
+def test_feedback_of_an_affine_stage_from_what_is_held_reads_no_point() -> None:
+    module = linear(4, 3)
+    populations = [nd.Population("u", 3, clamp=nd.Input()), nd.Population("x", 4), nd.Population("y", 4)]
+    back = nd.Coupling("u", "x", nd.Feedback(module, at="y"))
+    network = nd.Network("held", populations, [back, nd.Coupling(nd.Prospective("x"), "y")])
+    u = tensor(2, 3)
+    found = nd.equilibrium(network, u)
+    for name in "xy":
+        torch.testing.assert_close(torch.tensor(found[name].values), u @ module.weight.detach())
+
+
 def test_feedback_of_an_affine_stage_does_not_read_its_target() -> None:
     """Otherwise what the target gives on would be worked out before the target itself."""
     stage = nd.Stage([nn.Unflatten(1, (1, 3, 3)), nn.Conv2d(1, 2, 2, dtype=torch.float64), nn.Flatten()], "1")

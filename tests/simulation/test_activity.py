@@ -1,16 +1,18 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
+from neurodyn.simulation.activity import Adjoint
 
 F64 = torch.float64
 PRECISE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
@@ -320,6 +322,7 @@ def test_what_has_no_gradient_is_refused_by_name():
             r"adjoint='backsolve' is torchdiffeq's, and solver",
         ),
         (x, {"adjoint": "checkpointed", "solver": nd.TorchDiffEq()}, r"adjoint='checkpointed' goes through steps"),
+        (x, {"solver": nd.TorchDiffEq("scipy_solver"), "save_at": 3}, r"SciPy's steps have no graph"),
         (jumping, {"adjoint": "backsolve"}, r"adjoint='backsolve' takes no signal that jumps"),
         (jumping, {"solver": nd.TorchDiffEq()}, r"solver: TorchDiffEq takes no signal that jumps"),
         (x, {"solver": nd.Stabilized()}, r"and not through those of Stabilized"),
@@ -364,6 +367,67 @@ def test_under_bounds_the_activity_is_that_of_simulate(solver):
     # The size of adapted steps depends on u, which is no part of the gradient.
     assert gradcheck(function, [u], atol=1e-4, fast_mode=True)
     assert float(run.x.max()) == 0.5
+
+
+@pytest.mark.parametrize("declare", [ar.network, lambda module: pc.network(module, steps="equilibrium")])
+def test_checkpoints_go_through_feedback(declare: Callable[[nn.Module], nd.Network]) -> None:
+    module = nd.mlp([3, 4, 4, 2], activation="tanh", seed=0, dtype=F64)
+    gradients = []
+    adjoints: tuple[Adjoint, ...] = ("direct", "checkpointed")
+    for adjoint in adjoints:
+        found = nd.activity(
+            declare(module), tensor(2, 3), tensor(2, 2), duration=0.5, solver=nd.Heun(0.1), adjoint=adjoint
+        )
+        loss = torch.cat([x[-1].flatten() for x in found.values()]).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(module.parameters()), allow_unused=True))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "checkpointed"])
+def test_a_cycle_may_be_closed_by_feedback(adjoint: Adjoint) -> None:
+    stage = nd.Stage(nn.Sequential(nn.Tanh(), nn.Linear(2, 3).double()))
+    populations = [nd.Population("x", 2), nd.Population("a", 2, tau=0.0), nd.Population("b", 3, tau=0.0)]
+    couplings = [nd.Coupling("x", "a"), nd.Coupling("b", "a", nd.Feedback(stage, at="x"), gain=0.5)]
+    couplings += [nd.Coupling("a", "b", nd.Forward(stage)), nd.Coupling("a", "x", gain=-1)]
+    network = nd.Network("cycle", populations, couplings, algebraic="solve")
+    settings: dict[str, Any] = {"duration": 0.2, "save_at": [0.2], "solver": nd.Heun(0.1)}
+
+    def end(x: Tensor, *_: Tensor) -> Tensor:
+        return joined(nd.activity(network, None, initial={"x": x}, adjoint=adjoint, **settings))
+
+    x = tensor(2, 2).requires_grad_()
+    run = nd.simulate(network, None, initial={"x": x.detach()}, **settings)
+    np.testing.assert_allclose(end(x).detach(), joined({n: torch.tensor(run[n].values) for n in "xab"}), atol=1e-12)
+    assert gradcheck(end, [x, *stage.parameters], fast_mode=True)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+def test_gradients_through_torchdiffeq_count_signals_and_what_is_read_off_the_state(adjoint: Adjoint) -> None:
+    tau, readout = torch.tensor([1.3], dtype=F64, requires_grad=True), nn.Linear(1, 2).double()
+    populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1, tau=tau, initial=0.5)]
+    populations += [nd.Population("i", 2, tau=0.0)]
+    network = nd.Network("driven", populations, [nd.Coupling("u", "x"), nd.Coupling("x", "i", nd.Forward(readout))])
+    gradients = []
+    ways: list[tuple[nd.Solver, Adjoint]] = [(nd.TorchDiffEq(**CLOSE), adjoint), (nd.Adaptive(**PRECISE), "direct")]
+    for solver, way in ways:
+        found = nd.activity(
+            network, lambda t: math.sin(3 * t), duration=1.5, save_at=[1.0, 1.5], solver=solver, adjoint=way
+        )
+        gradients.append(torch.autograd.grad(found["i"].square().sum(), [tau, *readout.parameters()]))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [nd.Heun(0.1), nd.Adaptive()], ids=repr)
+def test_a_jump_at_the_end_is_not_yet_there(solver):
+    populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("i", 1, tau=0.0), nd.Population("x", 1)]
+    network = nd.Network("driven", populations, [nd.Coupling("u", "i"), nd.Coupling("i", "x")])
+    pulse = nd.Signal([0.0, 0.3, 1.0], tensor(3, 1), "previous")
+    settings: dict[str, Any] = {"duration": 1.0, "save_at": [0.3, 0.7, 1.0], "solver": solver}
+    run, found = nd.simulate(network, pulse, **settings), nd.activity(network, pulse, **settings)
+    np.testing.assert_allclose(found["i"][:, 0, 0], pulse.values[[1, 1, 1], 0])
+    np.testing.assert_allclose(run.i, found["i"])
 
 
 def test_a_prospective_source_is_differentiated():

@@ -171,6 +171,15 @@ def test_what_contracts_is_proven_to_have_one_solution(monkeypatch):
         np.testing.assert_allclose(z, run.x.values[-1, 0] + factor * gain * np.tanh(weights @ z), atol=1e-10)
 
 
+@pytest.mark.parametrize("sources", [("x", "z"), ("z", "x")])
+def test_a_cycle_may_be_closed_by_a_map_that_reads_other_populations_too(sources):
+    populations = [nd.Population("x", 2, initial=1.0), nd.Population("z", 2, tau=0.0)]
+    closing = nd.Coupling(sources, "z", nd.Pointwise(lambda a, b: torch.cos(a + b)), gain=0.5)
+    network = nd.Network("z", populations, [closing], algebraic="solve")
+    run = nd.simulate(network, None, duration=0.2, solver=nd.RK4(0.1), initial={"x": tensor(3, 2)})
+    np.testing.assert_allclose(run.z, 0.5 * np.cos(run.x + run.z.values), atol=1e-12)
+
+
 def feedforward(rate: Any) -> nd.Network:
     """Two layers whose rates φ read their potentials, or what these are about to be."""
     return nd.Network(

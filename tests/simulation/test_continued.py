@@ -43,6 +43,19 @@ def test_a_linear_run_goes_on_in_its_closed_form():
     assert (float(then.time[0]), float(then.time[-1])) == (1.1, 2.0)
 
 
+@pytest.mark.parametrize("solver", [None, nd.RK4(0.1), nd.TorchDiffEq()], ids=["closed form", "fixed", "torchdiffeq"])
+@pytest.mark.parametrize(("begins", "jump"), [(0.2, 0.9), (0.4, 1.7)])
+def test_a_jump_is_met_that_rounding_puts_a_little_later(begins, jump, solver):
+    assert begins + (jump - begins) < jump
+    pulse = nd.Signal([0.0, jump, 5.0], np.array([0.0, 1.0, 1.0]), "previous")
+    leaky = nd.Network(
+        "leaky", [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1)], [nd.Coupling("u", "x")]
+    )
+    first = nd.simulate(leaky, pulse, duration=begins, save_at=2, solver=solver)
+    then = nd.simulate(leaky, pulse, duration=1.5, save_at=2, solver=solver, initial=first.isel(time=-1))
+    np.testing.assert_allclose(then.x[-1].item(), 1 - np.exp(jump - begins - 1.5), atol=1e-5)
+
+
 def test_stacked_networks_go_on_together():
     networks = [network(), network(0.5)]
     settings: dict[str, Any] = {"solver": nd.RK4(0.1)}

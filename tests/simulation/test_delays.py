@@ -148,6 +148,12 @@ def test_the_method_of_steps():
     assert run.attrs["accepted_steps"] < 60  # kinks end steps, and none has to be found
 
 
+def test_a_run_may_end_at_a_multiple_of_the_delay():
+    assert 0.7 + 0.7 + 0.7 < 2.1  # by rounding, so that a kink is a little before the end
+    ends = [nd.simulate(echo(0.7), None, duration=end, initial=ONE, save_at=[2.1]).x.item() for end in (2.1, 2.2)]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4)
+
+
 @pytest.mark.parametrize(("solver", "order"), [(nd.Euler, 1), (nd.Heun, 2), (nd.RK4, 4)], ids=["Euler", "Heun", "RK4"])
 @pytest.mark.parametrize("delay", [1.0, 0.83], ids=["on the grid", "off the grid"])
 def test_fixed_steps_keep_their_order(solver, order, delay):

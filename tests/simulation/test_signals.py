@@ -118,6 +118,22 @@ def test_the_order_holds_across_jumps_off_the_grid(expected):
     assert (orders > 3.7).all()
 
 
+@pytest.mark.parametrize("solver", [nd.RK4(0.1), nd.Adaptive(), nd.Stabilized(), nd.TorchDiffEq()], ids=str)
+@pytest.mark.parametrize("kind", ["previous", "linear"])
+def test_times_that_rounding_tells_apart_are_one(kind, solver):
+    populations = [*(nd.Population(name, 1, clamp=nd.Input()) for name in "uv"), nd.Population("x", 1)]
+    couplings = [*(nd.Coupling(name, "x") for name in "uv"), nd.Coupling("x", "x", nd.Pointwise(torch.tanh), gain=0.5)]
+    runs = []
+    for later, end in ((0.3, 0.7), (0.1 + 0.2, np.nextafter(0.7, 0.0))):
+        signals = {
+            "u": nd.Signal([0.0, 0.3, 0.7, 2.0], np.array([1.0, -1.0, 2.0, 3.0]), kind),
+            "v": nd.Signal([0.0, later, end, 2.0], np.array([0.5, 2.0, -1.0, 0.0]), kind),
+        }
+        runs += [nd.simulate(nd.Network("two", populations, couplings), signals, duration=0.7, solver=solver)]
+    assert runs[0].sizes == runs[1].sizes
+    np.testing.assert_allclose(runs[0].x, runs[1].x, atol=1e-12)
+
+
 def test_a_step_ends_at_a_jump_alone():
     for kind, more in (("previous", 3), ("linear", 0), ("cubic", 0)):  # of 0.4, …, 1.6, 1.2 is a multiple of 0.3
         run = nd.simulate(network(), signal(kind), duration=2.0, solver=nd.Euler(0.3))

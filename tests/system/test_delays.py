@@ -45,8 +45,9 @@ def test_crowded_kinks_are_left_to_error_control():
 
 def test_times_that_differ_by_rounding_are_one_the_later():
     times = np.array([0.1, 0.1 + 0.2, np.nextafter(0.1 + 0.2, 1.0), 0.5])
-    np.testing.assert_array_equal(distinct(times, (0.1,)), times[[0, 2, 3]])
-    assert distinct(NONE, (0.1,)).tolist() == []
+    np.testing.assert_array_equal(distinct(times, 1.0, (0.1,)), times[[0, 2, 3]])
+    np.testing.assert_array_equal(distinct(times, np.nextafter(0.5, 1.0), (0.1,)), times[[0, 2]])
+    assert distinct(NONE, 1.0, (0.1,)).tolist() == []
 
 
 def late(**settings: Any) -> nd.Network:
