@@ -171,7 +171,7 @@ class Comparison:
         own, its = (
             {name: value for name, value in vars(each).items() if not _aside(each, name)} for each in (one, other)
         )
-        self.equal("its attributes", sorted(own), sorted(its))
+        self.equal("the list of its attributes", sorted(own), sorted(its))
         for name, value in own.items():
             self.compare(name, value, its[name])
 
@@ -180,7 +180,7 @@ class Comparison:
             self._refuse("it has a hook, which would not be called for each where networks are stacked; remove it")
         self._tensors_by_name("parameter", one._parameters, other._parameters)
         self._tensors_by_name("buffer", one._buffers, other._buffers)
-        self.equal("its parts", [*one._modules], [*other._modules])
+        self.equal("the list of its parts", [*one._modules], [*other._modules])
         for name, part in one._modules.items():
             if part is not None:
                 self._pair(name, part, other._modules[name])

@@ -58,11 +58,11 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
     beside.equal("its class", type(first), type(other))
     beside.stages(first.stages, other.stages)
     beside.compare("forward", first.forward, other.forward)
-    beside.equal("the populations", *([p.name for p in network.populations] for network in (first, other)))
-    beside.equal("the couplings", *([str(c) for c in network.couplings] for network in (first, other)))
+    beside.equal("the list of populations", *([p.name for p in network.populations] for network in (first, other)))
+    beside.equal("the list of couplings", *([str(c) for c in network.couplings] for network in (first, other)))
     beside.equal("algebraic", first.algebraic, other.algebraic)
-    beside.equal("the delays", *([c.delay for c in network.couplings] for network in (first, other)))
-    beside.equal("the observables", *(list(network.observables) for network in (first, other)))
+    beside.equal("the list of delays", *([c.delay for c in network.couplings] for network in (first, other)))
+    beside.equal("the list of observables", *(list(network.observables) for network in (first, other)))
     for one, its in zip(first.couplings, other.couplings, strict=True):
         beside.feedback(f"the feedback weights of coupling {one}", one.map.feedback_weights, its.map.feedback_weights)
     for one, its in zip(first.couplings, other.couplings, strict=True):

@@ -317,7 +317,7 @@ def test_stacked_networks_share_their_delays():
     gains = nd.simulate([echo(gain=-1.0), echo(gain=-0.5)], None, duration=2.0, solver=nd.RK4(0.1), initial=ONE)
     alone = nd.simulate(echo(gain=-0.5), None, duration=2.0, solver=nd.RK4(0.1), initial=ONE)
     np.testing.assert_allclose(gains.x[1], alone.x, atol=1e-12)
-    with pytest.raises(ValueError, match=r"the delays is \[2.0\], and \[1.0\] in the first"):
+    with pytest.raises(ValueError, match=r"the list of delays is \[2.0\], and \[1.0\] in the first"):
         nd.simulate([echo(), echo(2.0)], None, duration=1.0)
 
 
