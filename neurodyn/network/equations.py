@@ -85,7 +85,7 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
         gain = _number(magnitude(coupling.gain) if sign == "−" else coupling.gain)
         text = coupling.text
         if gain or sign == "−" or (right and text.startswith(("−", "-"))):
-            text = as_factor(text)
+            text = f"({text})" if gain and text[:1].isdecimal() else as_factor(text)
         right += f" {sign} {gain}{text}" if right else (f"−{gain}{text}" if sign == "−" else gain + text)
     if population.instantaneous:
         whole = is_number(population.leak, 1)
@@ -102,8 +102,8 @@ def plasticity_text(rule: Plasticity) -> str:
     """Return what learns from what, and when."""
     g, number = rule.stage.symbol, rule.stage.mark
     pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
-    sign = "−" if rule.gain > 0 else "+"
-    what = f"Δθ{number} ∝ {sign}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {sign}((∂{g}/∂W)ᵀ"
+    factor = ("−" if rule.gain > 0 else "+") + _number(abs(rule.gain))
+    what = f"Δθ{number} ∝ {factor}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {factor}((∂{g}/∂W)ᵀ"
     end = "" if rule.weights is None else ")ᵀ"
     derivative = "" if rule.derivative in (None, rule.presynaptic) else f", f' {rule.derivative}"
     when = "at the end" if rule.when == "end" else str(rule.when)

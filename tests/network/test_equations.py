@@ -108,5 +108,15 @@ def test_a_factor_is_that_of_a_whole_sum() -> None:
     assert term("−{} {}", 1.0) == "dx/dt = −x + (−a b)"
     assert term("{} (1 - {})", -2.0) == "dx/dt = −x − 2 a (1 - b)"
     assert term("1e-05 {} {}", -1.0) == "dx/dt = −x − 1e-05 a b"
+    assert term("3 {} {}", 2.0) == "dx/dt = −x + 2 (3 a b)"
     assert term("({} − 1) + {}", 3.0) == "dx/dt = −x + 3 ((a − 1) + b)"
     assert term("{} + {}", 1.0, modulated=True).endswith("⊙ (a + b)")
+
+
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, "−"), (-1.0, "+"), (0.5, "−0.5 "), (-20.0, "+20 ")])
+def test_a_rule_is_told_with_its_gain(gain: float, factor: str) -> None:
+    (stage,) = nd.cut(nn.Sequential(nn.Linear(1, 1)))
+    populations = [nd.Population("s", 1, clamp=nd.Input()), nd.Population("x", 1, clamp=nd.LossGradient())]
+    rule = nd.Plasticity(stage, "s", "x", gain=gain)
+    text = str(nd.Network("n", populations, [], [rule], forward=[stage]))
+    assert f"Δθ1 ∝ {factor}(∂g1/∂θ)ᵀ x, pre = s of the forward pass" in text
