@@ -156,6 +156,8 @@ class Run:
         with torch.no_grad():
             for name, tensor in self.learner.tensors.items():
                 tensor.copy_(state["tensors"][name])
+                if isinstance(tensor, nn.Parameter):  # a callback may have fixed it, or set it free
+                    tensor.requires_grad_(name not in state["fixed"])
 
     def go(self, progress: bool | None) -> xr.Dataset:
         """Train until all epochs are done."""
@@ -335,6 +337,7 @@ class Run:
                 "batch": self.batch,
                 "stopped": self.stopped,
                 "tensors": {name: tensor.detach() for name, tensor in self.learner.tensors.items()},
+                "fixed": [name for name, tensor in self.learner.tensors.items() if _fixed(tensor)],
                 "optimizer": storable("the optimizer", self.optimizer.state_dict()),
                 "scheduler": storable("the scheduler", None if self.scheduler is None else self.scheduler.state_dict()),
                 "random": [[state.cpu() for state in states] for states in zip(*gathered, strict=True)],
@@ -388,8 +391,12 @@ def _describe(optimizer: Optimizer, scheduler: LRScheduler | None) -> str:
 
 
 def _kind(tensor: Tensor) -> str:
-    fixed = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
-    return f"{tuple(tensor.shape)} {tensor.dtype}" + (", fixed" if fixed else "")
+    return f"{tuple(tensor.shape)} {tensor.dtype}" + (", fixed" if _fixed(tensor) else "")
+
+
+def _fixed(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a parameter that does not learn."""
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
 def _settings(scheduler: LRScheduler | None) -> str:
