@@ -25,6 +25,7 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
     "stopped": bool,
     "tensors": dict,
     "fixed": list,
+    "training": list,
     "optimizer": dict,
     "scheduler": (dict, type(None)),
     "random": list,
