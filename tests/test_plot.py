@@ -281,7 +281,9 @@ def test_marks_keep_apart_and_inside_the_picture():
 
 def test_a_name_is_no_formula():
     axes = nd.Network("costs $5, or \\frac$", [nd.Population("x", 1)]).plot()
-    axes.figure.draw_without_rendering()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
     assert axes.get_title() == "costs $5, or \\frac$"
 
 
