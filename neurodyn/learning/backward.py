@@ -17,6 +17,7 @@ from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stage_point import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.regularizers import Regularizer
 from neurodyn.progress import Late
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Exact, Solver, steady
@@ -191,10 +192,17 @@ def _learn(
         state, iterations = _relax(system, duration, solver, progress)
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
+    penalized: dict[nn.Parameter, list[Regularizer]] = {}
     for rule in network.plasticity:
         if rule.regularizer is not None:
             own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-            weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
+            weights = [
+                p
+                for p in dict.fromkeys(learns[id(rule)])
+                if p.requires_grad and p.ndim > own_axes and rule.regularizer not in penalized.setdefault(p, [])
+            ]
+            for weight in weights:
+                penalized[weight].append(rule.regularizer)
             found.add(weights, [_penalized(rule, weight.detach(), members) for weight in weights])
     found.check(network)
     parameters = tuple(p for p in dict.fromkeys(itertools.chain(*learns.values())) if p.requires_grad)

@@ -160,3 +160,18 @@ def test_a_gradient_that_is_none_of_the_weights_is_refused(gradient: Callable[[T
     network = ar.network(module).regularized(Own(gradient))
     with pytest.raises((TypeError, ValueError), match=f"stage 1: gradient of Own: .*{message}"):
         nd.backward(network, torch.ones(1, 2), torch.ones(1, 2))
+
+
+def test_a_penalty_of_weights_that_several_rules_change_enters_once() -> None:
+    (stage,) = nd.cut(nn.Sequential(nn.Linear(2, 2)))
+    populations = [nd.Population("s", 2, clamp=nd.Input()), nd.Population("x", 2, clamp=nd.LossGradient())]
+    weights = stage.parameters[0]
+    gradients: list[Tensor] = []
+    for regularizer in (None, nd.Orthogonality(0.3)):
+        rules = [nd.Plasticity(stage, "s", "x", gain=gain) for gain in (1.0, 0.5)]
+        network = nd.Network("n", populations, [], rules, forward=[stage]).regularized(regularizer)
+        weights.grad = None
+        nd.backward(network, torch.ones(1, 2), torch.ones(1, 2))
+        assert weights.grad is not None
+        gradients.append(weights.grad)
+    torch.testing.assert_close(gradients[1] - gradients[0], nd.Orthogonality(0.3).gradient(weights.detach()))
