@@ -130,6 +130,7 @@ def test_time_goes_at_an_even_pace_however_it_was_saved():
     [
         (trajectory(), "a.mov", {}, "must end in .gif or .mp4"),
         (trajectory(), "a.gif", {"along": "step"}, "no dimension 'step'"),
+        (trajectory()[["x"]].isel(time=0), "a.gif", {}, "no time, and no other dimension"),
         (trajectory(), "a.gif", {"seconds": 0}, "seconds must be positive"),
         (trajectory().expand_dims(sample=2, network=2), "a.gif", {}, "choose, as in .isel("),
         (xr.Dataset({f"x{i}": ("time", [0.0, 1.0]) for i in range(13)}), "a.gif", {}, "at most 12"),

@@ -279,6 +279,14 @@ def test_marks_keep_apart_and_inside_the_picture():
     assert all(left <= box.x0 and box.x1 <= right and bottom <= box.y0 and box.y1 <= top for box in boxes)
 
 
+def test_a_name_is_no_formula():
+    axes = nd.Network("costs $5, or \\frac$", [nd.Population("x", 1)]).plot()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    assert axes.get_title() == "costs $5, or \\frac$"
+
+
 def test_a_long_name_is_broken_where_one_line_would_be_too_small_to_read():
     long, short = "scaled_dot_product_attention_1", "relu_1"
     ax = nd.Network("names", [nd.Population(long, 1), nd.Population(short)]).plot()

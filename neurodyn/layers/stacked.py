@@ -36,17 +36,34 @@ class StackedTensors:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Write what has changed into the networks' own tensors."""
+        """Write what has changed into the networks' own tensors, and whether they require a gradient."""
         for copy, tensors in self._copies.values():
             for tensor, part in zip(tensors, copy, strict=True):
+                if isinstance(copy, nn.Parameter):
+                    tensor.requires_grad_(copy.requires_grad)
                 if not torch.equal(tensor, part):  # else what autograd has kept of it would be lost
                     tensor.copy_(part)
 
     @torch.no_grad()
     def read(self) -> None:
-        """Take over the values of the networks' own tensors."""
+        """Take over the values of the networks' own tensors, and whether they require a gradient.
+
+        Raises
+        ------
+        ValueError
+            If some of one parameter do, and others do not.
+        """
         for copy, tensors in self._copies.values():
             copy.copy_(torch.stack(tensors))
+            if not isinstance(copy, nn.Parameter):
+                continue
+            learns = [tensor.requires_grad for tensor in tensors]
+            if len(set(learns)) > 1:
+                raise InvalidValueError(
+                    f"a parameter of the shape {tuple(tensors[0].shape)} requires a gradient in some of the networks "
+                    "that are trained at once, and not in others; let it be the same in all, or train each by itself"
+                )
+            copy.requires_grad_(learns[0])
 
 
 class Stacked(nn.Module):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import flag, positive
-from neurodyn.errors import DivergenceError, InvalidValueError
+from neurodyn.checks import flag, positive, users
+from neurodyn.errors import DivergenceError, InvalidTypeError, InvalidValueError
 from neurodyn.layers.losses import per_sample
 from neurodyn.layers.stacked import of_samples
 from neurodyn.layers.stage_point import StagePoint
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
+from neurodyn.network.regularizers import Regularizer
 from neurodyn.progress import Late
 from neurodyn.simulation.inference import refuse_to_set_aside, run_inference
 from neurodyn.solvers import Exact, Solver, steady
@@ -191,11 +192,18 @@ def _learn(
         state, iterations = _relax(system, duration, solver, progress)
         for rule in network.plasticity:
             act(rule, state, state.activity[rule.post])
+    penalized: dict[nn.Parameter, list[Regularizer]] = {}
     for rule in network.plasticity:
         if rule.regularizer is not None:
             own_axes = 1 if members == 1 else 2  # those of a bias; stacked parameters have the member as the first
-            weights = [p for p in learns[id(rule)] if p.requires_grad and p.ndim > own_axes]
-            found.add(weights, [_per_member(rule.regularizer.gradient, weight.detach(), members) for weight in weights])
+            weights = [
+                p
+                for p in dict.fromkeys(learns[id(rule)])
+                if p.requires_grad and p.ndim > own_axes and rule.regularizer not in penalized.setdefault(p, [])
+            ]
+            for weight in weights:
+                penalized[weight].append(rule.regularizer)
+            found.add(weights, [_penalized(rule, weight.detach(), members) for weight in weights])
     found.check(network)
     parameters = tuple(p for p in dict.fromkeys(itertools.chain(*learns.values())) if p.requires_grad)
     forward, targets = system.data.forward, system.data.targets
@@ -230,8 +238,26 @@ def _gains(network: Network) -> dict[int, tuple[float, ...]]:
     return {key: values for key, values in gains.items() if len(set(values)) > 1}
 
 
-def _per_member(gradient: Callable[[Tensor], Tensor], weights: Tensor, members: int) -> Tensor:
-    return gradient(weights) if members == 1 else torch.stack([gradient(each) for each in weights])
+def _penalized(rule: Plasticity, weights: Tensor, members: int) -> Tensor:
+    """Return the gradient of a rule's penalty, in memory of its own; of stacked networks, that of each."""
+    assert rule.regularizer is not None
+    where = f"plasticity of stage {rule.stage.name}: gradient of {type(rule.regularizer).__name__}"
+    gradients: list[Tensor] = []
+    for own in [weights] if members == 1 else weights:
+        before = own._version
+        with users(where):
+            gradient = rule.regularizer.gradient(own)
+        if own._version != before:
+            raise InvalidValueError(f"{where}: it wrote into the weights; work on a copy, weights.clone()")
+        if not isinstance(gradient, Tensor):
+            raise InvalidTypeError(f"{where}: it returns a tensor shaped like the weights, not {gradient!r}")
+        if gradient.shape != own.shape:  # broadcasting would hide the mistake
+            raise InvalidValueError(
+                f"{where}: it is shaped like the weights, {tuple(own.shape)}, and not {tuple(gradient.shape)}"
+            )
+        # It may be the weights themselves, and is kept as their `.grad`.
+        gradients.append(gradient.clone() if gradient.data_ptr() == own.data_ptr() else gradient.to(own))
+    return gradients[0] if members == 1 else torch.stack(gradients)
 
 
 class _Gradients:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from neurodyn.layers.names import told_apart
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Drive
+from neurodyn.network.names import as_factor
 from neurodyn.network.plasticity import Plasticity
 from neurodyn.network.population import Population
 from neurodyn.network.prospective import Anticipation, prospective_sources
@@ -49,7 +50,7 @@ def network_text(network: Network) -> str:
         text = [f"Network {network.name!r}", "", f"populations ({len(network.populations)})", *rows]
         couplings = [c for c in network.couplings if not isinstance(network[c.target], Anticipation)]
         text += ["", f"couplings ({len(couplings)})"]
-        text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {c.text}" for c in couplings]
+        text += [f"  {c!s:<14} {text_of(c.gain, '+g')} · {as_factor(c.text)}" for c in couplings]
         text += ["", "equations", *(f"  {line}" for line in _lines(network))]
         if network.plasticity:
             text += ["", f"plasticity ({len(network.plasticity)})"]
@@ -81,8 +82,11 @@ def equation(population: Population, couplings: tuple[Coupling, ...]) -> str:
     right = "" if population.instantaneous or is_number(population.leak, 0) else f"−{_number(population.leak)}{x}"
     for coupling in couplings:
         sign = "−" if largest_of(coupling.gain) < 0 else "+"
-        term = _number(magnitude(coupling.gain) if sign == "−" else coupling.gain) + coupling.text
-        right += f" {sign} {term}" if right else (f"−{term}" if sign == "−" else term)
+        gain = _number(magnitude(coupling.gain) if sign == "−" else coupling.gain)
+        text = coupling.text
+        if gain or sign == "−" or (right and text.startswith(("−", "-"))):
+            text = f"({text})" if gain and text[:1].isdecimal() else as_factor(text)
+        right += f" {sign} {gain}{text}" if right else (f"−{gain}{text}" if sign == "−" else gain + text)
     if population.instantaneous:
         whole = is_number(population.leak, 1)
         left, right = x, (right or "0") if whole else f"({right or '0'}) / {text_of(population.leak)}"
@@ -98,8 +102,8 @@ def plasticity_text(rule: Plasticity) -> str:
     """Return what learns from what, and when."""
     g, number = rule.stage.symbol, rule.stage.mark
     pre = f"live {rule.pre}" if rule.presynaptic == "live" else f"{rule.pre} of the forward pass"
-    sign = "−" if rule.gain > 0 else "+"
-    what = f"Δθ{number} ∝ {sign}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {sign}((∂{g}/∂W)ᵀ"
+    factor = ("−" if rule.gain > 0 else "+") + _number(abs(rule.gain))
+    what = f"Δθ{number} ∝ {factor}(∂{g}/∂θ)ᵀ" if rule.weights is None else f"Δψ{number} ∝ {factor}((∂{g}/∂W)ᵀ"
     end = "" if rule.weights is None else ")ᵀ"
     derivative = "" if rule.derivative in (None, rule.presynaptic) else f", f' {rule.derivative}"
     when = "at the end" if rule.when == "end" else str(rule.when)

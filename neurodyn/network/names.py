@@ -1,4 +1,4 @@
-"""Names that a trajectory has a variable for."""
+"""Names that a trajectory has a variable for, and terms as they stand in a product."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def refuse_dimension(network: str, what: str, name: str, populations: Collection
             f"network {network!r}: {what} is called like a dimension of population {stem} in a trajectory; choose "
             "another name"
         )
+
+
+def as_factor(text: str) -> str:
+    """Return a term as it stands behind a factor or a minus: a sum, or one with a sign of its own, in brackets."""
+    depth = 0
+    for character in re.sub(r"\de[+-]\d", "", text):  # the sign of an exponent adds up nothing
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and character in "+-−":
+            return f"({text})"
+    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neurodyn.errors import InvalidValueError
+from neurodyn.network.names import as_factor
 from neurodyn.network.vectors import text_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def instantaneous_order(network: Network) -> tuple[tuple[str, ...], Loops]:
 def _dependence(network: Network, read: str, reader: str) -> str:
     """Name the first coupling by which the equation of one population reads another."""
     coupling = next(c for c in network.into(reader) if read in c.reads)
-    return f"{coupling} ({text_of(coupling.gain, '+g')} · {coupling.text})"
+    return f"{coupling} ({text_of(coupling.gain, '+g')} · {as_factor(coupling.text)})"
 
 
 def loops_in_order(graph: nx.DiGraph[str]) -> tuple[tuple[str, ...], Loops]:

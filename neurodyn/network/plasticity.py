@@ -40,7 +40,7 @@ class Plasticity:
     weights
         Feedback weights ψ of the stage that learn in place of its parameters, by (ΔW)ᵀ.
     regularizer
-        Adds its gradient to that of the weights, once an update.
+        Adds its gradient to that of the weights, once an update, however many rules that change them have it.
 
     Examples
     --------

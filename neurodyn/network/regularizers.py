@@ -37,7 +37,7 @@ class Regularizer(ABC):
 
     @abstractmethod
     def gradient(self, weights: Tensor) -> Tensor:
-        """Return the gradient of the penalty, shaped like the weights."""
+        """Return the gradient of the penalty, shaped like the weights, which are to be read, and not written into."""
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,11 @@ class Arrow:
     backward
         Whether its target precedes its source in the forward pass.
     negative
-        Whether its gain is.
+        Whether its gain is, at all units.
     learns
         Which parameters learn from its two ends, e.g. "θ2"; empty if none.
     factor
-        The absolute value of its gain, where that is not 1.
+        Its gain, and the absolute value of a negative one, where that is not 1.
     delay
         Its delay, where that is not 0.
     """
@@ -178,7 +178,8 @@ def _arrows(network: Network) -> Iterator[Arrow]:
 def _coupling(network: Network, coupling: Coupling, source: str, bare: Map, *, layer: bool) -> Arrow:
     clamp = network[source].clamp
     teaches = clamp is not None and clamp.reads_targets and not clamp.optional and not layer
-    size = magnitude(coupling.gain)
+    negative = largest_of(coupling.gain) < 0
+    factor = magnitude(coupling.gain) if negative else coupling.gain
     return Arrow(
         source,
         coupling.target,
@@ -186,8 +187,8 @@ def _coupling(network: Network, coupling: Coupling, source: str, bare: Map, *, l
         map=type(coupling.map).__name__,
         stage=bare.stages[0].mark if bare.stages else "",
         backward=teaches or isinstance(bare, (Feedback, Inverse)),
-        negative=largest_of(coupling.gain) < 0,
-        factor="" if is_number(size, 1) else text_of(size, ".2g"),
+        negative=negative,
+        factor="" if is_number(factor, 1) else text_of(factor, ".2g"),
         delay=f"{coupling.delay:g}" * (coupling.delay > 0),
     )
 

@@ -14,6 +14,7 @@ from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.stage_point import StagePoint
 from neurodyn.layers.stages import Stage
 from neurodyn.network.maps import Activity, Map, Names, OperatingPoints, Shapes, Term
+from neurodyn.network.names import as_factor
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Modulated(Wrapping):
 
     def describe(self, source: Names, target: str) -> str:
         power = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"f'(h{self.stage.mark}){power} ⊙ {self.map.describe(source, target)}"
+        return f"f'(h{self.stage.mark}){power} ⊙ {as_factor(self.map.describe(source, target))}"
 
     def bind(self, points: OperatingPoints, source: Names, target: str) -> Term:
         return _ModulatedTerm(self.map.bind(points, source, target), points.frozen(self.stage), self.power)

@@ -83,7 +83,7 @@ def plot_network(network: Network, ax: Axes | None = None) -> Axes:
         figure = plt.figure(figsize=(inches_wide, inches_high + _TITLE))
         ax = figure.add_axes((0.0, 0.0, 1.0, inches_high / (inches_high + _TITLE)))
     ax.set_axis_off()
-    ax.set_title(network.name, loc="center")
+    ax.set_title(network.name, loc="center", parse_math=False)
     ax.figure.canvas.figure.draw_without_rendering()  # so that a layout engine has given the axes their place
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     below = _legend_height(len(legend), box.width)

@@ -107,6 +107,10 @@ def animate(
     step = None if step is None else positive("step", step)
     shown = numeric(data)
     name = along_of(shown) if along is None else along
+    if name is None:
+        raise InvalidValueError(
+            "data: it has no time, and no other dimension than those of units, for a film to run along; give a run"
+        )
     if name not in shown.dims:
         raise InvalidValueError(
             f"along: the dataset has no dimension {name!r}; it has {', '.join(map(str, data.dims))}"

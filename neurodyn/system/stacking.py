@@ -27,6 +27,7 @@ from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import Constant, Data, Drive, ForwardValue, Input, LossGradient, Noisy, Target
 from neurodyn.network.maps import Activity, Map, OperatingPoints, Term
+from neurodyn.network.names import as_factor
 from neurodyn.network.network import Network
 from neurodyn.network.plasticity import Plasticity
 from neurodyn.network.population import Population
@@ -231,7 +232,7 @@ class _Graded(Wrapping):
         return isinstance(other, _Graded) and same(self.gains, other.gains) and self.map.adjoint_to(other.map)
 
     def describe(self, source: str, target: str) -> str:
-        return f"[{', '.join(map(text_of, self.gains))}] ⊙ {self.map.describe(source, target)}"
+        return f"[{', '.join(map(text_of, self.gains))}] ⊙ {as_factor(self.map.describe(source, target))}"
 
     def bind(self, points: OperatingPoints, source: str, target: str) -> Term:
         return _GradedTerm(self.map.bind(points, source, target), self.gains)

@@ -24,6 +24,8 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
     "batch": int,
     "stopped": bool,
     "tensors": dict,
+    "fixed": list,
+    "training": list,
     "optimizer": dict,
     "scheduler": (dict, type(None)),
     "random": list,
@@ -51,7 +53,7 @@ class Checkpoint:
         if self.folder.exists() and not self.folder.is_dir():
             raise NotAFolderError(f"checkpoint: {self.folder} is a file; give a folder")
         self.path = self.folder / _FILE
-        self.file = StateFile(self.path, "checkpoint", 2, _CONTENT, "give another folder as checkpoint=")
+        self.file = StateFile(self.path, "checkpoint", 3, _CONTENT, "give another folder as checkpoint=")
 
     def exists(self) -> bool:
         """Tell whether there is one."""

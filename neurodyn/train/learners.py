@@ -101,8 +101,15 @@ class Learner(ABC):
 
     @property
     @abstractmethod
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules and their parts, by name."""
+
+    @property
     def modes(self) -> str:
         """In which mode, training or evaluation, each part of the modules is; one a line."""
+        return "\n".join(
+            f"{name} in {'training' if part.training else 'evaluation'}" for name, part in self.parts.items()
+        )
 
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
@@ -191,12 +198,13 @@ class NetworkLearner(Learner):
         return ForwardPass(self.network.forward, inputs).output if self.network.forward else None
 
     @property
-    def modes(self) -> str:
-        return "\n".join(
-            _modes(layer, f"stages.{number}.{place}")
+    def parts(self) -> dict[str, nn.Module]:
+        return {
+            name: part
             for number, stage in enumerate(self.network.stages)
             for place, layer in enumerate(stage.layers)
-        )
+            for name, part in layer.named_modules(prefix=f"stages.{number}.{place}")
+        }
 
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
@@ -270,14 +278,8 @@ class ModuleLearner(Learner):
         return value
 
     @property
-    def modes(self) -> str:
-        return _modes(self.module, "module")
-
-
-def _modes(module: nn.Module, name: str) -> str:
-    return "\n".join(
-        f"{part} in {'training' if each.training else 'evaluation'}" for part, each in module.named_modules(prefix=name)
-    )
+    def parts(self) -> dict[str, nn.Module]:
+        return dict(self.module.named_modules(prefix="module"))
 
 
 def _described(stacked: Learner, learners: Sequence[Learner], tensors: StackedTensors) -> Learner:

@@ -61,7 +61,8 @@ class Run:
     callbacks: Sequence[Callback]
     metrics: Metrics
     random: RandomStream
-    modes: str
+    members: Sequence[Learner]
+    """The learner itself, or those that are stacked in it."""
 
     def __post_init__(self) -> None:
         self.device = self.learner.parameters[0].device
@@ -73,7 +74,7 @@ class Run:
             "seeds": ", ".join(map(str, self.seeds)),
             "network": self.learner.description,
             "parameters": "\n".join(f"{name} {_kind(tensor)}" for name, tensor in tensors.items()),
-            "modes": self.modes,
+            "modes": "\n\n".join(dict.fromkeys(each.modes for each in self.members)),
             "optimizer": _describe(self.optimizer, self.scheduler),
             "batch_size": self.batch_size,
             "training samples": len(self.train),
@@ -149,6 +150,9 @@ class Run:
             raise checkpoint.file.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
+        parts = self._parts()
+        if len(state["training"]) != len(parts):
+            raise checkpoint.file.foreign(f"it has the modes of {len(state['training'])} modules, not {len(parts)}")
         if not state["random"]:
             raise checkpoint.file.foreign("it has no state of random numbers")
         if self.processes.rank < len(state["random"]):  # else there were fewer, and this one begins with its own
@@ -156,6 +160,10 @@ class Run:
         with torch.no_grad():
             for name, tensor in self.learner.tensors.items():
                 tensor.copy_(state["tensors"][name])
+                if isinstance(tensor, nn.Parameter):  # a callback may have fixed it, or set it free
+                    tensor.requires_grad_(name not in state["fixed"])
+        for part, training in zip(parts, state["training"], strict=True):
+            part.training = training
 
     def go(self, progress: bool | None) -> xr.Dataset:
         """Train until all epochs are done."""
@@ -310,7 +318,16 @@ class Run:
             history = self._dataset()
             with self.learner.lent():
                 stops = [bool(callback(history)) for callback in self.callbacks]
+            if len({each.modes for each in self.members}) > 1:
+                raise InvalidValueError(
+                    "some of the networks that are trained at once are in training mode, and others in evaluation "
+                    "mode, since a callback was called; let it put all into one, or train each by itself"
+                )
             (self.stopped,) = self._any(any(stops))
+
+    def _parts(self) -> list[nn.Module]:
+        """Return all modules and their parts, in an order that is always the same."""
+        return [part for each in self.members for part in each.parts.values()]
 
     def _any(self, *flags: bool) -> list[bool]:
         """Tell which of some flags are set in any process."""
@@ -335,6 +352,8 @@ class Run:
                 "batch": self.batch,
                 "stopped": self.stopped,
                 "tensors": {name: tensor.detach() for name, tensor in self.learner.tensors.items()},
+                "fixed": [name for name, tensor in self.learner.tensors.items() if _fixed(tensor)],
+                "training": [part.training for part in self._parts()],
                 "optimizer": storable("the optimizer", self.optimizer.state_dict()),
                 "scheduler": storable("the scheduler", None if self.scheduler is None else self.scheduler.state_dict()),
                 "random": [[state.cpu() for state in states] for states in zip(*gathered, strict=True)],
@@ -388,8 +407,12 @@ def _describe(optimizer: Optimizer, scheduler: LRScheduler | None) -> str:
 
 
 def _kind(tensor: Tensor) -> str:
-    fixed = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
-    return f"{tuple(tensor.shape)} {tensor.dtype}" + (", fixed" if fixed else "")
+    return f"{tuple(tensor.shape)} {tensor.dtype}" + (", fixed" if _fixed(tensor) else "")
+
+
+def _fixed(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a parameter that does not learn."""
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
 def _settings(scheduler: LRScheduler | None) -> str:

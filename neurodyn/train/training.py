@@ -201,7 +201,6 @@ def fit(
         where = main.parameters[0].device
         random = RandomStream(each_seed[0] + 1_000_003 * processes.rank, where)
         context.callback(random.close)
-        modes = "\n\n".join(dict.fromkeys(learner.modes for learner in learners))
         with random:
             if seeds is not None:
                 main = context.enter_context(stacked(learners, each_seed))
@@ -230,7 +229,7 @@ def fit(
             callbacks=callbacks,
             metrics=Metrics(functions, networks, learners, each_seed, list(main.layers) if angles else None),
             random=random,
-            modes=modes,
+            members=learners,
         )
         run.begin(resume)
         return run.go(progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -58,4 +59,6 @@ def numbers_of(variable: xr.DataArray, dim: str) -> list[float | str]:
     """Return how units are numbered along a dimension, or named; nothing where they are counted from 0."""
     if dim not in variable.coords or np.array_equal(variable[dim], np.arange(variable.sizes[dim])):
         return []
-    return [each if isinstance(each, (int, float)) else str(each) for each in variable[dim].values.tolist()]
+    values = variable[dim].values.tolist()
+    # JSON has no NaN and no infinity.
+    return [each if isinstance(each, (int, float)) and math.isfinite(each) else str(each) for each in values]

@@ -90,3 +90,33 @@ def test_activations_of_the_same_settings_are_one_function() -> None:
     network = nd.Network("n", [nd.Population("x", 3)], [nd.Coupling("x", "x", map_) for map_ in maps])
     terms = ["Tanh(x)", "Tanh(x)", "LeakyReLU_1(x)", "LeakyReLU_1(x)", "LeakyReLU_2(x)"]
     assert network.equations() == f"dx/dt = −x + {' + '.join(terms)}"
+
+
+def term(text: str, gain: float, *, modulated: bool = False) -> str:
+    """The equation of x that the function of a and b with such a text enters."""
+    (stage,) = nd.cut(nn.Sequential(nn.Linear(1, 1), nn.Tanh()))
+    map_: nd.Map = nd.Pointwise(lambda a, b: a + b, text=text)
+    populations = [nd.Population("s", 1, clamp=nd.Input()), *(nd.Population(name, 1) for name in "xab")]
+    coupling = nd.Coupling(("a", "b"), "x", nd.Modulated(map_, stage, 2) if modulated else map_, gain=gain)
+    return nd.Network("n", populations, [coupling], forward=[stage]).equations().splitlines()[1]
+
+
+def test_a_factor_is_that_of_a_whole_sum() -> None:
+    assert term("{} + {}", 1.0) == "dx/dt = −x + a + b"
+    assert term("{} + {}", 2.0) == "dx/dt = −x + 2 (a + b)"
+    assert term("{} − {}", -1.0) == "dx/dt = −x − (a − b)"
+    assert term("−{} {}", 1.0) == "dx/dt = −x + (−a b)"
+    assert term("{} (1 - {})", -2.0) == "dx/dt = −x − 2 a (1 - b)"
+    assert term("1e-05 {} {}", -1.0) == "dx/dt = −x − 1e-05 a b"
+    assert term("3 {} {}", 2.0) == "dx/dt = −x + 2 (3 a b)"
+    assert term("({} − 1) + {}", 3.0) == "dx/dt = −x + 3 ((a − 1) + b)"
+    assert term("{} + {}", 1.0, modulated=True).endswith("⊙ (a + b)")
+
+
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, "−"), (-1.0, "+"), (0.5, "−0.5 "), (-20.0, "+20 ")])
+def test_a_rule_is_told_with_its_gain(gain: float, factor: str) -> None:
+    (stage,) = nd.cut(nn.Sequential(nn.Linear(1, 1)))
+    populations = [nd.Population("s", 1, clamp=nd.Input()), nd.Population("x", 1, clamp=nd.LossGradient())]
+    rule = nd.Plasticity(stage, "s", "x", gain=gain)
+    text = str(nd.Network("n", populations, [], [rule], forward=[stage]))
+    assert f"Δθ1 ∝ {factor}(∂g1/∂θ)ᵀ x, pre = s of the forward pass" in text

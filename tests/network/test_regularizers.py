@@ -118,3 +118,60 @@ def test_a_strength_that_is_not_positive_is_refused(strength: float) -> None:
 def test_what_is_no_regularizer_is_refused() -> None:
     with pytest.raises(TypeError, match=r"plasticity of stage 1: its regularizer is a Regularizer .*, not 0\.1"):
         ar.network(nd.mlp([4, 3])).regularized(0.1)  # type: ignore[arg-type]
+
+
+class Own(nd.Regularizer):
+    """½‖W‖², or another gradient in its place."""
+
+    def __init__(self, gradient: Callable[[Tensor], object]) -> None:
+        self.own = gradient
+
+    def penalty(self, weights: Tensor) -> Tensor:
+        return 0.5 * weights.square().sum()
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        return self.own(weights)  # type: ignore[return-value]
+
+
+def test_a_gradient_that_is_the_weights_themselves_does_not_share_their_memory() -> None:
+    data = EXAMPLES["mlp"]()
+    network = RULES["Fa-Z-IL"](data.module).regularized(Own(lambda weights: weights))
+    data.module.zero_grad()
+    before = [parameter.detach().clone() for parameter in data.module.parameters()]
+    for _ in range(2):
+        nd.backward(network, data.inputs)  # no target: nothing but the penalty leaves a gradient
+    for parameter, was in zip(data.module.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), was)
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, 2 * was if was.ndim > 1 else torch.zeros_like(was))
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (lambda weights: weights[:1], "it is shaped like the weights"),
+        (lambda weights: weights.sum(), "it is shaped like the weights"),
+        (lambda weights: 0.1, "returns a tensor"),
+        (lambda weights: weights.mul_(1.0), "wrote into the weights"),
+    ],
+)
+def test_a_gradient_that_is_none_of_the_weights_is_refused(gradient: Callable[[Tensor], object], message: str) -> None:
+    module = nn.Sequential(nn.Linear(2, 2))
+    network = ar.network(module).regularized(Own(gradient))
+    with pytest.raises((TypeError, ValueError), match=f"stage 1: gradient of Own: .*{message}"):
+        nd.backward(network, torch.ones(1, 2), torch.ones(1, 2))
+
+
+def test_a_penalty_of_weights_that_several_rules_change_enters_once() -> None:
+    (stage,) = nd.cut(nn.Sequential(nn.Linear(2, 2)))
+    populations = [nd.Population("s", 2, clamp=nd.Input()), nd.Population("x", 2, clamp=nd.LossGradient())]
+    weights = stage.parameters[0]
+    gradients: list[Tensor] = []
+    for regularizer in (None, nd.Orthogonality(0.3)):
+        rules = [nd.Plasticity(stage, "s", "x", gain=gain) for gain in (1.0, 0.5)]
+        network = nd.Network("n", populations, [], rules, forward=[stage]).regularized(regularizer)
+        weights.grad = None
+        nd.backward(network, torch.ones(1, 2), torch.ones(1, 2))
+        assert weights.grad is not None
+        gradients.append(weights.grad)
+    torch.testing.assert_close(gradients[1] - gradients[0], nd.Orthogonality(0.3).gradient(weights.detach()))

@@ -1,6 +1,7 @@
 """What a picture shows of a network survives as text in a dataset, and nothing else is taken for it."""
 
 import pytest
+import torch
 
 import neurodyn as nd
 from neurodyn.errors import InvalidValueError
@@ -26,6 +27,22 @@ def test_networks_that_differ_in_numbers_alone_have_the_same_text():
     one, other = (sketch(tp.weak_feedback(module, gamma=gamma)) for gamma in (0.1, 0.2))
     assert one != other
     assert one.text() == other.text()
+
+
+@pytest.mark.parametrize(
+    ("gain", "negative", "mark"),
+    [
+        (-1.0, True, ""),
+        (-2.0, True, "×2"),
+        (torch.tensor([-2.0, -1.0]), True, "×[1 … 2]"),
+        (torch.tensor([-2.0, 1.0]), False, "×[-2 … 1]"),
+        (torch.tensor([-2.0, 0.0]), False, "×[-2 … 0]"),
+    ],
+)
+def test_gains_that_differ_from_unit_to_unit_keep_their_signs(gain, negative, mark):
+    populations = [nd.Population("a", 2), nd.Population("b", 2)]
+    (arrow,) = sketch(nd.Network("n", populations, [nd.Coupling("a", "b", gain=gain)])).arrows
+    assert (arrow.negative, arrow.mark) == (negative, mark)
 
 
 def test_runs_and_inferences_carry_it():

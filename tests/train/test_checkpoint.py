@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import neurodyn as nd
@@ -244,6 +245,58 @@ def test_a_run_that_a_callback_ended_stays_ended(tmp_path: Path) -> None:
     xr.testing.assert_identical(fit(mlp(), tmp_path, epochs=9), history)
 
 
+@pytest.mark.parametrize("name", ["backprop", "AR"])
+@pytest.mark.parametrize("seeds", [None, (0, 1)])
+def test_what_a_callback_kept_from_learning_does_not_learn_later(name: str, seeds: Any, tmp_path: Path) -> None:
+    def run(folder: Path | None, ends: int) -> list[Learning]:
+        networks = [RULES[name](seed) for seed in seeds or (0,)]
+
+        def fix(history: xr.Dataset) -> None:
+            for network in networks:
+                if history.sizes["epoch"] == 1:
+                    parameters(network)[0].requires_grad_(False)
+            if history.sizes["epoch"] == ends:
+                raise Crash
+
+        with suppress(Crash):
+            fit(networks[0] if seeds is None else networks, folder, callbacks=[fix], seeds=seeds)  # type: ignore[arg-type]
+        return networks
+
+    run(tmp_path, 2)
+    for whole, network in zip(run(None, EPOCHS + 1), run(tmp_path, EPOCHS + 1), strict=True):
+        assert distance(network, whole) < 1e-12
+        assert [p.requires_grad for p in parameters(network)] == [p.requires_grad for p in parameters(whole)]
+
+
+@pytest.mark.parametrize("seeds", [None, (0, 1)])
+def test_a_mode_that_a_callback_chose_stays(seeds: Any, tmp_path: Path) -> None:
+    def run(folder: Path | None, ends: int) -> list[nn.Sequential]:
+        networks = [mlp(seed).insert(1, nn.BatchNorm1d(7, dtype=torch.float64)) for seed in seeds or (0,)]
+
+        def evaluate(history: xr.Dataset) -> None:
+            for network in networks:
+                network.train(history.sizes["epoch"] != 1)
+                network[1].eval()
+            if history.sizes["epoch"] == ends:
+                raise Crash
+
+        with suppress(Crash):
+            fit(networks[0] if seeds is None else networks, folder, callbacks=[evaluate], seeds=seeds)  # type: ignore[arg-type]
+        return networks
+
+    run(tmp_path, 2)
+    for whole, network in zip(run(None, EPOCHS + 1), run(tmp_path, EPOCHS + 1), strict=True):
+        assert distance(network, whole) < 1e-12
+        torch.testing.assert_close(network.state_dict(), whole.state_dict())
+        assert [part.training for part in network.modules()] == [part.training for part in whole.modules()]
+
+
+def test_networks_that_are_trained_at_once_stay_in_one_mode() -> None:
+    networks = [mlp(0), mlp(1)]
+    with pytest.raises(ValueError, match="in training mode, and others in evaluation mode"):
+        fit(networks, seeds=(0, 1), callbacks=[lambda history: networks[1].eval() is None])  # type: ignore[arg-type]
+
+
 def test_seconds_go_on(tmp_path: Path) -> None:
     crash_at(mlp(), tmp_path, 3)
     history = fit(mlp(), tmp_path)
@@ -339,7 +392,7 @@ def forge(path: Path, state: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    content = b"neurodyn checkpoint 2\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    content = b"neurodyn checkpoint 3\n" + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
     path.write_bytes(content)
     return content
 

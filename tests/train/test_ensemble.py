@@ -210,6 +210,25 @@ def test_callbacks_see_and_change_the_networks_themselves() -> None:
         assert distance(network, alone) < 1e-8
 
 
+@pytest.mark.parametrize("name", ["backprop", "AR"])
+def test_what_callbacks_keep_from_learning_learns_no_more(name: str) -> None:
+    def fix(*networks: Learning) -> Callable[[xr.Dataset], None]:
+        def callback(history: xr.Dataset) -> None:
+            for network in networks:
+                parameters(network)[2].requires_grad_(history.sizes["epoch"] != 1)  # for one epoch
+
+        return callback
+
+    networks = [RULES[name](seed) for seed in SEEDS]
+    fit(networks, seeds=SEEDS, callbacks=[fix(*networks)])
+    for seed, network in zip(SEEDS, networks, strict=True):
+        alone = RULES[name](seed)
+        fit(alone, seed=seed, callbacks=[fix(alone)])
+        assert distance(network, alone) < 1e-8
+    with pytest.raises(ValueError, match="requires a gradient in some of the networks"):
+        fit(networks, seeds=SEEDS, callbacks=[fix(networks[1])])
+
+
 @pytest.mark.parametrize("name", ["backprop", "AR simplified", "GAIT", "batch normalisation"])
 def test_an_ensemble_goes_on_where_it_stopped(name: str, tmp_path: Path) -> None:
     class Stop(Exception):

@@ -113,6 +113,13 @@ def test_a_large_dataset_is_thinned_and_says_so(tmp_path, monkeypatch):
     assert whole["notes"] == []
 
 
+def test_units_that_have_no_finite_number_are_called_by_their_text(tmp_path):
+    data = xr.Dataset({"x": (("time", "x_unit"), np.ones((2, 3)))}, {"x_unit": [0.5, np.nan, -np.inf]})
+    page = nd.view(data, tmp_path / "run.html").read_text("utf-8")
+    about = json.loads(Elements(page).by_id("meta"), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert about["variables"][0]["numbers"] == [[0.5, "nan", "-inf"]]
+
+
 def test_what_cannot_be_shown_is_named(tmp_path):
     data = datasets.swept().assign(wave=("seed", [1j, 2j]))
     assert written(data, tmp_path)[1]["notes"] == [
