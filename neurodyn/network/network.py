@@ -172,6 +172,10 @@ class Network:
         """Return the population called `name`."""
         return known(self._populations, name, f"network {self.name!r}")
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a population called `name`."""
+        return name in self._populations
+
     def feedback_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield all feedback weights ψ, each with the name of its stage; other parameters are the module's."""
         for each in dict.fromkeys(c.map.feedback_weights for c in self.couplings):

@@ -55,6 +55,8 @@ def test_a_loss_is_a_function(loss) -> None:
 def test_a_network_is_read_by_name() -> None:
     network = wilson_cowan().network
     assert network["E"].tau == 1.0
+    assert "E" in network
+    assert "X" not in network
     assert network["hE"].role == "instantaneous"
     assert network["P"].role == "clamped"
     assert network.inputs == ("P",)
