@@ -94,9 +94,11 @@ class Branch:
             matrix = np.block([[jacobian, border[:, None]], [row[None]]])
             try:
                 solution: Vector = np.linalg.solve(matrix, right)
-            except np.linalg.LinAlgError:  # where branches cross
-                solution = np.linalg.lstsq(matrix, right)[0]
-            return solution
+                rounding = np.finfo(np.float64).eps * np.abs(matrix).sum(1).max() * np.abs(solution).max()
+                singular = not rounding <= np.abs(right).max()
+            except np.linalg.LinAlgError:
+                singular = True
+            return np.linalg.lstsq(matrix, right)[0] if singular else solution  # it is singular where branches cross
         from scipy.sparse.linalg import LinearOperator, gmres  # here, because it takes long to import
 
         def product(d: NDArray[Any]) -> Vector:
