@@ -25,7 +25,7 @@ _QUICK = 7
 _FEW = 6
 """How many eigenvalues Arnoldi's method is asked for."""
 _TURN = 0.95
-"""The least cosine between the tangents of neighbouring points."""
+"""The least cosine between the tangents of neighbouring points, and between these and the way from one to the other."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,11 @@ class Branch:
         return self._point(found[0], before.tangent, before, math.sqrt(self._weights @ way**2))
 
     def _turned(self, point: Point, after: Point) -> bool:
-        """Tell whether the branch turns by too much between two points."""
-        return bool(after.tangent @ (self._weights * point.tangent) < _TURN)
+        """Tell whether the branch turns by too much between two points, or they lie on different ones."""
+        way = after.place - point.place
+        way /= math.sqrt(self._weights @ way**2)
+        pairs = (point.tangent, after.tangent), (point.tangent, way), (way, after.tangent)
+        return any(one @ (self._weights * two) < _TURN for one, two in pairs)
 
     def points(self, start: Point, longest: float, most: int) -> Iterator[Point]:
         """Yield the points from a start on, until the parameter leaves [0, 1] or there are too many.

@@ -133,6 +133,18 @@ def test_a_crossing_of_branches_is_no_fold():
     np.testing.assert_allclose(branch.x, 0, atol=1e-12)
 
 
+def test_a_step_does_not_lead_to_another_branch_nearby():
+    def imperfect(p):  # x p + 0.003 = x³: the branch from p = −1 stays stable, and passes close to that of a fold
+        step = nd.Pointwise(lambda p, x: 0.003 + p * x - x**3)
+        populations = [constant("p", p), nd.Population("x", 1, leak=0.0)]
+        return nd.Network("imperfect", populations, [nd.Coupling(("p", "x"), "x", step)])
+
+    branch = nd.analysis.continuation(imperfect, -1.0, 1.0, step=0.2)
+    assert bool(branch.stable.all())
+    assert branch.sizes["point"] == 0
+    assert float(branch.x[-1].item()) == pytest.approx(np.roots([-1, 0, 1, 0.003]).real.max(), abs=1e-9)
+
+
 def test_all_eigenvalues_that_cross_within_one_step_are_located():
     weights = nn.Linear(7, 7, bias=False, dtype=F64)
     matrix = scipy.linalg.block_diag(1.25, 1.2, 1.2, [[1.1, 1], [-1, 1.1]], [[1.15, 2], [-2, 1.15]])
