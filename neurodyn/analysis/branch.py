@@ -25,7 +25,7 @@ _QUICK = 7
 _FEW = 6
 """How many eigenvalues Arnoldi's method is asked for."""
 _TURN = 0.95
-"""The least cosine between the tangents of neighbouring points."""
+"""The least cosine between the tangents of neighbouring points, and between these and the way from one to the other."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,11 @@ class Branch:
             matrix = np.block([[jacobian, border[:, None]], [row[None]]])
             try:
                 solution: Vector = np.linalg.solve(matrix, right)
-            except np.linalg.LinAlgError:  # where branches cross
-                solution = np.linalg.lstsq(matrix, right)[0]
-            return solution
+                rounding = np.finfo(np.float64).eps * np.abs(matrix).sum(1).max() * np.abs(solution).max()
+                singular = not rounding <= np.abs(right).max()
+            except np.linalg.LinAlgError:
+                singular = True
+            return np.linalg.lstsq(matrix, right)[0] if singular else solution  # it is singular where branches cross
         from scipy.sparse.linalg import LinearOperator, gmres  # here, because it takes long to import
 
         def product(d: NDArray[Any]) -> Vector:
@@ -182,8 +184,11 @@ class Branch:
         return self._point(found[0], before.tangent, before, math.sqrt(self._weights @ way**2))
 
     def _turned(self, point: Point, after: Point) -> bool:
-        """Tell whether the branch turns by too much between two points."""
-        return bool(after.tangent @ (self._weights * point.tangent) < _TURN)
+        """Tell whether the branch turns by too much between two points, or they lie on different ones."""
+        way = after.place - point.place
+        way /= math.sqrt(self._weights @ way**2)
+        pairs = (point.tangent, after.tangent), (point.tangent, way), (way, after.tangent)
+        return any(one @ (self._weights * two) < _TURN for one, two in pairs)
 
     def points(self, start: Point, longest: float, most: int) -> Iterator[Point]:
         """Yield the points from a start on, until the parameter leaves [0, 1] or there are too many.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ _KEPT = 4
 """How many linearisations are kept: those at a point, and at its neighbours in the parameter."""
 _MODES = 6
 """How many eigenvalues are returned along a branch."""
+_AT_ONCE = 1e-3
+"""How close, relative to the step that they are in, eigenvalues cross that are taken to do so at one point."""
 
 
 class _Special(NamedTuple):
@@ -57,7 +60,7 @@ def continuation(
     The branch 0 = F(x, p) is followed in the metric ds² = |dx|²/n + (dp / |stop − start|)², n units, by a predictor
     along its tangent and Newton's method across it (Keller), until p leaves [start, stop] on either side. Between
     neighbouring points, folds (dp/ds = 0), Hopf points (a pair ±iω of eigenvalues) and branch points (a real eigenvalue
-    crosses 0 without a fold) are located by Brent's method.
+    crosses 0 without a fold) are located by Brent's method; several that coincide are one point.
 
     Parameters
     ----------
@@ -241,14 +244,20 @@ class _Scan:
 
 def _between(branch: Branch, one: Point, two: Point) -> Iterator[_Special]:
     """Yield the folds, Hopf points and branch points between two neighbouring points."""
+    found: list[_Special] = []
     folds = one.tangent[-1] * two.tangent[-1] < 0
     if folds:
-        yield from _located(branch, one, two, "fold", lambda point: float(point.tangent[-1]))
-    pairs, singles = (_unstable(two, pair) - _unstable(one, pair) for pair in (True, False))
-    if pairs and pairs % 2 == 0:
-        yield from _located(branch, one, two, "hopf", lambda point: _critical(point, True).real)
-    if singles % 2 and not folds:
-        yield from _located(branch, one, two, "branch", lambda point: _critical(point, False).real)
+        found += _located(branch, one, two, "fold", lambda point: float(point.tangent[-1]))
+    for kind, pair in (("hopf", True), ("branch", False)):
+        few, many = sorted(_unstable(point, pair) for point in (one, two))
+        if (pair and (many - few) % 2) or (folds and not pair and many - few == 1):
+            continue
+        for place in range(few, many, 2 if pair else 1):
+            for each in _located(branch, one, two, kind, partial(_growth, pair=pair, place=place)):
+                near = (its for its in found if abs(its.point.arc - each.point.arc) <= _AT_ONCE * (two.arc - one.arc))
+                if all(pair != (its.kind == "hopf") for its in near):
+                    found.append(each)
+    yield from sorted(found, key=lambda each: each.point.arc)
 
 
 def _unstable(point: Point, pair: bool) -> int:
@@ -256,15 +265,25 @@ def _unstable(point: Point, pair: bool) -> int:
 
 
 def _values(point: Point, pair: bool) -> Complex:
-    """Return the eigenvalues that come in pairs, or the real ones."""
+    """Return the eigenvalues that come in pairs, or the real ones, the rightmost first."""
     values = point.spectrum.values
     chosen: Complex = values[(values.imag != 0) == pair]
     return chosen
 
 
-def _critical(point: Point, pair: bool) -> complex:
-    """Return the eigenvalue that is closest to the imaginary axis, of a pair or real; not a number if there is none."""
-    return complex(min(_values(point, pair), key=lambda value: abs(value.real), default=np.nan))
+def _growth(point: Point, *, pair: bool, place: int) -> float:
+    """Return the real part of one of these; not a number if there are fewer.
+
+    The one in each place crosses the imaginary axis by itself, however close the others are to it.
+    """
+    values = _values(point, pair)
+    return float(values[place].real) if place < len(values) else np.nan
+
+
+def _frequency(point: Point) -> float:
+    """Return the angular frequency of the pair that is closest to the imaginary axis."""
+    values = _values(point, True)
+    return float(abs(values[np.abs(values.real).argmin()].imag))
 
 
 def _located(branch: Branch, one: Point, two: Point, kind: str, test: Callable[[Point], float]) -> Iterator[_Special]:
@@ -292,4 +311,4 @@ def _located(branch: Branch, one: Point, two: Point, kind: str, test: Callable[[
     if not abs(value(share)) <= 1e-3 * max(map(abs, ends)):
         return  # it jumped across 0
     point = known[share]
-    yield _Special(kind, point, abs(_critical(point, True).imag) if kind == "hopf" else 0.0)
+    yield _Special(kind, point, _frequency(point) if kind == "hopf" else 0.0)

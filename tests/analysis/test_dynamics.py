@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from common.weak_circuit import WeakCircuits
 from matplotlib.contour import ContourSet
@@ -130,6 +131,54 @@ def test_a_crossing_of_branches_is_no_fold():
     assert branch.kind.values.tolist() == ["branch"]
     assert float(branch.parameter_at[0]) == pytest.approx(0.0, abs=1e-8)
     np.testing.assert_allclose(branch.x, 0, atol=1e-12)
+
+
+def test_a_step_does_not_lead_to_another_branch_nearby():
+    def imperfect(p):  # x p + 0.003 = x³: the branch from p = −1 stays stable, and passes close to that of a fold
+        step = nd.Pointwise(lambda p, x: 0.003 + p * x - x**3)
+        populations = [constant("p", p), nd.Population("x", 1, leak=0.0)]
+        return nd.Network("imperfect", populations, [nd.Coupling(("p", "x"), "x", step)])
+
+    branch = nd.analysis.continuation(imperfect, -1.0, 1.0, step=0.2)
+    assert bool(branch.stable.all())
+    assert branch.sizes["point"] == 0
+    assert float(branch.x[-1].item()) == pytest.approx(np.roots([-1, 0, 1, 0.003]).real.max(), abs=1e-9)
+
+
+def test_all_eigenvalues_that_cross_within_one_step_are_located():
+    weights = nn.Linear(7, 7, bias=False, dtype=F64)
+    matrix = scipy.linalg.block_diag(1.25, 1.2, 1.2, [[1.1, 1], [-1, 1.1]], [[1.15, 2], [-2, 1.15]])
+    with torch.no_grad():
+        weights.weight.copy_(torch.from_numpy(matrix))
+
+    def declare(gain):  # near x = 0, J = −1 + gain W
+        rates = nd.Forward(nn.Sequential(nn.Tanh(), weights))
+        return nd.Network("crossings", [nd.Population("x", 7)], [nd.Coupling("x", "x", rates, gain=gain)])
+
+    branch = nd.analysis.continuation(declare, 0.7, 1.0, initial={"x": torch.zeros(7, dtype=F64)}, step=0.4)
+    assert branch.kind.values.tolist() == ["branch", "branch", "hopf", "hopf"]
+    np.testing.assert_allclose(branch.parameter_at, 1 / np.array([1.25, 1.2, 1.15, 1.1]), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(branch.frequency_at, [0, 0, 2 / 1.15, 1 / 1.1], rtol=0, atol=1e-7)
+
+
+def test_a_crossing_is_located_where_the_jacobian_is_singular_but_for_rounding():
+    def declare(p):  # whose equilibrium is found at an x far below the rounding of others, but not at 0
+        sine, tanh = nd.Pointwise(torch.sin), nd.Pointwise(torch.tanh)
+        populations = [
+            nd.Population("x", 1, leak=torch.tensor([0.847], dtype=F64), initial=0.5),
+            *(nd.Population(name, 1) for name in "yz"),
+        ]
+        couplings = [
+            nd.Coupling("x", "x", sine, gain=torch.tensor([2.304 * p], dtype=F64)),
+            nd.Coupling("x", "y", tanh, gain=-0.272 * p),
+            nd.Coupling("y", "y", tanh, gain=-1.266 * p),
+            nd.Coupling(("z", "y"), "z", nd.Pointwise(lambda z, y: torch.tanh(z + y)), gain=-0.284 * p),
+        ]
+        return nd.Network("chain", populations, couplings)
+
+    branch = nd.analysis.continuation(declare, 0.3, 0.5)
+    assert branch.kind.values.tolist() == ["branch"]
+    assert float(branch.parameter_at[0]) == pytest.approx(0.847 / 2.304, abs=1e-8)
 
 
 def random_rates(units, gain, *, seed=0, dtype=F64):
