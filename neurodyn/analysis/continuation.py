@@ -33,6 +33,8 @@ _KEPT = 4
 """How many linearisations are kept: those at a point, and at its neighbours in the parameter."""
 _MODES = 6
 """How many eigenvalues are returned along a branch."""
+_NEUTRAL = 1e-8
+"""How close to the imaginary axis, relative to the largest, an eigenvalue is on either side of it."""
 _AT_ONCE = 1e-3
 """How close, relative to the step that they are in, eigenvalues cross that are taken to do so at one point."""
 
@@ -99,7 +101,8 @@ def continuation(
     Warns
     -----
     RuntimeWarning
-        If `most` points do not suffice.
+        If `most` points do not suffice; or where eigenvalues have crossed the imaginary axis and no point was located,
+        as where a step leads to another branch nearby.
 
     References
     ----------
@@ -144,7 +147,18 @@ def continuation(
             RuntimeWarning,
             stacklevel=2,
         )
-    special = [each for pair in pairwise(points) for each in _between(branch, *pair)]
+    special: list[_Special] = []
+    for pair in pairwise(points):
+        located = list(_between(branch, *pair))
+        if not located and _crossed(*pair):
+            ends = " to ".join(f"{scan.parameter(point):.6g}" for point in pair)
+            warnings.warn(
+                f"continuation: the stability changes at a parameter of {ends}, and no point is found where it does; "
+                "the step may lead to another branch: take a shorter step=",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        special += located
     return scan.dataset(points, special)
 
 
@@ -258,6 +272,17 @@ def _between(branch: Branch, one: Point, two: Point) -> Iterator[_Special]:
                 if all(pair != (its.kind == "hopf") for its in near):
                     found.append(each)
     yield from sorted(found, key=lambda each: each.point.arc)
+
+
+def _crossed(one: Point, two: Point) -> bool:
+    """Tell whether two points have different numbers of unstable eigenvalues, neutral ones aside."""
+    certain, possible = [], []
+    for point in (one, two):
+        growth = point.spectrum.values.real
+        neutral = _NEUTRAL * float(np.abs(point.spectrum.values).max())
+        certain.append(int((growth > neutral).sum()))
+        possible.append(int((growth > -neutral).sum()))
+    return certain[0] > possible[1] or certain[1] > possible[0]
 
 
 def _unstable(point: Point, pair: bool) -> int:

@@ -143,6 +143,8 @@ def test_a_step_does_not_lead_to_another_branch_nearby():
     assert bool(branch.stable.all())
     assert branch.sizes["point"] == 0
     assert float(branch.x[-1].item()) == pytest.approx(np.roots([-1, 0, 1, 0.003]).real.max(), abs=1e-9)
+    with pytest.warns(RuntimeWarning, match=r"the stability changes at a parameter of -0\.\d+ to 0\.\d+, and no point"):
+        nd.analysis.continuation(imperfect, -1.0, 1.0, step=0.3)  # which is too long to tell the two apart
 
 
 def test_all_eigenvalues_that_cross_within_one_step_are_located():
