@@ -412,7 +412,7 @@ def delays(device: str) -> Iterator[Line]:
                 for _ in range(count):
                     states.append(states[-1] + step * (layer(states[-1 - round(1.0 / step)].tanh()) - states[-1]))
             errors["neurodyn"] = float(np.abs(run(late) - states[-1].cpu().numpy()).max())
-        ways = {"neurodyn": partial(run, late), "without the delay": partial(run, prompt)}
+        ways = {"neurodyn": partial(run, late), "neurodyn, no delay": partial(run, prompt)}
         yield Line(f"{type(solver).__name__} with a delay, 300 wide, batch {batch}", ways, errors, 1e-5)
 
 

@@ -103,7 +103,8 @@ class _PairStepper(Stepper):
     def attempt(self, h: float) -> float:
         weights = self._weights.at(h)
         self._of_error, self._of_powers = weights[len(self._columns)], weights[-1]
-        self.system.foresee(self.x, sorted({self.time + node * h for node in self._pair.nodes[1:]}))
+        if self.system.echoes:
+            self.system.foresee(self.x, sorted({self.time + node * h for node in self._pair.nodes[1:]}))
         stages = zip(self._columns, weights, self.rows[2:-1], self._pair.nodes[1:], strict=False)
         for columns, of_rows, slope, node in stages:
             torch.mv(columns, of_rows, out=self.y.flat)
