@@ -145,8 +145,11 @@ class SpikeDetector:
 
     def __init__(self, window: int) -> None:
         self.window = whole("window of spikes", window, least=1)
+        self._first: Tensor | None = None
+        """Which units were active at the first step."""
+        self._all_at_first = False
         self._resting: Tensor | None = None
-        """At how many more steps each unit cannot spike."""
+        """From the second step on, at how many more steps each unit cannot spike."""
 
     def step(self, activity: Tensor) -> Tensor:
         """Take the activity at the next step, and return which units spike.
@@ -162,21 +165,32 @@ class SpikeDetector:
             Boolean, of the same shape.
         """
         active = activity != 0
-        # Small integers and no comparisons of them, which PyTorch does one by one.
-        resting = (active.view(torch.uint8) if self.window < 256 else active.int()) * self.window
-        if self._resting is None:
-            self._resting = resting
+        if self._first is None:
+            # All of Fa-Z-IL needs no more than this of a layer, where no unit's error is 0.
+            self._first, self._all_at_first = active, expect(_none_is_zero, [activity])
             return active
+        if self._resting is None:
+            self._resting = self._rests(self._first)
         spikes = active > self._resting.clamp(max=1).bool()
         self._resting.sub_(self._resting.clamp(max=1))
-        torch.maximum(self._resting, resting, out=self._resting)
+        torch.maximum(self._resting, self._rests(active), out=self._resting)
         return spikes
+
+    def _rests(self, active: Tensor) -> Tensor:
+        # Small integers and no comparisons of them, which PyTorch does one by one.
+        return (active.view(torch.uint8) if self.window < 256 else active.int()) * self.window
 
     def can_spike_within(self, steps: int) -> bool:
         """Tell whether there is a unit that can spike in one of so many more steps."""
-        if self._resting is None or steps <= 0:
+        if self._first is None or steps <= 0:
             return steps > 0
+        if self._resting is None:
+            return steps > self.window or not self._all_at_first
         return expect(_some_below, [self._resting], steps)
+
+
+def _none_is_zero(activity: Sequence[Tensor]) -> bool:
+    return all(int(torch.count_nonzero(each)) == each.numel() for each in activity)
 
 
 def _some_below(counts: Sequence[Tensor], limit: int) -> bool:
