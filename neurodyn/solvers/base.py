@@ -88,7 +88,8 @@ class Velocity(dict[str, Tensor]):
 
     def largest(self) -> Tensor:
         """Return max |τ dx/dt| over all units and samples of each population, shape (population,)."""
-        return torch.stack([torch.linalg.vector_norm(v * self.tau[name], torch.inf) for name, v in self.items()])
+        # PyTorch's maximum norm takes up to eight times as long.
+        return torch.stack([(v * self.tau[name]).abs_().amax() for name, v in self.items()])
 
 
 @dataclass(frozen=True)
