@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -150,29 +150,41 @@ def max_pool2d(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
     return maxima.contiguous(), places.contiguous()
 
 
-def scaled_norm(
-    error: Tensor, x: Tensor, y: Tensor, offset: float, also: Tensor, work: Sequence[Tensor]
-) -> tuple[float, bool]:
-    """Return ‖e / s‖ with the scale s = offset + max(|x|, |y|), and whether ‖s‖ and ‖z‖ are finite.
-
-    A device is waited for once.
+class ScaledNorm:
+    """‖e / s‖ with the scale s = offset + max(|x|, |y|), in memory of its own.
 
     Parameters
     ----------
-    error
-        e, shape (n,), which is overwritten.
-    x, y
-        Shape (n,).
+    like
+        A tensor of the shape (n,), the dtype and the device of e, x and y.
     offset
         The scale of what is 0.
-    also
-        z, shape (m,).
-    work
-        Two tensors of shape (n,) to overwrite.
     """
-    scale = torch.maximum(torch.abs(x, out=work[0]), torch.abs(y, out=work[1]), out=work[0]).add_(offset)
-    norm, *sizes = torch.stack([torch.linalg.vector_norm(each) for each in (error.div_(scale), scale, also)]).tolist()
-    return norm, math.isfinite(sum(sizes))
+
+    def __init__(self, like: Tensor, offset: float) -> None:
+        self._offset = like.new_tensor(offset)  # a number would be made a tensor at each call
+        self._scale, self._work = torch.empty_like(like), torch.empty_like(like)
+        self._norms = like.new_empty(3)
+        self._each = self._norms.unbind()
+
+    def __call__(self, error: Tensor, x: Tensor, y: Tensor, also: Tensor) -> tuple[float, bool]:
+        """Return ‖e / s‖, and whether ‖s‖ and ‖z‖ are finite; a device is waited for once.
+
+        Parameters
+        ----------
+        error
+            e, which is overwritten.
+        x, y
+            Shape (n,).
+        also
+            z, shape (m,).
+        """
+        scale = torch.maximum(torch.abs(x, out=self._scale), torch.abs(y, out=self._work), out=self._scale)
+        error.div_(scale.add_(self._offset))
+        for vector, norm in zip((error, scale, also), self._each, strict=True):
+            torch.linalg.vector_norm(vector, out=norm)
+        norm, *sizes = self._norms.tolist()
+        return norm, math.isfinite(sum(sizes))
 
 
 def pieces(flat: Tensor) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
-from neurodyn.layers.kernels import scaled_norm
+from neurodyn.layers.kernels import ScaledNorm
 from neurodyn.solvers.base import Progress, Recorder, Report, SavePoints, Solver, Until, fastest, hermite, velocity
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -71,7 +71,7 @@ class Stepper(ABC):
         self.x, self.slope = self.rows[first : first + 2]
         self.slope_after, self.y = self.rows[-2:]
         self.x.flat.copy_(start)
-        self._error, *self._work = (torch.empty_like(start) for _ in range(3))
+        self._error, self._scaled = torch.empty_like(start), ScaledNorm(start, atol / rtol)
         self._error_before = 1e-4
         self.evaluations = 0
         self.time = 0.0
@@ -118,9 +118,7 @@ class Stepper(ABC):
         A step waits for the device here alone, but where it estimates a spectral radius first.
         """
         self.error(self._error)
-        norm, finite = scaled_norm(
-            self._error, self.x.flat, self.y.flat, self.atol / self.rtol, self.system.instant, self._work
-        )
+        norm, finite = self._scaled(self._error, self.x.flat, self.y.flat, self.system.instant)
         # the squares may have overflowed alone
         self.finite = finite or self.system.first_bad(self.y) is None
         return norm / (math.sqrt(max(1, self.x.flat.numel())) * self.rtol)

@@ -157,10 +157,10 @@ def test_compiled_tanh_is_pytorchs():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_scaled_norm(dtype):
     generator = torch.Generator().manual_seed(0)
-    error, x, y, *work = (torch.randn(50, generator=generator).to(dtype) for _ in range(5))
+    error, x, y = (torch.randn(50, generator=generator).to(dtype) for _ in range(3))
     wide = [each.double() for each in (error, x, y)]
     expected = torch.linalg.vector_norm(wide[0] / (0.3 + torch.maximum(wide[1].abs(), wide[2].abs())))
-    found, finite = kernels.scaled_norm(error, x, y, 0.3, x[:0], work)
+    found, finite = kernels.ScaledNorm(x, 0.3)(error, x, y, x[:0])
     assert found == pytest.approx(float(expected), rel=20 * torch.finfo(dtype).eps)
     assert finite
 
@@ -171,11 +171,12 @@ def test_scaled_norm(dtype):
 @pytest.mark.parametrize("where", ["x", "y", "also"])
 def test_the_scaled_norm_sees_what_is_not_finite(dtype, bad, where):
     given = dict(zip(["error", "x", "y", "also"], torch.ones(4, 7, dtype=dtype), strict=True))
+    scaled_norm = kernels.ScaledNorm(given["x"], 0.3)
     given[where][3] = bad
-    assert not kernels.scaled_norm(**given, offset=0.3, work=[*torch.empty(2, 7, dtype=dtype)])[1]
+    assert not scaled_norm(**given)[1]
     given[where][3] = 1.0
     given["error"][3] = bad
-    norm, finite = kernels.scaled_norm(**given, offset=0.3, work=[*torch.empty(2, 7, dtype=dtype)])
+    norm, finite = scaled_norm(**given)
     assert not math.isfinite(norm)
     assert finite
 
