@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,17 +87,23 @@ class Sliding(ErrorControlled):
         return _SlidingStepper(system, self.rtol, self.atol, start)
 
 
-def _advance(x: Tensor, below: Tensor, above: Tensor, h: float) -> Tensor:
-    """Return where units are after a time h, given dx/dt while they are below and above 0, shape (n,) each."""
-    velocity = torch.where(x > 0, above, torch.where(x < 0, below, _at_zero(below, above)))
-    end = x + h * velocity
-    onwards = torch.where(velocity < 0, below.clamp(max=0.0), above.clamp(min=0.0))
-    return torch.where(x * end < 0, end * (onwards / velocity), end)
-
-
 def _at_zero(below: Tensor, above: Tensor) -> Tensor:
     """Return dx/dt of units at 0."""
     return torch.where(below > 0, above.clamp(min=0.0), below)
+
+
+class _Sum(NamedTuple):
+    """A state of a step, as the sum of the first slopes that it is."""
+
+    weights: Tensor
+    node: float
+    """At what fraction of the step it is."""
+    slopes: Tensor
+    """F in the first stages, as rows."""
+    sides: tuple[Any, ...]
+    """F, by how much it jumps at 0, and whether it was taken above 0, likewise."""
+    means: Any
+    """The weights, of which the sum is 1."""
 
 
 class _SlidingStepper(Stepper):
@@ -111,8 +117,13 @@ class _SlidingStepper(Stepper):
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
         stages = len(STABLE.b)
-        self._jumps = [system.new_state() for _ in range(stages)]
-        self._positive = [torch.empty_like(start, dtype=torch.bool) for _ in range(stages)]
+        self._jump_rows = start.new_empty(stages, len(start))
+        self._jumps = [system.new_state(row) for row in self._jump_rows]
+        self._positive = torch.empty_like(self._jump_rows, dtype=torch.bool)
+        self._sides = self._positive.unbind()
+        self._zero = start.new_zeros(())  # a number would be made a tensor at each call
+        # Of the few units that pass, NumPy's functions take a third of the time.
+        self._library: Any = np if start.is_cpu and start.dtype in (torch.float32, torch.float64) else torch
         self._stage = 0
         self._maxima = {name: Maxima(windows, stages) for name, windows in system.structure.windows.items()}
         self._single = torch.ones_like(start, dtype=torch.bool)
@@ -121,14 +132,24 @@ class _SlidingStepper(Stepper):
             self._single[place] = name not in self._maxima
         super().__init__(system, rtol, atol, start, count=stages + 2)
         embedded = tuple(b - e for b, e in zip(STABLE.b, STABLE.error, strict=True))
-        self._sums = [*zip((*STABLE.a[1:], embedded), (*STABLE.nodes[1:], 1.0), strict=True)]
+        self._sums = [*map(self._sum, (*STABLE.a[1:], embedded), (*STABLE.nodes[1:], 1.0))]
         self._passing, self._above = (torch.empty_like(start, dtype=torch.bool) for _ in range(2))
+        self._x_and_passing = self._array(self.x.flat), self._array(self._passing)
         self._other = system.new_state()
+
+    def _array(self, tensor: Tensor) -> Any:
+        return tensor.numpy() if self._library is np else tensor
+
+    def _sum(self, weights: Sequence[float], node: float) -> _Sum:
+        own, count = self.x.flat.new_tensor(weights), len(weights)
+        slopes = self._matrix[1 : 1 + count]
+        sides = (slopes, self._jump_rows[:count], self._positive[:count])
+        return _Sum(own, node, slopes, tuple(map(self._array, sides)), self._array(own / node))
 
     def evaluate(self, x: State, out: State, after: float = 0.0) -> None:
         self.system.field_with_jump(x, out, self._jumps[self._stage], self.time + after)
         self.evaluations += 1
-        torch.gt(x.flat, 0.0, out=self._positive[self._stage])
+        torch.gt(x.flat, self._zero, out=self._sides[self._stage])
         if not self._stage:
             for name, maxima in self._maxima.items():
                 maxima.see(x.activity[name])
@@ -140,51 +161,60 @@ class _SlidingStepper(Stepper):
         return change
 
     def attempt(self, h: float) -> float:
-        torch.eq(self.x.flat, 0.0, out=self._passing)
+        torch.eq(self.x.flat, self._zero, out=self._passing)
         for name, maxima in self._maxima.items():
             maxima.begin(self.x.activity[name])
         *stages, embedded = self._sums
-        for stage, (weights, node) in enumerate(stages, start=1):
+        for stage, its in enumerate(stages, start=1):
             self._stage = stage
-            self._advanced(weights, node, h, self.y, stage)
-            self.evaluate(self.y, self.rows[1 + stage], node * h)
+            self._advanced(its, h, self.y, stage)
+            self.evaluate(self.y, self.rows[1 + stage], its.node * h)
         self._stage = 0
-        self._advanced(*embedded, h, self._other)
+        self._advanced(embedded, h, self._other)
         return self.scaled_error()
 
-    def _advanced(self, weights: Sequence[float], node: float, h: float, end: State, stage: int | None = None) -> None:
-        """Write the state at a fraction of a step into `end`, where the slope of a stage is taken, if one is given.
-
-        It is found by sums of the first stages' slopes.
-        """
-        out = end.flat
-        torch.addmv(self.x.flat, self.columns(1, 1 + len(weights)), out.new_tensor(weights), alpha=h, out=out)
+    def _advanced(self, its: _Sum, h: float, end: State, stage: int | None = None) -> None:
+        """Write the state at a fraction of a step into `end`, where the slope of a stage is taken, if one is given."""
+        out, time = end.flat, its.node * h
+        torch.addmv(self.x.flat, its.slopes.t(), its.weights, alpha=h, out=out)
         for name, maxima in self._maxima.items():
             slopes = [
-                (weight / node, self.rows[1 + earlier].activity[name], self._jumps[earlier].activity[name])
-                for earlier, weight in enumerate(weights)
+                (weight, self.rows[1 + earlier].activity[name], self._jumps[earlier].activity[name])
+                for earlier, weight in enumerate(its.means.tolist())
             ]
-            maxima.advance(self.x.activity[name], slopes, node * h, end.activity[name], stage)
-        self._passing |= torch.gt(out, 0.0, out=self._above).ne_(self._positive[0])
-        self._passing &= self._single
-        # Where a device would have to be waited for, all are seen to.
-        chosen = self._passing.nonzero()[:, 0] if out.is_cpu else slice(None)
-        below = above = torch.zeros_like(out[chosen])
-        for earlier, weight in enumerate(weights):
-            slope, jump = self.rows[1 + earlier].flat[chosen], self._jumps[earlier].flat[chosen]
-            positive = self._positive[earlier][chosen]
-            below = below + weight / node * torch.where(positive, slope - jump, slope)
-            above = above + weight / node * torch.where(positive, slope, slope + jump)
-        there = _advance(self.x.flat[chosen], below, above, node * h)
-        out[chosen] = there if out.is_cpu else torch.where(self._passing, there, out)
+            maxima.advance(self.x.activity[name], slopes, time, end.activity[name], stage)
+        self._passing |= torch.gt(out, self._zero, out=self._above).ne_(self._sides[0])
+        if self._maxima:
+            self._passing &= self._single
+        x, passing = self._x_and_passing
+        if self._library is np:
+            chosen = np.flatnonzero(passing)
+            if len(chosen):
+                sides = [rows.take(chosen, -1) for rows in its.sides]
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    there = self._by_sides(x[chosen], sides, its.means, time)
+                out.put_(torch.from_numpy(chosen), torch.from_numpy(there))
+        else:  # where a device would have to be waited for, all are seen to
+            torch.where(passing, self._by_sides(x, its.sides, its.means, time), out, out=out)
+
+    def _by_sides(self, x: Any, sides: Sequence[Any], means: Any, time: float) -> Any:
+        """Return where units x, shape (unit,), are after a time, given what a `_Sum` tells of them."""
+        where, (slopes, jumps, positive) = self._library.where, sides
+        below = means @ (slopes - where(positive, jumps, 0.0))
+        above = below + means @ jumps
+        down = positive[0]  # to 0, if they pass it; from 0 itself they go on by L, unless that leads up
+        velocity = where(down, above, below)
+        end = x + time * velocity
+        onwards = where(down, below.clip(max=0.0), above.clip(min=0.0))
+        return where((end > 0.0) ^ down, end / velocity * onwards, end)
 
     def error(self, out: Tensor) -> None:
         torch.sub(self.y.flat, self._other.flat, out=out)
 
     def accept(self) -> None:
         super().accept()
-        self._jumps[0], self._jumps[-1] = self._jumps[-1], self._jumps[0]
-        self._positive[0], self._positive[-1] = self._positive[-1], self._positive[0]
+        self._jump_rows[0].copy_(self._jump_rows[-1])
+        self._sides[0].copy_(self._sides[-1])
         for maxima in self._maxima.values():
             maxima.accept()
 
@@ -194,7 +224,7 @@ class _SlidingStepper(Stepper):
     def load(self, kept: Mapping[str, Any]) -> None:
         super().load(kept)
         self._jumps[0].flat.copy_(kept["jump"])
-        torch.gt(self.x.flat, 0.0, out=self._positive[0])
+        torch.gt(self.x.flat, self._zero, out=self._sides[0])
         for name, maxima in self._maxima.items():
             maxima.see(self.x.activity[name])
 
@@ -212,5 +242,5 @@ class _SlidingStepper(Stepper):
         powers = np.power.outer(np.asarray(thetas), np.arange(1, STABLE.dense.shape[1] + 1))
         between = self.system.new_state()
         for weights, theta, moment in zip(powers @ STABLE.dense.T, thetas, moments, strict=True):
-            self._advanced(weights.tolist(), theta, h, between)
+            self._advanced(self._sum(weights.tolist(), theta), h, between)
             recorder.record(moment, between)
