@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from math import prod
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ _BEFORE_NOTES = 100
 _BEFORE_LATE_NOTES = 10
 """Likewise, of what delayed couplings contribute at several times at once."""
 
+FieldWay = Literal["alone", "foreseen", "with jump"]
+"""The vector field; where what delayed couplings contribute is given; and with its jumps at the units' kinks."""
+
 
 class Plan:
     """A network's shapes, order of evaluation, bound equations and buffers.
@@ -57,7 +60,7 @@ class Plan:
         self._forward = ForwardPass(network.forward) if network.forward else None
         self.points = OperatingPoints(self._forward)
         self._repeated: OrderedDict[Hashable, Repeated[Any]] = OrderedDict()
-        self._fields: dict[bool, Repeated[None]] = {}
+        self._fields: dict[FieldWay, Repeated[None]] = {}
         self._ahead: OrderedDict[int, tuple[Ahead, Repeated[None]]] = OrderedDict()
         self._lent: Tensor | None = None
         batch = brought(network, given, self._forward)
@@ -198,14 +201,12 @@ class Plan:
             self._repeated.popitem(last=False)
         return self._repeated[way]
 
-    def repeated_field(self, network: Network, *, foreseen: bool) -> Repeated[None]:
-        """Return the vector field at one state after the other, of a plan that is bound.
-
-        What delayed couplings contribute is given, if that is foreseen.
-        """
-        if foreseen not in self._fields:
-            self._fields[foreseen] = Repeated(self._known(network), _BEFORE_NOTES)
-        return self._fields[foreseen]
+    def repeated_fields(self, network: Network) -> Mapping[FieldWay, Repeated[None]]:
+        """Return the vector field at one state after the other, of a plan that is bound, in each way of making it."""
+        if not self._fields:
+            known = self._known(network)
+            self._fields = {way: Repeated(known, _BEFORE_NOTES) for way in get_args(FieldWay)}
+        return self._fields
 
     def ahead(self, network: Network, count: int) -> tuple[Ahead, Repeated[None]]:
         """Return memory for the echoes at so many times, and what delayed couplings make of them."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.noise import BrownianPaths, Seed, seeds_of
 from neurodyn.system.numbers import sums_are_finite
 from neurodyn.system.own import check_observed, look_at_observables
-from neurodyn.system.plan import Plan
+from neurodyn.system.plan import FieldWay, Plan
 from neurodyn.system.state import State
 from neurodyn.system.timeline import Time, Timeline
 
@@ -89,8 +90,7 @@ class System:
         self.equations, self.echoes, self._sizes = plan.equations, plan.echoes, plan.sizes
         self.timeline = Timeline(network.name, plan)
         self._seeds: NDArray[np.uint64] | None = None
-        self._repeated: Repeated[None] | None = None
-        self._foreseen: Repeated[None] | None = None
+        self._repeated: Mapping[FieldWay, Repeated[None]] = {}
         self._first = True
         """Whether the next evaluation of the field is the first of a run."""
         self.loops, self.has_offsets, self.size = plan.loops, plan.has_offsets, plan.size
@@ -138,18 +138,7 @@ class System:
             t, which a system that is driven by signals needs; "held" leaves these where they are.
         """
         self._bring(state, time)
-        # The first of a run is made with what is worked out once a run.
-        arrivals = self.timeline.arrivals
-        repeated = self._foreseen if arrivals else self._repeated
-        if repeated is None or torch.compiler.is_compiling() or self._first or repeated.passes():
-            self._first = False
-            self._evaluate(state, out)
-            return
-        batch = [*state.blocks, *out.blocks, *self.clamped.values(), *arrivals]
-        if repeated.again(batch) is None:
-            self._note(repeated, batch, state, out)
-        self.points.expire()
-        self.points.expire_echoes()
+        self._make("foreseen" if self.timeline.arrivals else "alone", state, (out,), self._evaluate)
 
     def foresee(self, state: State, times: Sequence[float]) -> None:
         """Work out at once what delayed couplings contribute at times of a step, for `field` at these.
@@ -172,33 +161,44 @@ class System:
             return [equation.arriving(state.read, ahead.blocks, self.points) for equation in self.plan.late], None
 
         batch = list(self.clamped.values())
-        known = self._foreseen is not None and not repeated.passes()
+        known = bool(self._repeated) and not repeated.passes()
         found, _ = (repeated.again(batch) or repeated.made(batch, arriving)) if known else arriving()
         self.timeline.foresee(times, [value for value in found if value is not None])
 
-    def repeat(self, field: Repeated[None], foreseen: Repeated[None]) -> None:
-        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile.
-
-        Parameters
-        ----------
-        field, foreseen
-            The field, and the field where what delayed couplings contribute is foreseen.
-        """
+    def repeat(self, fields: Mapping[FieldWay, Repeated[None]]) -> None:
+        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile."""
         if not self.loops:
-            self._repeated, self._foreseen = field, foreseen
+            self._repeated = fields
 
-    def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
+    def _make(self, way: FieldWay, state: State, outs: Sequence[State], compute: Callable[..., None]) -> None:
+        """Fill states by `compute(state, *outs)`, or by the operations that it comes down to."""
+        repeated = self._repeated.get(way)
+        # The first of a run is made with what is worked out once a run.
+        if repeated is None or torch.compiler.is_compiling() or self._first or repeated.passes():
+            self._first = False
+            compute(state, *outs)
+            return
+        filled = [block for out in outs for block in out.blocks]
+        batch = [*state.blocks, *filled, *self.clamped.values(), *self.timeline.arrivals]
+        if repeated.again(batch) is None:
+            self._note(repeated, batch, filled, partial(compute, state, *outs))
+        self.points.expire()
+        self.points.expire_echoes()
+
+    def _note(
+        self, repeated: Repeated[None], batch: Sequence[Tensor], filled: Sequence[Tensor], compute: Callable[[], None]
+    ) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
             self.timeline.renew_echoes()  # or else what has been made of them would be taken for constant
-            self._evaluate(state, out)
-            return out.blocks, None
+            compute()
+            return filled, None
 
         found, _ = repeated.made(batch, evaluate)
-        for block, right in zip(out.blocks, found, strict=True):
+        for block, right in zip(filled, found, strict=True):
             if right is not None and right is not block:
                 block.copy_(right)
         if repeated.hopeless:
-            self._repeated = self._foreseen = None
+            self._repeated = {}
 
     def _evaluate(self, state: State, out: State) -> None:
         self._settle(state)
@@ -210,7 +210,11 @@ class System:
 
     def field_with_jump(self, state: State, out: State, jump: State, time: Time = None) -> None:
         """Do as `field` of a system without bounds, and write by how much F jumps at each unit's kink into `jump`."""
-        self.settle(state, time)
+        self._bring(state, time)
+        self._make("with jump", state, (out, jump), self._evaluate_with_jump)
+
+    def _evaluate_with_jump(self, state: State, out: State, jump: State) -> None:
+        self._settle(state)
         for equation in self.plan.dynamic_equations:
             name = equation.name
             equation.evaluate_with_jump(state.read, out.activity[name], jump.activity[name])

@@ -12,7 +12,9 @@ import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
 from neurodyn.models import target_propagation as tp
+from neurodyn.solvers.base import Unrecorded
 from neurodyn.system.binding import bound
+from neurodyn.system.plan import FieldWay
 
 
 def batch(seed: int, samples: int = 4) -> tuple[Tensor, Tensor]:
@@ -320,9 +322,9 @@ def relaxed(network: nd.Network, inputs: Tensor, targets: Tensor | None, steps: 
     return torch.cat([torch.as_tensor(run[name].values[-1]).flatten() for name in names])
 
 
-def field_noted(network: nd.Network, inputs: Tensor, targets: Tensor | None) -> bool:
+def field_noted(network: nd.Network, inputs: Tensor, targets: Tensor | None, way: FieldWay = "alone") -> bool:
     with bound(network, inputs, targets) as system:
-        return system.plan.repeated_field(network, foreseen=False).noted
+        return system.plan.repeated_fields(network)[way].noted
 
 
 @pytest.mark.parametrize("declare", RELAXING.values(), ids=RELAXING)
@@ -332,6 +334,19 @@ def test_a_relaxation_by_operations_alone_is_the_one_that_is_written(declare: Ca
         inputs, target = batch(seed)
         targets = target if network.target_drives else None
         torch.testing.assert_close(relaxed(network, inputs, targets), euler(declare(), inputs, targets))
+
+
+def test_a_sliding_relaxation_by_operations_alone_is_the_one_that_is_written() -> None:
+    network, solver = pc.network(nd.mlp([5, 6, 4, 5], activation="relu", seed=0), steps="equilibrium"), nd.Sliding()
+    for seed in range(4):
+        inputs, targets = batch(seed)
+        run = nd.simulate(network, inputs, targets, duration=20.0, solver=solver, save_at=[20.0])
+        system = nd.System(network, inputs, targets)
+        state = system.initial_state()
+        solver.integrate(system, state, 20.0, Unrecorded())
+        for name in ("x1", "x2"):
+            torch.testing.assert_close(torch.as_tensor(run[name].values[0]), state.activity[name])
+    assert field_noted(network, *batch(0), "with jump")
 
 
 @pytest.mark.parametrize("function", [torch.tanh, lambda x: x.tanh()])
