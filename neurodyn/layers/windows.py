@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,12 +45,6 @@ class Windows:
     def maxima(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest activity of each window, and its place, as PyTorch pools: the first of equal ones."""
         return _WITH_PLACES[len(self.sizes)](x, self.sizes, self.strides)
-
-    def places(self, x: Tensor) -> Tensor:
-        """Return the places of the units of each window as `maxima` counts them, shape (window, …, unit)."""
-        shape = x.shape[-len(self.sizes) :]
-        numbers = torch.arange(shape.numel(), device=x.device).view(shape)
-        return self.of(numbers).flatten(-len(self.sizes))
 
 
 def windows_of(layer: nn.Module, *, rectified: bool) -> Windows | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,10 +34,18 @@ class Maxima:
         self._seen: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * stages
         """In each stage, the largest activity of each window, and its place."""
         self._meeting = self._positive = torch.empty(0, dtype=torch.bool)
+        self._units = torch.empty(0, dtype=torch.int64)
+        """Where the units of each window are among all of x, shape (window, unit)."""
+        self._places = self._units
+        """Likewise, as `Windows.maxima` tells places: within the axes of the windows."""
 
     def see(self, x: Tensor) -> None:
         """Look at the activity that a step starts from."""
         self._seen[0] = self._windows.maxima(x)
+        if not len(self._units):
+            units = self._windows.of(torch.arange(x.numel(), device=x.device).view(x.shape))
+            self._units = units.flatten(-self._axes).flatten(0, -2)
+            self._places = self._units % x.shape[-self._axes :].numel()
 
     def accept(self) -> None:
         """Take where the last slope was taken as what the next step starts from."""
@@ -44,9 +53,9 @@ class Maxima:
 
     def begin(self, x: Tensor) -> None:
         """Begin a step at x: find the windows in which several units are the largest, or the largest is at its kink."""
-        largest, _ = self._seen[0]
-        units = self._windows.of(x)
-        tied = (units == largest[(..., *[None] * self._axes)]).flatten(-self._axes).sum(-1) > 1
+        largest, places = self._seen[0]
+        others = x.flatten(-self._axes).scatter(-1, places.flatten(-self._axes), -torch.inf).view(x.shape)
+        tied = self._windows.maxima(others)[0] == largest
         self._positive = largest > 0.0
         self._meeting = tied & self._positive | (largest == 0.0) if self._windows.rectified else tied
 
@@ -79,24 +88,22 @@ class Maxima:
             changed |= positive ^ self._positive
         self._meeting |= changed
         # Where a device would have to be waited for, all are seen to.
-        chosen = self._meeting.nonzero(as_tuple=True) if out.is_cpu else (slice(None),)
-        unit_places, units = self._units(x, chosen)
+        chosen = torch.from_numpy(np.flatnonzero(self._meeting.numpy())) if out.is_cpu else slice(None)
+        units, unit_places = self._units[chosen], self._places[chosen]
         own = torch.take(x, units)
         rest, pull = torch.zeros_like(own), own.new_zeros(len(own), 1)
         for (weight, slope, jump), (top, place) in zip(slopes, self._seen, strict=False):
             if not weight:
                 continue
             v = torch.take(jump, units[:, :1])
-            pulled = unit_places == place[chosen].reshape(-1, 1)
-            if self._windows.rectified:
-                pulled &= top[chosen].reshape(-1, 1) > 0.0
+            pulled = self._pulled(unit_places, top.view(-1, 1)[chosen], place.view(-1, 1)[chosen])
             rest = rest + weight * (torch.take(slope, units) - torch.where(pulled, v, 0.0))
             pull = pull + weight * v
         end = _flow(own, rest, pull, time, rectified=self._windows.rectified)
         if out.is_cpu:
             out.put_(units, end)
             top, unit = end.max(1, keepdim=True)  # the first of equal ones, as `Windows.maxima`
-            largest[chosen], places[chosen] = top[:, 0], unit_places.gather(1, unit)[:, 0]
+            largest.view(-1, 1)[chosen], places.view(-1, 1)[chosen] = top, unit_places.gather(1, unit)
         else:
             view, meeting = self._windows.of(out), self._meeting[(..., *[None] * self._axes)]
             view.copy_(torch.where(meeting, end.view(view.shape), view))
@@ -104,27 +111,20 @@ class Maxima:
         if stage is not None:
             self._seen[stage] = largest, places
 
+    def _pulled(self, units: Tensor, top: Tensor, place: Tensor) -> Tensor:
+        """Tell which units of windows v pulls on, given the places of all, and the largest and its place."""
+        pulled = units == place
+        return pulled & (top > 0.0) if self._windows.rectified else pulled
+
     def motion(self, x: Tensor, slope: Tensor, jump: Tensor, out: Tensor) -> None:
         """Write dx/dt at x into `out`, given F and v there."""
         top, place = self._seen[0]
-        unit_places, units = self._units(x, (slice(None),))
-        v = torch.take(jump, units[:, :1])
-        pulled = unit_places == place.reshape(-1, 1)
-        if self._windows.rectified:
-            pulled &= top.reshape(-1, 1) > 0.0
-        rest = torch.take(slope, units) - torch.where(pulled, v, 0.0)
-        velocity, _, _ = _velocity(torch.take(x, units), rest, v, rectified=self._windows.rectified)
+        v = torch.take(jump, self._units[:, :1])
+        pulled = self._pulled(self._places, top.view(-1, 1), place.view(-1, 1))
+        rest = torch.take(slope, self._units) - torch.where(pulled, v, 0.0)
+        velocity, _, _ = _velocity(torch.take(x, self._units), rest, v, rectified=self._windows.rectified)
         view = self._windows.of(out)
         view.copy_(velocity.view(view.shape))
-
-    def _units(self, x: Tensor, chosen: tuple[Tensor | slice, ...]) -> tuple[Tensor, Tensor]:
-        """Return the places of the units of windows as `Windows.places`, and among all of x, shape (window, unit)."""
-        *before, size = x.flatten(-self._axes).shape
-        places = self._windows.places(x)
-        first = torch.arange(0, x.numel(), size, device=x.device).view(*before, *[1] * self._axes)
-        windows = (*before, *places.shape[:-1])
-        own = places.expand(*windows, -1)[chosen].flatten(0, -2)
-        return own, own + first.expand(windows)[chosen].reshape(-1, 1)
 
 
 def _velocity(x: Tensor, rest: Tensor, pull: Tensor, *, rectified: bool) -> tuple[Tensor, Tensor, Tensor]:
