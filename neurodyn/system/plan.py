@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
@@ -68,6 +69,8 @@ class Plan:
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
         self.bounds = {p.name: self._ends(p.bounds) for p in self.free if p.bounds is not None}
         """Of each population that has them, (low, high), tensors of no axes or of the shape of a sample."""
+        self.floors, self.ceilings = self._walls(0), self._walls(1)
+        """Of these, low where a population's dx/dt is 0 as it leads below, and high likewise; all but infinite ones."""
         self.dynamic, self._held, self._driven = tuple(batch.starts), tuple(batch.clamped), tuple(batch.driven)
         self.shapes = {name: tuple(value.shape[1:]) for name, value in (batch.clamped | batch.starts).items()}
         for population in self.free:
@@ -321,6 +324,15 @@ class Plan:
             scale = 1.0 / network[name].leak
             echoes.settled.append((echo, Equation(echo.key, scale, 0.0, None, [], entries)))
         return echo.key
+
+    def _walls(self, side: int) -> dict[str, Tensor]:
+        walls = {}
+        for population in self.free:
+            if population.bounds is not None and not population.noisy:  # with noise, a step is clipped as a whole
+                end = population.bounds[side]
+                if isinstance(end, Tensor) or math.isfinite(end):
+                    walls[population.name] = self.bounds[population.name][side]
+        return walls
 
     def _ends(self, bounds: tuple[Vector, Vector]) -> tuple[Tensor, Tensor]:
         low, high = (torch.as_tensor(end, dtype=self.dtype, device=self.device) for end in bounds)
