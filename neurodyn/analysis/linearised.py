@@ -13,6 +13,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.vectors import plain
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.solvers.rows import Rows
 from neurodyn.system.agreement import jacobian
 from neurodyn.system.binding import bound
 from neurodyn.system.continued import Starts
@@ -35,6 +36,8 @@ class Linearised:
             taus = {name: self.field.zeros[name] + plain(self.field.network[name].tau) for name in system.dynamic}
             self.tau = self.field.rows(taus)
         self.system = system
+        slides = system.structure.kinks_at_units and not system.structure.windows
+        self._sliding = Rows(system) if slides else None
 
     @property
     def units(self) -> int:
@@ -48,12 +51,14 @@ class Linearised:
 
     @torch.no_grad()
     def slope(self, x: Tensor) -> Tensor:
-        """Return F(x)."""
-        return self.field(x)
+        """Return F(x), or Filippov's solution where F jumps at units' kinks."""
+        return self.field(x) if self._sliding is None else self._sliding(x) / self.tau
 
     @torch.no_grad()
     def free(self, x: Tensor) -> Tensor:
-        """Tell of each unit whether no bound holds it, shape (sample, unit)."""
+        """Tell of each unit whether no bound, nor its kink, holds it, shape (sample, unit)."""
+        if self._sliding is not None:
+            return ~self._sliding.held(x)
         if self.field.bounds is None:
             return torch.ones_like(x, dtype=torch.bool)
         low, high = self.field.bounds

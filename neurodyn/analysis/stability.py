@@ -30,8 +30,8 @@ def stability(
     """Return the eigenvalues λ of J = ∂F/∂x at an equilibrium, which is stable where all Re λ < 0.
 
     Up to 500 units of a sample J is worked out whole, and beyond that Arnoldi's method finds its rightmost
-    eigenvalues, and those of the largest modulus, from products with J. Units that a bound holds are left out; `mode`
-    is as long as the fewest units that are free in a sample.
+    eigenvalues, and those of the largest modulus, from products with J. Units that a bound holds, or that F holds at
+    their kink, are left out; `mode` is as long as the fewest units that are free in a sample.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def stability(
     -------
     xarray.Dataset
         Over `sample` and `mode`, the rightmost first: `growth`, Re λ, and `frequency`, Im λ. Over `sample`: `abscissa`,
-        the largest Re λ, −∞ where bounds hold every unit; `stable`; `euler_step`, the largest step of Euler's method
+        the largest Re λ, −∞ where every unit is held; `stable`; `euler_step`, the largest step of Euler's method
         under which every known mode decays, min −2 Re λ / |λ|², 0 where one does not decay; and `eigenvalue_residual`,
         ‖Jᵀv − λv‖ / ‖λv‖ of what Arnoldi's method found.
 

@@ -237,7 +237,8 @@ def equilibrium(
     An acyclic network takes one sweep, each population in the order of its dependencies, which is exact. In a cyclic
     one accelerated iterations propose an equilibrium, from the start where the structure suggests it, or from where a
     relaxation in time has come. It is taken, sample by sample, if F is nearly linear from there to it and no small
-    perturbation of it grows, so that the dynamics end there; otherwise the relaxation goes on.
+    perturbation of it grows, so that the dynamics end there; otherwise the relaxation goes on. Where F jumps at units'
+    kinks, dx/dt is that of Filippov's solution, in which units may rest there, as `Sliding` follows it.
 
     Parameters
     ----------

@@ -129,6 +129,10 @@ def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
     """
     structure = system.structure
     smallest = 4 * torch.finfo(system.dtype).eps
+    if structure.kinks_at_units:
+        rtol = max(min(_LOCAL["sliding"], tolerance) if late else _LOCAL["sliding"], smallest)
+        where = "units meet" if structure.windows else "units pass 0"
+        return Choice(Sliding(rtol, 0.1 * tolerance), f"kinks where {where}: relaxed in time, sliding along them")
     if structure.gradient_flow and (late or not structure.smooth):
         # The stabilised method stays stable by its stages, however long its steps; where it slides along a kink, or
         # follows a valley that was chosen long ago, accuracy buys nothing.

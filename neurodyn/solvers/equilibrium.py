@@ -152,13 +152,15 @@ class _Search:
         slope = self._system.new_state()
         self._system.field(self._state, slope)
         _refuse_overflow(self._system, self._state)
+        slides = self._system.structure.kinks_at_units
+        left = float(self._field(self._field.of(self._state)).abs().max()) if slides else residual(self._system, slope)
         stable = self._arrived & (self._growth == 0)
         report = Report(
             ", then ".join(part for part in (solver, self._accelerated) if part),
             relaxing + self._field.evaluations,
             accepted,
             rejected,
-            residual(self._system, slope),
+            left,
             bool(self._arrived.all()),
             time * self._slowest,
             reason,

@@ -59,6 +59,12 @@ class Maxima:
         self._positive = largest > 0.0
         self._meeting = tied & self._positive | (largest == 0.0) if self._windows.rectified else tied
 
+    def mark(self, x: Tensor, out: Tensor) -> None:
+        """Write 1 into `out` for the units of windows in which several are the largest at x, or that is 0."""
+        self.see(x)
+        self.begin(x)
+        self._windows.of(out).masked_fill_(self._meeting[(..., *[None] * self._axes)], 1.0)
+
     def advance(
         self,
         x: Tensor,

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from neurodyn.network.vectors import Vector
 from neurodyn.solvers.base import Progress
+from neurodyn.solvers.maxima import Maxima
+from neurodyn.solvers.sliding import solution
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -17,7 +19,8 @@ from neurodyn.system.system import System
 class Rows:
     """τ dx/dt = τ F(x) of a system, as a function of matrices (sample, unit) of the dynamic populations side by side.
 
-    Of populations with bounds it is clip(x + τF(x)) − x, which is 0 at the same places, and does not jump where F leads
+    Where F jumps at units' kinks it is Filippov's solution, in which units slide along them. Of populations with bounds
+    it is clip(x + τF(x)) − x, which is 0 at the same places, and does not jump where F leads
     outside: there, x rests at the bound whatever the others do.
 
     Parameters
@@ -37,6 +40,9 @@ class Rows:
         """τ of each unit, shape (unit,) or, of stacked networks, (sample, unit)."""
         self.step = self._of_populations([1.0 / _or_one(p.leak) for p in free])
         """What x ← x + step · τF(x) takes for a full step, 1/leak, shape (unit,)."""
+        structure = system.structure
+        self._jump = system.new_state() if structure.kinks_at_units else None
+        self._maxima = {name: Maxima(windows, stages=1) for name, windows in structure.windows.items()}
         self.bounds = self._of_bounds()
         """Where each unit stays, shape (unit,) both; None where no population has bounds."""
         self.evaluations = 0
@@ -89,9 +95,25 @@ class Rows:
     def _slope_at(self, x: Tensor) -> Tensor:
         """Return τ F at x, which is brought inside its bounds in `_state`."""
         self.write(x, self._state)
-        self.system.field(self._state, self._slope)
+        if self._jump is None:
+            self.system.field(self._state, self._slope)
+        else:
+            self.system.field_with_jump(self._state, self._slope, self._jump)
+            for name, maxima in self._maxima.items():
+                maxima.see(self._state.activity[name])
+            solution(self._state, self._slope, self._jump, self._slope, self._maxima)
         self._count()
         return self.of(self._slope).mul_(self.tau)
+
+    def held(self, x: Tensor) -> Tensor:
+        """Tell which units F holds at their kinks, or beside others at the top of a window, shape (sample, unit)."""
+        if self._jump is None:
+            return torch.zeros_like(x, dtype=torch.bool)
+        held = (x == 0) & (self._slope_at(x) == 0) & (self.of(self._jump) != 0)
+        self._slope.flat.zero_()
+        for name, maxima in self._maxima.items():
+            maxima.mark(self._state.activity[name], self._slope.activity[name])
+        return held | (self.of(self._slope) != 0)
 
     def sweep(self, state: State) -> None:
         """Balance one population of a state after another, along the strong couplings."""

@@ -87,9 +87,21 @@ class Sliding(ErrorControlled):
         return _SlidingStepper(system, self.rtol, self.atol, start)
 
 
-def _at_zero(below: Tensor, above: Tensor) -> Tensor:
-    """Return dx/dt of units at 0."""
-    return torch.where(below > 0, above.clamp(min=0.0), below)
+def solution(x: State, slope: State, jump: State, out: State, maxima: Mapping[str, Maxima]) -> None:
+    """Write dx/dt of Filippov's solution, which is not F where a unit is at its kink, into `out`.
+
+    Parameters
+    ----------
+    x, slope, jump
+        A state, F there, and by how much F jumps at each unit's kink.
+    maxima
+        Of the populations whose units compete for maxima, which have seen x.
+    """
+    below = slope.flat
+    at_zero = torch.where(below > 0, (below + jump.flat).clamp(min=0.0), below)
+    torch.where(x.flat == 0, at_zero, below, out=out.flat)
+    for name, its in maxima.items():
+        its.motion(x.activity[name], slope.activity[name], jump.activity[name], out.activity[name])
 
 
 class _Sum(NamedTuple):
@@ -230,12 +242,8 @@ class _SlidingStepper(Stepper):
 
     @property
     def motion(self) -> State:
-        motion = self.system.new_state(self.slope.flat.clone())
-        below = self.slope.flat
-        torch.where(self.x.flat == 0, _at_zero(below, below + self._jumps[0].flat), below, out=motion.flat)
-        for name, maxima in self._maxima.items():
-            own = self.slope.activity[name], self._jumps[0].activity[name], motion.activity[name]
-            maxima.motion(self.x.activity[name], *own)
+        motion = self.system.new_state()
+        solution(self.x, self.slope, self._jumps[0], motion, self._maxima)
         return motion
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:

@@ -47,7 +47,7 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     # In √τ x, the Jacobian has the same eigenvalues, and that of a gradient flow is symmetric.
     basis = x.new_empty(count + 1, samples, units)
     basis[0] = _unit(random_direction(field).expand(samples, units).clone()) + _unit(along * root)
-    basis[0] = _unit(basis[0])
+    basis[0] = _unit(basis[0] * ~field.held(x))
     hessenberg = torch.zeros(count + 1, count, samples, dtype=torch.float64)
     size = lengths(x)
     size = torch.where(size > torch.finfo(x.dtype).tiny ** 0.5, size, 1.0)

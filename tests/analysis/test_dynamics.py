@@ -281,6 +281,34 @@ def test_stability_is_that_of_a_jacobian_written_by_hand(rule):
     np.testing.assert_allclose(found.abscissa[known], by_hand.abscissa(rest, gamma)[known], atol=1e-7)
 
 
+def test_stability_where_units_rest_at_their_kinks_is_that_of_the_others():
+    module = nd.mlp([4, 5, 4, 3], activation="relu", seed=1).double()
+    first, second, third = (layer.weight.detach().numpy() for layer in module if isinstance(layer, nn.Linear))
+    generator = np.random.default_rng(1)
+    inputs, targets = generator.standard_normal((6, 4)), generator.standard_normal((6, 3))
+    network = pc.network(module, steps="equilibrium")
+    at_rest = nd.equilibrium(network, torch.tensor(inputs), torch.tensor(targets))
+    found = nd.analysis.stability(network, torch.tensor(inputs), torch.tensor(targets), at=at_rest)
+    held = 0
+    for sample in range(6):
+        x1, x2 = at_rest.x1.values[sample], at_rest.x2.values[sample]
+        e1, e2 = x1 - first @ inputs[sample], x2 - second @ x1.clip(0)  # the biases are 0
+        e3 = targets[sample] - third @ x2.clip(0)
+        below, jump = np.concatenate([-e1, -e2]), np.concatenate([second.T @ e2, third.T @ e3])
+        rests = (np.concatenate([x1, x2]) == 0) & (below > 0) & (below + jump < 0)
+        held += rests.sum()
+        d1, d2 = np.diag(x1 > 0.0), np.diag(x2 > 0.0)
+        whole = np.block(
+            [
+                [-np.eye(5) - d1 @ second.T @ second @ d1, d1 @ second.T],
+                [second @ d1, -np.eye(4) - d2 @ third.T @ third @ d2],
+            ]
+        )
+        expected = np.linalg.eigvalsh(whole[~rests][:, ~rests]).max()
+        assert found.abscissa.values[sample] == pytest.approx(expected, rel=1e-6)
+    assert held > 0
+
+
 def test_the_stable_euler_step_is_where_euler_turns_unstable():
     network = fitzhugh_nagumo(0.2)
     branch = nd.analysis.continuation(fitzhugh_nagumo, 0.0, 0.2, step=0.2)

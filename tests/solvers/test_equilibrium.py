@@ -233,3 +233,42 @@ def test_predictive_coding_at_the_end_of_the_range_is_finite_or_refused(x: float
     with contextlib.suppress(nd.NeurodynError):
         nd.backward(network, inputs, targets)
     assert all(bool(p.grad.isfinite().all()) for p in module.parameters() if p.grad is not None)
+
+
+def identity(layer: nn.Linear | nn.Conv1d) -> nn.Linear | nn.Conv1d:
+    weight = torch.eye(layer.weight.shape[0], layer.weight.shape[1]).view_as(layer.weight)
+    layer.load_state_dict({"weight": weight, "bias": torch.zeros(len(weight))})
+    return layer
+
+
+def test_a_unit_that_both_sides_of_its_kink_hold_is_at_rest_there() -> None:
+    """E = ½(x − μ)² + ½(t − w ReLU(x))², from x = μ."""
+    weight = 1.5
+    top = identity(nn.Linear(1, 1))
+    with torch.no_grad():
+        top.weight.fill_(weight)
+    network = pc.network(nn.Sequential(identity(nn.Linear(1, 1)), nn.ReLU(), top).double(), steps="equilibrium")
+    mu, target = tensor(60, 1, seed=0), tensor(60, 1, seed=1)
+    found = nd.equilibrium(network, mu, target)
+    inside = (mu + weight * target) / (1 + weight**2)
+    expected = torch.where(mu > 0, inside.clamp(min=0.0), mu)
+    assert int((expected == 0).sum()) > 5
+    assert found.converged
+    assert found.stable
+    np.testing.assert_allclose(found.x1, expected, atol=1e-7)
+
+
+def test_units_that_fall_side_by_side_from_a_maximum_are_at_rest_together() -> None:
+    """E = ½ Σ (x_i − μ_i)² + ½(t − max(x_1, x_2))², from x = μ, where all are above 0."""
+    layers = [identity(nn.Conv1d(1, 1, 1)), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), identity(nn.Linear(1, 1))]
+    network = pc.network(nn.Sequential(*layers).double(), steps="equilibrium")
+    mu, target = 6.0 + tensor(60, 2, seed=0), 6.0 + tensor(60, 1, seed=1)
+    found = nd.equilibrium(network, mu[:, None], target)
+    low, high = mu.sort(dim=1).values.unbind(1)
+    alone, together = (high + target[:, 0]) / 2, (low + high + target[:, 0]) / 3
+    assert int((alone < low).sum()) > 5
+    highest = torch.where(alone >= low, alone, together)
+    expected = torch.where(mu == high[:, None], highest[:, None], torch.minimum(mu, highest[:, None]))
+    expected = torch.where((alone < low)[:, None], together[:, None], expected)
+    assert found.converged
+    np.testing.assert_allclose(found.x1.values.reshape(60, 2), expected, atol=1e-7)
