@@ -87,8 +87,6 @@ class _Idle:
         By the shapes of their data, those last used at the end.
     doors
         What was found of the batches of each kind.
-    last
-        The shapes of the batch that came last.
     """
 
     marks: tuple[object, ...]
@@ -96,7 +94,6 @@ class _Idle:
     known: bool
     plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
     doors: dict[Hashable, _Door] = field(default_factory=dict)
-    last: tuple[object, ...] = ()
 
     def take(self, shapes: tuple[object, ...]) -> Plan | None:
         plans = self.plans.get(shapes)
@@ -132,9 +129,6 @@ class _AtHand:
             self.given, self._shapes = _enter(network, inputs, targets, initial, idle, still)
         self._idle, self.known = idle, idle.known
         self.plan = idle.take(self._shapes)
-        self.follows = idle.last == self._shapes
-        """Whether the batch before was of the same shapes."""
-        idle.last = self._shapes
 
     def system(self) -> System:
         """Bind the network to the batch."""
@@ -225,8 +219,6 @@ def computed(
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan
     repeated = None if plan is None or way is None or not at_hand.known else plan.repeated(network, way)
-    if repeated is not None and not at_hand.follows and repeated.is_rare():  # such as the last of an epoch
-        repeated = None
     batch = [*given.inputs.values(), *([] if given.targets is None else [given.targets])]
     done = None if repeated is None else repeated.again(batch)
     if done is None:
