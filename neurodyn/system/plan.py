@@ -27,7 +27,7 @@ from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.batch import Batch, brought, shape_of_source
 from neurodyn.system.bound import Given
 from neurodyn.system.delays import Ahead, Echo, Echoes
-from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
+from neurodyn.system.equation import Entry, Equation
 from neurodyn.system.loops import Loop, loops_of
 from neurodyn.system.numbers import weights_of
 from neurodyn.system.own import has_own_parts, look_at_couplings
@@ -271,8 +271,6 @@ class Plan:
         if population.instantaneous:
             return Equation(population.name, 1.0 / leak, 0.0, constant, held, moving, driven, late)
         scale = self.pace(network, population.name) / plain(population.tau)
-        if isinstance(leak, Tensor):
-            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, late, leak)
         return Equation(population.name, scale, leak, constant, held, moving, driven, late)
 
     def _entry(self, coupling: Coupling, sources: tuple[str, ...], target: str) -> Entry:
