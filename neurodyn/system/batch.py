@@ -15,7 +15,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.population import Population
 from neurodyn.system.bound import Given, check_block, of_integers
-from neurodyn.system.driven import Driven, Placed
+from neurodyn.system.driven import Driven
 from neurodyn.system.numbers import check_finite, sums_are_finite
 from neurodyn.system.own import look_at_data
 
@@ -29,29 +29,23 @@ class Batch:
 
     Parameters
     ----------
+    given
+        The batch, as it came in.
     data
         Inputs, targets and the forward pass.
     clamped
         The held populations' activity by name, shape (sample, …).
     starts
         The start of each dynamic population, likewise.
-    overridden
-        The populations that start elsewhere than the declaration says.
     driven
         What the clamped populations that vary in time are given.
-    signals
-        All signals, constant ones too.
-    origin
-        The time at which the run starts.
     """
 
+    given: Given
     data: Data
     clamped: dict[str, Tensor]
     starts: dict[str, Tensor]
-    overridden: frozenset[str]
     driven: dict[str, Driven]
-    signals: tuple[Placed, ...]
-    origin: float
 
 
 def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batch:
@@ -96,7 +90,7 @@ def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batc
             start = _start(network, population, data, given, (clamped, starts))
             population.check_within("its start", start)
             starts[population.name] = start
-    return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
+    return Batch(given, data, clamped, starts, driven)
 
 
 def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[str, Driven]:

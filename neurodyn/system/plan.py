@@ -240,7 +240,7 @@ class Plan:
     def _take_from_forward(self, network: Network) -> None:
         self.points.forget()
         clamped = self.batch.clamped
-        for stage, name in start_of(network, frozenset(clamped), self.batch.overridden).points:
+        for stage, name in start_of(network, frozenset(clamped), frozenset(self.batch.given.initial)).points:
             if name not in self.batch.driven:
                 self.points.take_from_forward(stage, name, lasting=name in clamped)
 

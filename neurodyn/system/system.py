@@ -343,7 +343,7 @@ class System:
 
     def schedule(self, steps: int) -> Schedule:
         """Return what each step of discrete inference from x₀ has to evaluate."""
-        return schedule_of(self.network, frozenset(self.clamped), self.plan.batch.overridden, steps)
+        return schedule_of(self.network, frozenset(self.clamped), frozenset(self.plan.batch.given.initial), steps)
 
     def sweep(self, state: State, order: Sequence[str] | None = None) -> None:
         """Bring one population after the other to where the others, as they then are, balance its leak.
