@@ -34,22 +34,15 @@ from neurodyn.system.system import System
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a batch leaves behind, beside the gradients.
-
-    Parameters
-    ----------
-    output
-        That of the forward pass, shape (sample, …); None for a network without one.
-    losses
-        Those of the output, shape (sample,); None without an output or targets.
-    iterations
-        The steps of discrete inference, or the evaluations of the vector field that a relaxation took; None where one
-        sweep gave the equilibrium.
-    """
+    """What a batch leaves behind, beside the gradients."""
 
     output: Tensor | None
+    """That of the forward pass, shape (sample, …); None for a network without one."""
     losses: Tensor | None
+    """Those of the output, shape (sample,); None without an output or targets."""
     iterations: int | None
+    """The steps of discrete inference, or the evaluations of the vector field that a relaxation took; None where one
+    sweep gave the equilibrium."""
 
 
 def backward(

@@ -25,27 +25,18 @@ _CHECKED = (Input, Target, ForwardValue)
 
 @dataclass(frozen=True)
 class Batch:
-    """What a batch brings to a plan.
-
-    Parameters
-    ----------
-    given
-        The batch, as it came in.
-    data
-        Inputs, targets and the forward pass.
-    clamped
-        The held populations' activity by name, shape (sample, …).
-    starts
-        The start of each dynamic population, likewise.
-    driven
-        What the clamped populations that vary in time are given.
-    """
+    """What a batch brings to a plan."""
 
     given: Given
+    """The batch, as it came in."""
     data: Data
+    """Inputs, targets and the forward pass."""
     clamped: dict[str, Tensor]
+    """The held populations' activity by name, shape (sample, …)."""
     starts: dict[str, Tensor]
+    """The start of each dynamic population, likewise."""
     driven: dict[str, Driven]
+    """What the clamped populations that vary in time are given."""
 
 
 def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batch:

@@ -35,21 +35,15 @@ _MOST_PLANS = 4
 
 @dataclass(frozen=True)
 class _Door:
-    """What was found of a batch that came in, and need not be looked for in others of the same kind.
-
-    Parameters
-    ----------
-    population
-        Whose input it is.
-    dtype, device, samples, shapes
-        As of `Given`.
-    """
+    """What was found of a batch that came in, and need not be looked for in others of the same kind."""
 
     population: str
+    """Whose input it is."""
     dtype: torch.dtype
     device: torch.device
     samples: int
     shapes: tuple[object, ...]
+    """As of `Given`."""
 
     def given(self, network: Network, weights: list[Tensor], inputs: Tensor, targets: Tensor | None) -> Given | None:
         """Return a batch whose numbers are finite."""
@@ -73,27 +67,18 @@ def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
 
 @dataclass
 class _Idle:
-    """The plans of a network that are not in use.
-
-    Parameters
-    ----------
-    marks
-        What tells whether the layers are as they were when the plans were made.
-    weights
-        Those of the layers and of the feedback. They keep the memory that `marks` names by its place.
-    known
-        Whether nothing but shapes and tensors counts for what is computed.
-    plans
-        By the shapes of their data, those last used at the end.
-    doors
-        What was found of the batches of each kind.
-    """
+    """The plans of a network that are not in use."""
 
     marks: tuple[object, ...]
+    """What tells whether the layers are as they were when the plans were made."""
     weights: list[Tensor]
+    """Those of the layers and of the feedback. They keep the memory that `marks` names by its place."""
     known: bool
+    """Whether nothing but shapes and tensors counts for what is computed."""
     plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
+    """By the shapes of their data, those last used at the end."""
     doors: dict[Hashable, _Door] = field(default_factory=dict)
+    """What was found of the batches of each kind."""
 
     def take(self, shapes: tuple[object, ...]) -> Plan | None:
         plans = self.plans.get(shapes)

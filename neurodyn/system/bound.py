@@ -32,40 +32,26 @@ from neurodyn.system.numbers import check_modes, common_kind, weights_of
 
 @dataclass(frozen=True)
 class Given:
-    """What a network is to be bound to, checked at the door.
-
-    Parameters
-    ----------
-    inputs
-        By population, shape (sample, …), with their noise where they are clamped to noisy ones.
-    targets
-        Shape (sample, …), or None.
-    initial
-        Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample.
-    dtype, device
-        Those of weights and data.
-    samples
-        How many.
-    origin
-        The time at which the run starts.
-    signals
-        The inputs that are signals, by population; `inputs` has their values at time 0.
-    target_signal
-        The targets, where they are one.
-    noise
-        What `Noisy` adds to signals, by population, shape (sample, …).
-    """
+    """What a network is to be bound to, checked at the door."""
 
     inputs: dict[str, Tensor]
+    """By population, shape (sample, …), with their noise where they are clamped to noisy ones."""
     targets: Tensor | None
+    """Shape (sample, …), or None."""
     initial: dict[str, Tensor]
+    """Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample."""
     dtype: torch.dtype
     device: torch.device
+    """Those of weights and data."""
     samples: int
     origin: float = 0.0
+    """The time at which the run starts."""
     signals: dict[str, Placed] = field(default_factory=dict)
+    """The inputs that are signals, by population; `inputs` has their values at time 0."""
     target_signal: Placed | None = None
+    """The targets, where they are one."""
     noise: dict[str, Tensor] = field(default_factory=dict)
+    """What `Noisy` adds to signals, by population, shape (sample, …)."""
 
     @property
     def shapes(self) -> tuple[object, ...]:

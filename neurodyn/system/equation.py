@@ -16,24 +16,15 @@ from neurodyn.network.wrapping import Scaled
 
 @dataclass
 class Entry:
-    """A coupling as it stands in its target's equation.
-
-    Parameters
-    ----------
-    coupling
-        The coupling.
-    term
-        Its map, bound.
-    sources
-        What the map is bound to: the coupling's sources, or their echoes.
-    target
-        Likewise.
-    """
+    """A coupling as it stands in its target's equation."""
 
     coupling: Coupling
     term: Term
+    """Its map, bound."""
     sources: str | tuple[str, ...]
+    """What the map is bound to: the coupling's sources, or their echoes."""
     target: str
+    """Likewise."""
 
     def __post_init__(self) -> None:
         gain = self.coupling.gain
@@ -105,32 +96,22 @@ class Equation:
     """dx/dt = scale · (−leak x + Σ gain · map), with 1/τ as the scale; or 1/leak · Σ gain · map of an instantaneous x.
 
     The sum is scaled last: divided gains would round, and what balances exactly would no longer do so.
-
-    Parameters
-    ----------
-    name
-        The population x.
-    scale, leak
-        The factors, numbers or one for each unit; the leak of an instantaneous population is 0 here.
-    constant
-        What the entries that are `held` contribute, shape (sample, …); None if there is none.
-    held, moving
-        The couplings from held populations alone, and the others.
-    driven
-        Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
-        too, and worked out anew by `drive`.
-    late
-        Those of the moving ones that read nothing but the past.
     """
 
     name: str
     scale: Vector
     leak: Vector
+    """The factors, numbers or one for each unit; the leak of an instantaneous population is 0 here."""
     constant: Tensor | None
+    """What the entries that are `held` contribute, shape (sample, …); None if there is none."""
     held: list[Entry]
     moving: list[Entry]
+    """The couplings from held populations alone, and the others."""
     driven: list[Entry] = field(default_factory=list)
+    """Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
+    too, and worked out anew by `drive`."""
     late: list[Entry] = field(default_factory=list)
+    """Those of the moving ones that read nothing but the past."""
 
     def __post_init__(self) -> None:
         late = set(map(id, self.late))
