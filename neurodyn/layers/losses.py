@@ -17,13 +17,7 @@ That of a sample depends on no other, the function writes into neither argument,
 
 
 def check_loss(where: str, loss: Loss) -> None:
-    """Refuse what is no loss.
-
-    Raises
-    ------
-    TypeError
-        If it is no function, such as the name of one.
-    """
+    """Refuse what is no function, such as the name of a loss."""
     if not callable(loss) or isinstance(loss, type):
         raise InvalidTypeError(
             f"{where}: loss is a function of the outputs and the targets that returns one value per sample, such as "
@@ -32,40 +26,14 @@ def check_loss(where: str, loss: Loss) -> None:
 
 
 def squared_error(output: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared error of each sample, ½‖y − t‖².
-
-    Parameters
-    ----------
-    output, targets
-        y and t, shape (sample, …) both.
-
-    Returns
-    -------
-    Tensor
-        Shape (sample,).
-    """
+    """Return the squared error of each sample, ½‖y − t‖², shape (sample,); y and t of shape (sample, …)."""
     return (output - targets).square_().flatten(1).sum(1).mul_(0.5)
 
 
 def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """Return ∂ℒ/∂y of each sample; with a graph where the gradient mode is on.
+    """Return ∂ℒ/∂y of each sample, shaped like the output y; with a graph where the gradient mode is on.
 
-    Parameters
-    ----------
-    loss
-        The loss, one value per sample.
-    output, targets
-        y and t, shape (sample, …).
-
-    Returns
-    -------
-    Tensor
-        Shaped like `output`.
-
-    Raises
-    ------
-    ValueError
-        If the loss does not return one value per sample, or has no derivative.
+    Refused is a loss that does not return one value per sample, or has no derivative.
     """
     if loss is squared_error:
         return output - targets
@@ -79,13 +47,7 @@ def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
 
 
 def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of each sample, shape (sample,).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the loss returns anything else than one value per sample.
-    """
+    """Return the loss of each sample, shape (sample,), and refuse what returns anything else."""
     losses = loss(output, targets)
     check_per_sample(losses, len(output))
     return losses

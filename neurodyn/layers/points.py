@@ -61,12 +61,8 @@ class LayerPoint(ABC):
     def feedback_norm(self, weights: Tensor | None, rows: int) -> float | Tensor | None:
         """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None, as here, where none is known.
 
-        Parameters
-        ----------
-        weights
-            Feedback weights ψ in place of the transposed ones; None for these.
-        rows
-            How many samples the product with v has: the bound takes no longer than that many samples do.
+        Feedback weights ψ, unless None, are in place of the transposed ones. The bound takes no longer than a product
+        with v of so many rows does.
         """
         return None
 

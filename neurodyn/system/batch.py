@@ -40,19 +40,9 @@ class Batch:
 
 
 def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batch:
-    """Return what a network's drives make of a batch.
+    """Return what a network's drives make of a batch, to which the forward pass moves, if there is one.
 
-    Parameters
-    ----------
-    network, given
-        The declaration, and the batch.
-    forward
-        The forward pass, which moves to the batch; None where there is none.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If something does not fit, or is not finite.
+    Refused is what does not fit, or is not finite.
     """
     if forward is not None:
         forward.move_to(given.inputs[network.inputs[0]])
@@ -134,13 +124,7 @@ def _start(
 
 
 def shape_of_source(network: Network, population: Population, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the shape of a population that declares none: that of what it is a copy of.
-
-    Raises
-    ------
-    ValueError
-        If there is no such source.
-    """
+    """Return the shape of a population that declares none: that of what it is a copy of; refuse it without one."""
     for coupling in network.into(population.name):
         if isinstance(coupling.map, Identity) and coupling.sources[0] in shapes:
             return shapes[coupling.sources[0]]

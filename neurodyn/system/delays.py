@@ -185,16 +185,9 @@ class Piece(Protocol):
 
 
 class Past:
-    """What the dynamic populations that are read with a delay have been since time 0, as far back as is needed.
+    """What the dynamic populations that are read with a delay have been since time 0, as far back as the longest one.
 
-    Parameters
-    ----------
-    state
-        The flat state at time 0, and before, shape (n,).
-    window
-        Which part of it is kept; None for all.
-    longest
-        The longest delay.
+    Of the flat state at time 0, and before, shape (n,), and of each after it, a window is kept; None for all.
     """
 
     def __init__(self, state: Tensor, window: slice | None, longest: float) -> None:
@@ -271,17 +264,11 @@ def kinks(
     ----------
     delays
         Those by which dynamic populations are read.
-    jumps
-        When signals jump, also as they arrive with a delay.
-    begins
-        When signals begin to arrive that have a delay.
-    end
-        The end of the run.
-    order
-        The order of the method.
+    jumps, begins
+        When signals jump, also as they arrive with a delay; and when those begin to arrive that have one.
     adaptive
-        Whether it adapts its steps to their errors: then, where there are many delays, the highest derivatives whose
-        jumps would lie too close are left to that.
+        Whether the method adapts its steps to their errors: then, where there are many delays, the highest derivatives
+        whose jumps would lie too close are left to that.
     """
     levels: dict[int, set[float]] = {1: {0.0, *jumps.tolist()}, 2: {time for time in begins if time < end}}
     for level in range(1, order):

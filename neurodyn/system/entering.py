@@ -15,14 +15,9 @@ from neurodyn.system.system import System
 
 
 class Entering:
-    """F at a state of 0: what signals contribute to it, at many moments, and the rest, which stands still.
+    """F at a state of 0 of a linear system under signals, up to the end of the run, at many moments.
 
-    Parameters
-    ----------
-    system
-        A linear system under signals.
-    duration
-        The end of the run.
+    Apart from what signals contribute, F stands still.
     """
 
     def __init__(self, system: System, duration: float) -> None:
