@@ -149,7 +149,7 @@ class SpikeDetector:
         """At how many more steps each unit cannot spike."""
 
     def step(self, activity: Tensor) -> Tensor:
-        """Take the activity at the next step, of one shape at all, and return which units spike, a boolean each."""
+        """Take the activity at the next step, shaped as before, and return which units spike, a boolean tensor."""
         active = activity != 0
         # Small integers and no comparisons of them, which PyTorch does one by one.
         resting = (active.view(torch.uint8) if self.window < 256 else active.int()) * self.window

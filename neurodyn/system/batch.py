@@ -76,7 +76,7 @@ def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batc
 
 def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[str, Driven]:
     """Return what the clamped populations that vary are given, each with an activity of its own in `clamped`."""
-    if not given.signals and given.target_signal is None:
+    if not given.signals:
         return {}
     varying, moved = given.varying, {}
     for name in clamped:

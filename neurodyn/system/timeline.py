@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
-from neurodyn.network.signals import Course, breaks_of, jumps_of
+from neurodyn.network.signals import Course, inside
 from neurodyn.system.delays import Ahead, Past, distinct, kinks
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.plan import Plan
@@ -73,16 +73,19 @@ class Timeline:
 
     def check_span(self, duration: float) -> None:
         """Refuse a run that leaves the span of a signal."""
-        for signal in self._plan.batch.given.placed:
+        for signal in self._plan.batch.given.signals.values():
             check_span(signal.what, signal.course, self.origin, self.origin + duration)
 
     def jumps(self, end: float) -> NDArray[np.float64]:
         """Return when signals jump between 0 and the end of a run, or their echoes do, increasing."""
-        return jumps_of(self._courses, self.origin, self.origin + end) - self.origin
+        return self._between(end, [course.jumps for course in self._courses])
 
     def breaks(self, end: float) -> NDArray[np.float64]:
         """Return when signals, or their echoes, jump or bend between 0 and the end of a run, increasing."""
-        return breaks_of(self._courses, self.origin, self.origin + end) - self.origin
+        return self._between(end, [course.breaks for course in self._courses])
+
+    def _between(self, end: float, several: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return inside(self.origin, self.origin + end, several) - self.origin
 
     def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
         """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
