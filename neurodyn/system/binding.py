@@ -145,8 +145,7 @@ def bound(
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
     if at_hand.known:
-        plan = system.plan
-        system.repeat(*(plan.repeated_field(network, foreseen=foreseen) for foreseen in (False, True)))
+        system.repeat()
     yield system
     at_hand.put_back()
 

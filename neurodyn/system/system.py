@@ -176,16 +176,11 @@ class System:
         found, _ = (repeated.again(batch) or repeated.made(batch, arriving)) if known else arriving()
         self.timeline.foresee(times, [value for value in found if value is not None])
 
-    def repeat(self, field: Repeated[None], foreseen: Repeated[None]) -> None:
-        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile.
-
-        Parameters
-        ----------
-        field, foreseen
-            The field, and the field where what delayed couplings contribute is foreseen.
-        """
+    def repeat(self) -> None:
+        """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile."""
         if not self.loops:
-            self._repeated, self._foreseen = field, foreseen
+            self._repeated = self.plan.repeated_field(self.network, foreseen=False)
+            self._foreseen = self.plan.repeated_field(self.network, foreseen=True)
 
     def _note(self, repeated: Repeated[None], batch: Sequence[Tensor], state: State, out: State) -> None:
         def evaluate() -> tuple[Sequence[Tensor], None]:
