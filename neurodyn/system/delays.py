@@ -42,12 +42,7 @@ class Echo:
     @property
     def key(self) -> str:
         """What it is called among the populations' activities, which no population is."""
-        return key_of(self.name, self.delay)
-
-
-def key_of(name: str, delay: float) -> str:
-    """Return what the echo of a population is called."""
-    return f"{name}(t − {delay!r})"
+        return f"{self.name}(t − {self.delay!r})"
 
 
 @dataclass(frozen=True)
