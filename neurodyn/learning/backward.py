@@ -209,7 +209,7 @@ def _relax(
     system: System, duration: float | None, solver: Solver | None, progress: bool | None
 ) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        return swept(system, system.lent_state()), None
+        return swept(system, system.new_state()), None
     if duration is None:
         with Late(wanted=progress, unit="τ", desc=system.network.name) as bar:
             state, report = to_equilibrium(system, steady(), progress=bar)

@@ -55,7 +55,6 @@ class Plan:
         self._repeated: OrderedDict[Hashable, Repeated[Any]] = OrderedDict()
         self._fields: dict[bool, Repeated[None]] = {}
         self._ahead: OrderedDict[int, tuple[Ahead, Repeated[None]]] = OrderedDict()
-        self._lent: Tensor | None = None
         batch = brought(network, given, self._forward)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
@@ -174,15 +173,6 @@ class Plan:
             yield name, slice(start, end)
             start = end
 
-    def lent(self) -> Tensor:
-        """Return the memory of a state, shape (n,), that a batch may use while it is at hand.
-
-        Asked of the system anew for each batch, it would take longer to come than to be filled.
-        """
-        if self._lent is None:
-            self._lent = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        return self._lent
-
     def repeated(self, network: Network, way: Hashable) -> Repeated[Any]:
         """Return what is computed of a network for one batch after the other, in one of several ways."""
         repeated = self._repeated.pop(way, None)
@@ -215,7 +205,7 @@ class Plan:
         """Return what computations read that stays where it is, and what they fill."""
         own = [each for equation in self.equations.values() for each in (equation.constant, equation.scale)]
         own += [*(end for ends in self.bounds.values() for end in ends), *self.echoed.values()]
-        return [*weights_of(network), self.instant, self.lent(), *(each for each in own if isinstance(each, Tensor))]
+        return [*weights_of(network), self.instant, *(each for each in own if isinstance(each, Tensor))]
 
     @property
     def batch(self) -> Batch:

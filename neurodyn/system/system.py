@@ -111,10 +111,6 @@ class System:
             flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
         return State(flat, dict(self.blocks(flat)), {**self.clamped, **self.plan.instant_blocks}, self.plan.echoed)
 
-    def lent_state(self) -> State:
-        """Return a state in memory that the batches of a plan share: the next one overwrites it."""
-        return self.new_state(self.plan.lent())
-
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
         blocks = flat.split_with_sizes([self._sizes[name] for name in self.dynamic])
