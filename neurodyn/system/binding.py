@@ -10,7 +10,6 @@ from types import BuiltinFunctionType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from neurodyn.layers.kinds import is_plain
@@ -31,28 +30,6 @@ from neurodyn.system.system import System
 Rest = TypeVar("Rest")
 _MOST_PLANS = 4
 """For how many shapes of data the plans of a network are kept."""
-
-
-@dataclass(frozen=True)
-class _Door:
-    """What was found of a batch that came in, and need not be looked for in others of the same kind."""
-
-    population: str
-    """Whose input it is."""
-    dtype: torch.dtype
-    device: torch.device
-    samples: int
-    shapes: tuple[object, ...]
-    """As of `Given`."""
-
-    def given(self, network: Network, weights: list[Tensor], inputs: Tensor, targets: Tensor | None) -> Given | None:
-        """Return a batch whose numbers are finite."""
-        for origin in network.origins:
-            origin.check()
-        check_modes(self.device)
-        if not sums_are_finite([*weights, inputs] if targets is None else [*weights, inputs, targets]):
-            return None
-        return Given({self.population: inputs.detach()}, targets, {}, self.dtype, self.device, self.samples)
 
 
 def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
@@ -77,8 +54,8 @@ class _Idle:
     """Whether nothing but shapes and tensors counts for what is computed."""
     plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
     """By the shapes of their data, those last used at the end."""
-    doors: dict[Hashable, _Door] = field(default_factory=dict)
-    """What was found of the batches of each kind."""
+    doors: dict[Hashable, tuple[str, tuple[object, ...]]] = field(default_factory=dict)
+    """Of batches of each kind that was found to be plain, whose inputs they have, and their shapes."""
 
     def take(self, shapes: tuple[object, ...]) -> Plan | None:
         plans = self.plans.get(shapes)
@@ -157,15 +134,18 @@ def _enter(
     kind = None if initial is not None else _kind(inputs, targets, still)
     door = idle.doors.get(kind)
     if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
-        given = door.given(network, idle.weights, inputs, targets)
-        if given is not None:
-            return given, door.shapes
+        for origin in network.origins:
+            origin.check()
+        check_modes(inputs.device)
+        if sums_are_finite([*idle.weights, inputs, *([] if targets is None else [targets])]):
+            population, shapes = door
+            return Given({population: inputs.detach()}, targets, {}, inputs.dtype, inputs.device, len(inputs)), shapes
     given = checked(network, inputs, targets, initial, idle.weights, still=still)
     shapes = given.shapes
     if kind is not None:
         (name,) = given.inputs
         if type(network[name].clamp) is Input and given.inputs[name].dtype == given.dtype:
-            idle.doors[kind] = _Door(name, given.dtype, given.device, given.samples, shapes)
+            idle.doors[kind] = name, shapes
     return given, shapes
 
 
