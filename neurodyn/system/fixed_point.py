@@ -133,7 +133,7 @@ class FixedPoint(ABC):
             another = self._newton(map_, other, _MOST_ITERATIONS if found is None else _MOST_BESIDE)
             if found is None:
                 found = another
-            elif another is not None and self._differ(found, another, _SAME):
+            elif another is not None and self._differ(found, another):
                 self._refuse("several solutions")
         if found is None:
             self._refuse("no solution that is found")
@@ -204,9 +204,9 @@ class FixedPoint(ABC):
         closest = torch.stack([(found - seen).abs().amax(1) for seen in self._seen]).amin(0)
         return bool((closest > _MOVED * size).any())
 
-    def _differ(self, one: Tensor, other: Tensor, share: float) -> bool:
+    def _differ(self, one: Tensor, other: Tensor) -> bool:
         size = 1.0 + one.abs().amax(1, keepdim=True)
-        return bool(((one - other).abs() > share * size).any())
+        return bool(((one - other).abs() > _SAME * size).any())
 
     def _newton(self, map_: Map, z: Tensor, most: int = _MOST_ITERATIONS) -> Tensor | None:
         """Return the solution that iterations from z lead to, evaluated last; None where they fail."""

@@ -27,11 +27,13 @@ class Timeline:
         self._network, self._plan, self._clamped = network, plan, plan.batch.clamped
         self.origin = plan.batch.given.origin
         """The time at which the run starts, as signals and records count."""
-        self._driven = plan.batch.driven
+        self.driven: Mapping[str, Driven] = plan.batch.driven
+        """What the clamped populations that vary in time are given."""
         self._echoes, self._echoed = plan.echoes, plan.echoed
-        self._late = plan.echoes.shifted(self._driven) if self._echoed else {}
-        self._jumping, self._gliding = _parted(self._driven)
-        self._gliding_late = _parted(self._late)[1]
+        self.late = plan.echoes.shifted(self.driven) if self._echoed else {}
+        """The signals that arrive late, by the keys of their echoes."""
+        self._jumping, self._gliding = _parted(self.driven)
+        self._gliding_late = _parted(self.late)[1]
         self._in_steps = False
         """Whether a solver says when each step begins, so that what moves in jumps alone stands still within it."""
         self.past: Past | None = None
@@ -44,27 +46,17 @@ class Timeline:
         """Whether the echoes of instantaneous populations are those of the present time."""
         self.entered = 0.0
         """When the present step began."""
-        self.moves = bool(self._driven or self._echoed)
+        self.moves = bool(self.driven or self._echoed)
         """Whether anything varies."""
-
-    @property
-    def driven(self) -> Collection[str]:
-        """The clamped populations that vary in time."""
-        return self._driven.keys()
 
     @property
     def signals(self) -> tuple[Course, ...]:
         """What the network is driven by in time; signals that are constant are none."""
-        return tuple(driven.signal.course for driven in self._driven.values())
-
-    @property
-    def late(self) -> Mapping[str, Driven]:
-        """The signals that arrive late, by the keys of their echoes."""
-        return self._late
+        return tuple(driven.signal.course for driven in self.driven.values())
 
     @property
     def _courses(self) -> tuple[Course, ...]:
-        return (*self.signals, *(late.signal.course for late in self._late.values()))
+        return (*self.signals, *(late.signal.course for late in self.late.values()))
 
     @property
     def moves_within_steps(self) -> bool:
@@ -108,7 +100,7 @@ class Timeline:
     def start(self, state: State) -> None:
         """Bring what is driven to time 0, and begin the past with a state."""
         self._in_steps = False
-        self._move(self._driven, 0.0)
+        self._move(self.driven, 0.0)
         if self._echoes:
             self.past = Past(state.flat, self._echoes.window, max(self._echoes.delays, default=0.0))
             self._forget_foreseen()
@@ -126,7 +118,7 @@ class Timeline:
         else:
             self._move(self._jumping, time)
         if self._echoes:
-            for late in self._late.values():
+            for late in self.late.values():
                 late.move(self.origin + time)
             self._forget_foreseen()
 
@@ -140,11 +132,11 @@ class Timeline:
                 self.renew_echoes()
             return
         if time is None:
-            why = "is driven by signals" if self._driven else "has delays"
+            why = "is driven by signals" if self.driven else "has delays"
             raise InvalidValueError(
                 f"network {self._network!r} {why}: F depends on the time; give it, as in system.field(state, out, time)"
             )
-        self._move(self._gliding if self._in_steps else self._driven, time)
+        self._move(self._gliding if self._in_steps else self.driven, time)
         if self._echoed and time != self._recalled:
             foreseen = self._foreseen.get(time)
             if foreseen is None:
@@ -165,7 +157,7 @@ class Timeline:
             for echo in self._echoes.dynamic:
                 if echo.name in self._plan.bounds:
                     ahead.blocks[echo.key].clamp_(*self._plan.bounds[echo.name])
-        for key, late in self._late.items():
+        for key, late in self.late.items():
             moves = not (self._in_steps and late.jumps_alone)
             ahead.blocks[key].copy_(late.over([self.origin + (time if moves else self.entered) for time in times]))
 
@@ -213,7 +205,7 @@ class Timeline:
         Each is a time, after that at which the step that it is in begins.
         """
         starts, times = ([self.origin + moment[place] for moment in moments] for place in (0, 1))
-        return {n: driven.over(starts if driven.jumps_alone else times) for n, driven in self._driven.items()}
+        return {n: driven.over(starts if driven.jumps_alone else times) for n, driven in self.driven.items()}
 
     def _move(self, driven: Mapping[str, Driven], time: float) -> None:
         """Bring populations to what they are given at a time, and what they contribute with them."""
@@ -238,7 +230,7 @@ class Timeline:
             for echo in self._echoes.dynamic:
                 if echo.name in self._plan.bounds:
                     echo.block.clamp_(*self._plan.bounds[echo.name])
-        for late in (self._gliding_late if self._in_steps else self._late).values():
+        for late in (self._gliding_late if self._in_steps else self.late).values():
             late.move(self.origin + time)
 
     @property
