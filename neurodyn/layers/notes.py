@@ -47,6 +47,8 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._graph = fx.Graph()
         self._nodes: dict[int, fx.Node] = {}
+        self._views: dict[tuple[object, ...], fx.Node] = {}
+        """Nodes by where their tensors lie in memory, and how."""
         self._kept: list[object] = []  # so that no other tensor comes to stand where one did
         self._places = {_place(tensor) for tensor in known}
         self._made = {_place(tensor) for tensor in batch}
@@ -140,6 +142,11 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         viewed = given[0] if _is_view(operation) else None
         if isinstance(viewed, Tensor) and id(viewed) not in self._nodes and self._stays(viewed):
             return  # a view of what stays, stays
+        if isinstance(value, Tensor) and id(value) not in self._nodes and not self._stays(value):
+            same = self._views.get(_view(value))
+            if same is not None:  # a view that shows nothing else than one before
+                self._name(value, same)
+                return
         node = self._call(operation, self._named(given), self._named(options))
         if not operation._schema.is_mutable:
             self._pure.add(node)
@@ -187,6 +194,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _name(self, tensor: Tensor, node: fx.Node) -> None:
         self._nodes[id(tensor)] = node
+        self._views.setdefault(_view(tensor), node)
         self._kept.append(tensor)
 
     def _stays(self, tensor: Tensor) -> bool:
@@ -203,6 +211,10 @@ def _place(tensor: Tensor) -> int:
     if tensor.layout != torch.strided:  # it lies in several places
         raise _NotedError
     return tensor.untyped_storage().data_ptr()
+
+
+def _view(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _is_view(operation: OpOverload) -> bool:
