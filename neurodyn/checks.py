@@ -147,7 +147,13 @@ def usable_device(what: str, device: torch.device | str | int) -> torch.device:
 
 
 def needed(module: str, *, extra: str) -> Any:
-    """Import a module that comes with one of neurodyn's extras, which the error names where it is not installed."""
+    """Import a module that comes with one of neurodyn's extras.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message names the extra.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -30,7 +30,15 @@ def show(wanted: bool | None) -> None:
 
 
 def shown(wanted: bool | None, out: TextIO | None) -> bool:
-    """Tell whether progress is shown: as wanted, or as `show` was told if None; `out` is None without a console."""
+    """Tell whether progress is shown.
+
+    Parameters
+    ----------
+    wanted
+        Whether to; None for what `show` was told.
+    out
+        Where; None in a program without a console.
+    """
     wanted = _by_default if wanted is None else wanted
     if wanted is None:  # bars of several processes would be drawn over each other
         return out is not None and out.isatty() and parent_process() is None

@@ -136,7 +136,13 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def refusing_draws(message: str) -> Iterator[None]:
-    """Refuse, by a message, to go on where random numbers have been drawn that several would share."""
+    """Refuse to go on where random numbers have been drawn that several would share.
+
+    Raises
+    ------
+    ValueError
+        If they have; with that message.
+    """
     before = process_state()
     yield
     if process_state() != before:

@@ -74,8 +74,12 @@ def _check_layout(layer: nn.Module, stage: str) -> None:
 def take_apart(layers: Iterable[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
     """Take every nested `nn.Sequential` apart; return the layers in order, and what was taken apart.
 
-    Refused is what is no `nn.Module`, and an `nn.Sequential` that has hooks, or a forward put in the place of its own,
-    or is compiled: that would be lost.
+    Raises
+    ------
+    TypeError
+        If one is no `nn.Module`.
+    ValueError
+        If an `nn.Sequential` has hooks, or a forward put in the place of its own, or is compiled: that would be lost.
     """
     flat: list[nn.Module] = []
     taken: list[nn.Module] = []

@@ -39,7 +39,10 @@ class Difference(InvalidValueError):
 class Comparison:
     """A declaration, the first, beside another; what is one thing in the one has to be one thing in the other.
 
-    If `learning`, parameters have to agree in whether they learn.
+    Parameters
+    ----------
+    learning
+        Whether parameters have to agree in whether they learn.
     """
 
     def __init__(self, *, learning: bool) -> None:

@@ -14,7 +14,15 @@ from neurodyn.layers.stages import Source, Stage
 def sources(forward: Sequence[Stage]) -> dict[Stage, tuple[Source, ...]]:
     """Return what each stage of a forward pass reads: its own sources, or else what stands before it.
 
-    Refused is a stage that reads one that does not stand before it in the order of evaluation.
+    Parameters
+    ----------
+    forward
+        The stages, in the order of their evaluation.
+
+    Raises
+    ------
+    ValueError
+        If a stage reads one that does not stand before it.
     """
     reads: dict[Stage, tuple[Source, ...]] = {}
     before: Source = "input"
@@ -35,8 +43,14 @@ def evaluated(
 ) -> dict[Source, Tensor]:
     """Return what the stages of a forward pass give, one after the other, and the inputs by "input".
 
-    All are of shape (sample, …). `apply(stage, *values)` returns g(values); by default with the graph that
-    `torch.autograd` makes of it.
+    Parameters
+    ----------
+    reads
+        What each stage reads, as `sources` returns it.
+    inputs
+        Shape (sample, …).
+    apply
+        `apply(stage, *values)` returns g(values); by default with the graph that `torch.autograd` makes of it.
     """
     values: dict[Source, Tensor] = {"input": inputs}
     for stage, read in reads.items():

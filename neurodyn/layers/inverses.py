@@ -29,7 +29,15 @@ _WORST_ERROR = 0.01
 
 
 def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
-    """Refuse layers of a stage, which messages name, that have no inverse, whatever their weights."""
+    """Refuse layers that have no inverse, whatever their weights.
+
+    Parameters
+    ----------
+    layers
+        The layers of a stage.
+    stage
+        The name of the stage, for messages.
+    """
     for given in layers:
         layer = member_of(given)
         name = type(layer).__name__
@@ -173,7 +181,17 @@ def _layer_inverse(layer: nn.Module, stage: str) -> LayerInverse:
 class StageInverse:
     """The inverse of a stage g: layers in sequence. It is factorised once and valid until the weights change.
 
-    Refused are layers without an inverse, and a matrix that is singular or too badly conditioned for its precision.
+    Parameters
+    ----------
+    layers
+        The layers of the stage, in the order of the forward pass.
+    name
+        The name of the stage, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a layer has no inverse, or its matrix is singular or too badly conditioned for its precision.
     """
 
     def __init__(self, layers: Sequence[nn.Module], name: str) -> None:
@@ -181,19 +199,26 @@ class StageInverse:
         self._inverses = [_layer_inverse(layer, name) for layer in layers]
 
     def __call__(self, y: Tensor, at: Sequence[Tensor] | None = None) -> Tensor:
-        """Return g⁻¹(y), y shaped like g's value; refuse one outside the values that an activation takes.
+        """Return g⁻¹(y).
 
         Parameters
         ----------
+        y
+            Shaped like g's value, (sample, …).
         at
             What the forward pass gave: the stage's input, then the value of each layer. Needed where `needs_forward`.
+
+        Raises
+        ------
+        ValueError
+            If `y` is outside the values that an activation takes.
         """
         for place in reversed(range(len(self._inverses))):
             y = self._inverses[place].value(y, None if at is None else at[place])
         return y
 
     def difference(self, v: Tensor, scale: Scale, at: Sequence[Tensor]) -> Tensor:
-        """Return [g⁻¹(ȳ) − g⁻¹(ȳ − s v)] / s, correct to rounding for every s > 0, refusing what is outside likewise.
+        """Return [g⁻¹(ȳ) − g⁻¹(ȳ − s v)] / s, correct to rounding for every s > 0.
 
         Parameters
         ----------
@@ -203,6 +228,11 @@ class StageInverse:
             s > 0, or one for each sample.
         at
             What the forward pass gave: the stage's input, then the value of each layer, ȳ the last.
+
+        Raises
+        ------
+        ValueError
+            If ȳ or ȳ − s v is outside the values that an activation takes.
         """
         for place in reversed(range(len(self._inverses))):
             v = self._inverses[place].difference(v, scale, at[place], at[place + 1])
@@ -212,7 +242,14 @@ class StageInverse:
 def inverse_value(layers: Sequence[nn.Module], name: str, y: Tensor, at: Sequence[Tensor]) -> Tensor:
     """Return g⁻¹(y) of a stage, for `torch.autograd` to differentiate by y and by the weights.
 
-    `at` is as of `StageInverse`; nothing where not `needs_forward`.
+    Parameters
+    ----------
+    layers, name
+        The layers of the stage, each invertible, and what messages call it.
+    y
+        Shaped like g's value, (sample, …).
+    at
+        What the forward pass gave: the stage's input, then the value of each layer; nothing where not `needs_forward`.
     """
     for place in reversed(range(len(layers))):
         layer = layers[place]
@@ -225,9 +262,18 @@ def inverse_value(layers: Sequence[nn.Module], name: str, y: Tensor, at: Sequenc
 
 
 def forward_difference(layers: Sequence[nn.Module], v: Tensor, scale: Scale, at: Sequence[Tensor]) -> Tensor:
-    """Return [g(x̄) − g(x̄ − s v)] / s of a stage g of invertible layers, correct to rounding for every s > 0.
+    """Return [g(x̄) − g(x̄ − s v)] / s of a stage g, correct to rounding for every s > 0.
 
-    v is the scaled deviation, shaped like g's input; the others are as of `StageInverse.difference`.
+    Parameters
+    ----------
+    layers
+        The layers of the stage, each invertible.
+    v
+        The scaled deviation, shaped like g's input, (sample, …).
+    scale
+        s > 0, or one for each sample.
+    at
+        What the forward pass gave: x̄, then the value of each layer.
     """
     for layer, x, y in zip(layers, at, at[1:], strict=False):
         if isinstance(member_of(layer), nn.Linear):

@@ -99,7 +99,17 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x Wᵀ + b, without a graph; x of shape (row, input), W (output, input), b (output,)."""
+    """Return x Wᵀ + b, without a graph.
+
+    Parameters
+    ----------
+    x
+        Shape (row, input).
+    weight
+        W, shape (output, input).
+    bias
+        b, shape (output,).
+    """
     if _in_use == "onednn" and _suits(x, weight):
         return (_opaque if torch.compiler.is_compiling() else by_onednn)(x, weight, bias)
     return functional.linear(x, weight, bias)
@@ -124,8 +134,14 @@ def max_pool2d(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
     """Return the maxima of a max pooling, and their places, without a graph, with PyTorch's own bits.
 
     On a CPU, PyTorch compares the units of a channel one by one, and the channels as vectors where they lie side by
-    side: of 8 or more, three times as fast, with the time to lay them so. The window is as of `nn.MaxPool2d`: kernel
-    size, stride, padding, dilation and whether the ceiling is taken.
+    side: of 8 or more, three times as fast, with the time to lay them so.
+
+    Parameters
+    ----------
+    x
+        Shape (sample, channel, row, column), or without the first.
+    window
+        Kernel size, stride, padding, dilation and whether the ceiling is taken, as of `nn.MaxPool2d`.
     """
     if not (x.is_cpu and x.ndim == 4 and x.shape[1] >= _MANY_CHANNELS):
         found: tuple[Tensor, Tensor] = functional.max_pool2d_with_indices(x, *window)
@@ -139,8 +155,20 @@ def scaled_norm(
 ) -> tuple[float, bool]:
     """Return ‖e / s‖ with the scale s = offset + max(|x|, |y|), and whether ‖s‖ and ‖z‖ are finite.
 
-    A device is waited for once. e, x and y are of shape (n,), z, `also`, of any length; e and the two tensors of shape
-    (n,) in `work` are overwritten.
+    A device is waited for once.
+
+    Parameters
+    ----------
+    error
+        e, shape (n,), which is overwritten.
+    x, y
+        Shape (n,).
+    offset
+        The scale of what is 0.
+    also
+        z, shape (m,).
+    work
+        Two tensors of shape (n,) to overwrite.
     """
     scale = torch.maximum(torch.abs(x, out=work[0]), torch.abs(y, out=work[1]), out=work[0]).add_(offset)
     norm, *sizes = torch.stack([torch.linalg.vector_norm(each) for each in (error.div_(scale), scale, also)]).tolist()
@@ -169,7 +197,13 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 
 def from_environment() -> None:
-    """Choose what the environment variable names, as importing neurodyn does; refuse what is not there."""
+    """Choose what the environment variable names, as importing neurodyn does.
+
+    Raises
+    ------
+    ValueError
+        If it names something that is not there.
+    """
     try:
         kernels(os.environ.get(VARIABLE) or "torch")
     except InvalidValueError as error:

@@ -17,7 +17,13 @@ That of a sample depends on no other, the function writes into neither argument,
 
 
 def check_loss(where: str, loss: Loss) -> None:
-    """Refuse what is no function, such as the name of a loss."""
+    """Refuse what is no loss.
+
+    Raises
+    ------
+    TypeError
+        If it is no function, such as the name of one.
+    """
     if not callable(loss) or isinstance(loss, type):
         raise InvalidTypeError(
             f"{where}: loss is a function of the outputs and the targets that returns one value per sample, such as "
@@ -26,14 +32,40 @@ def check_loss(where: str, loss: Loss) -> None:
 
 
 def squared_error(output: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared error of each sample, ½‖y − t‖², shape (sample,); y and t of shape (sample, …)."""
+    """Return the squared error of each sample, ½‖y − t‖².
+
+    Parameters
+    ----------
+    output, targets
+        y and t, shape (sample, …) both.
+
+    Returns
+    -------
+    Tensor
+        Shape (sample,).
+    """
     return (output - targets).square_().flatten(1).sum(1).mul_(0.5)
 
 
 def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """Return ∂ℒ/∂y of each sample, shaped like the output y; with a graph where the gradient mode is on.
+    """Return ∂ℒ/∂y of each sample; with a graph where the gradient mode is on.
 
-    Refused is a loss that does not return one value per sample, or has no derivative.
+    Parameters
+    ----------
+    loss
+        The loss, one value per sample.
+    output, targets
+        y and t, shape (sample, …).
+
+    Returns
+    -------
+    Tensor
+        Shaped like `output`.
+
+    Raises
+    ------
+    ValueError
+        If the loss does not return one value per sample, or has no derivative.
     """
     if loss is squared_error:
         return output - targets
@@ -47,7 +79,13 @@ def loss_gradient(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
 
 
 def per_sample(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of each sample, shape (sample,), and refuse what returns anything else."""
+    """Return the loss of each sample, shape (sample,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the loss returns anything else than one value per sample.
+    """
     losses = loss(output, targets)
     check_per_sample(losses, len(output))
     return losses

@@ -118,7 +118,13 @@ def mlp(
 
 
 def empty_linear(inputs: int, outputs: int, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Linear:
-    """Return a Linear whose weights are still to be drawn; refuse a device that is not there, or no floating dtype."""
+    """Return a Linear whose weights are still to be drawn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the device is not there, or the dtype is not floating-point.
+    """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InvalidTypeError(f"dtype of the weights must be floating-point, such as torch.float64, not {dtype!r}")
     device = torch.get_default_device() if device is None else usable_device("device of the weights", device)

@@ -40,7 +40,12 @@ class _NotedError(Exception):
 class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operations that are made while it is on.
 
-    The tensors of the batch will be others; known ones will be where they are, with whatever is then in them.
+    Parameters
+    ----------
+    batch
+        Tensors that will be others.
+    known
+        Tensors that will be where they are, with whatever is then in them.
     """
 
     def __init__(self, batch: Sequence[Tensor], known: Iterable[Tensor]) -> None:
@@ -107,7 +112,10 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Callable[..., tuple[list[Tensor | None], list[bool]]] | None:
         """Return a function of a batch that makes what was noted; None if not all could be.
 
-        It returns the results, and whether each condition holds.
+        Parameters
+        ----------
+        results
+            What it is to return first; second, it returns whether each condition holds.
         """
         if not self._on:
             return None

@@ -29,11 +29,17 @@ _CHANGES = (
 
 
 class Origin:
-    """The modules that stages were made of, taken apart ones and their parts, as they were then.
+    """The modules that stages were made of, as they were then.
 
     A stage computes with the present values of its layers' parameters, but not with layers, hooks or a forward that a
-    module was given afterwards: these are refused. Captured stages follow no module any more, so that its parameters,
-    buffers and settings must stay, too.
+    module was given afterwards: these are refused.
+
+    Parameters
+    ----------
+    modules
+        The modules: those that were taken apart, and their parts.
+    captured
+        Whether the stages follow no module any more, so that its parameters, buffers and settings must stay, too.
     """
 
     def __init__(self, modules: Iterable[nn.Module], *, captured: bool = False) -> None:

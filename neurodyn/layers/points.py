@@ -61,8 +61,12 @@ class LayerPoint(ABC):
     def feedback_norm(self, weights: Tensor | None, rows: int) -> float | Tensor | None:
         """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None, as here, where none is known.
 
-        Feedback weights ψ, unless None, are in place of the transposed ones. The bound takes no longer than a product
-        with v of so many rows does.
+        Parameters
+        ----------
+        weights
+            Feedback weights ψ in place of the transposed ones; None for these.
+        rows
+            How many samples the product with v has: the bound takes no longer than that many samples do.
         """
         return None
 

@@ -62,9 +62,15 @@ def any_true(tensors: Sequence[Tensor]) -> bool:
 class Repeated(Generic[Rest]):
     """A computation that is made for one batch after the other, all of the same shapes.
 
-    It is made as it is written for the `first` batches, noted with the next, and compared with the one after, to the
-    bit. What cannot be noted is made as it is written every time, and so is what takes other courses time and again.
-    Beside a batch and what it makes of it, it may read the tensors that are known: weights, and buffers that it fills.
+    It is made as it is written for the first batches, noted with the next, and compared with the one after, to the bit.
+    What cannot be noted is made as it is written every time, and so is what takes other courses time and again.
+
+    Parameters
+    ----------
+    known
+        The tensors that it may read beside a batch and what it makes of it: weights, and buffers that it fills.
+    first
+        For how many batches it is made as it is written: notes take as long as many a computation.
     """
 
     def __init__(self, known: Iterable[Tensor], first: int = 1) -> None:
@@ -107,8 +113,18 @@ class Repeated(Generic[Rest]):
     ) -> tuple[Sequence[Tensor | None], Rest]:
         """Return what a computation gives for a batch, made as it is written.
 
-        It returns tensors, or None in the place of one, and what is the same for every batch. The tensors are new, or
-        those of the batch, each another object, that it has written to.
+        Parameters
+        ----------
+        batch
+            The tensors of the batch, each of them another object.
+        compute
+            Returns tensors, or None in the place of one, and what is the same for every batch. The tensors are new, or
+            those of the batch that it writes to.
+
+        Returns
+        -------
+        tensors, rest
+            Tensors of the batch, which it has written to, or others with the values that belong there.
         """
         self._batches += 1
         if self._batches == self._first + 1 and Notes is not None:

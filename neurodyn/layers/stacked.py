@@ -48,7 +48,10 @@ class StackedTensors:
     def read(self) -> None:
         """Take over the values of the networks' own tensors, and whether they require a gradient.
 
-        Refused are those of one parameter of which some do, and others do not.
+        Raises
+        ------
+        ValueError
+            If some of one parameter do, and others do not.
         """
         for copy, tensors in self._copies.values():
             copy.copy_(torch.stack(tensors))
@@ -66,8 +69,17 @@ class StackedTensors:
 class Stacked(nn.Module):
     """Modules that are alike as one; each acts on its own block of the samples.
 
-    The first one computes for all, with the parameters and buffers of each, which are stacked in `tensors`. Refused are
-    those whose gradients are sparse.
+    Parameters
+    ----------
+    members
+        The modules. The first one computes for all, with the parameters and buffers of each.
+    tensors
+        Where their parameters and buffers are stacked.
+
+    Raises
+    ------
+    ValueError
+        If gradients are sparse.
     """
 
     def __init__(self, members: Sequence[nn.Module], tensors: StackedTensors) -> None:

@@ -55,7 +55,10 @@ class StagePoint:
     def checked_at(self, *x: Tensor) -> Tensor:
         """Make `x` the operating point, and return g(x).
 
-        Refused is what the layers do not accept, or do not make one value a sample of.
+        Raises
+        ------
+        ValueError
+            If the layers do not accept `x`, or do not return one value a sample.
         """
         self.move_to(*x)
         stage = self.stage
@@ -127,7 +130,12 @@ class StagePoint:
     ) -> float | Tensor | None:
         """Return a bound on ‖Jᵀ v‖₂ / ‖v‖₂ of a sample, at any operating point; None where none is known.
 
-        It takes no longer than to feed back so many rows; the other parameters are as for `feedback`.
+        Parameters
+        ----------
+        argument, weights, derivative
+            As for `feedback`.
+        rows
+            How many samples are fed back: the bound takes no longer than that.
         """
         norm: float | Tensor = 1.0
         for place, layer in enumerate(self._layers):

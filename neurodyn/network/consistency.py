@@ -53,7 +53,13 @@ def check_network(network: Network) -> None:
 
 
 def known(populations: Mapping[str, Population], name: str, where: str) -> Population:
-    """Return the population called `name`; refuse a name that there is none of, said of `where` it stands."""
+    """Return the population called `name`.
+
+    Raises
+    ------
+    ValueError
+        If there is none, said of `where` it is named.
+    """
     if not isinstance(name, str) or name not in populations:
         raise InvalidValueError(f"{where}: there is no population {name!r}; there are {', '.join(populations)}")
     return populations[name]

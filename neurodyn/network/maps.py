@@ -104,9 +104,14 @@ class Term:
         return None
 
     def each(self, activity: Activity, rows: Tensor) -> Tensor | None:
-        """Return map(source) of several sources, shape (row, sample, …), to be read; None, as here, where it takes one.
+        """Return map(source) of several sources side by side, to be read; None, as here, where it takes one.
 
-        Of every population's activity, the shapes count.
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            The sources, shape (row, sample, …).
         """
         return None
 
@@ -117,7 +122,12 @@ class Term:
     def norm(self, activity: Activity, rows: int) -> float | Tensor | None:
         """Return a bound on ‖map(source)‖₂ / ‖source‖₂ of a sample, offsets aside; None, as here, where none is known.
 
-        It takes no longer than the map of so many rows does; the activity is as for `each`.
+        Parameters
+        ----------
+        activity
+            As for `each`.
+        rows
+            How many samples the map is applied to: the bound takes no longer than that.
         """
         return None
 

@@ -21,7 +21,10 @@ Loops = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 def instantaneous_order(network: Network) -> tuple[tuple[str, ...], Loops]:
     """Return the names of the instantaneous populations in the order of evaluation, and the cycles among them.
 
-    A cycle is refused where the network does not say that it is to be solved for.
+    Raises
+    ------
+    ValueError
+        If there is a cycle, and the network does not say that it is to be solved for.
     """
     instantaneous = [p.name for p in network.populations if p.instantaneous]
     if not instantaneous:

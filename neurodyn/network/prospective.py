@@ -29,8 +29,15 @@ def with_anticipations(
 ) -> tuple[tuple[Population, ...], tuple[Coupling, ...]]:
     """Return the parts of a declaration, and those that its prospective sources are made of.
 
-    What it has of these already is not made again. Refused is a source that is no population, or has no du/dt of its
-    own.
+    Parameters
+    ----------
+    populations, couplings
+        The declaration; what it has of these parts already is not made again.
+
+    Raises
+    ------
+    ValueError
+        If there is no such population, or it has no du/dt of its own.
     """
     sources = prospective_sources(couplings)
     if not sources:

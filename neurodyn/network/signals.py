@@ -180,7 +180,12 @@ class Signal:
 class FunctionOfTime:
     """A function of someone's own, u(t), as a signal: a smooth one.
 
-    It returns a number, or a tensor of shape (unit,) or (sample, unit).
+    Parameters
+    ----------
+    what
+        What messages call it.
+    function
+        The function of the time, a number, that returns a number, or a tensor of shape (unit,) or (sample, unit).
     """
 
     typed: bool
@@ -228,7 +233,15 @@ class FunctionOfTime:
 
 
 class Delayed:
-    """A signal u that arrives late: u(t − d), and u(0) before."""
+    """A signal that arrives late: u(t − d), and u(0) before.
+
+    Parameters
+    ----------
+    course
+        The signal u.
+    delay
+        d, in units of time.
+    """
 
     typed = constant = False
 
@@ -260,7 +273,10 @@ Course = Signal | FunctionOfTime | Delayed
 def as_course(what: str, given: object) -> Course | None:
     """Return what varies in time as a signal; None for what stands still, such as a tensor.
 
-    Refused is an array without a dimension `time`, or whose times are not as those of a `Signal`.
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has no dimension `time`, or its times are not as those of a `Signal`.
     """
     if isinstance(given, Signal):
         return given

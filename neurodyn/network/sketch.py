@@ -84,7 +84,13 @@ class Sketch:
 
     @classmethod
     def read(cls, text: str) -> Sketch:
-        """Return what `text` wrote, and refuse anything else."""
+        """Return what `text` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is anything else.
+        """
         try:
             whole = json.loads(text)
             nodes = tuple(Node(*node) for node in whole["nodes"])

@@ -149,7 +149,18 @@ class SpikeDetector:
         """At how many more steps each unit cannot spike."""
 
     def step(self, activity: Tensor) -> Tensor:
-        """Take the activity at the next step, shaped as before, and return which units spike, a boolean tensor."""
+        """Take the activity at the next step, and return which units spike.
+
+        Parameters
+        ----------
+        activity
+            Any shape, the same at every step.
+
+        Returns
+        -------
+        Tensor
+            Boolean, of the same shape.
+        """
         active = activity != 0
         # Small integers and no comparisons of them, which PyTorch does one by one.
         resting = (active.view(torch.uint8) if self.window < 256 else active.int()) * self.window

@@ -28,7 +28,15 @@ class ByValue:
 
 
 def vector(what: str, value: Vector) -> Vector:
-    """Return a setting as Python's number, or as a tensor with axes; refuse what is neither, empty, or not finite."""
+    """Return a setting as Python's number, or as a tensor with axes, and refuse what is not finite.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a number nor a floating-point tensor.
+    ValueError
+        If it is NaN or infinite somewhere, or empty.
+    """
     if isinstance(value, (list, tuple)) or (not isinstance(value, Tensor) and getattr(value, "ndim", 0) > 0):
         raise InvalidTypeError(
             f"{what} must be a number, or a tensor with one for each unit, not a {type(value).__name__}"

@@ -62,8 +62,16 @@ class Step:
 def read_start(network: Network, clamped: Collection[str], overridden: Collection[str] = ()) -> Start:
     """Read off a declaration what balances before the first step.
 
-    The instantaneous populations are followed symbolically: one that receives gain · x̄_l and −gain · x̄_l is 0. Some
-    populations are held in this run, and some overridden, which start elsewhere than the declaration says.
+    The instantaneous populations are followed symbolically: one that receives gain · x̄_l and −gain · x̄_l is 0.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    clamped
+        The populations that are held in this run.
+    overridden
+        The populations that start elsewhere than the declaration says.
     """
     before = input_of(network)
     holds = {p.name: None if p.name in overridden else _declared(network, p, clamped) for p in network.populations}
@@ -144,7 +152,16 @@ def _through(coupling: Coupling, symbol: Symbol, before: Mapping[Stage, Symbol])
 class Schedule:
     """The steps of discrete inference, and what each has to evaluate for the plasticity still pending.
 
-    `steps` is how many the inference takes at most.
+    Parameters
+    ----------
+    network
+        The declaration.
+    clamped
+        The populations that are held in this run.
+    begins
+        The state before the first step.
+    steps
+        How many steps the inference takes at most.
     """
 
     def __init__(self, network: Network, clamped: frozenset[str], begins: Start, steps: int) -> None:
@@ -187,7 +204,10 @@ class Schedule:
     def plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
         """Return what each step evaluates, up to the last at which a rule may act; there, nothing advances.
 
-        `pending` has the steps at which each rule may act, by its index in the network's plasticity.
+        Parameters
+        ----------
+        pending
+            The steps at which each rule may act, by its index in the network's plasticity.
         """
         key = tuple(pending.items())
         if key not in self._plans:

@@ -54,7 +54,15 @@ class Structure:
 
 
 def read_structure(network: Network, clamped: Collection[str]) -> Structure:
-    """Read the structure off a declaration, some populations of which are held in this run."""
+    """Read the structure off a declaration.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    clamped
+        The names of the populations that are held in this run.
+    """
     import networkx as nx  # here, because it takes long to import
 
     free = [p for p in network.populations if p.name not in clamped]

@@ -40,9 +40,19 @@ class Batch:
 
 
 def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batch:
-    """Return what a network's drives make of a batch, to which the forward pass moves, if there is one.
+    """Return what a network's drives make of a batch.
 
-    Refused is what does not fit, or is not finite.
+    Parameters
+    ----------
+    network, given
+        The declaration, and the batch.
+    forward
+        The forward pass, which moves to the batch; None where there is none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something does not fit, or is not finite.
     """
     if forward is not None:
         forward.move_to(given.inputs[network.inputs[0]])
@@ -124,7 +134,13 @@ def _start(
 
 
 def shape_of_source(network: Network, population: Population, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the shape of a population that declares none: that of what it is a copy of; refuse it without one."""
+    """Return the shape of a population that declares none: that of what it is a copy of.
+
+    Raises
+    ------
+    ValueError
+        If there is no such source.
+    """
     for coupling in network.into(population.name):
         if isinstance(coupling.map, Identity) and coupling.sources[0] in shapes:
             return shapes[coupling.sources[0]]

@@ -116,8 +116,18 @@ def bound(
     """Bind a network to data for a while, by a plan that earlier batches of the same shapes have left, if there is one.
 
     Another batch takes over the system's memory afterwards, so that what is to last has to be copied. A plan serves one
-    batch at a time: whoever comes while it is in use, such as another thread, makes another one. `still` is what the
-    system is for, where that takes no data that vary in time.
+    batch at a time: whoever comes while it is in use, such as another thread, makes another one.
+
+    Parameters
+    ----------
+    network, inputs, targets, initial
+        As for `System`.
+    still
+        What the system is for, where that takes no data that vary in time.
+
+    Yields
+    ------
+    System
     """
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
@@ -162,6 +172,8 @@ def computed(
 
     Parameters
     ----------
+    network, inputs, targets, still
+        As for `bound`; the data do not vary in time.
     compute
         Returns new tensors, or None in the place of one, and what is the same for all batches of their shapes.
     way

@@ -80,8 +80,14 @@ def checked(
 ) -> Given:
     """Check what a network is to be bound to.
 
-    Weights are what `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are
-    checked, too. `still` is what takes no data that vary in time, e.g. "an equilibrium"; None for what does.
+    Parameters
+    ----------
+    network, inputs, targets, initial
+        As for `System`.
+    weights
+        What `weights_of` gives, where the layers are as they were at an earlier check; otherwise they are checked, too.
+    still
+        What takes no data that vary in time, e.g. "an equilibrium"; None for what does.
     """
     check_network(network)
     if weights is None:
@@ -196,7 +202,13 @@ def _check_signals(network: Network, given: Given, still: str | None) -> None:
 
 
 def check_block(population: Population, value: Tensor, what: str | Drive, samples: int) -> None:
-    """Refuse a value, which the message calls `what`, of other shape than (sample, units…) of its population."""
+    """Refuse a value of other shape than (sample, units…) of its population.
+
+    Raises
+    ------
+    ValueError
+        If it has one; the message names the value as `what`.
+    """
     shape = population.shape
     if shape is not None and tuple(value.shape[1:]) != shape:
         raise InvalidValueError(
@@ -255,7 +267,13 @@ def count_samples(
     initial: Mapping[str, Tensor],
     signals: Iterable[Placed] = (),
 ) -> int:
-    """Return how many samples all that is given has, and refuse others; 1 of each network where nothing tells."""
+    """Return how many samples all that is given has; 1 of each network where nothing tells.
+
+    Raises
+    ------
+    ValueError
+        If something has another number, or no axis for samples.
+    """
     counts = {f"inputs of population {name}": tensor for name, tensor in inputs.items()}
     if targets is not None:
         counts["targets"] = targets

@@ -21,9 +21,21 @@ def starts_of(
 ) -> tuple[dict[str, Tensor], float]:
     """Return the starts by population, and the time at which they are.
 
-    Of one moment of a run, each dynamic population is taken. `like` is a tensor on the run's device, of its dtype,
-    where something tells; targets, if there are any, hold what is clamped to them. Refused is what is neither starts
-    nor a single moment, or lacks a population.
+    Parameters
+    ----------
+    network
+        The declaration.
+    initial
+        Starts, or one moment of a run, of which each dynamic population is taken.
+    like
+        A tensor on the run's device, of its dtype; None where nothing tells.
+    with_targets
+        Whether the run has targets, which hold what is clamped to them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither, or no single moment, or lacks a population.
     """
     if initial is None:
         return {}, 0.0

@@ -26,8 +26,16 @@ def contracts(equations: Sequence[Equation], within: Sequence[Entry], activity: 
     """Tell whether y = H(y) is known to contract, y being the activity of all populations of a cycle.
 
     With B_ij ≥ |∂H_i/∂y_j| everywhere and a v > 0 of all units with B v < v, H contracts in the norm max_i |y_i| / v_i
-    (Collatz, Wielandt). Such a v is looked for by iterations of 1 + B. Of the cycle's equations, the entries `within`
-    are those that read the cycle; the activity may be any.
+    (Collatz, Wielandt). Such a v is looked for by iterations of 1 + B.
+
+    Parameters
+    ----------
+    equations
+        Those of the cycle's populations.
+    within
+        Their entries that read the cycle.
+    activity
+        Any activity of the populations, shape (sample, …).
     """
     if any(type(entry.coupling.map) not in (Identity, Forward) for entry in within):
         return False  # nothing is known of their |J|, and of several sources some may be outside the cycle

@@ -24,10 +24,19 @@ def couple(system: System, state: State, out: State) -> None:
 
 
 def couple_rows(system: System, state: State, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what states side by side contribute to dx/dt by the couplings alone, by population where anything does.
+    """Return what several states side by side contribute to dx/dt by the couplings alone, without offsets.
 
-    Offsets are left out. Of populations that signals drive, which `rows` may have beside dynamic ones, it is all that
-    they contribute. It is to be read; parameters as of `couple_each`.
+    Of populations that signals drive, which `rows` may have as well, it is all that they contribute.
+
+    Parameters
+    ----------
+    state, rows
+        As of `couple_each`, of dynamic and driven populations.
+
+    Returns
+    -------
+    dict
+        By dynamic population, those left out to which nothing comes; to be read.
     """
     known = dict(rows)
     for name in system.instantaneous:
@@ -43,6 +52,8 @@ def couple_each(system: System, name: str, state: State, rows: Mapping[str, Tens
 
     Parameters
     ----------
+    name
+        The population.
     state
         A state, of which the held populations, and the shapes of the others, count.
     rows
@@ -59,8 +70,17 @@ def couple_each(system: System, name: str, state: State, rows: Mapping[str, Tens
 def coupling_norms(system: System, state: State, rows: int) -> dict[str, dict[str, float]] | None:
     """Return a bound on what ‖·‖₂ of each population adds to that of each other by the couplings, of any sample.
 
-    By the target and the population that it reads; None where one is not known. Of the state, the shapes count; the
-    bounds take no longer than the couplings of so many rows do.
+    Parameters
+    ----------
+    state
+        A state, of which the shapes count.
+    rows
+        How many samples the couplings are applied to: the bounds take no longer than that.
+
+    Returns
+    -------
+    dict or None
+        By the target and the population that it reads; None where one is not known.
     """
     found: dict[str, dict[str, float | Tensor]] = {}
     for name, equation in system.equations.items():

@@ -180,9 +180,16 @@ class Piece(Protocol):
 
 
 class Past:
-    """What the dynamic populations that are read with a delay have been since time 0, as far back as the longest one.
+    """What the dynamic populations that are read with a delay have been since time 0, as far back as is needed.
 
-    Of the flat state at time 0, and before, shape (n,), and of each after it, a window is kept; None for all.
+    Parameters
+    ----------
+    state
+        The flat state at time 0, and before, shape (n,).
+    window
+        Which part of it is kept; None for all.
+    longest
+        The longest delay.
     """
 
     def __init__(self, state: Tensor, window: slice | None, longest: float) -> None:
@@ -259,11 +266,17 @@ def kinks(
     ----------
     delays
         Those by which dynamic populations are read.
-    jumps, begins
-        When signals jump, also as they arrive with a delay; and when those begin to arrive that have one.
+    jumps
+        When signals jump, also as they arrive with a delay.
+    begins
+        When signals begin to arrive that have a delay.
+    end
+        The end of the run.
+    order
+        The order of the method.
     adaptive
-        Whether the method adapts its steps to their errors: then, where there are many delays, the highest derivatives
-        whose jumps would lie too close are left to that.
+        Whether it adapts its steps to their errors: then, where there are many delays, the highest derivatives whose
+        jumps would lie too close are left to that.
     """
     levels: dict[int, set[float]] = {1: {0.0, *jumps.tolist()}, 2: {time for time in begins if time < end}}
     for level in range(1, order):

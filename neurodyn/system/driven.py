@@ -47,7 +47,13 @@ class Placed:
 
 
 def placed(what: str, course: Course, shape: tuple[int, ...] | None, members: int) -> Placed:
-    """Tell the axes of a signal apart by the shape of a sample, or by its values if None; refuse what does not fit."""
+    """Tell the axes of a signal apart, given the shape of one sample; None if its values are to tell.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit; the message says what would.
+    """
     whole = tuple(course.values.shape[1:])
     own = whole
     if course.by_network:

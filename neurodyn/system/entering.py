@@ -15,9 +15,14 @@ from neurodyn.system.system import System
 
 
 class Entering:
-    """F at a state of 0 of a linear system under signals, up to the end of the run, at many moments.
+    """F at a state of 0: what signals contribute to it, at many moments, and the rest, which stands still.
 
-    Apart from what signals contribute, F stands still.
+    Parameters
+    ----------
+    system
+        A linear system under signals.
+    duration
+        The end of the run.
     """
 
     def __init__(self, system: System, duration: float) -> None:

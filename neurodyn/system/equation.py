@@ -42,11 +42,21 @@ class Entry:
             self.term = self._scaled(self.coupling.map.bind(points, self.sources, self.target))
 
     def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
-        """Return gain · map of several states side by side, shape (row, sample, …), to be read.
+        """Return gain · map of several states side by side, shape (row, sample, …).
 
-        Of the activity, that of held populations counts, and the shapes of the others; `rows` are the states of those
-        that may not be 0, and what they lack at the end is 0. There are as many rows as the longest that the map reads;
-        None where it reads none.
+        Parameters
+        ----------
+        activity
+            Every population's activity; those of held populations, and the shapes of the others, count.
+        rows
+            The activity of the populations that may not be 0, shape (row, sample, …); what rows lack at the end is 0.
+        points
+            The operating points of the maps.
+
+        Returns
+        -------
+        Tensor or None
+            To be read; as many rows as the longest of those that the map reads, None where it reads none.
         """
         read = {name: rows[name] for name in self.reads if name in rows}
         if not read:
@@ -210,9 +220,19 @@ class Equation:
         self._rescale(jump)
 
     def norms(self, activity: Activity, rows: int) -> dict[str, float | Tensor] | None:
-        """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, by its name.
+        """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, constants aside.
 
-        Constants are left out; None where one is not known. Parameters as of `Term.norm`.
+        Parameters
+        ----------
+        activity
+            Every population's activity, of which the shapes count.
+        rows
+            How many samples the maps are applied to: the bounds take no longer than that.
+
+        Returns
+        -------
+        dict or None
+            By the population that is read; None where one is not known.
         """
         factor = self.scale.abs().max() if isinstance(self.scale, Tensor) else abs(self.scale)
         norms: dict[str, float | Tensor] = {}

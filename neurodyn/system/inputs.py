@@ -23,7 +23,15 @@ Targets: TypeAlias = "Series | None"
 
 
 def inputs_by_name(network: Network, inputs: Inputs) -> dict[str, Series]:
-    """Return the inputs by population, and refuse those that are missing, or named and not clamped to inputs."""
+    """Return the inputs by population.
+
+    Raises
+    ------
+    TypeError
+        If they are neither a tensor nor a mapping.
+    ValueError
+        If a population that is clamped to inputs is missing, or another is named.
+    """
     names = network.inputs
     if inputs is None:
         inputs = {}

@@ -39,8 +39,19 @@ _MASK = 2**64 - 1
 def seeds_of(seed: Seed, members: int, samples: int) -> np.ndarray:
     """Return a number for each sample, shape (member · sample,), from which alone it draws.
 
-    A seed is a number, of which and its place each sample makes its own; one for each sample; or likewise for each
-    network.
+    Parameters
+    ----------
+    seed
+        A number, of which and its place each sample makes its own; one for each sample; or likewise for each network.
+    members
+        How many networks there are.
+    samples
+        How many samples each has.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no integers ≥ 0, or not as many.
     """
     if isinstance(seed, (int, np.integer)):
         number = whole("seed", seed, least=0)  # type: ignore[arg-type]
@@ -71,7 +82,13 @@ def _integers(seed: Seed) -> np.ndarray:
 
 
 def entropy_of(seed: Seed) -> int:
-    """Return one number for all that a run draws from PyTorch's, NumPy's and Python's generators."""
+    """Return one number for all that a run draws from PyTorch's, NumPy's and Python's generators.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the seed is none.
+    """
     if isinstance(seed, (int, np.integer)):
         return whole("seed", seed, least=0)  # type: ignore[arg-type]
     entropy = 0
@@ -86,16 +103,20 @@ def seed_text(seed: Seed) -> int | str:
 
 
 class BrownianPaths:
-    """σ W(t) of the noisy populations of a system, one path a unit and sample, for steps h.
+    """σ W(t) of the noisy populations of a system, one path a unit and sample.
 
     Parameters
     ----------
     sigmas
         σ of each noisy population, a number or a tensor of its shape.
     places
-        Where the block of each dynamic population is in a flat state, `like`, and the shape of a sample.
+        Where the block of each dynamic population is in a flat state, and the shape of a sample.
     seeds
         What `seeds_of` gives.
+    step
+        The step h.
+    like
+        A flat state.
     """
 
     def __init__(

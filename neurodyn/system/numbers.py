@@ -24,7 +24,15 @@ def weights_of(network: Network) -> list[Tensor]:
 def common_kind(
     network: Network, weights: Sequence[Tensor], given: Mapping[str, Tensor]
 ) -> tuple[torch.dtype, torch.device]:
-    """Return the dtype and the device that weights and data share; refuse others, and what is not finite."""
+    """Return the dtype and the device that weights and data share.
+
+    Raises
+    ------
+    TypeError
+        If something is no floating-point tensor, or of another dtype.
+    ValueError
+        If something is on another device, or not finite.
+    """
     for what, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise InvalidTypeError(f"{what} must be a torch tensor, not {type(tensor).__name__}{tensor_hint(tensor)}")

@@ -136,8 +136,18 @@ def look_at_couplings(
 ) -> None:
     """Look at the maps of one's own, and at the layers outside the forward pass, whose sources' activity is known.
 
-    That is the activity as the run starts; of what reads some of it, at least one source must be fresh: its activity
-    was not known before. Live operating points expire.
+    Parameters
+    ----------
+    network
+        The declaration.
+    activity
+        The activity as the run starts, by population, as far as it is known; shape (sample, …).
+    fresh
+        The populations of which at least one must be a source: those whose activity was not known before.
+    shapes
+        The shape of one sample of every population.
+    points
+        The operating points; live ones expire.
     """
     own = _own(network)
     if not fresh:
@@ -246,7 +256,17 @@ def look_at_loss(loss: Loss, output: Tensor, targets: Tensor) -> None:
 
 
 def look_at_observables(network: Network, names: Iterable[str], activity: Mapping[str, Tensor]) -> None:
-    """Look at those observables of a network that are to be recorded, given all activity as the run starts."""
+    """Look at those observables of a network that are to be recorded.
+
+    Parameters
+    ----------
+    network
+        The declaration.
+    names
+        Which of its observables.
+    activity
+        Every population's activity as the run starts, shape (sample, …).
+    """
     done = _own(network).done
     samples = len(next(iter(activity.values())))
     for name in names:

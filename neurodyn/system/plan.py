@@ -43,8 +43,12 @@ _BEFORE_LATE_NOTES = 10
 class Plan:
     """A network's shapes, order of evaluation, bound equations and buffers.
 
-    It serves one batch at a time, and does not refer to its network. Refused are shapes that do not fit, and a batch
-    that leads to something that is not finite.
+    It serves one batch at a time, and does not refer to its network.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or something that the batch leads to is not finite.
     """
 
     def __init__(self, network: Network, given: Given) -> None:
@@ -124,9 +128,12 @@ class Plan:
         self._take_from_forward(network)
 
     def bind(self, network: Network, given: Given) -> bool:
-        """Bring in another batch of the same shapes.
+        """Bring in another batch of the same shapes; False if its drives give other shapes, and it needs another plan.
 
-        False if its drives give other shapes, so that it needs another plan.
+        Raises
+        ------
+        ValueError
+            If something that the batch leads to is not finite.
         """
         self._check_history(given)
         batch = brought(network, given, self._forward)

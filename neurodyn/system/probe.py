@@ -29,10 +29,16 @@ Values = dict[str, Tensor]
 
 
 class Probe:
-    """A function to look at, and the tensors that it depends on, shape (sample, …), as the run starts.
+    """A function to look at, and the tensors that it depends on.
 
     Parameters
     ----------
+    name
+        What messages call it.
+    function
+        The function, of all the `values`.
+    values
+        What it is given as the run starts, each of shape (sample, …).
     varied
         The names of those to vary.
     check
@@ -58,7 +64,10 @@ class Probe:
     def look(self, *, any_number: bool = False) -> None:
         """Refuse a function that writes into its argument, gives another value when asked again, or mixes samples.
 
-        If `any_number`, it takes other numbers of samples than the run's.
+        Parameters
+        ----------
+        any_number
+            Whether it takes other numbers of samples than the run's.
         """
         start = {name: self.values[name] for name in self.varied}
         points = [
@@ -108,7 +117,12 @@ class Probe:
     def ask(self, changed: Mapping[str, Tensor] | None = None, samples: int | None = None) -> Tensor | None:
         """Return a copy of the function's value; None if it has none.
 
-        It is given what has changed by name, and of `samples` where these are not as many as in the run.
+        Parameters
+        ----------
+        changed
+            What it is given instead, by name.
+        samples
+            Of how many samples, where they are not as many as in the run.
         """
         given = {**self.values, **(changed or {})}
         # What cannot be varied is not copied: a large network would need its memory twice.
@@ -206,9 +220,16 @@ def _largest(value: Tensor) -> float:
 
 
 def _differ(a: Tensor, b: Tensor, relative: float, absolute: float = 0.0, *, where_finite: bool = False) -> bool:
-    """Tell whether values of the same samples, shape (sample, …), differ by more than rounding.
+    """Tell whether values of the same samples differ by more than rounding.
 
-    That is relative to the largest, and absolute beside; `where_finite`, what is not finite in both is left out.
+    Parameters
+    ----------
+    a, b
+        The values, shape (sample, …).
+    relative, absolute
+        What rounding may make of them, relative to the largest, and beside that.
+    where_finite
+        Whether only what is finite in both is compared.
     """
     if a.shape != b.shape or torch.equal(a, b):
         return a.shape != b.shape

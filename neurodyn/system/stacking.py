@@ -43,8 +43,17 @@ from neurodyn.system.system import System
 def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
     """Refuse two networks that are not alike but for weights, gains, leaks, time constants and the step of inference.
 
-    Those that are to learn stacked have to be alike in plasticity and inference, too. The `Difference` says in what
-    they differ, or that they draw random numbers.
+    Parameters
+    ----------
+    first, other
+        The networks.
+    learning
+        Whether they are to learn stacked, so that their plasticity and inference have to be alike, too.
+
+    Raises
+    ------
+    Difference
+        If they are not, or draw random numbers; the message says in what they differ.
     """
     beside = Comparison(learning=learning)
     beside.equal("its class", type(first), type(other))
@@ -91,7 +100,15 @@ def stack_networks(networks: Sequence[Network], tensors: StackedTensors, *, infe
     """Return the declaration that alike networks share, with stacked layers and feedback weights in place of theirs.
 
     A layer that is the same one in all stays as it is. Losses and observables are each network's own, of its samples.
-    The steps of networks that run their discrete inference may differ.
+
+    Parameters
+    ----------
+    networks
+        The networks, of which `compare_networks` has refused none.
+    tensors
+        Where their weights are stacked.
+    inferring
+        Whether they run their discrete inference, whose steps may differ.
     """
     replaced: dict[int, Any] = {}
     for population in networks[0].populations:
@@ -303,9 +320,17 @@ def refusing_random(what: str) -> AbstractContextManager[None]:
 def together(
     networks: Sequence[Network], inputs: Inputs, targets: Targets, initial: Starts | None
 ) -> Iterator[tuple[Network, Inputs, Targets, Starts | None]]:
-    """Stack networks that may differ in weights, gains, leaks and time constants, and yield the data repeated for each.
+    """Stack networks that may differ in weights, gains, leaks and time constants, with the same data for each.
 
-    Refused are those that differ in more, or of which it is not known whether they do.
+    Yields
+    ------
+    tuple
+        The stacked network, and the data, repeated for each member.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the members differ in more, or it is not known whether they do.
     """
     if not networks:
         raise InvalidValueError("network: an empty list; give at least one network")

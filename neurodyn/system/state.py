@@ -13,8 +13,16 @@ from neurodyn.layers.kernels import pieces
 class State:
     """The activity at one moment: one flat tensor, seen as a block (sample, …) for each dynamic population.
 
-    The others' activity by name are the instantaneous populations' buffers and the clamps; echoes are what delayed
-    couplings read.
+    Parameters
+    ----------
+    flat
+        The dynamic populations' activity, shape (n,).
+    blocks
+        The dynamic populations' activity by name: views of `flat`.
+    others
+        That of the others by name: the instantaneous populations' buffers, the clamps.
+    echoes
+        What delayed couplings read.
     """
 
     __slots__ = ("activity", "blocks", "flat", "pieces", "read")

@@ -125,7 +125,10 @@ class Timeline:
     def bring(self, time: Time) -> None:
         """Bring what is driven or late to a time, but for what `settle` does; "held" leaves signals where they are.
 
-        None is refused, and so are delays without a past.
+        Raises
+        ------
+        ValueError
+            If no time is given, or there are delays and no past.
         """
         if time == "held":
             if self._echoed:

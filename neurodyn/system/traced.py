@@ -48,12 +48,19 @@ class TracedField:
 
     Parameters
     ----------
-    system, inputs, targets, initial
-        The system, which has checked what follows, and what it is bound to.
+    system
+        The system, which has checked what follows, without a graph.
+    inputs, targets, initial
+        What the system is bound to.
     take
         What to take for a tensor of the data or the declaration that requires a gradient.
     checkpointed
         Whether F is evaluated within checkpoints.
+
+    Raises
+    ------
+    ValueError
+        If a map has no form that can be differentiated.
     """
 
     def __init__(
@@ -340,9 +347,16 @@ class TracedField:
 
 
 def all_activity(field: TracedField, times: Sequence[float], states: Tensor) -> Blocks:
-    """Return the activity of every free population at some times, shape (time, sample, …), of a network without delays.
+    """Return the activity of every free population at some times, shape (time, sample, …).
 
-    The states then are of shape (time, sample, unit).
+    Parameters
+    ----------
+    field
+        The field, of a network without delays.
+    times
+        When.
+    states
+        The states then, shape (time, sample, unit).
     """
     if field.system.instantaneous:
         states = torch.stack([field.everything(x, time) for x, time in zip(states, times, strict=True)])

@@ -17,7 +17,17 @@ Product = Callable[[Function, Tensor, Sequence[Tensor], Tensor], Tensor]
 
 
 def transposed(function: Function, x: Tensor, weights: Sequence[Tensor], v: Tensor) -> Tensor:
-    """Return Jᵀ v, J = ∂f(x, weights)/∂x, with its graph; gradients go to x, the weights and v, shaped like f."""
+    """Return Jᵀ v, J = ∂f(x, weights)/∂x, with its graph.
+
+    Parameters
+    ----------
+    function
+        f.
+    x, weights
+        Where; gradients go to both.
+    v
+        Shaped like f(x, weights).
+    """
     product: Tensor = torch.func.vjp(lambda at: function(at, *weights), x)[1](v)[0]
     return product
 
