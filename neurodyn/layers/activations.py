@@ -22,58 +22,38 @@ Scale = float | Tensor
 
 @dataclass(frozen=True)
 class Inverse:
-    """The inverse of an activation f, and difference quotients that keep their digits for any v and any scale s > 0.
-
-    Parameters
-    ----------
-    value
-        `value(layer, y)` returns f⁻¹(y).
-    forward_difference
-        `forward_difference(layer, x, y, v, s)` returns [f(x) − f(x − s v)] / s, given y = f(x).
-    difference
-        `difference(layer, y, v, s)` returns [f⁻¹(y) − f⁻¹(y − s v)] / s.
-    range
-        The open interval (low, high) of values that f takes.
-    """
+    """The inverse of an activation f, and difference quotients that keep their digits for any v and any scale s > 0."""
 
     value: Callable[[Any, Tensor], Tensor]
+    """`value(layer, y)` returns f⁻¹(y)."""
     forward_difference: Callable[[Any, Tensor, Tensor, Tensor, Scale], Tensor]
+    """`forward_difference(layer, x, y, v, s)` returns [f(x) − f(x − s v)] / s, given y = f(x)."""
     difference: Callable[[Any, Tensor, Tensor, Scale], Tensor]
+    """`difference(layer, y, v, s)` returns [f⁻¹(y) − f⁻¹(y − s v)] / s."""
     range: tuple[float, float] = (-inf, inf)
+    """The open interval (low, high) of values that f takes."""
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise nonlinearity f.
-
-    Parameters
-    ----------
-    name
-        As `mlp` takes it.
-    value
-        `value(layer, x, out)` returns f(x), written to `out` unless that is None.
-    feedback
-        `feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x).
-    kinked
-        Whether its derivative jumps somewhere.
-    steepest
-        `steepest(layer)` returns the largest |f'|.
-    bend
-        `bend(layer)` returns by how much f' is larger above 0 than below; None where that is not its one kink.
-    inverse
-        None when f has none.
-    make
-        Makes the layer that `mlp` takes.
-    """
+    """An elementwise nonlinearity f."""
 
     name: str
+    """As `mlp` takes it."""
     value: Callable[[Any, Tensor, Tensor | None], Tensor]
+    """`value(layer, x, out)` returns f(x), written to `out` unless that is None."""
     feedback: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+    """`feedback(layer, x, y, v)` returns f'(x) ⊙ v, given y = f(x)."""
     make: Callable[[], nn.Module]
+    """Makes the layer that `mlp` takes."""
     kinked: bool = False
+    """Whether its derivative jumps somewhere."""
     steepest: Callable[[Any], float] = lambda f: 1.0
+    """`steepest(layer)` returns the largest |f'|."""
     bend: Callable[[Any], float] | None = None
+    """`bend(layer)` returns by how much f' is larger above 0 than below; None where that is not its one kink."""
     inverse: Inverse | None = None
+    """None when f has none."""
 
 
 def beside(v: Tensor, scale: Scale) -> Scale:

@@ -52,27 +52,37 @@ class Comparison:
         self._where: list[str] = []
 
     def stages(self, one: Sequence[Stage], other: Sequence[Stage]) -> None:
-        """Refuse stages that are not alike; their parameters and buffers may differ.
-
-        Raises
-        ------
-        Difference
-            If they are not.
-        """
+        """Refuse stages that are not alike; their parameters and buffers may differ."""
         self.equal("the number of stages", len(one), len(other))
         for own, its in zip(one, other, strict=True):
-            self._pair(f"stage {own.name}", own, its)
+            self.pair(f"stage {own.name}", own, its)
 
-    def modules(self, what: str, one: nn.Module, other: nn.Module) -> None:
-        """Refuse modules that are not alike, likewise."""
-        self._pair(what, one, other)
-
-    def feedback(self, what: str, one: FeedbackWeights | None, other: FeedbackWeights | None) -> None:
-        """Refuse feedback weights that are not alike, likewise."""
-        if one is None or other is None:
-            self.equal(what, one, other)
+    def pair(self, what: str, one: Any, other: Any) -> None:
+        """Refuse stages, modules, feedback weights or tensors that are not alike but for parameters and buffers."""
+        known, first = self._others.get(id(one)), self._firsts.get(id(other))
+        if known is not None or first is not None:  # compared once
+            if known is None or known[1] is not other:
+                self._refuse(f"{what} is shared with another part here or in the first, and not in both")
+            return
+        self._others[id(one)], self._firsts[id(other)] = (one, other), one
+        if isinstance(one, Tensor):
+            self._tensors(what, one, other)
+            return
+        self.equal(f"the class of {what}", _class(one), _class(other))
+        self._where.append(what)
+        if isinstance(one, fx.GraphModule):
+            self._graphs(one, other)
         else:
-            self._pair(what, one, other)
+            self._attributes(one, other)
+        if isinstance(one, nn.Module):
+            self._parts(one, other)
+        elif isinstance(one, FeedbackWeights):
+            self._tensors_by_name("ψ", one.tensors, other.tensors)
+        else:
+            self.equal("the number of layers", len(one.layers), len(other.layers))
+            for own, its in zip(one.layers, other.layers, strict=True):
+                self.pair(type(own).__name__, own, its)
+        self._where.pop()
 
     def equal(self, what: str, one: object, other: object) -> None:
         """Refuse values that are not equal."""
@@ -80,15 +90,11 @@ class Comparison:
             self._refuse(f"{what} is {_short(other)}, and {_short(one)} in the first")
 
     def compare(self, what: str, one: Any, other: Any) -> None:
-        """Refuse anything that is not alike.
-
-        Raises
-        ------
-        Difference
-            If the two are not.
-        """
+        """Refuse anything that is not alike, by a `Difference`."""
         if id(one) in self._others or isinstance(one, (nn.Module, Stage, FeedbackWeights)):
-            self._known(what, one, other)
+            if id(one) not in self._others and one is not other and _weights(one):
+                self._refuse(f"{what} has weights, and is in no stage of the network")
+            self.pair(what, one, other)
         elif one is other:
             return
         elif type(one) is not type(other):
@@ -134,39 +140,6 @@ class Comparison:
                 "nothing tells whether it is that of the first; make it a frozen dataclass, or give both the same one"
             )
 
-    def _known(self, what: str, one: Any, other: Any) -> None:
-        """Compare what has an identity, and belongs to a stage if it has weights."""
-        if id(one) not in self._others and one is not other and _weights(one):
-            self._refuse(f"{what} has weights, and is in no stage of the network")
-        self._pair(what, one, other)
-
-    def _pair(self, what: str, one: Any, other: Any) -> None:
-        """Compare what has an identity, once."""
-        known, first = self._others.get(id(one)), self._firsts.get(id(other))
-        if known is not None or first is not None:
-            if known is None or known[1] is not other:
-                self._refuse(f"{what} is shared with another part here or in the first, and not in both")
-            return
-        self._others[id(one)], self._firsts[id(other)] = (one, other), one
-        if isinstance(one, Tensor):
-            self._tensors(what, one, other)
-            return
-        self.equal(f"the class of {what}", _class(one), _class(other))
-        self._where.append(what)
-        if isinstance(one, fx.GraphModule):
-            self._graphs(one, other)
-        else:
-            self._attributes(one, other)
-        if isinstance(one, nn.Module):
-            self._parts(one, other)
-        elif isinstance(one, FeedbackWeights):
-            self._tensors_by_name("ψ", one.tensors, other.tensors)
-        else:
-            self.equal("the number of layers", len(one.layers), len(other.layers))
-            for own, its in zip(one.layers, other.layers, strict=True):
-                self._pair(type(own).__name__, own, its)
-        self._where.pop()
-
     def _attributes(self, one: Any, other: Any) -> None:
         own, its = (
             {name: value for name, value in vars(each).items() if not _aside(each, name)} for each in (one, other)
@@ -183,13 +156,13 @@ class Comparison:
         self.equal("the list of its parts", [*one._modules], [*other._modules])
         for name, part in one._modules.items():
             if part is not None:
-                self._pair(name, part, other._modules[name])
+                self.pair(name, part, other._modules[name])
 
     def _tensors_by_name(self, what: str, one: Mapping[Any, Tensor | None], other: Mapping[Any, Tensor | None]) -> None:
         there = [[name for name, tensor in each.items() if tensor is not None] for each in (one, other)]
         self.equal(f"the names of each {what}", *there)
         for name in there[0]:
-            self._pair(f"{what} {name}", one[name], other[name])
+            self.pair(f"{what} {name}", one[name], other[name])
 
     def _tensors(self, what: str, one: Tensor, other: Tensor) -> None:
         self.equal(f"the kind of {what}", _kind(one), _kind(other))

@@ -23,8 +23,6 @@ except ImportError:  # PyTorch makes no promise for what it stands on; without i
 
 Rest = TypeVar("Rest")
 _here = threading.local()
-_RARE = 16
-"""How many batches take as long as notes, above what they take by operations alone."""
 _WORTH = 10
 """For how many batches on end operations must hold to be worth being tried in vain for another."""
 
@@ -77,7 +75,7 @@ class Repeated(Generic[Rest]):
 
     def __init__(self, known: Iterable[Tensor], first: int = 1) -> None:
         self._known, self._first = list(known), first
-        self._batches = self._held = self._strays = 0
+        self._batches = self._held = 0
         self._operations: Operations | None = None
         self._rest: Rest | None = None
 
@@ -86,11 +84,6 @@ class Repeated(Generic[Rest]):
         first = self._batches < self._first
         self._batches += first
         return first
-
-    def is_rare(self) -> bool:
-        """Count a batch that does not follow on another of its shapes, and tell whether notes of it do not yet pay."""
-        self._strays += 1
-        return not self.noted and self._strays <= _RARE
 
     @property
     def noted(self) -> bool:

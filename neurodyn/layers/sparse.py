@@ -140,21 +140,14 @@ def _starts(sorted_rows: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where a sparse matrix has its entries.
-
-    Parameters
-    ----------
-    shape
-        (out, in).
-    forth
-        The row and the column of each entry, row by row, and where each row begins.
-    back
-        Of the transposed matrix: which entry comes when, where each row begins, and the column of each entry.
-    """
+    """Where a sparse matrix has its entries."""
 
     shape: tuple[int, int]
+    """(out, in)."""
     forth: tuple[Tensor, Tensor, Tensor]
+    """The row and the column of each entry, row by row, and where each row begins."""
     back: tuple[Tensor, Tensor, Tensor]
+    """Of the transposed matrix: which entry comes when, where each row begins, and the column of each entry."""
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return W."""

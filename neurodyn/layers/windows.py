@@ -21,19 +21,13 @@ _WITH_PLACES: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows without a unit in common, along the last axes.
-
-    Parameters
-    ----------
-    sizes, strides
-        Along each of these axes.
-    rectified
-        Whether a maximum below 0 counts as 0.
-    """
+    """Windows without a unit in common, along the last axes."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
+    """Along each of these axes."""
     rectified: bool
+    """Whether a maximum below 0 counts as 0."""
 
     def of(self, x: Tensor) -> Tensor:
         """Return a view of x, shape (…, window, …), with as many axes more, for the units of each window."""

@@ -34,22 +34,15 @@ from neurodyn.system.system import System
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a batch leaves behind, beside the gradients.
-
-    Parameters
-    ----------
-    output
-        That of the forward pass, shape (sample, …); None for a network without one.
-    losses
-        Those of the output, shape (sample,); None without an output or targets.
-    iterations
-        The steps of discrete inference, or the evaluations of the vector field that a relaxation took; None where one
-        sweep gave the equilibrium.
-    """
+    """What a batch leaves behind, beside the gradients."""
 
     output: Tensor | None
+    """That of the forward pass, shape (sample, …); None for a network without one."""
     losses: Tensor | None
+    """Those of the output, shape (sample,); None without an output or targets."""
     iterations: int | None
+    """The steps of discrete inference, or the evaluations of the vector field that a relaxation took; None where one
+    sweep gave the equilibrium."""
 
 
 def backward(
@@ -164,7 +157,9 @@ def _learn(
     network = system.network
     members = network.members
     learns = {id(rule): rule.learns for rule in network.plasticity}
-    gains, found = _gains(network), _Gradients()
+    gains = _gains(network)
+    found: dict[nn.Parameter, Tensor] = {}
+    """What the rules found, kept until all of it is known to be finite."""
 
     def act(rule: Plasticity, state: State, post: Tensor) -> None:
         def point(where: str) -> StagePoint:
@@ -180,9 +175,9 @@ def _learn(
             derivative=rule.derivative != "none",
         )
         if rule.weights is None:
-            found.add(learns[id(rule)], [gradient for layer in gradients.values() for gradient in layer])
+            _add(found, learns[id(rule)], [gradient for layer in gradients.values() for gradient in layer])
         else:
-            found.add(learns[id(rule)], rule.weights.gradient(gradients).values())
+            _add(found, learns[id(rule)], rule.weights.gradient(gradients).values())
 
     if duration is None and network.inference is not None:
         with Late(wanted=progress, total=network.inference.steps, unit="step", desc=network.name) as bar:
@@ -203,20 +198,21 @@ def _learn(
             ]
             for weight in weights:
                 penalized[weight].append(rule.regularizer)
-            found.add(weights, [_penalized(rule, weight.detach(), members) for weight in weights])
-    found.check(network)
+            _add(found, weights, [_penalized(rule, weight.detach(), members) for weight in weights])
+    _check(found, network)
     parameters = tuple(p for p in dict.fromkeys(itertools.chain(*learns.values())) if p.requires_grad)
     forward, targets = system.data.forward, system.data.targets
     output = None if forward is None else forward.output.clone()  # another batch overwrites it
     losses = None if output is None or targets is None else per_sample(network.loss, output, targets)
-    return [output, losses, *map(found.of, parameters)], (parameters, iterations)
+    gradients = [found[p] if p in found else torch.zeros_like(p) for p in parameters]  # 0 where no rule ever acted
+    return [output, losses, *gradients], (parameters, iterations)
 
 
 def _relax(
     system: System, duration: float | None, solver: Solver | None, progress: bool | None
 ) -> tuple[State, int | None]:
     if duration is None and system.structure.acyclic:
-        return swept(system, system.lent_state()), None
+        return swept(system, system.new_state()), None
     if duration is None:
         with Late(wanted=progress, unit="τ", desc=system.network.name) as bar:
             state, report = to_equilibrium(system, steady(), progress=bar)
@@ -260,37 +256,27 @@ def _penalized(rule: Plasticity, weights: Tensor, members: int) -> Tensor:
     return gradients[0] if members == 1 else torch.stack(gradients)
 
 
-class _Gradients:
-    """What the rules found, kept until all of it is known to be finite."""
+def _add(found: dict[nn.Parameter, Tensor], parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
+    """Add up gradients for the parameters that require one."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if parameter.requires_grad:
+            before = found.get(parameter)
+            found[parameter] = gradient.contiguous() if before is None else before.add_(gradient)
 
-    def __init__(self) -> None:
-        self._found: dict[nn.Parameter, Tensor] = {}
 
-    def add(self, parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
-        """Add up gradients for the parameters that require one."""
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if parameter.requires_grad:
-                before = self._found.get(parameter)
-                self._found[parameter] = gradient.contiguous() if before is None else before.add_(gradient)
-
-    def check(self, network: Network) -> None:
-        """Refuse gradients that are not finite."""
-        if sums_are_finite(self._found.values()):
-            return
-        for rule in network.plasticity:
-            for parameter in rule.learns:
-                if parameter in self._found and not bool(torch.isfinite(self._found[parameter]).all()):
-                    raise DivergenceError(
-                        f"the gradients of stage {rule.stage.name} are not finite: the activity of {rule.pre} and "
-                        f"{rule.post} is too large for the products of {parameter.dtype}",
-                        math.inf,
-                        rule.post,
-                    )
-
-    def of(self, parameter: nn.Parameter) -> Tensor:
-        """Return the gradient of a parameter; 0 where no rule ever acted on it."""
-        gradient = self._found.get(parameter)
-        return torch.zeros_like(parameter) if gradient is None else gradient
+def _check(found: dict[nn.Parameter, Tensor], network: Network) -> None:
+    """Refuse gradients that are not finite."""
+    if sums_are_finite(found.values()):
+        return
+    for rule in network.plasticity:
+        for parameter in rule.learns:
+            if parameter in found and not bool(torch.isfinite(found[parameter]).all()):
+                raise DivergenceError(
+                    f"the gradients of stage {rule.stage.name} are not finite: the activity of {rule.pre} and "
+                    f"{rule.post} is too large for the products of {parameter.dtype}",
+                    math.inf,
+                    rule.post,
+                )
 
 
 def _write(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]) -> None:

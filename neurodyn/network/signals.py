@@ -348,17 +348,8 @@ def _values(given: ArrayLike | Tensor) -> Tensor:
     return given
 
 
-def breaks_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
-    """Return when any of some signals jumps or bends, likewise."""
-    return _inside(begins, ends, [course.breaks for course in courses])
-
-
-def jumps_of(courses: Sequence[Course], begins: float, ends: float) -> NDArray[np.float64]:
-    """Return when any of some signals jumps, within a run, increasing; once what is at one time but for rounding."""
-    return _inside(begins, ends, [course.jumps for course in courses])
-
-
-def _inside(begins: float, ends: float, several: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def inside(begins: float, ends: float, several: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return those of several times that are within a run, increasing; once what is at one time but for rounding."""
     rounding = _ROUNDING * max(abs(begins), abs(ends))
     times = np.unique(np.concatenate([np.empty(0), *several]))
     times = times[(times > begins + rounding) & (times < ends - rounding)]

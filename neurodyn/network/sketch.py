@@ -22,62 +22,39 @@ from neurodyn.network.wrapping import unwrapped
 
 @dataclass(frozen=True)
 class Node:
-    """A population.
-
-    Parameters
-    ----------
-    name
-        What it is called.
-    size
-        Its units, e.g. "300" or "32×14×14"; empty if the data tell.
-    role
-        As `Population.role`.
-    input
-        Whether it is held at the inputs.
-    """
+    """A population."""
 
     name: str
     size: str
+    """Its units, e.g. "300" or "32×14×14"; empty if the data tell."""
     role: Literal["dynamic", "instantaneous", "clamped"]
+    """As `Population.role`."""
     input: bool
+    """Whether it is held at the inputs."""
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """What leads from one population to another.
-
-    Parameters
-    ----------
-    source, target
-        The names of the two.
-    kind
-        A "coupling"; or a step of the "forward" pass or a "plasticity", which nothing flows along in time.
-    map
-        The class of a coupling's map; empty of others.
-    stage
-        Which stage it passes through; empty if none.
-    backward
-        Whether its target precedes its source in the forward pass.
-    negative
-        Whether its gain is, at all units.
-    learns
-        Which parameters learn from its two ends, e.g. "θ2"; empty if none.
-    factor
-        Its gain, and the absolute value of a negative one, where that is not 1.
-    delay
-        Its delay, where that is not 0.
-    """
+    """What leads from one population to another."""
 
     source: str
     target: str
     kind: Literal["coupling", "forward", "plasticity"]
+    """A "coupling"; or a step of the "forward" pass or a "plasticity", which nothing flows along in time."""
     map: str = ""
+    """The class of a coupling's map; empty of others."""
     stage: str = ""
+    """Which stage it passes through; empty if none."""
     backward: bool = False
+    """Whether its target precedes its source in the forward pass."""
     negative: bool = False
+    """Whether its gain is, at all units."""
     learns: str = ""
+    """Which parameters learn from its two ends, e.g. "θ2"; empty if none."""
     factor: str = ""
+    """Its gain, and the absolute value of a negative one, where that is not 1."""
     delay: str = ""
+    """Its delay, where that is not 0."""
 
     @property
     def mark(self) -> str:
@@ -91,19 +68,12 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Sketch:
-    """A network, as far as its picture shows it.
-
-    Parameters
-    ----------
-    name
-        What it is called.
-    nodes, arrows
-        In the order of the declaration; of a coupling of several sources, an arrow each.
-    """
+    """A network, as far as its picture shows it."""
 
     name: str
     nodes: tuple[Node, ...]
     arrows: tuple[Arrow, ...]
+    """In the order of the declaration; of a coupling of several sources, an arrow each."""
 
     def text(self) -> str:
         """Return it as one line of JSON, without the numbers: networks that differ in those alone have the same."""

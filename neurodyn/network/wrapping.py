@@ -19,13 +19,7 @@ from neurodyn.network.names import as_factor
 
 @dataclass(frozen=True)
 class Wrapping(Map):
-    """A map that is another one, changed unit by unit.
-
-    Parameters
-    ----------
-    map
-        The other one.
-    """
+    """A map that is another one, changed unit by unit."""
 
     map: Map
 

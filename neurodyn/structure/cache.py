@@ -16,7 +16,8 @@ Value = TypeVar("Value")
 _KEPT: WeakKeyDictionary[Network, dict[tuple[object, ...], object]] = WeakKeyDictionary()
 
 
-def _kept(network: Network, key: tuple[object, ...], read: Callable[[], Value]) -> Value:
+def kept(network: Network, key: tuple[object, ...], read: Callable[[], Value]) -> Value:
+    """Return what has been read off a network before under a key, or else is now; it must not refer to the network."""
     values = _KEPT.setdefault(network, {})
     if key not in values:
         values[key] = read()
@@ -25,7 +26,7 @@ def _kept(network: Network, key: tuple[object, ...], read: Callable[[], Value]) 
 
 def structure_of(network: Network, clamped: frozenset[str]) -> Structure:
     """Return the structure of a network's dynamics with the populations called `clamped` held."""
-    return _kept(
+    return kept(
         network,
         ("structure", clamped, *(tensor._version for _, tensor in network.tensors)),
         lambda: structure_in_common(network.stacked or (network,), clamped),
@@ -34,7 +35,7 @@ def structure_of(network: Network, clamped: frozenset[str]) -> Structure:
 
 def start_of(network: Network, clamped: frozenset[str], overridden: frozenset[str]) -> Start:
     """Return what balances before the first step, with `clamped` held and `overridden` starting elsewhere."""
-    return _kept(
+    return kept(
         network,
         ("start", clamped, overridden),
         lambda: common_start([read_start(each, clamped, overridden) for each in network.stacked or (network,)]),
@@ -43,7 +44,7 @@ def start_of(network: Network, clamped: frozenset[str], overridden: frozenset[st
 
 def schedule_of(network: Network, clamped: frozenset[str], overridden: frozenset[str], steps: int) -> Schedule:
     """Return what each step of discrete inference has to evaluate."""
-    return _kept(
+    return kept(
         network,
         ("schedule", clamped, overridden, steps),
         lambda: Schedule(network, clamped, start_of(network, clamped, overridden), steps),

@@ -35,43 +35,28 @@ Symbol = Stage | Literal["input", "zero"] | None
 
 @dataclass(frozen=True)
 class Start:
-    """What the declaration tells of the state before the first step.
-
-    Parameters
-    ----------
-    holds
-        What each population is known to hold.
-    silent
-        The populations that are exactly 0.
-    resting
-        The dynamic populations whose dx/dt is exactly 0.
-    points
-        The stages that read in the forward pass what a population holds, each with that population.
-    """
+    """What the declaration tells of the state before the first step."""
 
     holds: Mapping[str, Symbol]
+    """What each population is known to hold."""
     silent: frozenset[str]
+    """The populations that are exactly 0."""
     resting: frozenset[str]
+    """The dynamic populations whose dx/dt is exactly 0."""
     points: tuple[tuple[Stage, str], ...]
+    """The stages that read in the forward pass what a population holds, each with that population."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of inference evaluates.
-
-    Parameters
-    ----------
-    settle
-        The instantaneous populations to evaluate, in order.
-    advance
-        The dynamic populations to advance.
-    silent
-        The populations that are exactly 0, and whose couplings are skipped.
-    """
+    """What one step of inference evaluates."""
 
     settle: tuple[str, ...]
+    """The instantaneous populations to evaluate, in order."""
     advance: tuple[str, ...]
+    """The dynamic populations to advance."""
     silent: frozenset[str]
+    """The populations that are exactly 0, and whose couplings are skipped."""
 
 
 def read_start(network: Network, clamped: Collection[str], overridden: Collection[str] = ()) -> Start:

@@ -23,49 +23,34 @@ _WEAK = 0.25
 
 @dataclass(frozen=True)
 class Structure:
-    """What is known of dx/dt = F(x) from the declaration alone.
-
-    Parameters
-    ----------
-    reads
-        The free populations that each free population's equation depends on, its own leak aside.
-    linear
-        F is linear (or affine) in the state, which has no bounds, without a cycle of instantaneous populations.
-    acyclic
-        No population depends on itself but through its leak, so that the Jacobian is triangular with −leak/τ on its
-        diagonal: nilpotent coupling plus a leak; and none that lacks a leak rests at its bounds alone.
-    order
-        The order in which one sweep evaluates the equilibrium of an acyclic network; None otherwise.
-    weak_order
-        The order in which repeated sweeps evaluate a cyclic network all of whose cycles are closed by weak couplings,
-        along the other couplings; None otherwise.
-    gradient_flow
-        F = −∇E of an energy E, with each population's time constant as its metric.
-    smooth
-        No population has bounds, and no coupling that is not linear has a known kink, as a rectifier or max pooling
-        has, where F or its derivative jumps.
-    kinks_at_units
-        F jumps, and nowhere else than in dx_i/dt as x_i itself passes 0, or becomes the largest of its window in max
-        pooling: where a live `Feedback` ends in either. No population has bounds.
-    windows
-        The windows of each population that is read by their maxima, where `kinks_at_units`.
-    rate
-        The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise.
-    spectral_bound
-        The largest |λ| of the Jacobian, where the declaration fixes it (acyclic: max leak/τ); None otherwise.
-    """
+    """What is known of dx/dt = F(x) from the declaration alone."""
 
     reads: Mapping[str, frozenset[str]]
+    """The free populations that each free population's equation depends on, its own leak aside."""
     linear: bool
+    """F is linear (or affine) in the state, which has no bounds, without a cycle of instantaneous populations."""
     acyclic: bool
+    """No population depends on itself but through its leak, so that the Jacobian is triangular with −leak/τ on its
+    diagonal: nilpotent coupling plus a leak; and none that lacks a leak rests at its bounds alone."""
     order: tuple[str, ...] | None
+    """The order in which one sweep evaluates the equilibrium of an acyclic network; None otherwise."""
     weak_order: tuple[str, ...] | None
+    """The order in which repeated sweeps evaluate a cyclic network all of whose cycles are closed by weak couplings,
+    along the other couplings; None otherwise."""
     gradient_flow: bool
+    """F = −∇E of an energy E, with each population's time constant as its metric."""
     smooth: bool
+    """No population has bounds, and no coupling that is not linear has a known kink, as a rectifier or max pooling has,
+    where F or its derivative jumps."""
     kinks_at_units: bool
+    """F jumps, and nowhere else than in dx_i/dt as x_i itself passes 0, or becomes the largest of its window in max
+    pooling: where a live `Feedback` ends in either. No population has bounds."""
     windows: Mapping[str, Windows]
+    """The windows of each population that is read by their maxima, where `kinks_at_units`."""
     rate: float | None
+    """The rate leak/τ that all dynamic populations share, where the network is linear and acyclic; None otherwise."""
     spectral_bound: float | None
+    """The largest |λ| of the Jacobian, where the declaration fixes it (acyclic: max leak/τ); None otherwise."""
 
 
 def read_structure(network: Network, clamped: Collection[str]) -> Structure:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from neurodyn.system.fixed_point import FixedPoint
+from neurodyn.system.fixed_point import FixedPoint, Known
 from neurodyn.system.loops import Loop
 
 Blocks = dict[str, Tensor]
@@ -20,7 +20,7 @@ And whether with the graph of what enters the cycle, which the Jacobian does not
 """
 
 
-class Agreement:
+class Agreement(FixedPoint):
     """Where the populations of a cycle agree, with its graph.
 
     With z* known, two steps of the chord method, z ← z + A (G(z) − z) with A = (1 − ∂G/∂z)⁻¹ at z* held constant, leave
@@ -29,33 +29,22 @@ class Agreement:
     """
 
     def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self._blocks: Mapping[str, Tensor] = {}
-        self._solution = FixedPoint(loop.text, self._largest, lambda: loop.known(self._blocks))
+        super().__init__(loop.torn, loop.others)
+        self._loop = loop
+
+    def known(self, activity: Mapping[str, Tensor]) -> Known:
+        return self._loop.known(activity)
 
     def reached(self, evaluate: Evaluate, zeros: Mapping[str, Tensor]) -> Blocks:
-        """Return the activity of the populations of the cycle.
-
-        Parameters
-        ----------
-        evaluate
-            One turn of the cycle.
-        zeros
-            Blocks of the populations' shapes.
-
-        Raises
-        ------
-        ValueError
-            If there is no solution, or more than one is found.
-        """
+        """Return the activity of the populations of the cycle, given one turn of it, and blocks of their shapes."""
         self._blocks = zeros
 
         def turned(z: Tensor, traced: bool = False) -> Tensor:
-            self._blocks = evaluate(self._apart(z, zeros), traced)
+            self._blocks = evaluate(self._apart(z), traced)
             return self._together(self._blocks)
 
         with torch.no_grad():
-            z = self._solution.solve(turned, self._together(zeros))
+            z = self.fixed(turned, self._together(zeros))
         if torch.is_grad_enabled():
             # Within a checkpoint, whose hooks would take the way back for its own.
             with torch.enable_grad(), saved_tensors_hooks(_same, _same):
@@ -65,23 +54,8 @@ class Agreement:
             z = z.detach()
             for _ in range(2):
                 z = z + torch.linalg.solve(matrix, (turned(z, True) - z)[:, :, None])[:, :, 0]
-        torn = self._apart(z, zeros)
+        torn = self._apart(z)
         return {**evaluate(torn, True), **torn}
-
-    def follow(self, other: Agreement, device: torch.device) -> None:
-        """Go on from the solution of the same cycle with other numbers, beside which others have been looked for."""
-        self._solution.load(other._solution.kept(), device)
-
-    def _apart(self, z: Tensor, zeros: Mapping[str, Tensor]) -> Blocks:
-        sizes = [zeros[name][0].numel() for name in self.loop.torn]
-        blocks = zip(self.loop.torn, torch.split(z, sizes, dim=1), strict=True)
-        return {name: block.view_as(zeros[name]) for name, block in blocks}
-
-    def _together(self, blocks: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([blocks[name].flatten(1) for name in self.loop.torn], 1)
-
-    def _largest(self) -> Tensor:
-        return torch.stack([self._blocks[name].flatten(1).abs().amax(1) for name in self.loop.names]).amax(0)
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.population import Population
 from neurodyn.system.bound import Given, check_block, of_integers
-from neurodyn.system.driven import Driven, Placed
+from neurodyn.system.driven import Driven
 from neurodyn.system.numbers import check_finite, sums_are_finite
 from neurodyn.system.own import look_at_data
 
@@ -25,33 +25,18 @@ _CHECKED = (Input, Target, ForwardValue)
 
 @dataclass(frozen=True)
 class Batch:
-    """What a batch brings to a plan.
+    """What a batch brings to a plan."""
 
-    Parameters
-    ----------
-    data
-        Inputs, targets and the forward pass.
-    clamped
-        The held populations' activity by name, shape (sample, …).
-    starts
-        The start of each dynamic population, likewise.
-    overridden
-        The populations that start elsewhere than the declaration says.
-    driven
-        What the clamped populations that vary in time are given.
-    signals
-        All signals, constant ones too.
-    origin
-        The time at which the run starts.
-    """
-
+    given: Given
+    """The batch, as it came in."""
     data: Data
+    """Inputs, targets and the forward pass."""
     clamped: dict[str, Tensor]
+    """The held populations' activity by name, shape (sample, …)."""
     starts: dict[str, Tensor]
-    overridden: frozenset[str]
+    """The start of each dynamic population, likewise."""
     driven: dict[str, Driven]
-    signals: tuple[Placed, ...]
-    origin: float
+    """What the clamped populations that vary in time are given."""
 
 
 def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batch:
@@ -96,12 +81,12 @@ def brought(network: Network, given: Given, forward: ForwardPass | None) -> Batc
             start = _start(network, population, data, given, (clamped, starts))
             population.check_within("its start", start)
             starts[population.name] = start
-    return Batch(data, clamped, starts, frozenset(given.initial), driven, given.placed, given.origin)
+    return Batch(given, data, clamped, starts, driven)
 
 
 def _moved(network: Network, given: Given, clamped: dict[str, Tensor]) -> dict[str, Driven]:
     """Return what the clamped populations that vary are given, each with an activity of its own in `clamped`."""
-    if not given.signals and given.target_signal is None:
+    if not given.signals:
         return {}
     varying, moved = given.varying, {}
     for name in clamped:

@@ -10,7 +10,6 @@ from types import BuiltinFunctionType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from neurodyn.layers.kinds import is_plain
@@ -33,34 +32,6 @@ _MOST_PLANS = 4
 """For how many shapes of data the plans of a network are kept."""
 
 
-@dataclass(frozen=True)
-class _Door:
-    """What was found of a batch that came in, and need not be looked for in others of the same kind.
-
-    Parameters
-    ----------
-    population
-        Whose input it is.
-    dtype, device, samples, shapes
-        As of `Given`.
-    """
-
-    population: str
-    dtype: torch.dtype
-    device: torch.device
-    samples: int
-    shapes: tuple[object, ...]
-
-    def given(self, network: Network, weights: list[Tensor], inputs: Tensor, targets: Tensor | None) -> Given | None:
-        """Return a batch whose numbers are finite."""
-        for origin in network.origins:
-            origin.check()
-        check_modes(self.device)
-        if not sums_are_finite([*weights, inputs] if targets is None else [*weights, inputs, targets]):
-            return None
-        return Given({self.population: inputs.detach()}, targets, {}, self.dtype, self.device, self.samples)
-
-
 def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
     """Return all of a batch but its numbers, and what it is for; None where it is more than inputs and targets."""
     if type(inputs) is not Tensor or (targets is not None and type(targets) is not Tensor):
@@ -73,30 +44,18 @@ def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
 
 @dataclass
 class _Idle:
-    """The plans of a network that are not in use.
-
-    Parameters
-    ----------
-    marks
-        What tells whether the layers are as they were when the plans were made.
-    weights
-        Those of the layers and of the feedback. They keep the memory that `marks` names by its place.
-    known
-        Whether nothing but shapes and tensors counts for what is computed.
-    plans
-        By the shapes of their data, those last used at the end.
-    doors
-        What was found of the batches of each kind.
-    last
-        The shapes of the batch that came last.
-    """
+    """The plans of a network that are not in use."""
 
     marks: tuple[object, ...]
+    """What tells whether the layers are as they were when the plans were made."""
     weights: list[Tensor]
+    """Those of the layers and of the feedback. They keep the memory that `marks` names by its place."""
     known: bool
+    """Whether nothing but shapes and tensors counts for what is computed."""
     plans: OrderedDict[tuple[object, ...], list[Plan]] = field(default_factory=OrderedDict)
-    doors: dict[Hashable, _Door] = field(default_factory=dict)
-    last: tuple[object, ...] = ()
+    """By the shapes of their data, those last used at the end."""
+    doors: dict[Hashable, tuple[str, tuple[object, ...]]] = field(default_factory=dict)
+    """Of batches of each kind that was found to be plain, whose inputs they have, and their shapes."""
 
     def take(self, shapes: tuple[object, ...]) -> Plan | None:
         plans = self.plans.get(shapes)
@@ -132,9 +91,6 @@ class _AtHand:
             self.given, self._shapes = _enter(network, inputs, targets, initial, idle, still)
         self._idle, self.known = idle, idle.known
         self.plan = idle.take(self._shapes)
-        self.follows = idle.last == self._shapes
-        """Whether the batch before was of the same shapes."""
-        idle.last = self._shapes
 
     def system(self) -> System:
         """Bind the network to the batch."""
@@ -176,7 +132,7 @@ def bound(
     at_hand = _AtHand(network, inputs, targets, initial, still)
     system = at_hand.system()
     if at_hand.known:
-        system.repeat(system.plan.repeated_fields(network))
+        system.repeat()
     yield system
     at_hand.put_back()
 
@@ -188,15 +144,18 @@ def _enter(
     kind = None if initial is not None else _kind(inputs, targets, still)
     door = idle.doors.get(kind)
     if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
-        given = door.given(network, idle.weights, inputs, targets)
-        if given is not None:
-            return given, door.shapes
+        for origin in network.origins:
+            origin.check()
+        check_modes(inputs.device)
+        if sums_are_finite([*idle.weights, inputs, *([] if targets is None else [targets])]):
+            population, shapes = door
+            return Given({population: inputs.detach()}, targets, {}, inputs.dtype, inputs.device, len(inputs)), shapes
     given = checked(network, inputs, targets, initial, idle.weights, still=still)
     shapes = given.shapes
     if kind is not None:
         (name,) = given.inputs
         if type(network[name].clamp) is Input and given.inputs[name].dtype == given.dtype:
-            idle.doors[kind] = _Door(name, given.dtype, given.device, given.samples, shapes)
+            idle.doors[kind] = name, shapes
     return given, shapes
 
 
@@ -224,8 +183,6 @@ def computed(
     at_hand = _AtHand(network, inputs, targets, None, still)
     given, plan = at_hand.given, at_hand.plan
     repeated = None if plan is None or way is None or not at_hand.known else plan.repeated(network, way)
-    if repeated is not None and not at_hand.follows and repeated.is_rare():  # such as the last of an epoch
-        repeated = None
     batch = [*given.inputs.values(), *([] if given.targets is None else [given.targets])]
     done = None if repeated is None else repeated.again(batch)
     if done is None:

@@ -32,40 +32,24 @@ from neurodyn.system.numbers import check_modes, common_kind, weights_of
 
 @dataclass(frozen=True)
 class Given:
-    """What a network is to be bound to, checked at the door.
-
-    Parameters
-    ----------
-    inputs
-        By population, shape (sample, …), with their noise where they are clamped to noisy ones.
-    targets
-        Shape (sample, …), or None.
-    initial
-        Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample.
-    dtype, device
-        Those of weights and data.
-    samples
-        How many.
-    origin
-        The time at which the run starts.
-    signals
-        The inputs that are signals, by population; `inputs` has their values at time 0.
-    target_signal
-        The targets, where they are one.
-    noise
-        What `Noisy` adds to signals, by population, shape (sample, …).
-    """
+    """What a network is to be bound to, checked at the door."""
 
     inputs: dict[str, Tensor]
+    """By population, shape (sample, …), with their noise where they are clamped to noisy ones."""
     targets: Tensor | None
+    """Shape (sample, …), or None."""
     initial: dict[str, Tensor]
+    """Where populations start instead of where the declaration says, by name; shape (sample, …) or that of a sample."""
     dtype: torch.dtype
     device: torch.device
+    """Those of weights and data."""
     samples: int
     origin: float = 0.0
+    """The time at which the run starts."""
     signals: dict[str, Placed] = field(default_factory=dict)
-    target_signal: Placed | None = None
+    """What is given as signals, targets under the name ""; `inputs` and `targets` have their values at time 0."""
     noise: dict[str, Tensor] = field(default_factory=dict)
+    """What `Noisy` adds to signals, by population, shape (sample, …)."""
 
     @property
     def shapes(self) -> tuple[object, ...]:
@@ -80,15 +64,9 @@ class Given:
         )
 
     @property
-    def placed(self) -> tuple[Placed, ...]:
-        """All signals."""
-        return tuple(_each(self.signals, self.target_signal))
-
-    @property
     def varying(self) -> dict[str, Placed]:
-        """The signals that are not constant, by population; the targets under the name ""."""
-        signals = self.signals if self.target_signal is None else {**self.signals, "": self.target_signal}
-        return {name: signal for name, signal in signals.items() if not signal.course.constant}
+        """The signals that are not constant."""
+        return {name: signal for name, signal in self.signals.items() if not signal.course.constant}
 
 
 def checked(
@@ -119,15 +97,14 @@ def checked(
     for origin in network.origins:
         origin.check()
     by_name, signals = _told_apart(network, inputs_by_name(network, inputs))
-    target_signal = None if targets is None or isinstance(targets, Tensor) else _target_signal(network, targets)
-    still_targets: Tensor | None = None if target_signal is not None else targets  # type: ignore[assignment]
+    still_targets = _still_targets(network, targets, signals)
     like = next((each for each in (*weights, *by_name.values()) if isinstance(each, Tensor)), None)
     starts, begins = starts_of(network, initial, like, with_targets=targets is not None)
     indices = {name for name in by_name if of_integers(network[name].clamp)}
     tensors = {f"inputs of population {name}": x for name, x in by_name.items() if name not in indices}
     if still_targets is not None:
         tensors["targets"] = still_targets
-    for signal in _each(signals, target_signal):
+    for signal in signals.values():
         if signal.course.typed:
             tensors[f"{signal.what}, values"] = signal.course.values
     for name, tensor in starts.items():
@@ -141,14 +118,13 @@ def checked(
     check_modes(device)
     for name in indices:
         check_integers(name, by_name[name], device)
-    samples = count_samples(network, by_name, still_targets, starts, _each(signals, target_signal))
+    samples = count_samples(network, by_name, still_targets, starts, signals.values())
     for name, tensor in by_name.items():
         check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
     by_name = {name: tensor.detach() for name, tensor in by_name.items()}
-    for name, signal in signals.items():
-        by_name[name] = signal.start(samples, network.members, dtype, device)
-    if target_signal is not None:
-        still_targets = target_signal.start(samples, network.members, dtype, device)
+    begun = {name: signal.start(samples, network.members, dtype, device) for name, signal in signals.items()}
+    still_targets = begun.pop("", still_targets)
+    by_name |= begun
     noise: dict[str, Tensor] = {}
     for name in by_name:
         clamp = network[name].clamp
@@ -158,8 +134,8 @@ def checked(
             if name in signals:
                 noise[name] = noisy - by_name[name]
             by_name[name] = noisy
-    given = Given(by_name, still_targets, starts, dtype, device, samples, begins, signals, target_signal, noise)
-    if signals or target_signal is not None:
+    given = Given(by_name, still_targets, starts, dtype, device, samples, begins, signals, noise)
+    if signals:
         _check_signals(network, given, still)
     if still is not None:
         for population in network.populations:
@@ -187,16 +163,15 @@ def _told_apart(network: Network, inputs: Mapping[str, Series]) -> tuple[dict[st
     return tensors, signals
 
 
-def _target_signal(network: Network, targets: object) -> Placed | None:
-    course = as_course("targets", targets)
+def _still_targets(network: Network, targets: Targets, signals: dict[str, Placed]) -> Tensor | None:
+    """Return the targets, if they are no signal; one joins the other signals."""
+    course = None if isinstance(targets, Tensor) else as_course("targets", targets)
     if course is None:
-        return None
+        return targets  # type: ignore[return-value]  # which `common_kind` refuses if it is none
     shapes = [network[name].shape for name, _ in network.target_drives]
-    return placed("targets", course, next((shape for shape in shapes if shape is not None), None), network.members)
-
-
-def _each(signals: Mapping[str, Placed], target_signal: Placed | None) -> list[Placed]:
-    return [*signals.values(), *(() if target_signal is None else (target_signal,))]
+    shape = next((shape for shape in shapes if shape is not None), None)
+    signals[""] = placed("targets", course, shape, network.members)
+    return None
 
 
 def _check_signals(network: Network, given: Given, still: str | None) -> None:
@@ -213,7 +188,7 @@ def _check_signals(network: Network, given: Given, still: str | None) -> None:
     for population in network.populations:
         for drive in map(without_noise, (population.clamp, population.initial)):
             own = not isinstance(drive, (Input, Target, ForwardValue, LossGradient, Constant))
-            if isinstance(drive, LossGradient) or (isinstance(drive, ForwardValue) and given.signals):
+            if isinstance(drive, LossGradient) or (isinstance(drive, ForwardValue) and any(given.signals)):
                 readers.append(f"population {population.name} is given {drive}, which the forward pass freezes")
             elif isinstance(drive, Drive) and own and (drive.reads_targets or any(varying)):
                 readers.append(f"population {population.name} is given {drive}, which is read once a run")

@@ -11,7 +11,7 @@ from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.network.maps import Map
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.stage_maps import Forward
-from neurodyn.network.vectors import Vector
+from neurodyn.network.vectors import magnitude
 from neurodyn.system.equation import Entry, Equation
 
 _ITERATIONS = 100
@@ -46,19 +46,15 @@ def contracts(equations: Sequence[Equation], within: Sequence[Entry], activity: 
             bound = _bound(entry.coupling.map, v[entry.coupling.sources[0]])
             if bound is None:
                 return False
-            image[entry.coupling.target] += bound * _size(entry.coupling.gain)
+            image[entry.coupling.target] += bound * magnitude(entry.coupling.gain)
         for equation in equations:
-            image[equation.name] *= _size(equation.scale)
+            image[equation.name] *= magnitude(equation.scale)
         if all(bool((image[name] < _BELOW * block).all()) for name, block in v.items()):
             return True
         total = {name: block + image[name] for name, block in v.items()}
         largest = max(float(block.max()) for block in total.values())
         v = {name: (block / largest).clamp_min(_LEAST) for name, block in total.items()}
     return False
-
-
-def _size(value: Vector) -> Vector:
-    return value.abs() if isinstance(value, Tensor) else abs(value)
 
 
 def _bound(map_: Map, v: Tensor) -> Tensor | None:

@@ -31,97 +31,58 @@ _CROWDED = 20.0
 
 @dataclass(frozen=True)
 class Echo:
-    """A population as it was a while ago.
-
-    Parameters
-    ----------
-    name
-        The population.
-    delay
-        How long ago, in units of time.
-    block
-        Its activity then, shape (sample, …), wherever the run is.
-    """
+    """A population as it was a while ago."""
 
     name: str
     delay: float
+    """How long ago, in units of time."""
     block: Tensor
+    """Its activity then, shape (sample, …), wherever the run is."""
 
     @property
     def key(self) -> str:
         """What it is called among the populations' activities, which no population is."""
-        return key_of(self.name, self.delay)
-
-
-def key_of(name: str, delay: float) -> str:
-    """Return what the echo of a population is called."""
-    return f"{name}(t − {delay!r})"
+        return f"{self.name}(t − {self.delay!r})"
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """What is recalled at once: the echoes of one delay.
-
-    Parameters
-    ----------
-    delay
-        The delay.
-    part
-        Which part of the window; None for all of it.
-    memory
-        Where it goes, shape (n,).
-    places
-        Where each echo is in that, by key.
-    """
+    """What is recalled at once: the echoes of one delay."""
 
     delay: float
     part: slice | None
+    """Which part of the window; None for all of it."""
     memory: Tensor
+    """Where it goes, shape (n,)."""
     places: dict[str, slice] = field(default_factory=dict)
+    """Where each echo is in that, by key."""
 
 
 class Ahead(NamedTuple):
-    """Memory for the echoes at several times.
-
-    Parameters
-    ----------
-    memories
-        Where what is recalled at once goes, shape (time, n) each.
-    rows
-        The rows of each.
-    blocks
-        The echoes by key, shape (time, sample, …): views of the memories, but for those of signals.
-    """
+    """Memory for the echoes at several times."""
 
     memories: list[Tensor]
+    """Where what is recalled at once goes, shape (time, n) each."""
     rows: list[list[Tensor]]
     blocks: dict[str, Tensor]
+    """The echoes by key, shape (time, sample, …): views of the memories, but for those of signals."""
 
 
 @dataclass
 class Echoes:
-    """What the couplings of a plan read of the past.
-
-    Parameters
-    ----------
-    couplings
-        The couplings that read it.
-    dynamic, driven
-        The echoes of dynamic populations, and of those that signals drive.
-    settled
-        Those of instantaneous populations, with their equations, in the order of evaluation.
-    window
-        Which part of a flat state the echoes of dynamic populations are read off; None for all of it.
-    recalled
-        What is recalled at once.
-    """
+    """What the couplings of a plan read of the past."""
 
     couplings: list[Coupling] = field(default_factory=list)
+    """The couplings that read it."""
     dynamic: list[Echo] = field(default_factory=list)
     driven: list[Echo] = field(default_factory=list)
+    """The echoes of dynamic populations, and of those that signals drive."""
     settled: list[tuple[Echo, Equation]] = field(default_factory=list)
+    """Those of instantaneous populations, with their equations, in the order of evaluation."""
     window: slice | None = None
+    """Which part of a flat state the echoes of dynamic populations are read off; None for all of it."""
     recalled: list[Recalled] = field(default_factory=list)
+    """What is recalled at once."""
 
     def __bool__(self) -> bool:
         return bool(self.couplings)

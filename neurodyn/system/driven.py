@@ -14,24 +14,15 @@ from neurodyn.network.signals import Course
 
 @dataclass(frozen=True)
 class Placed:
-    """A signal whose axes are known.
-
-    Parameters
-    ----------
-    what
-        What messages call it.
-    course
-        The signal.
-    shape
-        The shape of one sample.
-    samples
-        How many it has itself; None where all are given the same.
-    """
+    """A signal whose axes are known."""
 
     what: str
+    """What messages call it."""
     course: Course
     shape: tuple[int, ...]
+    """The shape of one sample."""
     samples: int | None
+    """How many it has itself; None where all are given the same."""
 
     def write(self, time: float, out: Tensor, members: int) -> None:
         """Write its value at a time into `out`, shape (member · sample, …)."""
@@ -99,24 +90,15 @@ def check_span(what: str, course: Course, begins: float, ends: float) -> None:
 
 @dataclass(frozen=True)
 class Driven:
-    """What a clamped population that varies in time is given.
-
-    Parameters
-    ----------
-    signal
-        The signal.
-    noise
-        What is added to it, frozen, shape (sample, …); None if there is none.
-    block
-        The population's activity, which `move` writes into.
-    members
-        How many networks are stacked.
-    """
+    """What a clamped population that varies in time is given."""
 
     signal: Placed
     noise: Tensor | None
+    """What is added to it, frozen, shape (sample, …); None if there is none."""
     block: Tensor
+    """The population's activity, which `move` writes into."""
     members: int
+    """How many networks are stacked."""
 
     @property
     def jumps_alone(self) -> bool:

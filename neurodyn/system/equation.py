@@ -10,30 +10,21 @@ from torch import Tensor
 
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.maps import Activity, OperatingPoints, Term, write_scaled
-from neurodyn.network.vectors import Vector
+from neurodyn.network.vectors import Vector, is_number
 from neurodyn.network.wrapping import Scaled
 
 
 @dataclass
 class Entry:
-    """A coupling as it stands in its target's equation.
-
-    Parameters
-    ----------
-    coupling
-        The coupling.
-    term
-        Its map, bound.
-    sources
-        What the map is bound to: the coupling's sources, or their echoes.
-    target
-        Likewise.
-    """
+    """A coupling as it stands in its target's equation."""
 
     coupling: Coupling
     term: Term
+    """Its map, bound."""
     sources: str | tuple[str, ...]
+    """What the map is bound to: the coupling's sources, or their echoes."""
     target: str
+    """Likewise."""
 
     def __post_init__(self) -> None:
         gain = self.coupling.gain
@@ -105,32 +96,22 @@ class Equation:
     """dx/dt = scale · (−leak x + Σ gain · map), with 1/τ as the scale; or 1/leak · Σ gain · map of an instantaneous x.
 
     The sum is scaled last: divided gains would round, and what balances exactly would no longer do so.
-
-    Parameters
-    ----------
-    name
-        The population x.
-    scale, leak
-        The factors; the leak of an instantaneous population is 0 here.
-    constant
-        What the entries that are `held` contribute, shape (sample, …); None if there is none.
-    held, moving
-        The couplings from held populations alone, and the others.
-    driven
-        Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
-        too, and worked out anew by `drive`.
-    late
-        Those of the moving ones that read nothing but the past.
     """
 
     name: str
-    scale: float | Tensor
-    leak: float
+    scale: Vector
+    leak: Vector
+    """The factors, numbers or one for each unit; the leak of an instantaneous population is 0 here."""
     constant: Tensor | None
+    """What the entries that are `held` contribute, shape (sample, …); None if there is none."""
     held: list[Entry]
     moving: list[Entry]
+    """The couplings from held populations alone, and the others."""
     driven: list[Entry] = field(default_factory=list)
+    """Those from clamped populations of which one at least varies in time. What they contribute is part of `constant`,
+    too, and worked out anew by `drive`."""
     late: list[Entry] = field(default_factory=list)
+    """Those of the moving ones that read nothing but the past."""
 
     def __post_init__(self) -> None:
         late = set(map(id, self.late))
@@ -198,8 +179,7 @@ class Equation:
     def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
         """Write the right side into `out`, without what comes from the populations that are `silent`."""
         self._sum(activity, out, self._still, self.leak, silent)
-        if isinstance(self.scale, Tensor) or self.scale != 1.0:
-            out.mul_(self.scale)
+        self._rescale(out)
 
     def balance(self, activity: Mapping[str, Tensor], out: Tensor, leak: Vector) -> None:
         """Write into `out`, which may be x itself, where x balances its leak: x = Σ gain · map / leak."""
@@ -215,8 +195,7 @@ class Equation:
     def couple(self, activity: Mapping[str, Tensor], out: Tensor) -> None:
         """Write scale · Σ gain · map into `out`, of the moving entries."""
         self._sum(activity, out, None, 0.0, ())
-        if isinstance(self.scale, Tensor) or self.scale != 1.0:
-            out.mul_(self.scale)
+        self._rescale(out)
 
     def each(self, activity: Activity, rows: Mapping[str, Tensor], points: OperatingPoints) -> Tensor | None:
         """Return what the states that `rows` has contribute to the right side, without constants; as `Entry.each`."""
@@ -231,15 +210,14 @@ class Equation:
             total = total.clone()
             for value in others:
                 total[: len(value)] += value
-        return total if not isinstance(self.scale, Tensor) and self.scale == 1.0 else total * self.scale
+        return total if is_number(self.scale, 1.0) else total * self.scale
 
     def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
         """Do as `evaluate`, and write into `jump` by how much the right side jumps at each unit's kink."""
         jump.zero_()
         self._sum(activity, out, self.constant, self.leak, (), jump)
-        if isinstance(self.scale, Tensor) or self.scale != 1.0:
-            out.mul_(self.scale)
-            jump.mul_(self.scale)
+        self._rescale(out)
+        self._rescale(jump)
 
     def norms(self, activity: Activity, rows: int) -> dict[str, float | Tensor] | None:
         """Return a bound on what ‖·‖₂ of each population that may move adds to that of a sample, constants aside.
@@ -270,13 +248,14 @@ class Equation:
         activity: Mapping[str, Tensor],
         out: Tensor,
         constant: Tensor | None,
-        leak: float,
+        leak: Vector,
         silent: Collection[str],
         jump: Tensor | None = None,
     ) -> None:
         entries = self.moving if self._arrived is None else self._prompt
         if silent:
             entries = [each for each in entries if each.silenced_by not in silent]
+        leaks, leak = (leak, 0.0) if isinstance(leak, Tensor) else (None, leak)
         if constant is not None and leak:
             torch.add(constant, activity[self.name], alpha=-leak, out=out)
         elif leak:
@@ -299,6 +278,12 @@ class Equation:
                 entry.term.add(activity, out, entry.gain)
             else:
                 entry.term.add_with_jump(activity, out, entry.gain, jump)
+        if leaks is not None:
+            out.addcmul_(activity[self.name], leaks, value=-1.0)
+
+    def _rescale(self, out: Tensor) -> None:
+        if not is_number(self.scale, 1.0):
+            out.mul_(self.scale)
 
     @staticmethod
     def _begin(
@@ -327,28 +312,3 @@ class Equation:
         else:
             torch.add(second, first, alpha=gain, out=out)
         return entries[1:]
-
-
-@dataclass
-class EquationOfLeaks(Equation):
-    """An equation in which every unit has a leak of its own.
-
-    Parameters
-    ----------
-    leaks
-        The leaks, one for each unit.
-    """
-
-    leaks: Tensor | None = None
-
-    def evaluate(self, activity: Mapping[str, Tensor], out: Tensor, silent: Collection[str] = ()) -> None:
-        assert self.leaks is not None, "Plan makes one of leaks alone"
-        self._sum(activity, out, self._still, 0.0, silent)
-        out.addcmul_(activity[self.name], self.leaks, value=-1.0)
-        if isinstance(self.scale, Tensor) or self.scale != 1.0:
-            out.mul_(self.scale)
-
-    def evaluate_with_jump(self, activity: Mapping[str, Tensor], out: Tensor, jump: Tensor) -> None:
-        assert self.leaks is not None, "Plan makes one of leaks alone"
-        super().evaluate_with_jump(activity, out, jump)
-        out.sub_(activity[self.name] * self.leaks * self.scale)

@@ -1,12 +1,13 @@
 """Fixed points z = G(z), sample by sample: the one that iterations lead to, refused where another one is found.
 
-The iteration is Newton's, with a Jacobian from differences that is kept for as long as it serves, and starts from the
-last solution.
+z are the populations that are torn out of a cycle, and G is one turn of it. The iteration is Newton's, with a Jacobian
+from differences that is kept for as long as it serves, and starts from the last solution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -46,21 +47,15 @@ Known = Literal["unique", "affine", None]
 """What is known of G: that it has one fixed point, that it is affine, or nothing."""
 
 
-class FixedPoint:
-    """The fixed point of one map after the other, each close to the last one.
+class FixedPoint(ABC):
+    """The fixed point of one map after the other, each close to the last one, given the populations of a cycle."""
 
-    Parameters
-    ----------
-    text
-        What it is of, as messages begin.
-    largest
-        Gives the largest activity at the last evaluation, by sample.
-    known
-        Tells what is known of the maps of a run.
-    """
-
-    def __init__(self, text: str, largest: Callable[[], Tensor], known: Callable[[], Known]) -> None:
-        self._text, self._largest, self._find_out = text, largest, known
+    def __init__(self, torn: Sequence[str], others: Sequence[str]) -> None:
+        self.torn, self.others, self.names = tuple(torn), tuple(others), (*torn, *others)
+        self.text = f"the cycle of the instantaneous populations {', '.join(sorted(self.names))}"
+        """The cycle, as messages call it."""
+        self._blocks: Mapping[str, Tensor] = {}
+        """The activity by population, as last evaluated; shape (sample, …)."""
         self._factors: tuple[Tensor, Tensor] | None = None
         self._spent = 0
         """How many iterations the Jacobian at hand has taken beyond a few each time."""
@@ -70,8 +65,24 @@ class FixedPoint:
         self._seen: list[Tensor] = []
         """The solutions beside which others have been looked for."""
 
+    @abstractmethod
+    def known(self, activity: Mapping[str, Tensor]) -> Known:
+        """Tell what is known of G beforehand, given any activity."""
+
+    def _together(self, blocks: Mapping[str, Tensor]) -> Tensor:
+        """Return the torn populations' activity side by side, shape (sample, unit)."""
+        return torch.cat([blocks[name].flatten(1) for name in self.torn], 1)
+
+    def _apart(self, z: Tensor) -> dict[str, Tensor]:
+        """Return what `_together` has put side by side, by population."""
+        parts = torch.split(z, [self._blocks[name][0].numel() for name in self.torn], dim=1)
+        return {name: part.view_as(self._blocks[name]) for name, part in zip(self.torn, parts, strict=True)}
+
+    def _largest(self) -> Tensor:
+        return torch.stack([self._blocks[name].flatten(1).abs().amax(1) for name in self.names]).amax(0)
+
     def forget(self) -> None:
-        """Say that a run begins."""
+        """Say that a run begins: its first solution is looked at, whether it is the only one."""
         self._factors = self._last = None
         self._seen = []
 
@@ -93,25 +104,15 @@ class FixedPoint:
         self._spent, self._known = kept["spent"], kept["known"]
         self._seen = [seen.to(device) for seen in kept["seen"]]
 
-    def solve(self, map_: Map, start: Tensor) -> Tensor:
-        """Return the fixed point, shape (sample, unit), at which the map is evaluated last.
+    def fixed(self, map_: Map, start: Tensor) -> Tensor:
+        """Return the fixed point of G, shape (sample, unit), at which it is evaluated last; refuse none and several.
 
-        Parameters
-        ----------
-        map_
-            G.
-        start
-            Where to begin if there is no last solution.
-
-        Raises
-        ------
-        ValueError
-            If there is none, or more than one is found.
+        The first one is looked for from `start`.
         """
         last = start if self._last is None else self._last
         found = self._newton(map_, last)
         if self._last is None:
-            self._known = self._find_out()
+            self._known = self.known(self._blocks)
             found = self._only(map_, start, found)
         elif found is None:
             if not bool(torch.isfinite(map_(last)).all()):  # what enters the map diverges
@@ -132,7 +133,7 @@ class FixedPoint:
             another = self._newton(map_, other, _MOST_ITERATIONS if found is None else _MOST_BESIDE)
             if found is None:
                 found = another
-            elif another is not None and self._differ(found, another, _SAME):
+            elif another is not None and self._differ(found, another):
                 self._refuse("several solutions")
         if found is None:
             self._refuse("no solution that is found")
@@ -143,7 +144,7 @@ class FixedPoint:
 
     def _refuse(self, what: str) -> NoReturn:
         raise InvalidValueError(
-            f"{self._text} has {what}; weaken a coupling of it, or give one of the populations a time constant tau > 0"
+            f"{self.text} has {what}; weaken a coupling of it, or give one of the populations a time constant tau > 0"
         )
 
     def _beside(self, map_: Map, start: Tensor, found: Tensor | None) -> Iterator[Tensor]:
@@ -203,9 +204,9 @@ class FixedPoint:
         closest = torch.stack([(found - seen).abs().amax(1) for seen in self._seen]).amin(0)
         return bool((closest > _MOVED * size).any())
 
-    def _differ(self, one: Tensor, other: Tensor, share: float) -> bool:
+    def _differ(self, one: Tensor, other: Tensor) -> bool:
         size = 1.0 + one.abs().amax(1, keepdim=True)
-        return bool(((one - other).abs() > share * size).any())
+        return bool(((one - other).abs() > _SAME * size).any())
 
     def _newton(self, map_: Map, z: Tensor, most: int = _MOST_ITERATIONS) -> Tensor | None:
         """Return the solution that iterations from z lead to, evaluated last; None where they fail."""
@@ -255,7 +256,7 @@ class FixedPoint:
         samples, units = z.shape
         if samples * units * units > _MOST_NUMBERS:
             raise InvalidValueError(
-                f"{self._text}: {units} units of it have to be solved for together in each of {samples} samples, whose "
+                f"{self.text}: {units} units of it have to be solved for together in each of {samples} samples, whose "
                 "Jacobians are too large; give one of the populations a time constant tau > 0, or take fewer samples"
             )
         matrix = z.new_empty(samples, units, units)

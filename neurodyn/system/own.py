@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from neurodyn.network.maps import Map, OperatingPoints
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.stage_maps import Feedback, Forward
+from neurodyn.structure.cache import kept
 from neurodyn.system.probe import Probe, Values, random_states_kept
 
 _FEW = 8
@@ -60,14 +60,8 @@ class _Own:
         return tuple(part.training for stage, place in self.layers for part in stage.layers[place].modules())
 
 
-_OWN: WeakKeyDictionary[Network, _Own] = WeakKeyDictionary()
-
-
 def _own(network: Network) -> _Own:
-    own = _OWN.get(network)
-    if own is None:
-        own = _OWN[network] = _Own(network)
-    return own
+    return kept(network, ("own",), lambda: _Own(network))
 
 
 def _outside_of_the_forward_pass(network: Network, stages: Collection[Stage]) -> dict[Stage, str]:

@@ -28,7 +28,7 @@ from neurodyn.structure.cache import start_of, structure_of
 from neurodyn.system.batch import Batch, brought, shape_of_source
 from neurodyn.system.bound import Given
 from neurodyn.system.delays import Ahead, Echo, Echoes
-from neurodyn.system.equation import Entry, Equation, EquationOfLeaks
+from neurodyn.system.equation import Entry, Equation
 from neurodyn.system.loops import Loop, loops_of
 from neurodyn.system.numbers import weights_of
 from neurodyn.system.own import has_own_parts, look_at_couplings
@@ -63,7 +63,6 @@ class Plan:
         self._repeated: OrderedDict[Hashable, Repeated[Any]] = OrderedDict()
         self._fields: dict[FieldWay, Repeated[None]] = {}
         self._ahead: OrderedDict[int, tuple[Ahead, Repeated[None]]] = OrderedDict()
-        self._lent: Tensor | None = None
         batch = brought(network, given, self._forward)
         self._batch: Batch | None = batch
         self.free = tuple(p for p in network.populations if p.name not in batch.clamped)
@@ -187,15 +186,6 @@ class Plan:
             yield name, slice(start, end)
             start = end
 
-    def lent(self) -> Tensor:
-        """Return the memory of a state, shape (n,), that a batch may use while it is at hand.
-
-        Asked of the system anew for each batch, it would take longer to come than to be filled.
-        """
-        if self._lent is None:
-            self._lent = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        return self._lent
-
     def repeated(self, network: Network, way: Hashable) -> Repeated[Any]:
         """Return what is computed of a network for one batch after the other, in one of several ways."""
         repeated = self._repeated.pop(way, None)
@@ -226,7 +216,7 @@ class Plan:
         """Return what computations read that stays where it is, and what they fill."""
         own = [each for equation in self.equations.values() for each in (equation.constant, equation.scale)]
         own += [*(end for ends in self.bounds.values() for end in ends), *self.echoed.values()]
-        return [*weights_of(network), self.instant, self.lent(), *(each for each in own if isinstance(each, Tensor))]
+        return [*weights_of(network), self.instant, *(each for each in own if isinstance(each, Tensor))]
 
     @property
     def batch(self) -> Batch:
@@ -244,7 +234,7 @@ class Plan:
     def _take_from_forward(self, network: Network) -> None:
         self.points.forget()
         clamped = self.batch.clamped
-        for stage, name in start_of(network, frozenset(clamped), self.batch.overridden).points:
+        for stage, name in start_of(network, frozenset(clamped), frozenset(self.batch.given.initial)).points:
             if name not in self.batch.driven:
                 self.points.take_from_forward(stage, name, lasting=name in clamped)
 
@@ -275,8 +265,6 @@ class Plan:
         if population.instantaneous:
             return Equation(population.name, 1.0 / leak, 0.0, constant, held, moving, driven, late)
         scale = self.pace(network, population.name) / plain(population.tau)
-        if isinstance(leak, Tensor):
-            return EquationOfLeaks(population.name, scale, 0.0, constant, held, moving, driven, late, leak)
         return Equation(population.name, scale, leak, constant, held, moving, driven, late)
 
     def _entry(self, coupling: Coupling, sources: tuple[str, ...], target: str) -> Entry:

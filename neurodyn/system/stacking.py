@@ -65,7 +65,8 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
     beside.equal("the list of delays", *([c.delay for c in network.couplings] for network in (first, other)))
     beside.equal("the list of observables", *(list(network.observables) for network in (first, other)))
     for one, its in zip(first.couplings, other.couplings, strict=True):
-        beside.feedback(f"the feedback weights of coupling {one}", one.map.feedback_weights, its.map.feedback_weights)
+        weights = one.map.feedback_weights, its.map.feedback_weights
+        (beside.equal if None in weights else beside.pair)(f"the feedback weights of coupling {one}", *weights)
     for one, its in zip(first.couplings, other.couplings, strict=True):
         beside.compare(f"the map of coupling {one}", one.map, its.map)
     for population in first.populations:

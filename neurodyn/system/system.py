@@ -111,10 +111,6 @@ class System:
             flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
         return State(flat, dict(self.blocks(flat)), {**self.clamped, **self.plan.instant_blocks}, self.plan.echoed)
 
-    def lent_state(self) -> State:
-        """Return a state in memory that the batches of a plan share: the next one overwrites it."""
-        return self.new_state(self.plan.lent())
-
     def blocks(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each dynamic population's name and its block (sample, …) of a flat tensor of shape (size,)."""
         blocks = flat.split_with_sizes([self._sizes[name] for name in self.dynamic])
@@ -165,10 +161,10 @@ class System:
         found, _ = (repeated.again(batch) or repeated.made(batch, arriving)) if known else arriving()
         self.timeline.foresee(times, [value for value in found if value is not None])
 
-    def repeat(self, fields: Mapping[FieldWay, Repeated[None]]) -> None:
+    def repeat(self) -> None:
         """Make the field by its operations once they are noted; nobody replaces layers or weights' memory meanwhile."""
         if not self.loops:
-            self._repeated = fields
+            self._repeated = self.plan.repeated_fields(self.network)
 
     def _make(self, way: FieldWay, state: State, outs: Sequence[State], compute: Callable[..., None]) -> None:
         """Fill states by `compute(state, *outs)`, or by the operations that it comes down to."""
@@ -350,7 +346,7 @@ class System:
 
     def schedule(self, steps: int) -> Schedule:
         """Return what each step of discrete inference from x₀ has to evaluate."""
-        return schedule_of(self.network, frozenset(self.clamped), self.plan.batch.overridden, steps)
+        return schedule_of(self.network, frozenset(self.clamped), frozenset(self.plan.batch.given.initial), steps)
 
     def sweep(self, state: State, order: Sequence[str] | None = None) -> None:
         """Bring one population after the other to where the others, as they then are, balance its leak.

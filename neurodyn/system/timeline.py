@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
-from neurodyn.network.signals import Course, breaks_of, jumps_of
+from neurodyn.network.signals import Course, inside
 from neurodyn.system.delays import Ahead, Past, distinct, kinks
 from neurodyn.system.driven import Driven, check_span
 from neurodyn.system.plan import Plan
@@ -26,16 +25,17 @@ class Timeline:
 
     def __init__(self, network: str, plan: Plan) -> None:
         self._network, self._plan, self._clamped = network, plan, plan.batch.clamped
-        self.origin = plan.batch.origin
+        self.origin = plan.batch.given.origin
         """The time at which the run starts, as signals and records count."""
-        self._driven = plan.batch.driven
-        self._jumping = {name: driven for name, driven in self._driven.items() if driven.jumps_alone}
-        self._within: dict[str, Driven] | None = None
-        """What moves within a step, where a solver says when each begins; None where none has."""
+        self.driven: Mapping[str, Driven] = plan.batch.driven
+        """What the clamped populations that vary in time are given."""
         self._echoes, self._echoed = plan.echoes, plan.echoed
-        self._late = plan.echoes.shifted(self._driven) if self._echoed else {}
-        self._moving_late = self._late
-        """Those signals that arrive late and move within a step, where a solver says when each begins."""
+        self.late = plan.echoes.shifted(self.driven) if self._echoed else {}
+        """The signals that arrive late, by the keys of their echoes."""
+        self._jumping, self._gliding = _parted(self.driven)
+        self._gliding_late = _parted(self.late)[1]
+        self._in_steps = False
+        """Whether a solver says when each step begins, so that what moves in jumps alone stands still within it."""
         self.past: Past | None = None
         """Where couplings have delays, what they read of dynamic populations: a solver extends it by its steps."""
         self._recalled: float | None = None
@@ -46,45 +46,38 @@ class Timeline:
         """Whether the echoes of instantaneous populations are those of the present time."""
         self.entered = 0.0
         """When the present step began."""
-        self.moves = bool(self._driven or self._echoed)
+        self.moves = bool(self.driven or self._echoed)
         """Whether anything varies."""
-
-    @property
-    def driven(self) -> Collection[str]:
-        """The clamped populations that vary in time."""
-        return self._driven.keys()
 
     @property
     def signals(self) -> tuple[Course, ...]:
         """What the network is driven by in time; signals that are constant are none."""
-        return tuple(driven.signal.course for driven in self._driven.values())
-
-    @property
-    def late(self) -> Mapping[str, Driven]:
-        """The signals that arrive late, by the keys of their echoes."""
-        return self._late
+        return tuple(driven.signal.course for driven in self.driven.values())
 
     @property
     def _courses(self) -> tuple[Course, ...]:
-        return (*self.signals, *(late.signal.course for late in self._late.values()))
+        return (*self.signals, *(late.signal.course for late in self.late.values()))
 
     @property
     def moves_within_steps(self) -> bool:
         """Whether the network is driven by more than jumps."""
-        return len(self._jumping) < len(self._driven)
+        return bool(self._gliding)
 
     def check_span(self, duration: float) -> None:
         """Refuse a run that leaves the span of a signal."""
-        for signal in self._plan.batch.signals:
+        for signal in self._plan.batch.given.signals.values():
             check_span(signal.what, signal.course, self.origin, self.origin + duration)
 
     def jumps(self, end: float) -> NDArray[np.float64]:
         """Return when signals jump between 0 and the end of a run, or their echoes do, increasing."""
-        return jumps_of(self._courses, self.origin, self.origin + end) - self.origin
+        return self._between(end, [course.jumps for course in self._courses])
 
     def breaks(self, end: float) -> NDArray[np.float64]:
         """Return when signals, or their echoes, jump or bend between 0 and the end of a run, increasing."""
-        return breaks_of(self._courses, self.origin, self.origin + end) - self.origin
+        return self._between(end, [course.breaks for course in self._courses])
+
+    def _between(self, end: float, several: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return inside(self.origin, self.origin + end, several) - self.origin
 
     def cuts(self, end: float, order: int, *, adaptive: bool = False) -> NDArray[np.float64]:
         """Return when steps of a method of an order have to end: where signals jump, and at kinks that delays make."""
@@ -106,12 +99,10 @@ class Timeline:
 
     def start(self, state: State) -> None:
         """Bring what is driven to time 0, and begin the past with a state."""
-        if self._driven:
-            self._within = None
-            self._move(self._driven, 0.0)
+        self._in_steps = False
+        self._move(self.driven, 0.0)
         if self._echoes:
             self.past = Past(state.flat, self._echoes.window, max(self._echoes.delays, default=0.0))
-            self._moving_late = self._late
             self._forget_foreseen()
 
     def enter(self, time: float, *, idle: bool = False) -> None:
@@ -120,17 +111,14 @@ class Timeline:
         So a step that ends where a signal jumps sees the value before, and the next one that after the jump. If `idle`,
         F is not asked for in this step, and what the signals contribute to it is not worked out.
         """
-        self.entered = time
-        if self._driven:
-            self._within = self._between_jumps()
-            if idle:
-                for driven in self._jumping.values():
-                    driven.move(self.origin + time)
-            else:
-                self._move(self._jumping, time)
+        self.entered, self._in_steps = time, True
+        if idle:
+            for driven in self._jumping.values():
+                driven.move(self.origin + time)
+        else:
+            self._move(self._jumping, time)
         if self._echoes:
-            self._moving_late = {key: late for key, late in self._late.items() if not late.jumps_alone}
-            for late in self._late.values():
+            for late in self.late.values():
                 late.move(self.origin + time)
             self._forget_foreseen()
 
@@ -147,12 +135,11 @@ class Timeline:
                 self.renew_echoes()
             return
         if time is None:
-            why = "is driven by signals" if self._driven else "has delays"
+            why = "is driven by signals" if self.driven else "has delays"
             raise InvalidValueError(
                 f"network {self._network!r} {why}: F depends on the time; give it, as in system.field(state, out, time)"
             )
-        if self._driven:
-            self._move(self._driven if self._within is None else self._within, time)
+        self._move(self._gliding if self._in_steps else self.driven, time)
         if self._echoed and time != self._recalled:
             foreseen = self._foreseen.get(time)
             if foreseen is None:
@@ -173,8 +160,8 @@ class Timeline:
             for echo in self._echoes.dynamic:
                 if echo.name in self._plan.bounds:
                     ahead.blocks[echo.key].clamp_(*self._plan.bounds[echo.name])
-        for key, late in self._late.items():
-            moves = key in self._moving_late
+        for key, late in self.late.items():
+            moves = not (self._in_steps and late.jumps_alone)
             ahead.blocks[key].copy_(late.over([self.origin + (time if moves else self.entered) for time in times]))
 
     def foresee(self, times: Sequence[float], arriving: Sequence[Tensor]) -> None:
@@ -206,13 +193,7 @@ class Timeline:
 
     def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
         """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
-        moving = self._between_jumps()
-        found = {name: torch.empty((len(times), *self._clamped[name].shape)).to(self._clamped[name]) for name in moving}
-        for name, each in moving.items():
-            for place, time in enumerate(times):
-                each.move(self.origin + time)
-                found[name][place] = self._clamped[name]
-        return found
+        return {name: driven.over([self.origin + time for time in times]) for name, driven in self._gliding.items()}
 
     def take(self, ahead: Mapping[str, Tensor], place: int) -> None:
         """Bring what moves within steps to a place of what `ahead` returned."""
@@ -227,10 +208,7 @@ class Timeline:
         Each is a time, after that at which the step that it is in begins.
         """
         starts, times = ([self.origin + moment[place] for moment in moments] for place in (0, 1))
-        return {n: driven.over(starts if driven.jumps_alone else times) for n, driven in self._driven.items()}
-
-    def _between_jumps(self) -> dict[str, Driven]:
-        return {name: each for name, each in self._driven.items() if name not in self._jumping}
+        return {n: driven.over(starts if driven.jumps_alone else times) for n, driven in self.driven.items()}
 
     def _move(self, driven: Mapping[str, Driven], time: float) -> None:
         """Bring populations to what they are given at a time, and what they contribute with them."""
@@ -255,7 +233,7 @@ class Timeline:
             for echo in self._echoes.dynamic:
                 if echo.name in self._plan.bounds:
                     echo.block.clamp_(*self._plan.bounds[echo.name])
-        for late in self._moving_late.values():
+        for late in (self._gliding_late if self._in_steps else self.late).values():
             late.move(self.origin + time)
 
     @property
@@ -277,3 +255,9 @@ class Timeline:
             for echo, equation in self._echoes.settled:
                 equation.evaluate(state.read, echo.block)
             self._settled = True
+
+
+def _parted(driven: Mapping[str, Driven]) -> tuple[dict[str, Driven], dict[str, Driven]]:
+    """Return what moves in jumps alone, and the rest."""
+    jumping = {name: each for name, each in driven.items() if each.jumps_alone}
+    return jumping, {name: each for name, each in driven.items() if name not in jumping}

@@ -234,12 +234,12 @@ class TracedField:
 
         def evaluate(torn: Mapping[str, Tensor], traced: bool) -> Blocks:
             known, own = {**(activity if traced else still), **torn}, dict[tuple[int, str], _Point]()
-            for name in agreement.loop.others:
+            for name in agreement.others:
                 known[name] = self._balanced(name, known, own)
-            made = {name: self._balanced(name, known, own) for name in agreement.loop.torn}
-            return {**made, **{name: known[name] for name in agreement.loop.others}}
+            made = {name: self._balanced(name, known, own) for name in agreement.torn}
+            return {**made, **{name: known[name] for name in agreement.others}}
 
-        activity |= agreement.reached(evaluate, {name: self.zeros[name] for name in agreement.loop.names})
+        activity |= agreement.reached(evaluate, {name: self.zeros[name] for name in agreement.names})
 
     def follow(self, other: TracedField) -> None:
         """Solve cycles from where those of another field were solved, whose numbers differ by next to nothing.
@@ -247,7 +247,7 @@ class TracedField:
         Other solutions are then not looked for anew.
         """
         for name, agreement in self._agreements.items():
-            agreement.follow(other._agreements[name], self.system.device)
+            agreement.load(other._agreements[name].kept(), self.system.device)
 
     def _recall(self, activity: Blocks, time: float, entered: float) -> None:
         """Add the echoes: what populations were so long before a time."""

@@ -243,7 +243,7 @@ class ModuleLearner(Learner):
     def compare(self, other: Learner) -> None:
         if not isinstance(other, ModuleLearner):
             raise Difference("it is a declared network, and the first is a module taught by backprop")
-        Comparison(learning=True).modules("the module", self.module, other.module)
+        Comparison(learning=True).pair("the module", self.module, other.module)
 
     def stack(self, learners: Sequence[Learner]) -> Learner:
         tensors = StackedTensors()

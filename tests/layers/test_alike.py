@@ -102,25 +102,25 @@ UNLIKE: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("name", ALIKE)
 def test_alike(name: str) -> None:
     make = ALIKE[name]
-    Comparison(learning=True).modules("it", Holder(make()), Holder(make()))
+    Comparison(learning=True).pair("it", Holder(make()), Holder(make()))
 
 
 @pytest.mark.parametrize("name", UNLIKE)
 def test_unlike(name: str) -> None:
     one, other = UNLIKE[name]
     with pytest.raises(Difference, match=r"it: .*value"):
-        Comparison(learning=True).modules("it", Holder(one), Holder(other))
-    Comparison(learning=True).modules("it", Holder(one), Holder(one))
+        Comparison(learning=True).pair("it", Holder(one), Holder(other))
+    Comparison(learning=True).pair("it", Holder(one), Holder(one))
 
 
 def test_whether_parameters_learn_counts_where_they_are_to_learn_alone() -> None:
     one, other = nn.Linear(2, 2), nn.Linear(2, 2)
     other.bias.requires_grad_(False)
-    Comparison(learning=False).modules("it", one, other)
+    Comparison(learning=False).pair("it", one, other)
     with pytest.raises(Difference, match="it: parameter bias is frozen, and learns in the first"):
-        Comparison(learning=True).modules("it", one, other)
+        Comparison(learning=True).pair("it", one, other)
     with pytest.raises(Difference, match="it: parameter bias learns, and is frozen in the first"):
-        Comparison(learning=True).modules("it", other, one)
+        Comparison(learning=True).pair("it", other, one)
 
 
 @pytest.mark.parametrize("tied", [(True, False), (False, True)])
