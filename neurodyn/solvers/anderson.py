@@ -52,14 +52,12 @@ def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> C
 
     Parameters
     ----------
-    field
-        τF of the system.
     start
-        Where to start, shape (sample, unit).
+        Shape (sample, unit).
     tolerance
         On max |τ dx/dt|, in units of activity.
     most
-        How many evaluations of the vector field at most.
+        How many evaluations at most.
 
     References
     ----------

@@ -47,8 +47,6 @@ def to_equilibrium(
 
     Parameters
     ----------
-    system
-        The system.
     stop
         When a sample has arrived: max |τ dx/dt| ≤ tolerance.
     max_duration

@@ -17,13 +17,7 @@ def rates(system: System) -> dict[str, Vector]:
 
 
 class LinearPart:
-    """A of a system that is linear in its state, without the constants b and the maps' offsets.
-
-    Parameters
-    ----------
-    system
-        A linear system.
-    """
+    """A of a system that is linear in its state, without the constants b and the maps' offsets."""
 
     def __init__(self, system: System) -> None:
         self._system, self._rates = system, rates(system)

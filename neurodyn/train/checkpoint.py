@@ -35,12 +35,7 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
 
 
 class Checkpoint:
-    """The checkpoint in a folder.
-
-    Parameters
-    ----------
-    folder
-        The folder; it is made when the first checkpoint is written.
+    """The checkpoint in a folder, which is made when the first one is written.
 
     Raises
     ------
@@ -86,19 +81,12 @@ class Checkpoint:
 
 
 def storable(what: str, state: Any) -> Any:
-    """Return a state in containers of Python's, with NumPy's numbers as Python's.
-
-    Parameters
-    ----------
-    what
-        Whose state, for messages.
-    state
-        Tensors, numbers, text, and containers of them.
+    """Return a state in containers of Python's, with NumPy's numbers as Python's; messages say whose it is.
 
     Raises
     ------
     TypeError
-        If it holds anything else.
+        If it holds anything but tensors, numbers, text, and containers of them.
     """
     if isinstance(state, Mapping):
         return {storable(what, key): storable(what, value) for key, value in state.items()}

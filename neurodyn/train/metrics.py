@@ -41,14 +41,7 @@ class Measurement:
 
 
 def check_metrics(functions: Mapping[str, Metric] | None, taken: Sequence[str]) -> dict[str, Metric]:
-    """Return metrics by their names.
-
-    Parameters
-    ----------
-    functions
-        As given to `fit`.
-    taken
-        The names that a history has itself.
+    """Return the metrics that are given to `fit` by their names, of which a history has taken some itself.
 
     Raises
     ------
