@@ -143,6 +143,20 @@ Kept = Mapping[str, Any]
 """Where a run stands between two steps: tensors, numbers, text and containers of them, all copies."""
 
 
+Write = Callable[[slice, slice, Tensor], object]
+"""Writes the states at some of several times, and a part of each flat state, into a tensor, shape (time, number)."""
+
+
+def products(weights: Tensor, rows: Tensor) -> Write:
+    """Return what writes weights @ rows; weights (time, row), and rows (row, n) of flat states."""
+    return lambda some, place, out: torch.mm(weights[some], rows[:, place], out=out)
+
+
+def copies(states: Tensor) -> Write:
+    """Return what writes flat states, shape (time, n)."""
+    return lambda some, place, out: out.copy_(states[some, place])
+
+
 class Recorder(Protocol):
     """Where a solver puts what is to be saved."""
 
@@ -164,12 +178,8 @@ class Recorder(Protocol):
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
         return
 
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
-        return
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+    def fill(self, times: NDArray[np.float64], write: Write, starts: NDArray[np.float64] | None = None) -> None:
+        """Save the states at several times, in steps that start at times of `starts`, where signals drive them."""
         return
 
 

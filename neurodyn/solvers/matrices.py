@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.base import Recorder, copies
 from neurodyn.solvers.flow import Exponentials, Flow
 from neurodyn.solvers.linear import LinearPart, rates
 from neurodyn.system.couplings import couple_rows
@@ -113,7 +113,7 @@ def by_matrix(
             places = np.searchsorted(ends, moments[own], side="right") - 1 - first
             starts = ends[first + np.minimum(places, len(some) - 1)]
             found = block.inside(states, places, moments[own] - ends[first + places])
-            recorder.take(moments[own], starts, _flat(system, found))
+            recorder.fill(moments[own], copies(_flat(system, found)), starts)
     system.timeline.enter(float(ends[-2]))
     state.flat.copy_(_flat(system, x.unsqueeze(-3))[0])
     return flow.products

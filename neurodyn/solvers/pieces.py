@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.base import Recorder, copies
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.matrices import ROUNDING, alike, by_matrix, matrix_of
 from neurodyn.solvers.nilpotent import SHORT
@@ -138,7 +138,7 @@ def _nilpotent(
         for group in groups:
             group.follow(drives, block, states[:, group.place])
         if len(own):
-            recorder.take(own, starts[places], states)
+            recorder.fill(own, copies(states), starts[places])
     system.timeline.enter(float(ends[-2]))
     for group in groups:
         state.flat[group.place] = group.state
