@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -272,6 +272,16 @@ def refuse_delays(system: System, solver: Solver) -> None:
     """Refuse a solver that takes no delays, for a system that has some."""
     if not solver.takes_delays:
         system.refuse_delays(f"the solver {solver!r}", "give nd.Adaptive(), or one of fixed step such as nd.RK4(step)")
+
+
+def in_pieces(
+    ends: NDArray[np.float64], moments: NDArray[np.float64], most: int = 1
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield the ends of so many pieces of time in a row, and the moments in them; that of an end is the next one's."""
+    for first in range(0, len(ends) - 1, most):
+        own = ends[first : first + most + 1]
+        until = np.inf if own[-1] == ends[-1] else own[-1]
+        yield own, moments[slice(*np.searchsorted(moments, [own[0], until]))]
 
 
 class SavePoints:
