@@ -91,8 +91,6 @@ class _PairStepper(Stepper):
         none = [0.0] * len(pair.b)
         fixed = [*([1.0, *none[1 : len(row)]] for row in stages), none]
         by_h: list[Sequence[float]] = [*stages, pair.error]
-        self._free: list[Tensor] = []
-        """Memory of what of the past has been forgotten."""
         if system.echoes:  # what x and the slopes contribute to each power of θ
             fixed.append([1.0, *[0.0] * ((1 + len(pair.b)) * (1 + pair.dense.shape[1]) - 1)])
             by_h.append([*[0.0] * (1 + len(pair.b)), *chain(*([0.0, *row] for row in pair.dense.T.tolist()))])
@@ -142,8 +140,5 @@ class _PairStepper(Stepper):
         assert past is not None, "a system with delays has one from its start on"
         rows = part(self._dense, past.window).t()
         weights = self._of_powers.view(-1, rows.shape[0])
-        coefficients = torch.mm(weights, rows, out=self._free.pop()) if self._free else weights @ rows
-        past.extend(then, Polynomials(self.time, then, coefficients))
-        for piece in past.forget(then):
-            assert isinstance(piece, Polynomials), "which it has extended the past by"
-            self._free.append(piece.coefficients)
+        past.extend(then, Polynomials(self.time, then, weights @ rows))
+        past.forget(then)
