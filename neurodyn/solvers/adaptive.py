@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import Recorder
-from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
+from neurodyn.solvers.control import ErrorControlled, Stepper, row_weights
 from neurodyn.solvers.past import Polynomials, refuse_order
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
 from neurodyn.system.delays import part
@@ -94,12 +94,12 @@ class _PairStepper(Stepper):
         if system.echoes:  # what x and the slopes contribute to each power of θ
             fixed.append([1.0, *[0.0] * ((1 + len(pair.b)) * (1 + pair.dense.shape[1]) - 1)])
             by_h.append([*[0.0] * (1 + len(pair.b)), *chain(*([0.0, *row] for row in pair.dense.T.tolist()))])
-        self._weights = RowWeights(fixed, by_h, start)
+        self._weights = row_weights(fixed, by_h, start)
         self._columns = [self.columns(0, len(row)) for row in stages]
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
-        weights = self._weights.at(h)
+        weights = self._weights(h)
         self._of_error, self._of_powers = weights[len(self._columns)], weights[-1]
         if self.system.echoes:
             self.system.foresee(self.x, sorted({self.time + node * h for node in self._pair.nodes[1:]}))
