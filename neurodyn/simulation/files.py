@@ -87,7 +87,13 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
 
 def storable(data: xr.Dataset) -> xr.Dataset:
-    """Return a dataset with Python's numbers and lists for NumPy's among its attributes, if a file can give it back."""
+    """Return a dataset with Python's numbers and lists for NumPy's among its attributes, if a file can give it back.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it cannot.
+    """
     for name in {**data.variables, **data.sizes}:
         if not isinstance(name, str) or name in _NO_NAMES or "/" in name:
             raise InvalidValueError(

@@ -26,7 +26,13 @@ _CGROUP_FILES = {
 
 
 def refuse_too_large(what: str, needed: int, remedy: str, device: torch.device | None = None) -> None:
-    """Refuse what needs more bytes than a device, by default the host, has free; the remedy would take less."""
+    """Refuse what needs so many bytes of a device, by default the host; the remedy says what would take less.
+
+    Raises
+    ------
+    MemoryError
+        If it is more than is free.
+    """
     if needed < _SMALL:
         return
     cuda = device is not None and device.type == "cuda"

@@ -286,7 +286,13 @@ def _sealed_files(folder: Path, root: Mapping[str, Any]) -> Fingerprints | None:
 
 
 def refuse_damage(folder: Path, files: Fingerprints) -> None:
-    """Refuse a store whose files are missing, or of another size, or whose metadata are other ones."""
+    """Refuse a store whose files are missing, or of another size, or whose metadata are other ones.
+
+    Raises
+    ------
+    OSError
+        If it is so.
+    """
     for key, expected in files.items():
         file = folder / key
         if not file.is_file():

@@ -45,7 +45,13 @@ class Choice:
 
 
 def check_solver(solver: object) -> None:
-    """Refuse what is no solver, such as the name of one or its class; the message says how it is spelled."""
+    """Refuse what is no solver, such as the name of one or its class.
+
+    Raises
+    ------
+    TypeError
+        If it is none; the message says how it is spelled.
+    """
     if isinstance(solver, Solver):
         return
     if isinstance(solver, str):

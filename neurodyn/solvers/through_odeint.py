@@ -17,7 +17,13 @@ from neurodyn.system.traced import Blocks, TracedField, all_activity
 
 
 def check_odeint(system: System, what: str) -> None:
-    """Refuse a system whose field is not smooth in time, or random, or reads the past; `what` begins the message."""
+    """Refuse a system whose field is not smooth in time, or random, or reads the past.
+
+    Raises
+    ------
+    ValueError
+        If it is so; `what` begins the message.
+    """
     system.refuse_delays(what, "use nd.RK4(step) or nd.Adaptive(), with adjoint='direct' or 'checkpointed'")
     if system.bounds:
         raise InvalidValueError(

@@ -103,7 +103,15 @@ def storable(what: str, state: Any) -> Any:
 
 
 def check_same_run(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a checkpoint of another run, each described by text and numbers by name."""
+    """Refuse to go on with a checkpoint of another run.
+
+    Parameters
+    ----------
+    folder
+        Where the checkpoint is.
+    saved, now
+        What describes the run of the checkpoint, and the one that is to go on: text and numbers by name.
+    """
     for name in [*saved, *now]:
         before, after = saved.get(name), now.get(name)
         if before == after:

@@ -17,7 +17,13 @@ ALONG = ("time", "step", "epoch")
 
 
 def numeric(data: xr.Dataset) -> xr.Dataset:
-    """Return the variables that have real numbers; refuse a dataset of which none has."""
+    """Return the variables that have real numbers.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
     keep = [name for name, variable in data.data_vars.items() if variable.dtype.kind in "fiub" and variable.size]
     if not keep:
         raise InvalidValueError("data: no variable of the dataset has real numbers to show")
