@@ -19,6 +19,8 @@ def apart(run: xr.Dataset, networks: Sequence[Network]) -> xr.Dataset:
     run
         Of the samples of the first network, then those of the second, and so on; what is made of samples has the
         dimension already.
+    networks
+        The networks.
     """
     members, coordinates = len(networks), dict(run.coords.variables)
     variables: dict[str, xr.Variable] = {}

@@ -36,7 +36,15 @@ _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 
 
 def of_function(what: str, function: Callable[..., Any]) -> dict[str, str]:
-    """Return the digests of a function, by what to call it, and of each variable that it reads."""
+    """Return the digests of a function and of each variable that it reads.
+
+    Parameters
+    ----------
+    what
+        What to call the function.
+    function
+        The function.
+    """
     found = {what: digest(function, code=True)}
     plain = function
     while isinstance(plain, functools.partial):
@@ -52,6 +60,8 @@ def refuse_other(store: Path, kind: str, theirs: Mapping[str, str | None], own: 
 
     Parameters
     ----------
+    store
+        The store.
     kind
         What it is of, in a word.
     theirs, own

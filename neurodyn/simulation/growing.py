@@ -28,9 +28,18 @@ _NO_CHUNK = 2**64 - 1
 
 
 class Growing:
-    """An array, stored as `stores.encoding_of` says, that is added to, given its length along the first dimension.
+    """An array, stored as `stores.encoding_of` says, that is added to.
 
     Its metadata keep the shape that they have, until they are changed.
+
+    Parameters
+    ----------
+    store
+        The store.
+    name
+        The array.
+    length
+        How much there is of it along its first dimension.
     """
 
     def __init__(self, store: Path, name: str, length: int) -> None:

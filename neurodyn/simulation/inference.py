@@ -242,6 +242,8 @@ def refuse_to_set_aside(network: Network, instead: str) -> None:
 
     Parameters
     ----------
+    network
+        The declaration.
     instead
         What was to run in its place, e.g. "simulate without solver=".
 

@@ -26,7 +26,18 @@ _CGROUP_FILES = {
 
 
 def refuse_too_large(what: str, needed: int, remedy: str, device: torch.device | None = None) -> None:
-    """Refuse what needs so many bytes of a device, by default the host; the remedy says what would take less.
+    """Refuse what memory cannot hold.
+
+    Parameters
+    ----------
+    what
+        What would take it.
+    needed
+        How much that is, in bytes.
+    remedy
+        What would take less.
+    device
+        Where; by default on the host.
 
     Raises
     ------

@@ -26,7 +26,10 @@ _LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})\.(lock|partial|replaced)(\.[^.]+)
 class Lock:
     """A lock file, held until `release`, or until the process ends, however that happens.
 
-    It holds the number of the process, and goes with the lock.
+    Parameters
+    ----------
+    path
+        The lock file, which holds the number of the process and goes with the lock.
 
     Raises
     ------

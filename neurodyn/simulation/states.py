@@ -21,12 +21,16 @@ from neurodyn.simulation.partial import replacing, system_errors
 
 @dataclass(frozen=True)
 class StateFile:
-    """A file of a state, in a version of its format.
+    """A file of a state.
 
     Parameters
     ----------
+    path
+        Where.
     kind
         What it holds the state of, in a word, such as "checkpoint".
+    version
+        That of the format.
     content
         The types of the parts of a state, by name.
     remedy

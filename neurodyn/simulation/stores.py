@@ -95,6 +95,10 @@ def seal(
 
     Parameters
     ----------
+    folder
+        The store.
+    variables
+        Its variables.
     known
         The fingerprints of files that need not be read again.
     attributes

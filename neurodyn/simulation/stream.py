@@ -181,7 +181,12 @@ class ZarrStream:
 
         It is written while the caller goes on, who must leave it as it is until the next call returns.
 
-        `kept` is from where the run goes on if it is interrupted, and will not change; None for the last part.
+        Parameters
+        ----------
+        part
+            The part.
+        kept
+            From where the run goes on if it is interrupted, which will not change; None for the last part.
         """
         with self._named_errors():
             self._finish()

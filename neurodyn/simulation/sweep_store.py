@@ -62,9 +62,20 @@ class SweepStore:
 
     @classmethod
     def create(cls, path: Path, grid: Grid, part: Part, fingerprint: Mapping[str, str | None], *, alone: bool) -> None:
-        """Make a store, which does not exist, whose variables are those of what came of a first block.
+        """Make a store whose variables are those of a first block.
 
-        Where points are not run alone, but many at once, the texts of each run are not kept.
+        Parameters
+        ----------
+        path
+            The store, which does not exist.
+        grid
+            The grid.
+        part
+            What came of the first block.
+        fingerprint
+            What the sweep depends on.
+        alone
+            Whether each point is a run of its own, whose texts are kept.
         """
         assert part.data is not None
         attributes = next(each for each in part.attributes if each is not None)

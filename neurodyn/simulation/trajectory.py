@@ -89,10 +89,20 @@ class TrajectoryRecorder:
 
     Parameters
     ----------
+    system
+        The system that runs.
+    chosen
+        What to record of which populations and observables.
     times
         The times to save at, or None for every step.
     expected
         How many states will come, where that is known.
+    stream
+        The store to stream to, or None.
+    solver
+        What integrates.
+    until
+        The stop condition.
     members
         The networks that are stacked, of which each has its part; None for one alone.
     """
@@ -278,10 +288,16 @@ def dataset(
 
     Parameters
     ----------
+    system
+        The system that they belong to.
     values
         What they hold by name, shape (time, sample, …), or (sample, …) where `times` is None.
     times
         The times, or the numbers of the steps, shape (time,).
+    attributes
+        Those of the dataset.
+    along
+        What `times` are.
     solver
         What integrated; each population's variable tells, and so does its step, and that of a declared inference.
     chosen

@@ -52,12 +52,14 @@ def anderson(field: Rows, start: Tensor, tolerance: float, most: int = 200) -> C
 
     Parameters
     ----------
+    field
+        τF of the system.
     start
-        Shape (sample, unit).
+        Where to start, shape (sample, unit).
     tolerance
         On max |τ dx/dt|, in units of activity.
     most
-        How many evaluations at most.
+        How many evaluations of the vector field at most.
 
     References
     ----------

@@ -62,7 +62,13 @@ def recursion(stages: int) -> tuple[float, list[Term]]:
 
 
 def chebyshev(stages: int) -> Pair:
-    """Return the method of a few stages, at least 2, as a pair; of many, sums of slopes would magnify rounding."""
+    """Return the method of a few stages as a pair; of many, sums of slopes would magnify rounding.
+
+    Parameters
+    ----------
+    stages
+        How many there are, at least 2.
+    """
     beta, terms = recursion(stages)
     rows = np.zeros((stages + 1, stages + 1))
     rows[1, 0] = beta

@@ -68,7 +68,12 @@ def check_solver(solver: object) -> None:
 def for_trajectory(system: System, *, steps: bool = False) -> Choice:
     """Choose what integrates a trajectory from the system's start.
 
-    `steps` tells whether something asks for them: a stop condition, or one who wants the steps themselves.
+    Parameters
+    ----------
+    system
+        The system.
+    steps
+        Whether something asks for steps: a stop condition, or the steps themselves.
     """
     structure = system.structure
     if system.echoes:
@@ -92,9 +97,16 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
 
 
 def for_gradients(system: System, *, steps: bool, backwards: bool) -> Solver:
-    """Choose what integrates a trajectory through which gradients go, or whose adjoint goes `backwards` in time.
+    """Choose what integrates a trajectory through which gradients go.
 
-    `steps` tells whether these themselves are asked for.
+    Parameters
+    ----------
+    system
+        The system.
+    steps
+        Whether the steps themselves are asked for.
+    backwards
+        Whether the adjoint is to be integrated backwards in time.
     """
     if backwards:
         return TorchDiffEq("dopri5", *_tolerances(system, "dopri5"))
@@ -108,6 +120,8 @@ def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
 
     Parameters
     ----------
+    system
+        The system, whose network is cyclic.
     tolerance
         On max |τ dx/dt| at the equilibrium, in units of activity.
     late

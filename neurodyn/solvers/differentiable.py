@@ -40,6 +40,8 @@ def closed_form(field: TracedField, times: NDArray[np.float64], step: float | No
     ----------
     field
         That of a system which `refused_closed_form` does not refuse.
+    times
+        The times.
     step
         The Euler step h, of which the times are multiples; None for the flow.
     """

@@ -48,6 +48,8 @@ def to_equilibrium(
 
     Parameters
     ----------
+    system
+        The system.
     stop
         When a sample has arrived: max |τ dx/dt| ≤ tolerance.
     max_duration

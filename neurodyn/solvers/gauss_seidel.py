@@ -27,8 +27,14 @@ def gauss_seidel(field: Rows, x: Tensor) -> Tensor | None:
 
     Along the strong couplings, a sweep is exact; so the weak ones, against the order, alone leave an error, which each
     sweep multiplies by their strength (the nonlinear Gauss–Seidel iteration). It ends where the sweeps to come change
-    nothing but the last digits of each population, and gives up where changes cease to shrink. The system's structure
-    has a `weak_order`; states have the shape (sample, unit).
+    nothing but the last digits of each population, and gives up where changes cease to shrink.
+
+    Parameters
+    ----------
+    field
+        τF of the system, whose structure has a `weak_order`.
+    x
+        Where to start, shape (sample, unit).
 
     Returns
     -------
@@ -64,10 +70,19 @@ def gauss_seidel(field: Rows, x: Tensor) -> Tensor | None:
 
 
 def sweeps_lead_back(field: Rows, found: Tensor, points: Sequence[Tensor]) -> Tensor:
-    """Tell of each sample whether sweeps from some points, near and far, all lead to the equilibrium that was found.
+    """Tell of each sample whether sweeps from some points, near and far, all lead to an equilibrium, shape (sample,).
 
     They then contract in the region of the points, where there is no other equilibrium, and the loops through the weak
-    couplings have a gain below 1, so that it is stable. States have the shape (sample, unit), the answer (sample,).
+    couplings have a gain below 1, so that it is stable.
+
+    Parameters
+    ----------
+    field
+        τF of the system.
+    found
+        The equilibrium, shape (sample, unit).
+    points
+        Where to start, likewise.
     """
     system = field.system
     goal, state = system.new_state(), system.new_state()

@@ -30,11 +30,12 @@ def krylov(
     """Record x(t) = x(0) + t φ₁(tA) F(x(0)), or the Euler iterates, leave `state` at the end, and count evaluations.
 
     With an orthonormal basis V of the Krylov space of F(x(0)) and H = Vᵀ A V, t φ₁(tA) F ≈ ‖F‖ V t φ₁(tH) e₁; for the
-    Euler iterates, h Σ_{j<n} (1 + hA)^j takes the place of t φ₁(tA). A drive that grows as r t adds t² φ₂(tA) r. The
-    rest is as of `nilpotent`, but for a system that is linear alone.
+    Euler iterates, h Σ_{j<n} (1 + hA)^j takes the place of t φ₁(tA). A drive that grows as r t adds t² φ₂(tA) r.
 
     Parameters
     ----------
+    system, state, moments, duration, step, recorder
+        As of `nilpotent`, but for a system that is linear alone.
     start
         The time at x(0); moments count from 0 nevertheless.
     ramp

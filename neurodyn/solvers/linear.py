@@ -17,7 +17,13 @@ def rates(system: System) -> dict[str, Vector]:
 
 
 class LinearPart:
-    """A of a system that is linear in its state, without the constants b and the maps' offsets."""
+    """A of a system that is linear in its state, without the constants b and the maps' offsets.
+
+    Parameters
+    ----------
+    system
+        A linear system.
+    """
 
     def __init__(self, system: System) -> None:
         self._system, self._rates = system, rates(system)

@@ -71,12 +71,18 @@ def by_matrix(
 
     Parameters
     ----------
+    system
+        A linear system of that matrix.
     matrix
         A, as of `matrix_of`.
     state
         x(0).
     ends
         When the pieces begin and end, increasing.
+    moments
+        The times to record.
+    recorder
+        Where the states go.
     """
     members, duration = system.network.members, float(ends[-1])
     entering = Entering(system, duration)
@@ -112,7 +118,17 @@ def by_matrix(
 
 
 class _Block:
-    """Some pieces of time in a row, of a run of some duration, with their b and r, (…, piece, sample, unit)."""
+    """Some pieces of time in a row.
+
+    Parameters
+    ----------
+    flow
+        The flow.
+    drive, rise
+        b and r of each piece, shape (…, piece, sample, unit).
+    duration
+        The end of the run.
+    """
 
     def __init__(self, flow: Flow, drive: Tensor, rise: Tensor | None, duration: float) -> None:
         self._flow, self._drive, self._rise = flow, drive, rise

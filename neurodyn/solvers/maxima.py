@@ -17,7 +17,14 @@ class Maxima:
     """The windows of one population, in a step from its state x.
 
     F_i = L_i, but for the largest unit of each window, where it is F_i = L_i + v; of `Windows.rectified`, only if that
-    is above 0. L and v are continuous in the state. A step has as many slopes as `stages`.
+    is above 0. L and v are continuous in the state.
+
+    Parameters
+    ----------
+    windows
+        The windows.
+    stages
+        How many slopes a step has.
     """
 
     def __init__(self, windows: Windows, stages: int) -> None:

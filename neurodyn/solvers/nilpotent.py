@@ -38,10 +38,26 @@ def nilpotent(
     step: float | None,
     recorder: Recorder,
 ) -> int:
-    """Record the closed form of a linear, acyclic system of one rate λ, leave the end in `state`, and count powers.
+    """Record the closed form of an acyclic system of one rate λ, leave the end in `state`, and count powers.
 
-    It is that of the flow from x(0), which stands in `state`, or of the Euler iterates, if there is a `step`. F at the
-    end, a combination of the same powers, goes into `slope`, if it is wanted.
+    F at the end, a combination of the same powers, goes into `slope`.
+
+    Parameters
+    ----------
+    system
+        A linear, acyclic system of one rate.
+    state
+        x(0).
+    slope
+        Where F at the end goes; None where it is not wanted.
+    moments
+        The times to record.
+    duration
+        The end.
+    step
+        The Euler step h, or None for the flow.
+    recorder
+        Where the states go.
     """
     rate = system.structure.rate
     assert rate is not None, "integrate comes here only with a common rate"
@@ -136,8 +152,10 @@ def _stakes(
 
     Parameters
     ----------
+    system
+        A system with a leak.
     fixed, start
-        x* and e(0), of a system with a leak.
+        x* and e(0).
     logs
         log |c_k(t)| in x, and in F/λ, one row a time.
 

@@ -54,7 +54,15 @@ class _Between(NamedTuple):
 
 
 class FixedPast:
-    """The past that a method of fixed step and of some order leaves; one of order 1, and noise, take straight lines."""
+    """The past that a method of fixed step leaves.
+
+    Parameters
+    ----------
+    system
+        The system, at its start.
+    order
+        The order of the method; one of order 1, and noise, take straight lines.
+    """
 
     def __init__(self, system: System, order: int) -> None:
         assert system.timeline.past is not None, "a system with delays has one from its start on"

@@ -58,9 +58,22 @@ def along_signals(
     duration: float,
     recorder: Recorder,
 ) -> int:
-    """Record the closed form piece by piece, from x(0) in `state`, of a system that `refused_signals` does not refuse.
+    """Record the closed form piece by piece, leave the end in `state` and F there in `slope`, and count evaluations.
 
-    Leave the end in `state` and F there in `slope`, and count evaluations.
+    Parameters
+    ----------
+    system
+        A linear system that `refused_signals` does not refuse.
+    state
+        x(0).
+    slope
+        Where F at the end goes.
+    moments
+        The times to record.
+    duration
+        The end.
+    recorder
+        Where the states go.
     """
     ends = np.unique(np.concatenate([[0.0, duration], system.timeline.breaks(duration)]))
     if system.structure.rate is not None:
@@ -153,7 +166,15 @@ class _Block(NamedTuple):
 
 
 class _Group:
-    """Populations side by side in a state, from a number on, with how many numbers each; their sums go together."""
+    """Populations side by side in a state, whose sums are taken together.
+
+    Parameters
+    ----------
+    sizes
+        How many numbers each has.
+    start
+        Where the first one begins.
+    """
 
     def __init__(self, sizes: Mapping[str, int], start: int) -> None:
         self._sizes, self.place = sizes, slice(start, start + sum(sizes.values()))
@@ -231,6 +252,13 @@ class _Powers:
     """Powers of N of several states side by side, by population.
 
     In a deep network, each is scaled by one factor for all that it is applied to, so that none overflows nor vanishes.
+
+    Parameters
+    ----------
+    system
+        The system.
+    zero
+        A state of 0, to be read.
     """
 
     def __init__(self, system: System, zero: State) -> None:
@@ -278,9 +306,18 @@ class _Powers:
 
 
 class _Weights:
-    """What the powers of x, a, b and, if `ramped`, b′ weigh in x(t) and in its powers, given the logs of their scales.
+    """What the powers of x, a, b and, of signals that move within pieces, b′ weigh in x(t) and in its powers.
 
-    The weights are like a tensor, in dtype and device.
+    Parameters
+    ----------
+    logs
+        The logarithms of the scales of the powers.
+    rate
+        λ.
+    like
+        A tensor of the weights' dtype and device.
+    ramped
+        Whether there is a b′.
     """
 
     def __init__(self, logs: Sequence[float], rate: float, like: Tensor, *, ramped: bool) -> None:

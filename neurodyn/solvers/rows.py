@@ -18,8 +18,14 @@ class Rows:
     """τ dx/dt = τ F(x) of a system, as a function of matrices (sample, unit) of the dynamic populations side by side.
 
     Of populations with bounds it is clip(x + τF(x)) − x, which is 0 at the same places, and does not jump where F leads
-    outside: there, x rests at the bound whatever the others do. A bar over the time that it has relaxed stands still at
-    each evaluation.
+    outside: there, x rests at the bound whatever the others do.
+
+    Parameters
+    ----------
+    system
+        The system.
+    progress
+        A bar over the time that it has relaxed, which stands still at each evaluation.
     """
 
     def __init__(self, system: System, progress: Progress | None = None) -> None:

@@ -28,6 +28,8 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
 
     Parameters
     ----------
+    field
+        τF of the system.
     x, slope
         The equilibrium and τF(x), shape (sample, unit).
     along

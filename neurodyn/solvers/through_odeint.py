@@ -54,6 +54,10 @@ def backsolved(
     ----------
     make
         Makes the field, given what a tensor of the data or the declaration that requires a gradient is taken by.
+    solver
+        The method, forth and back, and its tolerances.
+    times
+        The times, increasing.
 
     References
     ----------

@@ -41,8 +41,12 @@ def along_steps(
 
     Parameters
     ----------
+    field
+        The vector field.
     solver
         A method of fixed step, or an adaptive pair.
+    duration
+        How long.
     times
         The times to save at; None for the end of every step.
     checkpointed
@@ -189,7 +193,15 @@ class _Past:
 
 
 class _Run:
-    """Steps of a method along a field, with the paths W(t) of the noise, if there is some."""
+    """Steps of a method along a field.
+
+    Parameters
+    ----------
+    field, method
+        The field, and the method.
+    noise
+        The paths W(t), or None.
+    """
 
     def __init__(self, field: TracedField, method: _Method, noise: BrownianPaths | None) -> None:
         self._field, self._method, self._noise = field, method, noise

@@ -35,7 +35,12 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
 
 
 class Checkpoint(StateFile):
-    """The checkpoint in a folder, which is made when the first one is written.
+    """The checkpoint in a folder.
+
+    Parameters
+    ----------
+    folder
+        The folder; it is made when the first checkpoint is written.
 
     Raises
     ------
@@ -81,12 +86,19 @@ class Checkpoint(StateFile):
 
 
 def storable(what: str, state: Any) -> Any:
-    """Return a state in containers of Python's, with NumPy's numbers as Python's; messages say whose it is.
+    """Return a state in containers of Python's, with NumPy's numbers as Python's.
+
+    Parameters
+    ----------
+    what
+        Whose state, for messages.
+    state
+        Tensors, numbers, text, and containers of them.
 
     Raises
     ------
     TypeError
-        If it holds anything but tensors, numbers, text, and containers of them.
+        If it holds anything else.
     """
     if isinstance(state, Mapping):
         return {storable(what, key): storable(what, value) for key, value in state.items()}

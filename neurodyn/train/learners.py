@@ -39,6 +39,10 @@ class Learner(ABC):
 
     Parameters
     ----------
+    name
+        What it is called.
+    loss
+        One value per sample.
     parameters
         What the optimizer changes.
     tensors
@@ -218,7 +222,15 @@ class NetworkLearner(Learner):
 
 
 class ModuleLearner(Learner):
-    """A module of one input and one output, or a `Stacked` one of several, taught by backprop: the reference."""
+    """A module, taught by backprop: the reference.
+
+    Parameters
+    ----------
+    module
+        Any `nn.Module` of one input and one output, or a `Stacked` one of several.
+    loss
+        One value per sample.
+    """
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         self.module = module

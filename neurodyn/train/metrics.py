@@ -41,7 +41,14 @@ class Measurement:
 
 
 def check_metrics(functions: Mapping[str, Metric] | None, taken: Sequence[str]) -> dict[str, Metric]:
-    """Return the metrics that are given to `fit` by their names, of which a history has taken some itself.
+    """Return metrics by their names.
+
+    Parameters
+    ----------
+    functions
+        As given to `fit`.
+    taken
+        The names that a history has itself.
 
     Raises
     ------
