@@ -121,18 +121,20 @@ def lyapunov(
     repeated = [_repeated(what, given, count + 1) for what, given in (("inputs", inputs), ("targets", targets))]
     with bound(network, *repeated, initial=start) as system:
         rows = Rows(system)
-        x = rows.of(system.initial_state())
+        x = rows.of(system.initial_state())[:samples]
         if x.shape[1] < count:
             raise InvalidValueError(f"count: a sample has {x.shape[1]} dynamic units, and so many exponents at most")
         if solver is None:
             rtol = 1e-9 if x.dtype == torch.float64 else 1e-5
             solver = Adaptive("dopri5", rtol=rtol, atol=0.1 * rtol)
         solver.check(system)
-        parting = _Parting(rows, solver, samples, count)
+        generator = torch.Generator().manual_seed(0)
+        first = torch.randn(x.shape[1], count, generator=generator, dtype=torch.float64)
+        basis = torch.linalg.qr(first)[0].to(x).expand(samples, -1, -1)
         logs = np.zeros((before + rounds, samples, count))
         for place in Bar(range(before + rounds), wanted=progress, unit="interval", desc=network.name):
             system.timeline.origin = origin + place * interval
-            x, logs[place] = parting.over(x, interval)
+            x, basis, logs[place] = _parted(rows, solver, x, basis, interval)
         system.timeline.origin = origin
     logs = logs[before:]
     times = interval * np.arange(1, rounds + 1)
@@ -148,42 +150,27 @@ def lyapunov(
     )
 
 
-class _Parting:
-    """Trajectories that part from others, and are brought back beside them.
+def _parted(
+    rows: Rows, solver: Solver, x: Tensor, basis: Tensor, interval: float
+) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
+    """Run for a while from trajectories x and, in directions beside each, others a tiny distance apart.
 
-    Parameters
-    ----------
-    rows, solver
-        Of the system, whose samples are those of the trajectories, and then of each of the others.
-    samples, count
-        How many trajectories there are, and others beside each.
+    Return where they end, shape (sample, unit), the directions made orthonormal anew, (sample, unit, mode), and
+    log R_ii, (sample, mode).
     """
-
-    def __init__(self, rows: Rows, solver: Solver, samples: int, count: int) -> None:
-        self._rows, self._solver, self._samples = rows, solver, samples
-        self._state = rows.system.new_state()
-        tau = rows.tau
-        self._apart = torch.finfo(tau.dtype).eps ** 0.5
-        generator = torch.Generator().manual_seed(0)
-        first = torch.randn(tau.shape[-1], count, generator=generator, dtype=torch.float64)
-        self._basis = torch.linalg.qr(first)[0].to(tau).expand(samples, -1, -1)
-
-    def over(self, x: Tensor, interval: float) -> tuple[Tensor, NDArray[np.float64]]:
-        """Run for a while from x, shape (copy · sample, unit); return where it ends, and log R_ii, (sample, mode)."""
-        base = x[: self._samples]
-        size = self._apart * base.abs().amax().clamp_min(1.0)
-        self._rows.write(torch.cat([base, *(base + size * self._basis.permute(2, 0, 1))]), self._state)
-        self._solver.integrate(self._rows.system, self._state, interval, Unrecorded())
-        x = self._rows.of(self._state)
-        base, *others = torch.split(x, self._samples)
-        self._basis, triangle = torch.linalg.qr((torch.stack(others, 2) - base[:, :, None]) / size)
-        growth = triangle.diagonal(dim1=1, dim2=2).abs().double().cpu().numpy()
-        if growth.max() * self._apart > _FARTHEST or growth.min() < _CLOSEST * self._apart:
-            raise InvalidValueError(
-                f"interval: within {interval:g}, deviations grow by factors from {growth.min():.2g} to "
-                f"{growth.max():.2g}, beyond what {x.dtype} resolves; take a shorter one"
-            )
-        return x, np.log(growth)
+    state, apart = rows.system.new_state(), torch.finfo(x.dtype).eps ** 0.5
+    size = apart * x.abs().amax().clamp_min(1.0)
+    rows.write(torch.cat([x, *(x + size * basis.permute(2, 0, 1))]), state)
+    solver.integrate(rows.system, state, interval, Unrecorded())
+    x, *others = torch.split(rows.of(state), len(x))
+    basis, triangle = torch.linalg.qr((torch.stack(others, 2) - x[:, :, None]) / size)
+    growth = triangle.diagonal(dim1=1, dim2=2).abs().double().cpu().numpy()
+    if growth.max() * apart > _FARTHEST or growth.min() < _CLOSEST * apart:
+        raise InvalidValueError(
+            f"interval: within {interval:g}, deviations grow by factors from {growth.min():.2g} to {growth.max():.2g}, "
+            f"beyond what {x.dtype} resolves; take a shorter one"
+        )
+    return x, basis, np.log(growth)
 
 
 def _repeated(what: str, given: Any, copies: int) -> Any:

@@ -31,7 +31,7 @@ _ACROSS = 4
 _MOST_FRAMES = 20_000
 _RESOLUTION = 100
 
-Update = Callable[[int], None]
+Update = Callable[[int], object]
 """What shows a panel at a place along the dimension that becomes the film's time."""
 
 
@@ -260,11 +260,7 @@ def _lines(ax: Axes, values: NDArray[Any], x: NDArray[Any], label: str, referenc
     (line,) = ax.plot(x, values[0], color=BLUE, linewidth=1.2, **look)
     _limits(ax, values, reference)
     ax.set_xlabel(label)
-
-    def update(frame: int) -> None:
-        line.set_ydata(values[frame])
-
-    return update
+    return lambda frame: line.set_ydata(values[frame])
 
 
 def _curve(ax: Axes, values: NDArray[Any], x: NDArray[Any], label: str) -> Update:
@@ -272,11 +268,7 @@ def _curve(ax: Axes, values: NDArray[Any], x: NDArray[Any], label: str) -> Updat
     (mark,) = ax.plot([x[0]], [values[0]], "o", color=VERMILION, markersize=5)
     _limits(ax, values)
     ax.set_xlabel(label)
-
-    def update(frame: int) -> None:
-        mark.set_data([x[frame]], [values[frame]])
-
-    return update
+    return lambda frame: mark.set_data([x[frame]], [values[frame]])
 
 
 def _map(ax: Axes, values: NDArray[Any], x: NDArray[np.float64], label: str) -> Update:
@@ -291,11 +283,7 @@ def _map(ax: Axes, values: NDArray[Any], x: NDArray[np.float64], label: str) -> 
     ax.set(xlabel=label, ylabel="unit")
     ax.invert_yaxis()
     ax.figure.colorbar(image, ax=ax)
-
-    def update(frame: int) -> None:
-        image.set_array(values[frame].T)
-
-    return update
+    return lambda frame: image.set_array(values[frame].T)
 
 
 def _plane(ax: Axes, data: xr.Dataset, along: str, step: float | None) -> Update:

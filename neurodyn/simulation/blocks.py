@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -21,7 +21,7 @@ from neurodyn.network.network import Network
 from neurodyn.randomness import process_state, refusing_draws, seeded
 from neurodyn.simulation.grid import Block, Grid, Where, seed_by, text
 from neurodyn.simulation.memory import refuse_too_large
-from neurodyn.simulation.side_by_side import POINTS, Attributes, as_dataset, refuse_other, side_by_side, spread
+from neurodyn.simulation.side_by_side import POINTS, Attributes, as_dataset, refuse_other, side_by_side
 
 Point: TypeAlias = "Callable[..., xr.Dataset | Mapping[str, Any] | Network]"
 """A function of the parameters by name, that returns a dataset, numbers and arrays by name, or a declaration."""
@@ -41,7 +41,7 @@ class Part:
     Parameters
     ----------
     data
-        The results side by side along `network`; None if every point failed.
+        The results side by side; None if every point failed.
     attributes
         What the result of each point says of itself, None where it failed.
     errors
@@ -51,6 +51,21 @@ class Part:
     data: xr.Dataset | None
     attributes: Sequence[Attributes]
     errors: Sequence[str] | None
+
+
+class _Form:
+    """What the results of points have to be like: as is known, or as the first one."""
+
+    def __init__(self, known: xr.Dataset | None) -> None:
+        self._known, self._where = known, "at the first point of the sweep"
+
+    def refuse_other(self, result: xr.Dataset, where: str) -> bool:
+        """Refuse a result that is not, and tell whether it is the first one."""
+        if self._known is None:
+            self._known, self._where = result, f"at {where}"
+            return True
+        refuse_other(self._known, result, f"at {where}", self._where)
+        return False
 
 
 class Failure(Exception):
@@ -68,17 +83,7 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done at the points of a grid.
-
-    Parameters
-    ----------
-    point, at_once
-        The functions, as for `sweep`.
-    grid
-        The grid.
-    records
-        Whether errors are recorded.
-    """
+    """What is to be done at the points of a grid: the functions of `sweep`, and whether errors are recorded."""
 
     point: Point
     at_once: AtOnce
@@ -90,8 +95,6 @@ class Work:
 
         Parameters
         ----------
-        block
-            The block.
         shared
             Whether other threads of this process run points, too.
         form
@@ -101,76 +104,58 @@ class Work:
         try:
             if not shared:
                 with seeded(0):
-                    return run(block, form, seed_by)
+                    return run(block, _Form(form), seed_by)
             with refusing_drawn():
-                return run(block, form, lambda _: None)
+                return run(block, _Form(form), lambda _: None)
         except Failure as failure:
             return _portable(failure)
         except NeurodynError as error:
             return Failure(text(next(self.grid.points(block))), error)
 
-    def _one_by_one(self, block: Block, form: xr.Dataset | None, seed: Seed) -> Part:
-        results: list[xr.Dataset | None] = []
-        errors: list[str] = []
-        like = "at the first point of the sweep"
-        for where, own in zip(self.grid.points(block), self.grid.seeds(block), strict=True):
+    def _one_by_one(self, block: Block, form: _Form, seed: Seed) -> Part:
+        pieces: list[tuple[list[int], xr.Dataset]] = []
+        errors = [""] * block.points
+        for place, (where, own) in enumerate(zip(self.grid.points(block), self.grid.seeds(block), strict=True)):
             try:
                 seed(own)
                 with users("point"):
                     result = as_dataset(self.point(**where), list(where))
-                if form is not None:
-                    refuse_other(form, result, f"at {text(where)}", like)
-                else:
-                    form, like = result, f"at {text(where)}"
+                if form.refuse_other(result, text(where)):
                     refuse_too_large(
                         f"a block of {block.points:,} points", 2 * block.points * result.nbytes, "take a smaller block="
                     )
             except Exception as error:
                 if not self.records:
                     raise Failure(text(where), error) from error
-                results.append(None)
-                errors.append(_told(error))
+                errors[place] = _told(error)
             else:
-                results.append(result)
-                errors.append("")
-        attributes = [None if result is None else result.attrs for result in results]
-        told = errors if self.records else None
-        if all(result is None for result in results):
-            return Part(None, attributes, told)
-        return Part(side_by_side(results, records=self.records), attributes, told)
+                pieces.append(([place], result))
+        return self._part(pieces, errors)
 
-    def _together(self, block: Block, form: xr.Dataset | None, seed: Seed) -> Part:
+    def _together(self, block: Block, form: _Form, seed: Seed) -> Part:
         points = list(self.grid.points(block))
         errors = [""] * block.points
         run = self._of_columns(block) if self.at_once is True else self._of_networks(block, points, errors, seed)
         places = np.array([place for place, error in enumerate(errors) if not error], int)
-        pieces: list[tuple[NDArray[np.intp], xr.Dataset]] = []
-        like = "at the first point of the sweep"
+        pieces: list[tuple[list[int], xr.Dataset]] = []
         for own, result in self._bisected(run, places, points, errors):
             try:
                 piece = self._apart(result, len(own))
-                one = piece.isel({POINTS: 0}, drop=True)
-                if form is not None:
-                    refuse_other(form, one, f"at {text(points[own[0]])}", like)
-                else:
-                    form, like = one, f"at {text(points[own[0]])}"
+                form.refuse_other(piece.isel({POINTS: 0}, drop=True), text(points[own[0]]))
             except NeurodynError as error:
                 raise Failure(_extent(points, own), error) from error
-            pieces.append((own, piece))
-        told = errors if self.records else None
-        attributes: list[Attributes] = [None] * len(points)
+            pieces.append((own.tolist(), piece))
+        return self._part(pieces, errors)
+
+    def _part(self, pieces: Sequence[tuple[list[int], xr.Dataset]], errors: list[str]) -> Part:
+        """Return what came of a block, by the places of its points."""
+        attributes: list[Attributes] = [None] * len(errors)
         for own, piece in pieces:
-            for place in own.tolist():
+            for place in own:
                 attributes[place] = piece.attrs
-        if not pieces:
-            return Part(None, attributes, told)
-        there = np.zeros(len(points), bool)
-        there[np.concatenate([own for own, _ in pieces])] = True
-        data: dict[Hashable, Any] = {}
-        for name, variable in pieces[0][1].data_vars.items():
-            values = np.concatenate([piece[name].to_numpy() for _, piece in pieces])
-            data[name] = (variable.dims, spread(values, there) if self.records else values, variable.attrs)
-        return Part(xr.Dataset(data, pieces[0][1].coords), attributes, told)
+        told = errors if self.records else None
+        there = np.array([not error for error in errors]) if self.records else None
+        return Part(side_by_side([piece for _, piece in pieces], there) if pieces else None, attributes, told)
 
     def _of_columns(self, block: Block) -> Callable[[NDArray[np.intp]], object]:
         columns = self.grid.columns(block)

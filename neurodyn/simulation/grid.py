@@ -27,17 +27,8 @@ Where = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """A box of a grid.
+    """A box of a grid: the places along each parameter that it covers."""
 
-    Parameters
-    ----------
-    number
-        Which of the blocks it is, the last parameter running fastest.
-    region
-        The places along each parameter that it covers.
-    """
-
-    number: int
     region: Mapping[str, slice]
 
     @property
@@ -99,12 +90,12 @@ class Grid:
         return tuple(-(-size // self.chunks[name]) for name, size in self.sizes.items())
 
     def block(self, number: int) -> Block:
-        """Return a block by its number."""
+        """Return a block by its number, the last parameter running fastest."""
         region = {}
         for name, place in zip(self.sizes, np.unravel_index(number, self._along), strict=True):
             start = int(place) * self.chunks[name]
             region[name] = slice(start, min(start + self.chunks[name], self.sizes[name]))
-        return Block(number, region)
+        return Block(region)
 
     def points(self, block: Block) -> Iterator[dict[str, Any]]:
         """Iterate over the points of a block."""

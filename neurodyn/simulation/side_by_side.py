@@ -85,12 +85,7 @@ def _numbers(value: Any) -> Any:
 def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -> None:
     """Refuse a result whose variables, dimensions, coordinates or units are others than those of the first one.
 
-    Parameters
-    ----------
-    first, other
-        The results.
-    where, start
-        Where the other one and the first one come from, as text such as "at a = 1".
+    `where` and `start` say where it and the first one come from, such as "at a = 1".
     """
     at = f"sweep: {where}"
     for what, own, others in (
@@ -121,30 +116,21 @@ def refuse_other(first: xr.Dataset, other: xr.Dataset, where: str, start: str) -
             raise InvalidValueError(f"{at}, {name!r} is in units of {units[1]!r}, and {start} of {units[0]!r}")
 
 
-def side_by_side(results: Sequence[xr.Dataset | None], *, records: bool) -> xr.Dataset:
-    """Put results, of which `refuse_other` has refused none, side by side along `network`.
+def side_by_side(results: Sequence[xr.Dataset], there: NDArray[np.bool_] | None) -> xr.Dataset:
+    """Put results, of which `refuse_other` has refused none, side by side along `POINTS`, or those of several each.
 
-    Parameters
-    ----------
-    results
-        One a point, None where there is none.
-    records
-        Whether some may be missing; then they are as `spread` says.
-
-    Returns
-    -------
-    xarray.Dataset
-        Without the results' attributes; a variable keeps those on which all agree.
+    Where some may be missing, they are as `spread` says. The results' own attributes are left out; a variable keeps
+    those on which all agree.
     """
-    present = [result for result in results if result is not None]
-    first = present[0]
-    there = np.array([result is not None for result in results])
+    first = results[0]
     variables: dict[Hashable, Any] = {}
     for name, variable in first.data_vars.items():
-        theirs = [result.variables[name] for result in present]
-        values = np.stack([each.to_numpy() for each in theirs])
+        theirs = [result.variables[name] for result in results]
+        several = POINTS in variable.dims
+        values = (np.concatenate if several else np.stack)([each.to_numpy() for each in theirs])
+        dims = variable.dims if several else (POINTS, *variable.dims)
         attributes = agreed([each.attrs for each in theirs])
-        variables[name] = ((POINTS, *variable.dims), spread(values, there) if records else values, attributes)
+        variables[name] = (dims, values if there is None else spread(values, there), attributes)
     return xr.Dataset(variables, first.coords)
 
 

@@ -84,7 +84,8 @@ class ZarrStream:
         self._variables: list[Hashable] = []
         self._complete: Fingerprints = {}
         self._growing: dict[Hashable, Growing] = {}
-        self._times = 0
+        self.times = 0
+        """How many times have been handed over."""
         self._begun = False
         self._writing: list[Future[None]] = []
 
@@ -151,7 +152,7 @@ class ZarrStream:
                 remove(self._file.path)
                 return None
             folder = self._partial.path
-            self._variables, self._times = self.kept["variables"], self.kept["times"]
+            self._variables, self.times = self.kept["variables"], self.kept["times"]
             self._complete = self.kept["files"]
             for file in folder.rglob("*.partial"):  # as they are left where it is killed
                 file.unlink()
@@ -160,9 +161,9 @@ class ZarrStream:
             for array in self._arrays():
                 along = (array.shards or array.chunks)[0]
                 for place in Path(folder, array.name.strip("/"), "c").iterdir():
-                    if int(place.name) * along >= self._times:
+                    if int(place.name) * along >= self.times:
                         remove(place)
-                array.resize((self._times, *array.shape[1:]))
+                array.resize((self.times, *array.shape[1:]))
             return self.kept
 
     def _arrays(self) -> Iterator[zarr.Array[Any]]:
@@ -174,11 +175,6 @@ class ZarrStream:
 
     def _named_errors(self) -> AbstractContextManager[None]:
         return system_errors(f"could not write store {self._path}")
-
-    @property
-    def times(self) -> int:
-        """How many times have been handed over."""
-        return self._times
 
     def append(self, part: xr.Dataset, kept: Mapping[str, Any] | None) -> None:
         """Write the next part along `time`, all but the last as long as the first, at most `SHARD_CHUNKS` chunks.
@@ -194,8 +190,8 @@ class ZarrStream:
         """
         with self._named_errors():
             self._finish()
-            self._times += part.sizes["time"]
-            self._writing.append(self._writer.submit(self._append, part, kept, self._times))
+            self.times += part.sizes["time"]
+            self._writing.append(self._writer.submit(self._append, part, kept, self.times))
 
     def _finish(self) -> None:
         while self._writing:
@@ -235,7 +231,7 @@ class ZarrStream:
         with self._named_errors():
             self._finish()
             for array in self._arrays():
-                array.resize((self._times, *array.shape[1:]))
+                array.resize((self.times, *array.shape[1:]))
             seal(self._partial.path, self._variables, self._complete, attributes, self._run)
             self._partial.commit()
             remove(self._file.path)

@@ -24,7 +24,7 @@ from neurodyn.simulation.chosen import Chosen
 from neurodyn.simulation.encoding import CHUNK_BYTES, SHARD_CHUNKS
 from neurodyn.simulation.memory import refuse_too_large
 from neurodyn.simulation.watched import Lasting
-from neurodyn.solvers.base import Kept, Report, Solver, Until
+from neurodyn.solvers.base import Kept, Report, Solver, Until, Write
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -180,39 +180,27 @@ class TrajectoryRecorder:
             self._buffers[name][len(self._moments)].copy_(self._chosen[name].of(self._system.read(name, state)))
         self._moments.append(self._system.timeline.origin + time)
 
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
-        if not self._dynamic_alone:
-            for time, weight in zip(times.tolist(), weights, strict=True):
-                self.record(time, self._system.new_state(torch.mv(rows.t(), weight)))
-            return
-        for given, place, chosen, block in self._parts(times):
-            if not chosen.whole:
-                columns = rows[:, place].view(len(rows), self._system.samples, *chosen.shape)
-                for one, weight in zip(block, weights[given], strict=True):
-                    one.copy_(chosen.of(torch.tensordot(weight, columns, 1)))
-            elif block.dtype == rows.dtype:
-                torch.mm(weights[given], rows[:, place], out=block.view(len(block), -1))
-            else:  # NumPy lacks bfloat16
-                block.view(len(block), -1).copy_(weights[given] @ rows[:, place])
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+    def fill(self, times: NDArray[np.float64], write: Write, starts: NDArray[np.float64] | None = None) -> None:
+        """Save the states at several times, in steps that start at times of `starts`, where signals drive them."""
         if not self._dynamic_alone:
             begun = None
-            for time, start, state in zip(times.tolist(), starts.tolist(), states, strict=True):
-                if start != begun:
-                    self._system.timeline.enter(start, idle=not self._system.instantaneous)
-                    begun = start
-                self.record(time, self._system.new_state(state))
+            for number, time in enumerate(times.tolist()):
+                if starts is not None and starts[number] != begun:
+                    begun = float(starts[number])
+                    self._system.timeline.enter(begun, idle=not self._system.instantaneous)
+                state = self._system.new_state()
+                write(slice(number, number + 1), slice(None), state.flat[None])
+                self.record(time, state)
             return
         for given, place, chosen, block in self._parts(times):
-            columns = states[given, place]
-            if chosen.whole:
-                block.view(len(block), -1).copy_(columns)
+            if chosen.whole and block.dtype == self._system.dtype:
+                write(given, place, block.view(len(block), -1))
                 continue
-            for one, column in zip(block, columns, strict=True):
-                one.copy_(chosen.of(column.view(self._system.samples, *chosen.shape)))
+            # One by one, as memory may not hold what is reduced. NumPy lacks bfloat16.
+            found = self._system.new_state().flat[None, place]
+            for number, one in enumerate(block, given.start):
+                write(slice(number, number + 1), place, found)
+                one.copy_(chosen.of(found.view(self._system.samples, *chosen.shape)))
 
     def _parts(self, times: NDArray[np.float64]) -> Iterator[tuple[slice, slice, Chosen, Tensor]]:
         """Yield which of some times, and of a state's numbers, go into which room, and take up the times' moments."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidValueError
 from neurodyn.solvers.base import Recorder
-from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
+from neurodyn.solvers.control import ErrorControlled, Stepper, row_weights
 from neurodyn.solvers.past import Polynomials, refuse_order
 from neurodyn.solvers.tableaux import BOSH3, DOPRI5, HEUN_EULER, TSIT5, Pair
 from neurodyn.system.delays import part
@@ -91,17 +91,15 @@ class _PairStepper(Stepper):
         none = [0.0] * len(pair.b)
         fixed = [*([1.0, *none[1 : len(row)]] for row in stages), none]
         by_h: list[Sequence[float]] = [*stages, pair.error]
-        self._free: list[Tensor] = []
-        """Memory of what of the past has been forgotten."""
         if system.echoes:  # what x and the slopes contribute to each power of θ
             fixed.append([1.0, *[0.0] * ((1 + len(pair.b)) * (1 + pair.dense.shape[1]) - 1)])
             by_h.append([*[0.0] * (1 + len(pair.b)), *chain(*([0.0, *row] for row in pair.dense.T.tolist()))])
-        self._weights = RowWeights(fixed, by_h, start)
+        self._weights = row_weights(fixed, by_h, start)
         self._columns = [self.columns(0, len(row)) for row in stages]
         self._slopes, self._dense = self.columns(1, 1 + len(pair.b)), self.columns(0, 1 + len(pair.b))
 
     def attempt(self, h: float) -> float:
-        weights = self._weights.at(h)
+        weights = self._weights(h)
         self._of_error, self._of_powers = weights[len(self._columns)], weights[-1]
         if self.system.echoes:
             self.system.foresee(self.x, sorted({self.time + node * h for node in self._pair.nodes[1:]}))
@@ -142,8 +140,5 @@ class _PairStepper(Stepper):
         assert past is not None, "a system with delays has one from its start on"
         rows = part(self._dense, past.window).t()
         weights = self._of_powers.view(-1, rows.shape[0])
-        coefficients = torch.mm(weights, rows, out=self._free.pop()) if self._free else weights @ rows
-        past.extend(then, Polynomials(self.time, then, coefficients))
-        for piece in past.forget(then):
-            assert isinstance(piece, Polynomials), "which it has extended the past by"
-            self._free.append(piece.coefficients)
+        past.extend(then, Polynomials(self.time, then, weights @ rows))
+        past.forget(then)

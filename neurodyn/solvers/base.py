@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -144,6 +144,20 @@ Kept = Mapping[str, Any]
 """Where a run stands between two steps: tensors, numbers, text and containers of them, all copies."""
 
 
+Write = Callable[[slice, slice, Tensor], object]
+"""Writes the states at some of several times, and a part of each flat state, into a tensor, shape (time, number)."""
+
+
+def products(weights: Tensor, rows: Tensor) -> Write:
+    """Return what writes weights @ rows; weights (time, row), and rows (row, n) of flat states."""
+    return lambda some, place, out: torch.mm(weights[some], rows[:, place], out=out)
+
+
+def copies(states: Tensor) -> Write:
+    """Return what writes flat states, shape (time, n)."""
+    return lambda some, place, out: out.copy_(states[some, place])
+
+
 class Recorder(Protocol):
     """Where a solver puts what is to be saved."""
 
@@ -165,12 +179,8 @@ class Recorder(Protocol):
         """Save a state; `settled` if the instantaneous populations are already at their activity there."""
         return
 
-    def combine(self, times: NDArray[np.float64], weights: Tensor, rows: Tensor) -> None:
-        """Save the states weights @ rows; weights (time, row), and rows (row, n) of flat states."""
-        return
-
-    def take(self, times: NDArray[np.float64], starts: NDArray[np.float64], states: Tensor) -> None:
-        """Save flat states, shape (time, n), each of a step that starts at a time of `starts`."""
+    def fill(self, times: NDArray[np.float64], write: Write, starts: NDArray[np.float64] | None = None) -> None:
+        """Save the states at several times, in steps that start at times of `starts`, where signals drive them."""
         return
 
 
@@ -263,6 +273,16 @@ def refuse_delays(system: System, solver: Solver) -> None:
     """Refuse a solver that takes no delays, for a system that has some."""
     if not solver.takes_delays:
         system.refuse_delays(f"the solver {solver!r}", "give nd.Adaptive(), or one of fixed step such as nd.RK4(step)")
+
+
+def in_pieces(
+    ends: NDArray[np.float64], moments: NDArray[np.float64], most: int = 1
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield the ends of so many pieces of time in a row, and the moments in them; that of an end is the next one's."""
+    for first in range(0, len(ends) - 1, most):
+        own = ends[first : first + most + 1]
+        until = np.inf if own[-1] == ends[-1] else own[-1]
+        yield own, moments[slice(*np.searchsorted(moments, [own[0], until]))]
 
 
 class SavePoints:

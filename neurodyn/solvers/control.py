@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,24 +20,16 @@ from neurodyn.system.state import State
 from neurodyn.system.system import System
 
 
-class RowWeights:
-    """The weights w + h v of rows side by side in several sums.
+def row_weights(
+    fixed: Sequence[Sequence[float]], by_h: Sequence[Sequence[float]], like: Tensor
+) -> Callable[[float], Sequence[Tensor]]:
+    """Return the function of h that gives the weights w + h v of rows side by side, given w and v of several sums.
 
-    Parameters
-    ----------
-    fixed, by_h
-        w and v of each sum.
-    like
-        A tensor of the dtype and the device of the weights.
+    The weights are like a tensor, in dtype and device.
     """
-
-    def __init__(self, fixed: Sequence[Sequence[float]], by_h: Sequence[Sequence[float]], like: Tensor) -> None:
-        self._sizes = [len(row) for row in fixed]
-        self._fixed, self._by_h = (like.new_tensor([*chain(*rows)]) for rows in (fixed, by_h))
-
-    def at(self, h: float) -> Sequence[Tensor]:
-        """Return the weights in each sum for a step of size h."""
-        return torch.add(self._fixed, self._by_h, alpha=h).split_with_sizes(self._sizes)
+    sizes = [len(row) for row in fixed]
+    w, v = (like.new_tensor([*chain(*rows)]) for rows in (fixed, by_h))
+    return lambda h: torch.add(w, v, alpha=h).split_with_sizes(sizes)
 
 
 class Stepper(ABC):
@@ -59,6 +51,8 @@ class Stepper(ABC):
         The row of x; F(x) is in the next one.
     """
 
+    carried: ClassVar[tuple[str, ...]] = ("x", "slope", "_error_before", "evaluations", "time")
+    """What the next step depends on."""
     error_order: int
     """The power of the step with which the error estimate shrinks."""
     finite: bool
@@ -156,19 +150,18 @@ class Stepper(ABC):
 
     def kept(self) -> dict[str, Any]:
         """Return copies of what the next step depends on."""
-        return {
-            "x": self.x.flat.clone(),
-            "slope": self.slope.flat.clone(),
-            "error before": self._error_before,
-            "evaluations": self.evaluations,
-            "time": self.time,
-        }
+        own = ((name, getattr(self, name)) for name in self.carried)
+        plain = ((name, each.flat if isinstance(each, State) else each) for name, each in own)
+        return {name: each.clone() if isinstance(each, Tensor) else each for name, each in plain}
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Go on from what `kept` returned."""
-        self.x.flat.copy_(kept["x"])
-        self.slope.flat.copy_(kept["slope"])
-        self._error_before, self.evaluations, self.time = kept["error before"], kept["evaluations"], kept["time"]
+        for name in self.carried:
+            own, value = getattr(self, name), kept[name]
+            if isinstance(own, State):
+                own.flat.copy_(value)
+            else:
+                setattr(self, name, value.to(self.system.device) if isinstance(value, Tensor) else value)
 
     def interpolate(self, thetas: list[float], moments: list[float], h: float, recorder: Recorder) -> None:
         """Record the dense output at the fractions θ of the step from x to y, before it is accepted.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from neurodyn.errors import DivergenceError
 from neurodyn.network.maps import Activity
 from neurodyn.solvers.anderson import Candidate, anderson
-from neurodyn.solvers.base import Progress, Report, Unrecorded, Velocity, residual, steady
+from neurodyn.solvers.base import Progress, Report, Unrecorded, Until, Velocity, residual, steady
 from neurodyn.solvers.choice import for_relaxation
 from neurodyn.solvers.gauss_seidel import gauss_seidel, sweeps_lead_back
 from neurodyn.solvers.rows import Rows, lengths
@@ -137,7 +138,7 @@ class _Search:
             span = min(leg, max_duration - time) * self._slowest
             pending = ~self._arrived
             rest = not rested and not bool((self._growth > 0)[pending].any())
-            stop = _Stop(self._tolerance, pending, _MOST_STEPS - accepted, rest=rest)
+            stop = _stop(self._tolerance, pending, _MOST_STEPS - accepted, rest=rest)
             report = choice.solver.integrate(
                 self._system, self._state, span, Unrecorded(), until=stop, progress=self._progress
             )
@@ -264,16 +265,13 @@ class _Search:
             )
 
 
-class _Stop:
-    """The stop condition of a relaxation: samples all rest, or there were too many steps."""
+def _stop(tolerance: float, pending: Tensor, steps: int, *, rest: bool) -> Until:
+    """Return the stop condition of a relaxation: after so many steps, or, to `rest`, as all pending samples do."""
+    counted = count()
 
-    def __init__(self, tolerance: float, pending: Tensor, steps: int, *, rest: bool) -> None:
-        self._tolerance, self._pending, self._steps, self._rest = tolerance, pending, steps, rest
-
-    def __call__(self, time: float, activity: Activity, velocity: Activity) -> bool:
-        """Tell whether the relaxation may stop."""
-        if time == 0.0:
-            return False
-        self._steps -= 1
+    def until(time: float, activity: Activity, velocity: Activity) -> bool:
         assert isinstance(velocity, Velocity), "which solvers hand out"
-        return self._steps <= 0 or (self._rest and velocity.below(self._tolerance, self._pending))
+        taken = next(counted)  # none at the start, which is asked about, too
+        return taken > 0 and (taken >= steps or (rest and velocity.below(tolerance, pending)))
+
+    return until

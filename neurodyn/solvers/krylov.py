@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.base import Recorder, products
 from neurodyn.solvers.linear import LinearPart
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -73,7 +73,7 @@ def krylov(
             return _weights(table, state.flat)
 
         if upto > saved:
-            recorder.combine(moments[saved:upto], weights(moments[saved:upto] - start - time), rows)
+            recorder.fill(moments[saved:upto], products(weights(moments[saved:upto] - start - time), rows))
         torch.mv(rows.t(), weights(np.array([span]))[0], out=slope.flat)
         state.flat.copy_(slope.flat)
         if last:

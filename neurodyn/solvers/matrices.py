@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.base import Recorder, copies, in_pieces
 from neurodyn.solvers.flow import Exponentials, Flow
 from neurodyn.solvers.linear import LinearPart, rates
 from neurodyn.system.couplings import couple_rows
@@ -98,28 +97,21 @@ def by_matrix(
         return in_rows(torch.cat([block.flatten(1) for block in state.blocks], dim=1)[None])
 
     still, x = in_row(entering.still), in_row(state).squeeze(-3)
-    pieces = list(pairwise(ends.tolist()))
     most = max(1, _MOST_NUMBERS // (4 * max(1, system.size)))
-    for first in range(0, len(pieces), most):
-        some = pieces[first : first + most]
-        bounds = ends[first:][: most + 1]
+    for bounds, own in in_pieces(ends, moments, most):
         lengths, at = np.diff(bounds), entering.moments(bounds)
         drives = in_rows(_rows(system, entering.at(at), len(at))).add_(still)
-        drive, rise = drives[..., :: entering.stride, :, :][..., : len(some), :, :], None
+        drive, rise = drives[..., :: entering.stride, :, :][..., : len(lengths), :, :], None
         if entering.ramped:
             spans = torch.as_tensor(lengths, dtype=dtype, device=system.device)[:, None, None]
             rise = (drives[..., 1 :: entering.stride, :, :] - drive) / spans
         block = _Block(flow, drive, rise, duration)
         states = block.along(x, lengths)
         x = states[..., -1, :, :]
-        own = slice(np.searchsorted(moments, some[0][0]), None)
-        if first + most < len(pieces):
-            own = slice(own.start, np.searchsorted(moments, some[-1][1]))
-        if len(moments[own]):
-            places = np.searchsorted(ends, moments[own], side="right") - 1 - first
-            starts = ends[first + np.minimum(places, len(some) - 1)]
-            found = block.inside(states, places, moments[own] - ends[first + places])
-            recorder.take(moments[own], starts, _flat(system, found))
+        if len(own):
+            places = np.searchsorted(bounds, own, side="right") - 1
+            found = block.inside(states, places, own - bounds[places])
+            recorder.fill(own, copies(_flat(system, found)), bounds[np.minimum(places, len(lengths) - 1)])
     system.timeline.enter(float(ends[-2]))
     state.flat.copy_(_flat(system, x.unsqueeze(-3))[0])
     return flow.products

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.layers.repeated import constant, steered
-from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.base import Recorder, products
 from neurodyn.system.couplings import couple_each, coupling_norms
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -98,7 +98,8 @@ def nilpotent(
         with np.errstate(over="ignore"):
             table = then[1][:, :count] * np.exp(then[0][:, :count] + common)
         table = np.concatenate([np.ones((len(moments), 1)), table], axis=1)
-        recorder.combine(moments, torch.as_tensor(table, dtype=system.dtype, device=system.device), rows)
+        weights = torch.as_tensor(table, dtype=system.dtype, device=system.device)
+        recorder.fill(moments, products(weights, rows))
     return count
 
 

@@ -70,8 +70,6 @@ class FixedPast:
         self._device = system.device
         self._straight = order == 1 or bool(system.noisy)
         self._last: _Moment | None = None
-        self._free: list[Tensor] = []
-        """Memory of what has been forgotten: fresh memory costs more than what is written into it."""
 
     def reach(self, time: float, state: State, slope: State) -> None:
         """Take up the end of a step, with the slope by which it ends."""
@@ -87,9 +85,7 @@ class FixedPast:
 
     def forget(self, time: float) -> None:
         """Let go of what no step from a time on reads."""
-        for piece in self._past.forget(time):
-            assert isinstance(piece, _Between), "which it has extended the past by"
-            self._free += [kept for kept in (piece.first.x, piece.first.slope) if kept is not None]
+        self._past.forget(time)
 
     def kept(self) -> dict[str, Any]:
         """Return copies of the steps that are kept, and of the last end."""
@@ -110,8 +106,7 @@ class FixedPast:
         return _Moment(time, x.to(self._device), None if slope is None else slope.to(self._device))
 
     def _kept(self, state: State) -> Tensor:
-        kept = part(state.flat, self._past.window)
-        return self._free.pop().copy_(kept) if self._free else kept.clone()
+        return part(state.flat, self._past.window).clone()
 
 
 class Polynomials(NamedTuple):

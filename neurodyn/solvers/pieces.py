@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurodyn.solvers.base import Recorder
+from neurodyn.solvers.base import Recorder, copies, in_pieces
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.matrices import ROUNDING, alike, by_matrix, matrix_of
 from neurodyn.solvers.nilpotent import SHORT
@@ -81,22 +81,15 @@ def along_signals(
     elif (matrix := matrix_of(system)) is not None:
         evaluations = by_matrix(system, matrix, state, ends, moments, recorder)
     else:
-        evaluations = sum(
-            _by_krylov(system, state, start, end, _within(moments, start, end, duration), recorder)
-            for start, end in pairwise(ends.tolist())
-        )
+        evaluations = sum(_by_krylov(system, state, *piece, recorder) for piece in in_pieces(ends, moments))
     system.field(state, slope, duration)
     return evaluations + 1
 
 
-def _within(moments: NDArray[np.float64], start: float, end: float, duration: float) -> NDArray[np.float64]:
-    """Return the times in a piece; that at which the next one starts is that one's."""
-    return moments[(moments >= start) & ((moments < end) | (end == duration))]
-
-
 def _by_krylov(
-    system: System, state: State, start: float, end: float, moments: NDArray[np.float64], recorder: Recorder
+    system: System, state: State, bounds: NDArray[np.float64], moments: NDArray[np.float64], recorder: Recorder
 ) -> int:
+    start, end = bounds.tolist()
     system.timeline.enter(start)
     ramp: State | None = None
     if system.timeline.moves_within_steps:
@@ -126,17 +119,16 @@ def _nilpotent(
     powers = _Powers(system, entering.zero)
     depth = max(1, len(system.dynamic))
     most = max(1, _MOST_NUMBERS // (depth * max(system.size, 4 * depth)))
-    for first in range(0, len(ends) - 1, most):
-        bounds = ends[first:][: most + 1]
+    for bounds, own in in_pieces(ends, moments, most):
         starts, lengths = bounds[:-1], np.diff(bounds)
         both = zip(system.blocks(state.flat), system.blocks(entering.still.flat), strict=True)
-        start = {} if first else {name: torch.stack([x, a]) for (name, x), (_, a) in both}
+        first = starts[0] == 0.0
+        start = {name: torch.stack([x, a]) for (name, x), (_, a) in both} if first else {}
         both_powers = list(powers.of(entering.at(entering.moments(bounds)), start))
         drives = [of_drives for of_drives, _ in both_powers]
-        if not first:
+        if first:
             for group in groups:
                 group.begin([of_start for _, of_start in both_powers])
-        own = moments[slice(*np.searchsorted(moments, [starts[0], np.inf if bounds[-1] == ends[-1] else bounds[-1]]))]
         places = np.searchsorted(starts, own, side="right") - 1
         weights = _Weights(powers.logs, rate, state.flat, ramped=entering.ramped)
         different, kinds = alike(lengths, ROUNDING * float(ends[-1]))
@@ -151,7 +143,7 @@ def _nilpotent(
         for group in groups:
             group.follow(drives, block, states[:, group.place])
         if len(own):
-            recorder.take(own, starts[places], states)
+            recorder.fill(own, copies(states), starts[places])
     system.timeline.enter(float(ends[-2]))
     for group in groups:
         state.flat[group.place] = group.state

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from neurodyn.solvers.chebyshev import ERROR, recursion
-from neurodyn.solvers.control import ErrorControlled, RowWeights, Stepper
+from neurodyn.solvers.control import ErrorControlled, Stepper, row_weights
 from neurodyn.system.system import System
 
 _MOST_STAGES = 200
@@ -71,7 +71,7 @@ class _Recursion(NamedTuple):
     """When in a step each stage but the last is taken."""
     nu: tuple[float, ...]
     """ν_2, ν_3, …; in stage 2, y_0 = x has its weight, and ν_2 is 0."""
-    weights: RowWeights
+    weights: Callable[[float], Sequence[Tensor]]
     """In each of these stages, and in the error, those of the four rows side by side in `_ChebyshevStepper`."""
 
 
@@ -92,7 +92,7 @@ def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recurs
     by_h.append((0.0, of_slopes, of_slopes, 0.0))
     nodes = [beta, *(term.node for term in terms[:-1])]
     return _Recursion(
-        beta, tuple(nodes), tuple(nus), RowWeights(fixed, by_h, torch.empty(0, dtype=dtype, device=device))
+        beta, tuple(nodes), tuple(nus), row_weights(fixed, by_h, torch.empty(0, dtype=dtype, device=device))
     )
 
 
@@ -102,6 +102,7 @@ class _ChebyshevStepper(Stepper):
     A stage y_j takes the place of y_{j−2}, as a sum of itself and of the four rows beside it, in one pass.
     """
 
+    carried = (*Stepper.carried, "_direction", "_accepted", "_radius", "_before")
     error_order = 3
 
     def __init__(self, system: System, rtol: float, atol: float, start: Tensor) -> None:
@@ -184,7 +185,7 @@ class _ChebyshevStepper(Stepper):
     def _chebyshev(self, h: float, stages: int) -> None:
         """Write x(t + h) into y."""
         recursion = _recursion(stages, self.system.dtype, self.system.device)
-        *weights, self._of_error = recursion.weights.at(h)
+        *weights, self._of_error = recursion.weights(h)
         older, newer = (self.rows[0], self.y) if stages % 2 else (self.y, self.rows[0])
         newer.combine(self.x, [(recursion.beta * h, self.slope)])
         for nu, of_rows, node in zip(recursion.nu, weights, recursion.nodes, strict=True):
@@ -204,13 +205,3 @@ class _ChebyshevStepper(Stepper):
         self._accepted += 1
         if self._accepted % _RENEW_AFTER == 0:
             self._radius = 0.0
-
-    def kept(self) -> dict[str, Any]:
-        direction = None if self._direction is None else self._direction.clone()
-        own = {"direction": direction, "accepted": self._accepted, "radius": self._radius, "before": self._before}
-        return {**super().kept(), **own}
-
-    def load(self, kept: Mapping[str, Any]) -> None:
-        super().load(kept)
-        self._direction = None if kept["direction"] is None else kept["direction"].to(self.system.device)
-        self._accepted, self._radius, self._before = kept["accepted"], kept["radius"], kept["before"]

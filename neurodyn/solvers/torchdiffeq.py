@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from neurodyn.checks import positive
 from neurodyn.errors import DivergenceError, InvalidValueError
-from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until, fastest
+from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Until, fastest, in_pieces
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -138,12 +137,10 @@ class TorchDiffEq(Solver):
         import torchdiffeq
 
         field = _Field(system, progress, _methods()[self.method].valid_callbacks())
-        ends = [0.0, *system.timeline.jumps(duration).tolist(), duration]
-        saved = recorder.times
-        for start, end in pairwise(ends):
-            system.timeline.enter(start)
-            within = saved[(saved >= start) & ((saved < end) | (end == duration))]
-            times = np.union1d([start, end], within)
+        ends = np.concatenate([[0.0], system.timeline.jumps(duration), [duration]])
+        for bounds, within in in_pieces(ends, recorder.times):
+            system.timeline.enter(float(bounds[0]))
+            times = np.union1d(bounds, within)
             path = self._piece(torchdiffeq.odeint, system, field, state, times)
             for time, flat in zip(times, path, strict=True):
                 moment = system.new_state(flat)

@@ -34,7 +34,7 @@ _CONTENT: dict[str, type | tuple[type, ...]] = {
 """What a state holds."""
 
 
-class Checkpoint:
+class Checkpoint(StateFile):
     """The checkpoint in a folder.
 
     Parameters
@@ -49,15 +49,15 @@ class Checkpoint:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise NotAFolderError(f"checkpoint: {self.folder} is a file; give a folder")
-        self.path = self.folder / _FILE
-        self.file = StateFile(self.path, "checkpoint", 3, _CONTENT, "give another folder as checkpoint=")
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise NotAFolderError(f"checkpoint: {folder} is a file; give a folder")
+        super().__init__(folder / _FILE, "checkpoint", 3, _CONTENT, "give another folder as checkpoint=")
 
-    def exists(self) -> bool:
-        """Tell whether there is one."""
-        return self.path.exists()
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self.path.parent
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -98,7 +98,7 @@ class Run:
             return
         storable("the optimizer", self.optimizer.state_dict())
         storable("the scheduler", None if self.scheduler is None else self.scheduler.state_dict())
-        if not self.checkpoint.exists():
+        if not self.checkpoint.path.exists():
             if resume == "always":
                 raise MissingFileError(f"resume: there is no checkpoint in {self.checkpoint.folder}")
             return
@@ -106,14 +106,14 @@ class Run:
             raise ExistingFileError(
                 f"resume: there is a checkpoint in {self.checkpoint.folder}; remove it, or give another folder"
             )
-        state = self.checkpoint.file.load()
+        state = self.checkpoint.load()
         try:
             self._check(self.checkpoint, state)
             self._resume(self.checkpoint, state)
         except NeurodynError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise self.checkpoint.file.foreign(error) from error
+            raise self.checkpoint.foreign(error) from error
 
     def _check(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
         """Refuse a state that is not one of this run."""
@@ -122,7 +122,7 @@ class Run:
         pairs += [(name, state["tensors"][name], tensor) for name, tensor in self.learner.tensors.items()]
         for what, saved, own in pairs:
             if saved.shape != own.shape:
-                raise checkpoint.file.foreign(f"{what} has the shape {tuple(saved.shape)}, not {tuple(own.shape)}")
+                raise checkpoint.foreign(f"{what} has the shape {tuple(saved.shape)}, not {tuple(own.shape)}")
         if not any(_alike(self.start, other) for other in (state["start"], _signature(state["tensors"]))):
             raise InvalidValueError(
                 f"the checkpoint in {checkpoint.folder} is of a run that began with other parameters than these; it "
@@ -134,7 +134,7 @@ class Run:
                 f"more, not {self.epochs}"
             )
         if state["epoch"] < 1 or not 0 <= state["batch"] < self.batches:
-            raise checkpoint.file.foreign(f"it stands at batch {state['batch']} of epoch {state['epoch']}")
+            raise checkpoint.foreign(f"it stands at batch {state['batch']} of epoch {state['epoch']}")
 
     def _resume(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
         """Go on from a state; the network's parameters come last, so that they stay as they were if anything fails."""
@@ -143,18 +143,18 @@ class Run:
             for parameter, moments in self.optimizer.state.items():
                 for name, moment in moments.items():
                     if isinstance(moment, Tensor) and moment.ndim > 0 and not _fits(moment, parameter):
-                        raise checkpoint.file.foreign(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
+                        raise checkpoint.foreign(f"{name} of the optimizer has the shape {tuple(moment.shape)}")
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if (misfit := self.history.misfit(state["history"])) is not None:
-            raise checkpoint.file.foreign(f"its history has {misfit}")
+            raise checkpoint.foreign(f"its history has {misfit}")
         self.history.load(state["history"])
         self.start, self.epoch, self.batch, self.stopped = (state[k] for k in ("start", "epoch", "batch", "stopped"))
         parts = self._parts()
         if len(state["training"]) != len(parts):
-            raise checkpoint.file.foreign(f"it has the modes of {len(state['training'])} modules, not {len(parts)}")
+            raise checkpoint.foreign(f"it has the modes of {len(state['training'])} modules, not {len(parts)}")
         if not state["random"]:
-            raise checkpoint.file.foreign("it has no state of random numbers")
+            raise checkpoint.foreign("it has no state of random numbers")
         if self.processes.rank < len(state["random"]):  # else there were fewer, and this one begins with its own
             self.random.load(state["random"][self.processes.rank])
         with torch.no_grad():
@@ -344,7 +344,7 @@ class Run:
         gathered = [self.processes.gather(state.to(self.device)) for state in self.random.state()]
         if self.processes.rank > 0:
             return
-        self.checkpoint.file.save(
+        self.checkpoint.save(
             {
                 "description": self.description,
                 "start": self.start,
@@ -373,7 +373,7 @@ class Run:
         kept = ""
         if self.checkpoint is not None:
             kept = "; no checkpoint was written before"
-            if self.checkpoint.exists():
+            if self.checkpoint.path.exists():
                 kept = f"; the last good state is in {self.checkpoint.folder}"
         message = f"training diverged in epoch {self.epoch}, batch {self.batch + 1} of {self.batches}: {what}{kept}"
         return DivergedError(

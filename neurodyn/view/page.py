@@ -92,8 +92,8 @@ def page_of(data: xr.Dataset) -> str:
     along = along_of(shown)
     texts = [name for name in words(data, along) if data[name].size <= _MOST_TEXTS and name not in _OF_NETWORKS]
     left_out = _left_out(data, [*shown.data_vars, *texts])
-    frame = _Frame(data, _diagram(data))
-    fixed = len(frame.around("", []).encode())
+    begin, middle, end = _frame(data)
+    fixed = len((begin + middle + end).encode())
     strides: dict[str, int] = {}
     while True:
         raw = sum(variable.size * _type_of(variable).itemsize for variable in shown.data_vars.values())
@@ -102,7 +102,11 @@ def page_of(data: xr.Dataset) -> str:
             encoded = [_encode(str(name), shown[name], along) for name in shown.data_vars]
             meta = _meta(data, shown, along, encoded, _texts(data[texts], strides), _thinned(data, strides) + left_out)
             if fixed + len(meta.encode()) + sum(len(each.text) + 60 for each in encoded) <= MOST_BYTES:
-                return frame.around(meta, encoded)
+                values = [
+                    f'<script type="text/plain" id="values{number}">{each.text}</script>\n'
+                    for number, each in enumerate(encoded)
+                ]
+                return "".join([begin, meta, middle, *values, end])
         heaviest = max(shown.data_vars.values(), key=lambda each: each.size * _type_of(each).itemsize)
         longest = max(heaviest.dims, key=lambda dim: shown.sizes[dim], default="")
         if shown.sizes.get(longest, 1) == 1:
@@ -249,28 +253,20 @@ def _diagram(data: xr.Dataset) -> str:
         return ""
 
 
-class _Frame:
-    """The page around the values: its title, its diagram, its look and its script."""
-
-    def __init__(self, data: xr.Dataset, diagram: str) -> None:
-        self._title, self._diagram = html.escape(_title(data)), diagram
-        folder = resources.files("neurodyn.view")
-        self._style, self._script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-
-    def around(self, meta: str, encoded: list[_Encoded]) -> str:
-        """Return the page of what is to be shown."""
-        values = "".join(f'<script type="text/plain" id="values{n}">{e.text}</script>\n' for n, e in enumerate(encoded))
-        digest = base64.b64encode(hashlib.sha256(self._script.encode()).digest()).decode("ascii")
-        # Nothing but its own script runs, and nothing is fetched, whatever the dataset holds.
-        policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src 'sha256-{digest}'"
-        return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<link rel="icon" href="data:,">\n'
-            f"<title>{self._title}</title>\n<style>\n{self._style}</style>\n</head>\n<body>\n"
-            f'<aside><h1>{self._title}</h1><div id="diagram">{self._diagram}</div><div id="controls"></div></aside>\n'
-            f'<main id="panels"></main>\n'
-            f'<script type="application/json" id="meta">{meta}</script>\n{values}'
-            f"<script>{self._script}</script>\n</body>\n</html>\n"
-        )
+def _frame(data: xr.Dataset) -> tuple[str, str, str]:
+    """Return the page around the values: up to what is to be known of them, from there to them, and from them on."""
+    title, folder = html.escape(_title(data)), resources.files("neurodyn.view")
+    style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    # Nothing but its own script runs, and nothing is fetched, whatever the dataset holds.
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src 'sha256-{digest}'"
+    begin = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<aside><h1>{title}</h1><div id="diagram">{_diagram(data)}</div><div id="controls"></div></aside>\n'
+        f'<main id="panels"></main>\n<script type="application/json" id="meta">'
+    )
+    return begin, "</script>\n", f"<script>{script}</script>\n</body>\n</html>\n"

@@ -437,7 +437,7 @@ FOREIGN: dict[str, Any] = {
 def test_foreign_content_with_a_fitting_checksum_is_refused_and_left_alone(kind: str, tmp_path: Path) -> None:
     fit(mlp(), tmp_path, epochs=1)
     path = tmp_path / "checkpoint.pt"
-    content = forge(path, FOREIGN[kind](Checkpoint(tmp_path).file.load()))
+    content = forge(path, FOREIGN[kind](Checkpoint(tmp_path).load()))
     network, random = mlp(), torch.get_rng_state()
     with pytest.raises(nd.NeurodynError, match=r"checkpoint\.pt does not hold the state of a run of neurodyn"):
         fit(network, tmp_path)
@@ -512,7 +512,7 @@ def test_a_diverged_run_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
         fit(network, tmp_path, epochs=5, optimizer=exploding)
     assert caught.value.epoch == 3
     fit(good, epochs=2, optimizer="sgd", learning_rate=0.1)
-    state = Checkpoint(tmp_path).file.load()
+    state = Checkpoint(tmp_path).load()
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["tensors"].values())
     assert (state["epoch"], caught.value.history.sizes["epoch"]) == (3, 2)
     stored = list(state["tensors"].values())
