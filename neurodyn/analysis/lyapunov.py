@@ -49,8 +49,9 @@ def lyapunov(
 ) -> xr.Dataset:
     """Return the largest Lyapunov exponents, the mean rates at which nearby trajectories part.
 
-    Beside each trajectory run `count` others, a tiny distance apart. After each interval their deviations
-    D = Q R are made orthonormal anew; λ_i is the mean of log R_ii over time (Benettin).
+    Beside each trajectory run `count` others, a tiny distance apart; in float32, where it is less tiny, as many more on
+    the other side. After each interval their deviations D = Q R are made orthonormal anew; λ_i is the mean of log R_ii
+    over time (Benettin).
 
     Parameters
     ----------
@@ -115,10 +116,9 @@ def lyapunov(
         system.timeline.check_span((before + rounds) * interval)
         origin, samples = system.timeline.origin, system.samples
         state = system.initial_state()
-        start = {
-            name: state.activity[name].repeat(count + 1, *[1] * len(system.shapes[name])) for name in system.dynamic
-        }
-    repeated = [_repeated(what, given, count + 1) for what, given in (("inputs", inputs), ("targets", targets))]
+        copies = 1 + count * len(_sides(state.flat.dtype))
+        start = {name: state.activity[name].repeat(copies, *[1] * len(system.shapes[name])) for name in system.dynamic}
+    repeated = [_repeated(what, given, copies) for what, given in (("inputs", inputs), ("targets", targets))]
     with bound(network, *repeated, initial=start) as system:
         rows = Rows(system)
         x = rows.of(system.initial_state())
@@ -164,6 +164,7 @@ class _Parting:
         self._state = rows.system.new_state()
         tau = rows.tau
         self._apart = torch.finfo(tau.dtype).eps ** 0.5
+        self._sides = _sides(tau.dtype)
         generator = torch.Generator().manual_seed(0)
         first = torch.randn(tau.shape[-1], count, generator=generator, dtype=torch.float64)
         self._basis = torch.linalg.qr(first)[0].to(tau).expand(samples, -1, -1)
@@ -172,11 +173,15 @@ class _Parting:
         """Run for a while from x, shape (copy · sample, unit); return where it ends, and log R_ii, (sample, mode)."""
         base = x[: self._samples]
         size = self._apart * base.abs().amax().clamp_min(1.0)
-        self._rows.write(torch.cat([base, *(base + size * self._basis.permute(2, 0, 1))]), self._state)
+        directions = size * self._basis.permute(2, 0, 1)
+        beside = [base + side * apart for side in self._sides for apart in directions]
+        self._rows.write(torch.cat([base, *beside]), self._state)
         self._solver.integrate(self._rows.system, self._state, interval, Unrecorded())
         x = self._rows.of(self._state)
         base, *others = torch.split(x, self._samples)
-        self._basis, triangle = torch.linalg.qr((torch.stack(others, 2) - base[:, :, None]) / size)
+        ends = torch.stack(others, 2).chunk(len(self._sides), 2)
+        deviations = ends[0] - base[:, :, None] if len(ends) == 1 else (ends[0] - ends[1]) / 2
+        self._basis, triangle = torch.linalg.qr(deviations / size)
         growth = triangle.diagonal(dim1=1, dim2=2).abs().double().cpu().numpy()
         if growth.max() * self._apart > _FARTHEST or growth.min() < _CLOSEST * self._apart:
             raise InvalidValueError(
@@ -184,6 +189,11 @@ class _Parting:
                 f"{growth.max():.2g}, beyond what {x.dtype} resolves; take a shorter one"
             )
         return x, np.log(growth)
+
+
+def _sides(dtype: torch.dtype) -> tuple[float, ...]:
+    """Return on which sides of a trajectory others run: on both where one would count its curvature, too."""
+    return (1.0,) if dtype == torch.float64 else (1.0, -1.0)
 
 
 def _repeated(what: str, given: Any, copies: int) -> Any:

@@ -331,6 +331,15 @@ def test_lyapunov_exponents_of_a_linear_network_are_its_growth_rates(dtype):
     np.testing.assert_allclose(found.running.isel(time=-1), found.exponent)
 
 
+def test_curvature_does_not_count_in_float32_where_activity_is_small():
+    """dx/dt = x (1 − x/a) has the flow φ(x) = x e^t / (1 + (x/a) (e^t − 1)), and its exponent is log(φ') / t."""
+    a, x, t = 0.02, 0.002, 5.0
+    grow = nd.Pointwise(lambda x: x * (1 - x / a))
+    network = nd.Network("logistic", [nd.Population("x", 1, leak=0.0, initial=x)], [nd.Coupling("x", "x", grow)])
+    found = nd.analysis.lyapunov(network, duration=t).exponent.item()
+    assert found == pytest.approx((t - 2 * np.log1p(x / a * np.expm1(t))) / t, abs=2e-3)
+
+
 def test_lyapunov_exponents_under_a_signal():
     """dx/dt = −a(t) x has the exponent −mean(a)."""
     gate = nd.Pointwise(lambda a, x: -a * x)
