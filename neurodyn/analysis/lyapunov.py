@@ -112,7 +112,7 @@ def lyapunov(
     with bound(network, inputs, targets, initial=initial) as system:
         if not system.dynamic:
             raise InvalidValueError(f"network {network.name!r} has no dynamic population, so nothing parts")
-        system.refuse_delays("Lyapunov exponents", DECLARE_WITHOUT)
+        system.refuse_delays("a Lyapunov exponent", DECLARE_WITHOUT)
         system.timeline.check_span((before + rounds) * interval)
         origin, samples = system.timeline.origin, system.samples
         state = system.initial_state()

@@ -57,7 +57,7 @@ def plane(
     """
     whole("points", points, least=2)
     axes = [_axis(name, span, points) for name, span in zip(("x_span", "y_span"), spans, strict=True)]
-    with linearised(network, inputs, targets, at, "phase plane") as about:
+    with linearised(network, inputs, targets, at, "a phase plane") as about:
         if about.system.samples != 1:
             raise InvalidValueError(f"inputs: a phase plane is of one sample, and there are {about.system.samples}")
         places = [_place(about, what, unit) for what, unit in zip("xy", units, strict=True)]

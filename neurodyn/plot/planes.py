@@ -50,7 +50,7 @@ def phase_plane(
     Returns
     -------
     matplotlib.axes.Axes
-        A run draws over it by `ax.plot(run.x, run.y)`.
+        A run of one sample draws over it by `ax.plot(run.x.squeeze(), run.y.squeeze())`.
 
     Raises
     ------
