@@ -65,6 +65,16 @@ def test_the_drive_is_its_formula_and_asks_for_targets(names: dict[str, Any]) ->
         nd.equilibrium(network, None)
 
 
+def test_the_regularizer_adds_its_formula(names: dict[str, Any]) -> None:
+    module = nd.mlp([3, 2])
+    x = torch.ones(2, 3)
+    network = nd.models.activation_relaxation.network(module).regularized(names["Lasso"](0.1))
+    nd.backward(network, x, module(x).detach())  # no error to learn from
+    weight, bias = module.parameters()
+    torch.testing.assert_close(weight.grad, 0.1 * weight.detach().sign())
+    torch.testing.assert_close(bias.grad, torch.zeros(2))
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-5])
 def test_the_solver_keeps_its_tolerance(names: dict[str, Any], rtol: float) -> None:
     turn = nn.Linear(2, 2, bias=False, dtype=torch.float64)

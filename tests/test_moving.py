@@ -48,6 +48,14 @@ def panel(data, name, along, **options):
     return ax, update
 
 
+def test_eigenvalues_are_a_curve_only_where_the_film_is_asked_to_run_along_them():
+    swept = eigenvalues().isel(mode=[0, 1, 0, 1]).rename(step="gain")
+    assert moving._along(swept) == "gain"
+    ax, update = panel(swept.isel(gain=0), "growth", "mode")
+    update(1)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), swept.growth[0])
+
+
 def test_a_population_is_drawn_as_it_is_at_the_frame():
     data = trajectory()
     ax, update = panel(data, "x", "time")

@@ -23,7 +23,7 @@ from neurodyn.system.traced import TracedField
 
 DENSE = 500
 """Up to how many units of a sample the Jacobian is worked out whole."""
-DECLARE_WITHOUT = "whose states are functions of time: declare it without"
+DECLARE_WITHOUT = "declare it without, as with delays a state is a function of time"
 """What to do about a delay."""
 
 
@@ -102,7 +102,7 @@ def linearised(
     """
     with bound(network, inputs, targets, initial=at, still=what) as system:
         if not system.dynamic:
-            raise InvalidValueError(f"network {network.name!r} has no dynamic population, so there is no {what}")
+            raise InvalidValueError(f"network {network.name!r} has no dynamic population, and {what} needs one")
         system.refuse_delays(what, DECLARE_WITHOUT)
         yield Linearised(system, inputs, targets)
 
@@ -123,7 +123,8 @@ def point_of(about: Linearised, at: Starts | None) -> Tensor:
     if not report.converged:
         raise InvalidValueError(
             f"at: network {system.network.name!r} has not reached an equilibrium, its max |τ dx/dt| is "
-            f"{report.residual:.3g}; say where, with at="
+            f"{report.residual:.3g}; say where, with at=, which may be a point of "
+            "nd.analysis.continuation where it has turned unstable"
         )
     return about.field.rows(state.activity)
 

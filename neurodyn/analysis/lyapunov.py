@@ -49,8 +49,9 @@ def lyapunov(
 ) -> xr.Dataset:
     """Return the largest Lyapunov exponents, the mean rates at which nearby trajectories part.
 
-    Beside each trajectory run `count` others, a tiny distance apart. After each interval their deviations
-    D = Q R are made orthonormal anew; λ_i is the mean of log R_ii over time (Benettin).
+    Beside each trajectory run `count` others, a tiny distance apart; in float32, where it is less tiny, as many more on
+    the other side. After each interval their deviations D = Q R are made orthonormal anew; λ_i is the mean of log R_ii
+    over time (Benettin).
 
     Parameters
     ----------
@@ -111,14 +112,13 @@ def lyapunov(
     with bound(network, inputs, targets, initial=initial) as system:
         if not system.dynamic:
             raise InvalidValueError(f"network {network.name!r} has no dynamic population, so nothing parts")
-        system.refuse_delays("Lyapunov exponents", DECLARE_WITHOUT)
+        system.refuse_delays("a Lyapunov exponent", DECLARE_WITHOUT)
         system.timeline.check_span((before + rounds) * interval)
         origin, samples = system.timeline.origin, system.samples
         state = system.initial_state()
-        start = {
-            name: state.activity[name].repeat(count + 1, *[1] * len(system.shapes[name])) for name in system.dynamic
-        }
-    repeated = [_repeated(what, given, count + 1) for what, given in (("inputs", inputs), ("targets", targets))]
+        copies = 1 + count * len(_sides(state.flat.dtype))
+        start = {name: state.activity[name].repeat(copies, *[1] * len(system.shapes[name])) for name in system.dynamic}
+    repeated = [_repeated(what, given, copies) for what, given in (("inputs", inputs), ("targets", targets))]
     with bound(network, *repeated, initial=start) as system:
         rows = Rows(system)
         x = rows.of(system.initial_state())[:samples]
@@ -158,12 +158,15 @@ def _parted(
     Return where they end, shape (sample, unit), the directions made orthonormal anew, (sample, unit, mode), and
     log R_ii, (sample, mode).
     """
-    state, apart = rows.system.new_state(), torch.finfo(x.dtype).eps ** 0.5
+    state, apart, sides = rows.system.new_state(), torch.finfo(x.dtype).eps ** 0.5, _sides(x.dtype)
     size = apart * x.abs().amax().clamp_min(1.0)
-    rows.write(torch.cat([x, *(x + size * basis.permute(2, 0, 1))]), state)
+    directions = size * basis.permute(2, 0, 1)
+    rows.write(torch.cat([x, *(x + side * beside for side in sides for beside in directions)]), state)
     solver.integrate(rows.system, state, interval, Unrecorded())
     x, *others = torch.split(rows.of(state), len(x))
-    basis, triangle = torch.linalg.qr((torch.stack(others, 2) - x[:, :, None]) / size)
+    ends = torch.stack(others, 2).chunk(len(sides), 2)
+    deviations = ends[0] - x[:, :, None] if len(ends) == 1 else (ends[0] - ends[1]) / 2
+    basis, triangle = torch.linalg.qr(deviations / size)
     growth = triangle.diagonal(dim1=1, dim2=2).abs().double().cpu().numpy()
     if growth.max() * apart > _FARTHEST or growth.min() < _CLOSEST * apart:
         raise InvalidValueError(
@@ -171,6 +174,11 @@ def _parted(
             f"beyond what {x.dtype} resolves; take a shorter one"
         )
     return x, basis, np.log(growth)
+
+
+def _sides(dtype: torch.dtype) -> tuple[float, ...]:
+    """Return on which sides of a trajectory others run: on both where one would count its curvature, too."""
+    return (1.0,) if dtype == torch.float64 else (1.0, -1.0)
 
 
 def _repeated(what: str, given: Any, copies: int) -> Any:

@@ -38,8 +38,9 @@ def stability(
     network, inputs, targets
         As for `nd.simulate`; without noise, and with data that stand still.
     at
-        The equilibrium: what `nd.equilibrium` returns, or populations by name, the others where they start. By default
-        the one that the dynamics reach.
+        The equilibrium: what `nd.equilibrium` returns; a point of `nd.analysis.continuation`, `branch.isel(arc=-1)`, by
+        `branch[["v", "w"]].isel(arc=-1).astype("float32")` where the network is in single precision; or populations by
+        name, the others where they start. By default the one that the dynamics reach.
     count
         How many eigenvalues to return; by default all up to 500 units, and 6 beyond.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from neurodyn.checks import positive
@@ -12,7 +13,7 @@ from neurodyn.layers.kernels import linear
 
 
 class Regularizer(ABC):
-    """A penalty on the weights of a stage. Subclass it for one of one's own.
+    """A penalty on the weights of a stage. Subclass it for one of one's own, which defines `penalty`.
 
     Its gradient enters once an update, whatever the batch; biases have none.
 
@@ -23,9 +24,6 @@ class Regularizer(ABC):
     >>> class Decay(nd.Regularizer):
     ...     def penalty(self, weights):
     ...         return 0.005 * weights.square().sum()
-    ...
-    ...     def gradient(self, weights):
-    ...         return 0.01 * weights
     >>> net = nd.models.activation_relaxation.network(nd.mlp([3, 2])).regularized(Decay())
     >>> type(net.plasticity[0].regularizer).__name__
     'Decay'
@@ -35,9 +33,15 @@ class Regularizer(ABC):
     def penalty(self, weights: Tensor) -> Tensor:
         """Return the penalty of weights of two or more axes, the first one that of the outputs, as a scalar."""
 
-    @abstractmethod
     def gradient(self, weights: Tensor) -> Tensor:
-        """Return the gradient of the penalty, shaped like the weights, which are to be read, and not written into."""
+        """Return the gradient of the penalty, shaped like the weights, which are to be read, and not written into.
+
+        By default it is found by automatic differentiation; a formula, such as that of `Orthogonality`, may be faster.
+        """
+        with torch.enable_grad():
+            own = weights.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.penalty(own), own)
+        return gradient
 
 
 @dataclass(frozen=True)

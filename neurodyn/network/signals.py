@@ -33,7 +33,8 @@ class Signal:
         When the values are given, increasing; in units of time. A run must lie within them.
     values
         Shape (time,), the same for all units; (time, unit), the same for all samples; or (time, sample, unit). A
-        population of other shape has its own axes in the place of `unit`.
+        population of other shape has its own axes in the place of `unit`. Their dtype is the network's: of NumPy's
+        arrays, which are float64, `.astype(np.float32)` makes that of a network in single precision.
     interpolation
         "linear"; "previous", so that the value given last holds, up to the next one, where the signal jumps (at the end
         of a run, it is still before a jump there); or "cubic", a spline with two continuous derivatives.

@@ -59,7 +59,8 @@ def animate(
     path
         Where; `.gif`, or `.mp4` where ffmpeg is installed. Folders are made, an existing file is replaced.
     along
-        The dimension that becomes time; by default time, step or epoch, or else the longest that is not of units.
+        The dimension that becomes time; by default time, step or epoch, or else the longest that is not of units or
+        eigenvalues.
     reference
         What populations are compared with, such as `nd.analysis.backprop(…)`: drawn in grey behind them.
     step
@@ -106,7 +107,7 @@ def animate(
         raise InvalidValueError(f"seconds: a film of {count:.3g} pictures; {_MOST_FRAMES:,} are the most")
     step = None if step is None else positive("step", step)
     shown = numeric(data)
-    name = along_of(shown) if along is None else along
+    name = _along(shown) if along is None else along
     if name is None:
         raise InvalidValueError(
             "data: it has no time, and no other dimension than those of units, for a film to run along; give a run"
@@ -162,7 +163,7 @@ def _panels(data: xr.Dataset, along: str) -> list[str]:
     """Return the names of the variables that have a panel; `growth` stands for the eigenvalues."""
     names = []
     for name, variable in data.data_vars.items():
-        if along not in variable.dims or (name == "frequency" and _eigenvalues(data)):
+        if along not in variable.dims or (name == "frequency" and _eigenvalues(data, along)):
             continue
         others = [dim for dim in variable.dims if dim != along and not is_own(str(dim)) and variable.sizes[dim] > 1]
         if len(others) > 1:
@@ -178,8 +179,13 @@ def _panels(data: xr.Dataset, along: str) -> list[str]:
     return names
 
 
-def _eigenvalues(data: xr.Dataset) -> bool:
-    return all(name in data and "mode" in data[name].dims for name in ("growth", "frequency"))
+def _along(data: xr.Dataset) -> str | None:
+    """Return what a film runs along of itself: not over eigenvalues, which are drawn at once, as units are."""
+    return along_of(data.isel(mode=0) if _eigenvalues(data, None) else data)
+
+
+def _eigenvalues(data: xr.Dataset, along: str | None) -> bool:
+    return along != "mode" and all(name in data and "mode" in data[name].dims for name in ("growth", "frequency"))
 
 
 def _frames(data: xr.Dataset, along: str, count: int) -> list[int]:
@@ -206,7 +212,7 @@ def _panel(
     ax: Axes, data: xr.Dataset, name: str, along: str, reference: xr.Dataset | None, step: float | None
 ) -> Update:
     """Draw what stays, and return what draws the rest."""
-    if name == "growth" and _eigenvalues(data):
+    if name == "growth" and _eigenvalues(data, along):
         return _plane(ax, data, along, step)
     variable = data[name].squeeze([dim for dim in data[name].dims if dim != along and data[name].sizes[dim] == 1])
     own = [dim for dim in variable.dims if is_own(str(dim))]

@@ -57,7 +57,7 @@ def phase_plane(
     Returns
     -------
     matplotlib.axes.Axes
-        A run draws over it by `ax.plot(run.x, run.y)`.
+        A run of one sample draws over it by `ax.plot(run.x.squeeze(), run.y.squeeze())`.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def phase_plane(
         raise InvalidTypeError(f"ax must be matplotlib axes, not {type(ax).__name__}")
     whole("points", points, least=2)
     across, up = (_axis(name, span, points) for name, span in (("x_span", x_span), ("y_span", y_span)))
-    with linearised(network, inputs, targets, at, "phase plane") as about:
+    with linearised(network, inputs, targets, at, "a phase plane") as about:
         if about.system.samples != 1:
             raise InvalidValueError(f"inputs: a phase plane is of one sample, and there are {about.system.samples}")
         places = [_place(about, what, unit) for what, unit in (("x", x), ("y", y))]

@@ -94,7 +94,8 @@ class Scheduler(Generic[Result]):
             if lost and tries >= _TRIES:
                 raise LostWorkerError(
                     f"scheduler: processes were killed {_TRIES} times without one block done, perhaps for want of "
-                    "memory; what is done is kept: take a smaller block=, or fewer workers (dask.config num_workers)"
+                    "memory: take a smaller block=, or fewer workers (dask.config num_workers); or because a script "
+                    "calls nd.sweep outside of `if __name__ == '__main__':`. What is done is kept"
                 )
 
     def _pool(self, tasks: int) -> ThreadPoolExecutor | ProcessPoolExecutor:

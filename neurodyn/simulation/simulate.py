@@ -105,9 +105,9 @@ def simulate(
         generator as that run began. Closed forms, and solvers that do not `keep` where they stand, compute again what
         has been written, and write the rest.
     initial
-        Where populations start instead of where the declaration says, by name; or one moment of a run, such as
-        `run.isel(time=-1)`, to go on from there: the times of this run follow, those of `save_at` too, and signals are
-        read at them.
+        Where populations start instead of where the declaration says, by name, shape (sample, …) or that of a sample;
+        without inputs, this tells how many samples there are. Or one moment of a run, such as `run.isel(time=-1)`, to
+        go on from there: the times of this run follow, those of `save_at` too, and signals are read at them.
     until
         A condition `until(time, activity, velocity)` that ends the run early, e.g. `steady(1e-6)`; activity and
         velocity (dx/dt) are mappings by population, to be read alone; `steady` judges τ dx/dt. The state at the end is

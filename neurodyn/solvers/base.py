@@ -227,6 +227,27 @@ class Solver(ABC):
     ) -> Report:
         """Integrate from `state` over `duration`, and leave `state` at the end.
 
+        Parameters
+        ----------
+        system
+            F: `system.field(state, slope, time)` writes dx/dt into `slope`, which `system.new_state()` makes.
+        state
+            Where the run starts, changed in place: `state.flat` is the activity of all dynamic populations, of which
+            `system.blocks` tells whose is where.
+        duration
+            How long, in units of time.
+        recorder
+            Takes a state for each of its `times`, in order; where they are None, for the start and each step's end.
+        until
+            The stop condition, to be asked after each step; a solver that cannot stop refuses one.
+        progress
+            To be moved on by what has been integrated.
+
+        Returns
+        -------
+        Report
+            What `self.report` makes of the slope at the end.
+
         Raises
         ------
         DivergenceError

@@ -245,7 +245,7 @@ class _Search:
     def _warn(self, report: Report, *, timed_out: bool) -> None:
         name, samples = self._system.network.name, self._system.samples
         if not report.converged:
-            why = "" if timed_out else "; the steps stay small where an activation has a kink"
+            why = "" if timed_out else "; it may oscillate, or its steps stay small where an activation has a kink"
             missing = int((~self._arrived).sum())
             warnings.warn(
                 f"network {name!r} has not reached its equilibrium after {report.time:g} units of time and "

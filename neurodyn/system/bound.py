@@ -224,10 +224,12 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
 def check_network(network: Network) -> None:
     """Refuse what is no declaration."""
     if not isinstance(network, Network):
-        raise InvalidTypeError(
-            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "
-            "such as nd.models.activation_relaxation.network(module)"
+        hint = (
+            "give one at a time"
+            if isinstance(network, (list, tuple))
+            else "a module needs one that is declared for it, such as nd.models.activation_relaxation.network(module)"
         )
+        raise InvalidTypeError(f"network must be a Network, not {type(network).__name__}; {hint}")
 
 
 def check_targets(network: Network, *, given: bool) -> None:

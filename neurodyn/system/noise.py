@@ -60,8 +60,9 @@ def seeds_of(seed: Seed, members: int, samples: int) -> np.ndarray:
     given = _integers(seed)
     if given.shape not in ((samples,), (members, samples)) or (given.ndim == 2 and members == 1):
         raise InvalidValueError(
-            f"seed has the shape {given.shape}, and the run {samples} samples"
+            f"seed has the shape {given.shape}, and the run {samples} sample{'s' * (samples > 1)}"
             + (f" of {members} networks: a number, ({samples},), or ({members}, {samples})" if members > 1 else "")
+            + ("; without inputs, initial= of the shape (sample, …) makes them more" if samples == members == 1 else "")
         )
     if (given < 0).any():
         raise InvalidValueError("seed: each must be ≥ 0")

@@ -79,7 +79,8 @@ def _refuse_mixed_or_bad(network: str, tensors: list[tuple[str, Tensor]]) -> Non
             raise InvalidTypeError(f"{what} must be floating-point, not {tensor.dtype}{hint}.to({kind})")
         if tensor.dtype != reference.dtype:
             raise InvalidTypeError(
-                f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype with .to()"
+                f"{what} is {tensor.dtype} and {first} {reference.dtype}; bring both to one dtype, with .to(), "
+                "or .astype() of an array"
             )
         if tensor.device != reference.device:
             raise InvalidValueError(

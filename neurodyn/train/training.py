@@ -94,9 +94,10 @@ def fit(
         Of the order of the samples, and of whatever the training draws from the random states of PyTorch, NumPy and
         Python, which are left as they were. Runs in several threads each draw from states of their own, and take turns.
     seeds
-        Seeds to train at once, each with a network of its own: their parameters are stacked, and each follows the
-        course of a run by itself, up to rounding. The networks may differ in gains, leaks, time constants and the step
-        of inference too, so that the values of a γ are trained at once.
+        Seeds to train at once, each once and with a network of its own: their parameters are stacked, and each follows
+        the course of a run by itself, up to rounding. The networks may differ in gains, leaks, time constants and the
+        step of inference too, so that the values of a γ are trained at once, each on an order of the samples of its
+        own; runs of one order are trained one by one. So are networks with a drive that draws, such as `Noisy`.
     device
         Where to train, e.g. "cuda"; the parameters are moved there. By default where they are.
     checkpoint

@@ -359,6 +359,15 @@ def test_lyapunov_exponents_of_a_linear_network_are_its_growth_rates(dtype):
     np.testing.assert_allclose(found.running.isel(time=-1), found.exponent)
 
 
+def test_curvature_does_not_count_in_float32_where_activity_is_small():
+    """dx/dt = x (1 − x/a) has the flow φ(x) = x e^t / (1 + (x/a) (e^t − 1)), and its exponent is log(φ') / t."""
+    a, x, t = 0.02, 0.002, 5.0
+    grow = nd.Pointwise(lambda x: x * (1 - x / a))
+    network = nd.Network("logistic", [nd.Population("x", 1, leak=0.0, initial=x)], [nd.Coupling("x", "x", grow)])
+    found = nd.analysis.lyapunov(network, duration=t).exponent.item()
+    assert found == pytest.approx((t - 2 * np.log1p(x / a * np.expm1(t))) / t, abs=2e-3)
+
+
 def test_lyapunov_exponents_under_a_signal():
     """dx/dt = −a(t) x has the exponent −mean(a)."""
     gate = nd.Pointwise(lambda a, x: -a * x)
@@ -471,6 +480,7 @@ def test_what_does_not_fit_is_refused_by_name():
         (lambda: analysis.continuation(lambda p: driven(), 0.0, 1.0, two), r"takes one sample, and there are 2"),
         (lambda: analysis.continuation(cubic, 1.0, 1.0), r"stop: the parameter goes from 1 to another value"),
         (lambda: analysis.continuation(cubic, 0.0, 1.0, step=0.0), r"step must be positive"),
+        (lambda: analysis.stability([noisy()]), r"must be a Network, not list; give one at a time"),  # type: ignore[arg-type]
         (lambda: analysis.lyapunov(noisy(), duration=1.0), r"population x has noise, and Lyapunov exponents"),
         (lambda: analysis.lyapunov(driven(), two, duration=1.0, count=3), r"count: a sample has 2 dynamic units"),
         (lambda: analysis.lyapunov(driven(), two, duration=1.0, interval=0.3), r"interval: duration and transient"),

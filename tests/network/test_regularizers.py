@@ -115,6 +115,21 @@ def test_a_strength_that_is_not_positive_is_refused(strength: float) -> None:
         nd.Orthogonality(strength)
 
 
+def test_a_penalty_alone_has_its_gradient_by_autograd() -> None:
+    class Lasso(nd.Regularizer):
+        """0.1 Σ|w|."""
+
+        def penalty(self, weights: Tensor) -> Tensor:
+            return 0.1 * weights.abs().sum()
+
+    module = nd.mlp([3, 4, 2])
+    x = torch.ones(2, 3)
+    nd.backward(ar.network(module).regularized(Lasso()), x, module(x).detach())  # no error to learn from
+    for parameter in module.parameters():
+        expected = 0.1 * parameter.detach().sign() if parameter.ndim == 2 else torch.zeros_like(parameter)
+        torch.testing.assert_close(parameter.grad, expected)
+
+
 def test_what_is_no_regularizer_is_refused() -> None:
     with pytest.raises(TypeError, match=r"plasticity of stage 1: its regularizer is a Regularizer .*, not 0\.1"):
         ar.network(nd.mlp([4, 3])).regularized(0.1)  # type: ignore[arg-type]

@@ -548,7 +548,7 @@ def test_what_takes_no_delays_or_cycles_says_so():
         (lambda: nd.analysis.jacobian(late), "the delay 1, and a Jacobian takes none"),
         (lambda: nd.analysis.stability(late), "the delay 1, and the stability of an equilibrium takes none"),
         (lambda: nd.analysis.continuation(lambda p: late, 0.0, 1.0), "the delay 1, and a continuation takes none"),
-        (lambda: nd.analysis.lyapunov(late, duration=1.0), "the delay 1, and Lyapunov exponents takes none"),
+        (lambda: nd.analysis.lyapunov(late, duration=1.0), "the delay 1, and a Lyapunov exponent takes none"),
     ]:
         with pytest.raises(nd.NeurodynError, match=message):
             call()
