@@ -342,6 +342,12 @@ def test_lyapunov_exponents_under_a_signal():
     signal = nd.Signal([0.0, 1.0, 3.0, 4.0], torch.tensor([1.0, 0.2, 0.5, 0.5], dtype=F64), interpolation="previous")
     found = nd.analysis.lyapunov(network, signal, duration=4.0, interval=0.5)
     assert float(found.exponent[0, 0]) == pytest.approx(-(1.0 + 0.4 + 0.5) / 4, abs=1e-7)
+    rates = torch.tensor([[[1.0], [2.0]], [[0.2], [0.1]], [[0.5], [0.5]], [[0.5], [0.5]]], dtype=F64)
+    own = nd.Signal([0.0, 1.0, 3.0, 4.0], rates, interpolation="previous")  # of each of two samples
+    found = nd.analysis.lyapunov(network, own, duration=4.0, interval=0.5)
+    np.testing.assert_allclose(found.exponent[:, 0], [-1.9 / 4, -2.7 / 4], atol=1e-7)
+    found = nd.analysis.lyapunov(network, lambda t: torch.tensor([[0.5 * t], [1.0]], dtype=F64), duration=4.0)
+    np.testing.assert_allclose(found.exponent[:, 0], [-1.0, -1.0], atol=1e-7)
 
 
 def test_nullclines_cross_at_the_equilibrium():
