@@ -137,7 +137,7 @@ class Population(ByValue):
         if any(end is None for end in bounds):
             raise InvalidTypeError(f"{where} are two numbers, not {bounds!r}; where there is none, ±math.inf")
         low, high = (
-            sign * math.inf if is_number(end, sign * math.inf) else self._numbers(what, end)
+            sign * math.inf if isinstance(end, Real) and end == sign * math.inf else self._numbers(what, end)
             for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
         )
         if bool((torch.as_tensor(low) >= torch.as_tensor(high)).any()):
