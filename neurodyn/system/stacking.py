@@ -186,7 +186,7 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
 def _ratio(leak: Vector, other: Vector) -> Vector:
     """Return by how much a leak is larger than another one; 1 where that is 0."""
     if isinstance(leak, Tensor) or isinstance(other, Tensor):
-        other = torch.as_tensor(other)
+        other = torch.as_tensor(other, dtype=torch.float64) if not isinstance(other, Tensor) else other
         return torch.where(other == 0, 1.0, leak / other)
     return leak / other if other else 1.0
 
