@@ -403,6 +403,14 @@ def test_a_cycle_may_be_closed_by_feedback(adjoint: Adjoint) -> None:
 
 
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+def test_torchdiffeq_is_given_times_in_double_precision(adjoint: Adjoint) -> None:
+    decay = nd.Network("decay", [nd.Population("x", 1, initial=1.0)])
+    close = [0.3, float(np.nextafter(0.3, 1)), 0.7, 0.7 + 1e-9]
+    x = nd.activity(decay, None, duration=1.0, save_at=close, solver=nd.TorchDiffEq(), adjoint=adjoint)["x"]
+    np.testing.assert_allclose(x.detach().ravel(), np.exp(-np.array(close)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
 def test_gradients_through_torchdiffeq_count_signals_and_what_is_read_off_the_state(adjoint: Adjoint) -> None:
     tau, readout = torch.tensor([1.3], dtype=F64, requires_grad=True), nn.Linear(1, 2).double()
     populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("x", 1, tau=tau, initial=0.5)]
