@@ -248,6 +248,8 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
 
 def check_network(network: Network) -> None:
     """Refuse what is no declaration."""
+    if isinstance(network, Sequence):
+        raise InvalidTypeError("network: one Network, not several; nd.simulate and nd.equilibrium take a list")
     if not isinstance(network, Network):
         raise InvalidTypeError(
             f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "

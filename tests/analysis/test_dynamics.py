@@ -1,5 +1,5 @@
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -438,6 +438,7 @@ def test_what_does_not_fit_is_refused_by_name():
     for call, message in [
         (lambda: analysis.jacobian(noisy()), r"population x has noise, and a Jacobian takes none"),
         (lambda: analysis.jacobian(driven(), signal), r"inputs of population u vary in time, and a Jacobian"),
+        (lambda: analysis.jacobian(cast(Any, [still])), r"network: one Network, not several"),
         (lambda: analysis.jacobian(still), r"'still' has no dynamic population"),
         (lambda: analysis.stability(noisy()), r"has noise, and the stability of an equilibrium takes none"),
         (lambda: analysis.stability(driven(), two + 1.0, at=zeros), r"at: it is no equilibrium, max \|τ dx/dt\| is 1"),
