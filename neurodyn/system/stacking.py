@@ -358,6 +358,8 @@ def together(
     def repeated(tensor: Tensor) -> Tensor:
         return tensor.repeat(len(networks), *[1] * (tensor.ndim - 1))
 
+    if isinstance(initial, xr.Dataset) and "network" in initial.dims and "sample" not in initial.dims:
+        initial = initial.drop_vars("sample", errors="ignore").expand_dims(sample=alone.samples)
     own = None if isinstance(initial, xr.Dataset) or not initial else alone.initial_state().activity
     try:
         with refusing_random("network"):

@@ -65,6 +65,8 @@ def test_stacked_networks_go_on_together():
     np.testing.assert_allclose(then.x, whole.x, atol=1e-12)
     shared = nd.simulate(networks, SIGNAL, duration=1.0, initial=first.isel(time=-1, network=0), **settings)
     np.testing.assert_allclose(shared.x[:, 0], np.broadcast_to(first.x[0, -1], shared.x[:, 0].shape))
+    one = nd.simulate(networks, SIGNAL, duration=1.0, initial=first.isel(time=-1, sample=0), **settings)
+    np.testing.assert_allclose(one.x[:, 0], np.broadcast_to(first.x[:, -1, :1], one.x[:, 0].shape))
     with pytest.raises(ValueError, match="the run is of 2 networks, and this one of 1"):
         nd.simulate(network(), SIGNAL, duration=1.0, initial=first.isel(time=-1), **settings)
 
