@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError, MissingExtraError, NeurodynError
 
@@ -127,6 +128,13 @@ def check_dense(what: str, tensor: torch.Tensor) -> None:
         raise InvalidTypeError(f"{what} must be a tensor with data, not one on the meta device")
     if tensor.layout != torch.strided:
         raise InvalidTypeError(f"{what} must be a dense tensor, not one of layout {tensor.layout}; call .to_dense()")
+
+
+def native(what: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of an array in the machine's byte order, and refuse one of numbers that PyTorch lacks."""
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise InvalidTypeError(f"{what}: an array of {array.dtype}; convert it with .astype('float64')")
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
 def usable_device(what: str, device: torch.device | str | int) -> torch.device:

@@ -18,9 +18,10 @@ from neurodyn.analysis.spectrum import Complex, variables
 from neurodyn.checks import flag, number, positive, users, whole
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
+from neurodyn.network.axes import unit_dims
 from neurodyn.network.network import Network
 from neurodyn.progress import Bar
-from neurodyn.simulation.trajectory import unit_coordinates, unit_dims
+from neurodyn.simulation.trajectory import unit_coordinates
 from neurodyn.solvers.base import steady
 from neurodyn.solvers.equilibrium import to_equilibrium
 from neurodyn.system.binding import bound

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from torch import Tensor
 
 from neurodyn.analysis.linearised import DECLARE_WITHOUT
 from neurodyn.checks import flag, not_negative, positive, whole
-from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.errors import InvalidValueError
 from neurodyn.labelled import xr
 from neurodyn.network.drives import Noisy
 from neurodyn.network.network import Network
-from neurodyn.network.signals import Signal, as_course
+from neurodyn.network.signals import Signal
 from neurodyn.progress import Bar
 from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Solver, Unrecorded
@@ -25,7 +24,8 @@ from neurodyn.solvers.rows import Rows
 from neurodyn.system.binding import bound
 from neurodyn.system.bound import check_network
 from neurodyn.system.continued import Starts
-from neurodyn.system.inputs import Inputs, Targets
+from neurodyn.system.driven import Placed
+from neurodyn.system.inputs import Inputs, Targets, inputs_by_name
 
 _FARTHEST = 0.01
 """How far deviations may grow, relative to the activity, and still be small."""
@@ -118,8 +118,13 @@ def lyapunov(
         state = system.initial_state()
         copies = 1 + count * len(_sides(state.flat.dtype))
         start = {name: state.activity[name].repeat(copies, *[1] * len(system.shapes[name])) for name in system.dynamic}
-    repeated = [_repeated(what, given, copies) for what, given in (("inputs", inputs), ("targets", targets))]
-    with bound(network, *repeated, initial=start) as system:
+        signals = {signal.what: signal for signal in system.plan.batch.given.placed}
+    repeated = {
+        name: _repeated(given, signals.get(f"inputs of population {name}"), copies)
+        for name, given in inputs_by_name(network, inputs).items()
+    }
+    wanted = _repeated(targets, signals.get("targets"), copies)
+    with bound(network, repeated, wanted, initial=start) as system:
         rows = Rows(system)
         x = rows.of(system.initial_state())[:samples]
         if x.shape[1] < count:
@@ -181,13 +186,13 @@ def _sides(dtype: torch.dtype) -> tuple[float, ...]:
     return (1.0,) if dtype == torch.float64 else (1.0, -1.0)
 
 
-def _repeated(what: str, given: Any, copies: int) -> Any:
-    """Repeat what is given for each sample, so many times."""
-    if isinstance(given, Mapping):
-        return {name: _repeated(f"{what} of population {name}", value, copies) for name, value in given.items()}
+def _repeated(given: Any, signal: Placed | None, copies: int) -> Any:
+    """Repeat what is given for each sample, a tensor or a signal, so many times."""
     if isinstance(given, Tensor):
         return given.repeat(copies, *[1] * (given.ndim - 1))
-    course = None if given is None else as_course(what, given)
-    if isinstance(course, Signal) and course.values.ndim > 2:
-        raise InvalidTypeError(f"{what}: signals of each sample's own; take one sample at a time, values (time, unit)")
-    return given
+    if signal is None or signal.samples is None:
+        return given
+    course, units = signal.course, [1] * len(signal.shape)
+    if isinstance(course, Signal):
+        return Signal(course.times, course.values.repeat(1, copies, *units), course.interpolation)
+    return lambda time: course.at(time).repeat(copies, *units)

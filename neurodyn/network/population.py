@@ -124,7 +124,8 @@ class Population(ByValue):
         if self.bounds is not None:
             object.__setattr__(self, "bounds", self._checked_bounds(self.bounds))
             if not isinstance(self.initial, Drive):
-                self.check_within("its start", torch.as_tensor(self.initial))
+                own = self.initial.dtype if isinstance(self.initial, Tensor) else torch.float64
+                self.check_within("its start", torch.as_tensor(self.initial, dtype=own))
 
     def _checked_bounds(self, bounds: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
         where = f"population {self.name}: bounds"
@@ -137,10 +138,10 @@ class Population(ByValue):
         if any(end is None for end in bounds):
             raise InvalidTypeError(f"{where} are two numbers, not {bounds!r}; where there is none, ±math.inf")
         low, high = (
-            sign * math.inf if is_number(end, sign * math.inf) else self._numbers(what, end)
+            sign * math.inf if isinstance(end, Real) and end == sign * math.inf else self._numbers(what, end)
             for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
         )
-        if bool((torch.as_tensor(low) >= torch.as_tensor(high)).any()):
+        if bool((torch.as_tensor(low, dtype=torch.float64) >= torch.as_tensor(high, dtype=torch.float64)).any()):
             raise InvalidValueError(f"{where}: low must be below high, and they are {bounds_text((low, high))}")
         return low, high
 

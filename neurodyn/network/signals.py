@@ -12,9 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from neurodyn.checks import check_dense, one_of, users
+from neurodyn.checks import check_dense, native, one_of, users
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
+from neurodyn.network.axes import in_order
 
 Given = TypeVar("Given")
 _ROUNDING = 1e-12
@@ -296,9 +297,8 @@ def _of_array(what: str, array: xr.DataArray) -> Signal:
         )
     if array.dtype.kind != "f":
         raise InvalidTypeError(f"{what}: a DataArray of {array.dtype}; convert it with .astype('float32')")
-    leading = [dim for dim in ("time", "network", "sample") if dim in array.dims]
-    ordered = array.transpose(*leading, ...)
-    signal = Signal(ordered["time"].to_numpy(), torch.from_numpy(np.array(ordered.to_numpy())))
+    values = in_order(what, array, ("time", "network", "sample"))
+    signal = Signal(array["time"].to_numpy(), torch.from_numpy(values))
     signal.by_network = "network" in array.dims
     return signal
 
@@ -341,7 +341,8 @@ def _values(given: ArrayLike | Tensor) -> Tensor:
     if not isinstance(given, Tensor):
         numbers = _numbers("values of Signal: a tensor or an array of numbers", given)
         if isinstance(given, (np.ndarray, np.generic)):
-            return torch.from_numpy(np.array(numbers, dtype=numbers.dtype if numbers.dtype.kind == "f" else np.float64))
+            own = native("values of Signal", numbers)
+            return torch.from_numpy(own if own.dtype.kind == "f" else own.astype(np.float64))
         return torch.tensor(numbers, dtype=torch.float64)
     check_dense("values of Signal", given)
     if not given.is_floating_point():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.checks import one_of, positive
-from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.errors import InvalidValueError
 from neurodyn.labelled import xr
 from neurodyn.network.deviations import ForwardDeviation, InverseDeviation
 from neurodyn.network.network import Network
@@ -109,8 +109,6 @@ def activity(
     >>> round(tau.grad.item(), 4)
     0.1839
     """
-    if isinstance(network, Sequence):
-        raise InvalidTypeError("network: one Network, not several; call nd.activity for each")
     check_network(network)
     one_of("adjoint", adjoint, ("direct", "checkpointed", "backsolve"))
     duration = positive("duration", duration)

@@ -72,8 +72,9 @@ def simulate(
         Shape (sample, units) or (sample, channel, row, column); a mapping by population where several are clamped to
         inputs; None where none is. What varies in time is a `Signal`; an `xarray.DataArray` with a dimension `time`,
         such as a variable of a run, interpolated linearly, and of dimensions `sample` and the population's own, if it
-        has them; or a smooth function of the time, a float, that returns a number, or a tensor of shape (unit,) or
-        (sample, unit). Stacked networks share it, unless a DataArray has a dimension `network`.
+        has them, read by their names and labels; or a smooth function of the time, a float, that returns a number, or
+        a tensor of shape (unit,) or (sample, unit). Stacked networks share it, unless a DataArray has a dimension
+        `network`.
     targets
         Likewise, shape (sample, units), where the network needs or allows them.
     duration

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
+from neurodyn.network.axes import unit_dims
 from neurodyn.network.network import Network
 from neurodyn.network.sketch import sketch
 from neurodyn.network.vectors import text_of
@@ -32,7 +33,6 @@ from neurodyn.system.system import System
 if TYPE_CHECKING:
     from neurodyn.simulation.stream import ZarrStream
 
-_IMAGE = ("channel", "row", "column")
 _AXIS_NAMES = {"unit": "unit", "channel": "channel", "row": "row of units", "column": "column of units"}
 _ALONG = {
     "time": {"units": "tau", "long_name": "time"},
@@ -46,27 +46,6 @@ _TIME_BYTES = 48
 """What a time takes in memory: in the array, and in the list that it is collected in."""
 _FEW_LABELS = 10_000
 """Up to how many labels datasets are made as copies of earlier ones."""
-
-
-def unit_dims(name: str, shape: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of a population's own dimensions.
-
-    Parameters
-    ----------
-    name
-        The population's name.
-    shape
-        The shape of one sample: (units,), (channels, rows, columns), or of any other number of axes.
-
-    Returns
-    -------
-    tuple of str
-        `<name>_unit`; `<name>_channel`, `<name>_row`, `<name>_column`; or `<name>_axis0`, ….
-    """
-    if len(shape) == 1:
-        return (f"{name}_unit",)
-    kinds = _IMAGE if len(shape) == 3 else tuple(f"axis{i}" for i in range(len(shape)))
-    return tuple(f"{name}_{kind}" for kind in kinds)
 
 
 def unit_coordinates(

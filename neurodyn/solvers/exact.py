@@ -13,6 +13,7 @@ from neurodyn.solvers.base import Progress, Recorder, Report, Solver, Unrecorded
 from neurodyn.solvers.krylov import krylov
 from neurodyn.solvers.nilpotent import nilpotent
 from neurodyn.solvers.pieces import along_signals, refused_signals
+from neurodyn.solvers.steps import parts_of
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
@@ -71,7 +72,7 @@ class Exact(Solver):
     def steps_in(self, duration: float) -> int | None:
         if self.euler_step is None:
             return None
-        steps = round(duration / self.euler_step)
+        steps = round(parts_of(duration, self.euler_step))
         if steps < 1 or abs(steps * self.euler_step - duration) > 1e-6 * self.euler_step:
             raise InvalidValueError(
                 f"duration: {duration:g} is no whole number of Euler steps of {self.euler_step:g}, "

@@ -67,7 +67,7 @@ class Rows:
         names = self.system.dynamic
         blocks = []
         for name, value in zip(names, values, strict=True):
-            tensor = torch.as_tensor(value).to(self._state.flat)
+            tensor = torch.as_tensor(value, dtype=self.system.dtype, device=self.system.device)
             by_sample = tensor.ndim > len(self.system.shapes[name])
             whole = tensor.expand(len(tensor) if by_sample else 1, *self.system.shapes[name])
             blocks.append(whole.flatten(1))

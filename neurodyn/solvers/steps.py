@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurodyn.errors import InvalidValueError
 from neurodyn.system.system import System
 
 
@@ -62,7 +63,24 @@ class Steps:
 
 def steps_of(duration: float, step: float) -> int:
     """Return how many steps of a size it takes, the last of them shortened where need be."""
-    return max(1, math.ceil(duration / step - 1e-9))
+    return max(1, math.ceil(parts_of(duration, step) - 1e-9))
+
+
+def parts_of(duration: float, step: float) -> float:
+    """Return duration / step.
+
+    Raises
+    ------
+    ValueError
+        If steps are so many that they do not end at times of their own.
+    """
+    parts = duration / step
+    if parts > 2**53:
+        raise InvalidValueError(
+            f"step: {step:g} is too short beside a duration of {duration:g}, in which double precision tells no such "
+            "times apart; take a longer one"
+        )
+    return parts
 
 
 class StepNoise:

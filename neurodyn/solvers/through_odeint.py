@@ -93,7 +93,7 @@ def _solved(
 ) -> Tensor:
     start = field.rows(field.start)
     moments = np.concatenate([[0.0], times[times > 0]])
-    at = torch.as_tensor(moments, dtype=start.dtype, device=start.device)
+    at = torch.as_tensor(moments, device=start.device)
     states = solver.solve(odeint, lambda t, x: field(x, float(t.detach())), start, at, **more)
     return states[len(moments) - len(times) :]
 

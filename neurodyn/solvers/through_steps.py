@@ -24,7 +24,7 @@ from neurodyn.solvers.adaptive import Adaptive
 from neurodyn.solvers.base import Recorder, SavePoints, Solver
 from neurodyn.solvers.fixed import FixedStep
 from neurodyn.solvers.steps import Steps
-from neurodyn.solvers.tableaux import Numbers, hermite
+from neurodyn.solvers.tableaux import Numbers
 from neurodyn.system.noise import BrownianPaths
 from neurodyn.system.state import State
 from neurodyn.system.system import System
@@ -67,7 +67,7 @@ def along_steps(
     if isinstance(solver, FixedStep):
         tableau = solver.tableau
         straight = tableau.order == 1 or bool(system.noisy)
-        method = _Method((*tableau.a, tableau.b), hermite((*tableau.b, 0.0)), straight)
+        method = _Method((*tableau.a, tableau.b), None, straight)
         ends = _fixed_ends(solver, system, duration)
         noise = None if not system.noisy else system.paths(solver.step, standard=True)
     elif isinstance(solver, Adaptive):
@@ -107,13 +107,16 @@ class _Method(NamedTuple):
 
     a: tuple[Numbers, ...]
     """The coefficients of the stages, of which the last is the solution."""
-    dense: NDArray[np.float64]
-    """Those of the dense output, shape (stage, power of θ from 1)."""
+    dense: NDArray[np.float64] | None
+    """Those of the dense output, shape (stage, power of θ from 1); None for the cubic between a step's ends."""
     straight: bool = False
     """Whether delays read straight lines between the steps' ends."""
 
-    def between(self, x: Tensor, slopes: Sequence[Tensor], h: float, theta: float) -> Tensor:
-        """Return the state at a fraction θ of a step from x."""
+    def between(self, x: Tensor, y: Tensor, slopes: Sequence[Tensor], h: float, theta: float) -> Tensor:
+        """Return the state at a fraction θ of a step from x to y, which bounds may have clipped."""
+        if self.dense is None:
+            cubic = torch.lerp(x, y, theta * theta * (3 - 2 * theta))
+            return _sum(cubic, h, (theta * (1 - theta) ** 2, -(theta**2) * (1 - theta)), (slopes[0], slopes[-1]))
         return _sum(x, h, (self.dense @ theta ** np.arange(1.0, self.dense.shape[1] + 1)).tolist(), slopes)
 
 
@@ -228,7 +231,7 @@ class _Run:
         elif self._method.straight:
             block = torch.lerp(x, y, theta)
         else:
-            block = self._method.between(x, [slope[:, place] for slope in piece.slopes], h, theta)
+            block = self._method.between(x, y, [slope[:, place] for slope in piece.slopes], h, theta)
         return block.reshape(self._field.start[name].shape)
 
     def through(
@@ -267,7 +270,7 @@ class _Run:
             partly = self._gained(leg.start, moment)
             assert partly is not None
             return self._field.confined(torch.lerp(x, y - gained, theta) + partly)
-        return self._field.confined(self._method.between(x, slopes, h, theta))
+        return self._field.confined(self._method.between(x, y, slopes, h, theta))
 
     def _gained(self, start: float, end: float) -> Tensor | None:
         """Return σ ΔW."""

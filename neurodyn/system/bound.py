@@ -223,6 +223,8 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
 
 def check_network(network: Network) -> None:
     """Refuse what is no declaration."""
+    if isinstance(network, Sequence):
+        raise InvalidTypeError("network: one Network, not several; nd.simulate and nd.equilibrium take a list")
     if not isinstance(network, Network):
         hint = (
             "give one at a time"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.labelled import xr
+from neurodyn.network.axes import in_order
 from neurodyn.network.network import Network
 
 Starts: TypeAlias = "Mapping[str, Tensor] | xr.Dataset"
@@ -67,8 +68,7 @@ def starts_of(
 
 
 def _start(network: Network, name: str, values: xr.DataArray, like: Tensor | None) -> Tensor:
-    leading = [dim for dim in ("network", "sample") if dim in values.dims]
-    tensor = torch.as_tensor(values.transpose(*leading, ...).to_numpy().copy())
+    tensor = torch.from_numpy(in_order(f"initial value of population {name}", values, ("network", "sample")))
     if like is not None:
         tensor = tensor.to(like.device)
         if like.dtype == torch.bfloat16 and tensor.dtype == torch.float32:  # in which such a run is recorded

@@ -187,7 +187,7 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
 def _ratio(leak: Vector, other: Vector) -> Vector:
     """Return by how much a leak is larger than another one; 1 where that is 0."""
     if isinstance(leak, Tensor) or isinstance(other, Tensor):
-        other = torch.as_tensor(other)
+        other = torch.as_tensor(other, dtype=torch.float64) if not isinstance(other, Tensor) else other
         return torch.where(other == 0, 1.0, leak / other)
     return leak / other if other else 1.0
 
@@ -359,6 +359,8 @@ def together(
     def repeated(tensor: Tensor) -> Tensor:
         return tensor.repeat(len(networks), *[1] * (tensor.ndim - 1))
 
+    if isinstance(initial, xr.Dataset) and "network" in initial.dims and "sample" not in initial.dims:
+        initial = initial.drop_vars("sample", errors="ignore").expand_dims(sample=alone.samples)
     own = None if isinstance(initial, xr.Dataset) or not initial else alone.initial_state().activity
     try:
         with refusing_random("network"):

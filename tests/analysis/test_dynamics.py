@@ -1,5 +1,5 @@
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -379,6 +379,12 @@ def test_lyapunov_exponents_under_a_signal():
     signal = nd.Signal([0.0, 1.0, 3.0, 4.0], torch.tensor([1.0, 0.2, 0.5, 0.5], dtype=F64), interpolation="previous")
     found = nd.analysis.lyapunov(network, signal, duration=4.0, interval=0.5)
     assert float(found.exponent[0, 0]) == pytest.approx(-(1.0 + 0.4 + 0.5) / 4, abs=1e-7)
+    rates = torch.tensor([[[1.0], [2.0]], [[0.2], [0.1]], [[0.5], [0.5]], [[0.5], [0.5]]], dtype=F64)
+    own = nd.Signal([0.0, 1.0, 3.0, 4.0], rates, interpolation="previous")  # of each of two samples
+    found = nd.analysis.lyapunov(network, own, duration=4.0, interval=0.5)
+    np.testing.assert_allclose(found.exponent[:, 0], [-1.9 / 4, -2.7 / 4], atol=1e-7)
+    found = nd.analysis.lyapunov(network, lambda t: torch.tensor([[0.5 * t], [1.0]], dtype=F64), duration=4.0)
+    np.testing.assert_allclose(found.exponent[:, 0], [-1.0, -1.0], atol=1e-7)
 
 
 def test_nullclines_cross_at_the_equilibrium():
@@ -469,6 +475,7 @@ def test_what_does_not_fit_is_refused_by_name():
     for call, message in [
         (lambda: analysis.jacobian(noisy()), r"population x has noise, and a Jacobian takes none"),
         (lambda: analysis.jacobian(driven(), signal), r"inputs of population u vary in time, and a Jacobian"),
+        (lambda: analysis.jacobian(cast(Any, [still])), r"network: one Network, not several"),
         (lambda: analysis.jacobian(still), r"'still' has no dynamic population"),
         (lambda: analysis.stability(noisy()), r"has noise, and the stability of an equilibrium takes none"),
         (lambda: analysis.stability(driven(), two + 1.0, at=zeros), r"at: it is no equilibrium, max \|τ dx/dt\| is 1"),

@@ -58,6 +58,7 @@ def test_a_setting_of_a_population_is_a_number(what: str) -> None:
         ({"clamp": nd.Input}, r"not the class Input; write Input\(…\)"),
         ({"clamp": 0.5}, r"not float; nd\.Constant\(…\) holds it"),
         ({"clamp": "input"}, "not str$"),
+        ({"bounds": (np.zeros(3), 1.0)}, r"bounds, low must be .* tensor .*; torch\.as_tensor"),
         ({"bounds": (0.0, None)}, r"are two numbers, not .*; where there is none, ±math\.inf"),
     ],
 )

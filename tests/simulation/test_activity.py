@@ -402,6 +402,27 @@ def test_a_cycle_may_be_closed_by_feedback(adjoint: Adjoint) -> None:
     assert gradcheck(end, [x, *stage.parameters], fast_mode=True)
 
 
+@pytest.mark.parametrize("solver", [nd.Euler(0.3), nd.Heun(0.3), nd.RK4(0.3), nd.Adaptive()], ids=repr)
+def test_what_is_saved_within_a_step_that_a_bound_clips_is_what_simulate_saves(solver: nd.Solver) -> None:
+    rising = nd.Network(
+        "rising",
+        [nd.Population("x", 1, bounds=(0.0, 0.5)), nd.Population("y", 1)],
+        [nd.Coupling("x", "x", nd.Pointwise(lambda x: 2 - x)), nd.Coupling("x", "y", delay=0.4)],
+    )
+    settings: dict[str, Any] = {"duration": 1.0, "save_at": [0.17, 0.23, 0.29, 0.35, 0.7, 1.0], "solver": solver}
+    run, found = nd.simulate(rising, None, **settings), nd.activity(rising, None, **settings)
+    for name in ("x", "y"):
+        np.testing.assert_allclose(found[name], run[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+def test_torchdiffeq_is_given_times_in_double_precision(adjoint: Adjoint) -> None:
+    decay = nd.Network("decay", [nd.Population("x", 1, initial=1.0)])
+    close = [0.3, float(np.nextafter(0.3, 1)), 0.7, 0.7 + 1e-9]
+    x = nd.activity(decay, None, duration=1.0, save_at=close, solver=nd.TorchDiffEq(), adjoint=adjoint)["x"]
+    np.testing.assert_allclose(x.detach().ravel(), np.exp(-np.array(close)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
 def test_gradients_through_torchdiffeq_count_signals_and_what_is_read_off_the_state(adjoint: Adjoint) -> None:
     tau, readout = torch.tensor([1.3], dtype=F64, requires_grad=True), nn.Linear(1, 2).double()

@@ -327,6 +327,7 @@ def test_single_precision_starts_at_its_bound():
     [
         (lambda: nd.Population("x", 3, bounds=(1.0, 0.0)), r"low must be below high, and they are \[1, 0\]"),
         (lambda: nd.Population("x", 3, bounds=(1.0, 1.0)), "low must be below high"),
+        (lambda: nd.Population("x", 3, bounds=(0.0, 1.0), initial=1 + 1e-9), "its start has 1 values outside"),
         (lambda: nd.Population("x", 3, bounds=cast(Any, 1.0)), r"bounds are \(low, high\), not 1.0"),
         (lambda: nd.Population("x", 3, bounds=cast(Any, (0.0, 1.0, 2.0))), r"bounds are \(low, high\)"),
         (lambda: nd.Population("x", 3, bounds=cast(Any, ("a", 1.0))), "bounds, low must be a number"),

@@ -65,6 +65,8 @@ def test_stacked_networks_go_on_together():
     np.testing.assert_allclose(then.x, whole.x, atol=1e-12)
     shared = nd.simulate(networks, SIGNAL, duration=1.0, initial=first.isel(time=-1, network=0), **settings)
     np.testing.assert_allclose(shared.x[:, 0], np.broadcast_to(first.x[0, -1], shared.x[:, 0].shape))
+    one = nd.simulate(networks, SIGNAL, duration=1.0, initial=first.isel(time=-1, sample=0), **settings)
+    np.testing.assert_allclose(one.x[:, 0], np.broadcast_to(first.x[:, -1, :1], one.x[:, 0].shape))
     with pytest.raises(ValueError, match="the run is of 2 networks, and this one of 1"):
         nd.simulate(network(), SIGNAL, duration=1.0, initial=first.isel(time=-1), **settings)
 
@@ -87,6 +89,28 @@ def test_other_moments_are_starts_too():
     run = nd.simulate(network(), u, duration=1.0, solver=nd.Euler(0.5))
     one = nd.simulate(network(), u, duration=1.0, initial=run.isel(time=-1, sample=0), solver=nd.Euler(0.5))
     np.testing.assert_allclose(one.x[0], np.broadcast_to(run.x[-1, 0], (2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (3, 3)])
+def test_a_moment_is_read_by_its_labels(shape):
+    network = nd.Network("decay", [nd.Population("x", shape)])
+    start = nd.simulate(network, None, duration=1.0, initial={"x": tensor(2, *shape)}, save_at=[1.0]).isel(time=0)
+    own = start.x.dims[1:]
+    expected = nd.simulate(network, None, duration=1.0, initial=start).x
+    others = (
+        start.transpose(*reversed(start.x.dims)),
+        start.isel({dim: slice(None, None, -1) for dim in own}),
+        start.astype(">f8"),
+    )
+    for other in others:
+        np.testing.assert_array_equal(nd.simulate(network, None, duration=1.0, initial=other).x, expected)
+    backwards = start.isel(sample=slice(None, None, -1))
+    with pytest.raises(ValueError, match=r"population x: its samples are in another order .*\.sortby\('sample'\)"):
+        nd.simulate(network, None, duration=1.0, initial=backwards)
+    as_they_are = nd.simulate(network, None, duration=1.0, initial=backwards.drop_vars("sample"))
+    np.testing.assert_array_equal(as_they_are.x, expected[:, ::-1])
+    with pytest.raises(TypeError, match=r"x: an array of object; convert it with"):
+        nd.simulate(network, None, duration=1.0, initial=start.astype(object))
 
 
 def test_half_precision_goes_on():

@@ -49,6 +49,15 @@ def test_an_ornstein_uhlenbeck_process_has_its_variance_and_correlation():
     np.testing.assert_allclose(lagged, np.exp(-25 * step / tau), atol=0.03)
 
 
+def test_a_path_is_proportional_to_its_sigma():
+    start = {"x": torch.zeros(1, 1, dtype=torch.float64)}
+    whole, third = (
+        nd.simulate(wiener(sigma=sigma), None, duration=1.0, initial=start, solver=nd.Euler(0.1), seed=1).x
+        for sigma in (1.0, 0.3)  # which single precision does not hold
+    )
+    np.testing.assert_allclose(third, 0.3 * whole, rtol=1e-14)
+
+
 def test_increments_are_independent_and_normal():
     path = nd.simulate(wiener(2000), None, duration=1.6, solver=nd.Euler(0.1), seed=1).x.values[:, 0]
     gains = np.diff(path, axis=0) / np.sqrt(0.1)

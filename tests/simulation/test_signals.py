@@ -254,6 +254,27 @@ def test_data_arrays_and_functions_are_signals():
     assert run.sizes["sample"] == 2
 
 
+def test_a_data_array_is_read_by_its_labels():
+    populations = [nd.Population("u", (2, 2), clamp=nd.Input()), nd.Population("x", (2, 2))]
+    images = nd.Network("images", populations, [nd.Coupling("u", "x")])
+    array = nd.simulate(images, tensor(3, 2, 2), duration=2.0, initial={"x": tensor(3, 2, 2, seed=1)}, save_at=5).x
+    expected = nd.simulate(images, array, duration=2.0).x
+    turned = array.transpose("x_axis1", "time", "sample", "x_axis0")
+    for other in (turned, array.isel(x_axis0=[1, 0]), array.astype(">f8")):
+        np.testing.assert_allclose(nd.simulate(images, other, duration=2.0).x, expected, atol=1e-12)
+    with pytest.raises(ValueError, match=r"inputs of population u: its samples are in another order than their labels"):
+        nd.simulate(images, array.isel(sample=[2, 1, 0]), duration=2.0)
+    again = nd.simulate(images, array.isel(sample=[2, 2]), duration=2.0).x  # a choice of samples is no other order
+    np.testing.assert_allclose(again, expected[:, [2, 2]], atol=1e-12)
+
+
+def test_arrays_of_another_byte_order_are_signals():
+    values = np.array([1.0, 2.0])
+    signal = nd.Signal([0.0, 1.0], values.astype(">f4"))
+    assert signal.values.tolist() == [1.0, 2.0]
+    assert signal.values.dtype == torch.float32
+
+
 def test_values_may_be_shared_by_units_and_samples():
     shapes = (VALUES[:, 0, 0], VALUES[:, 0], np.broadcast_to(VALUES[:, :1], VALUES.shape))
     one, per_unit, per_sample = (

@@ -684,6 +684,13 @@ def test_a_step_is_a_number(value) -> None:
         nd.Euler(value)
 
 
+@pytest.mark.parametrize("solver", [nd.Euler(1e-20), nd.RK4(5e-324), nd.Exact(euler_step=1e-310)], ids=repr)
+def test_a_step_that_no_time_resolves_is_refused(solver) -> None:
+    leak = nd.Network("leak", [nd.Population("x", 1)])
+    with pytest.raises(ValueError, match=r"step: \S+ is too short beside a duration of 1, in which double precision"):
+        nd.simulate(leak, None, duration=1.0, solver=solver, save_at=2)
+
+
 def test_unknown_methods_are_refused() -> None:
     with pytest.raises(ValueError, match="method of Adaptive: there is no 'rk45'; there are heun_euler, bosh3, dopri5"):
         nd.Adaptive("rk45")  # type: ignore[arg-type]

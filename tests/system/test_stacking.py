@@ -116,6 +116,20 @@ def test_gains_time_constants_and_leaks(solver: nd.Solver) -> None:
     each(lambda n: nd.simulate(n, x, duration=2.0, solver=solver, save_at=3), networks)
 
 
+def test_numbers_of_all_units_are_as_precise_as_those_of_each() -> None:
+    own = torch.tensor([0.3, 0.4, 0.5, 0.6, 0.7, 0.8], dtype=torch.float64)
+    numbers: list[tuple[Any, Any]] = [(own, 0.7), (0.3, own)]
+    networks = [
+        nd.Network(
+            "leaky",
+            [nd.Population("s", 6, clamp=nd.Input()), nd.Population("x", 6, leak=leak)],
+            [nd.Coupling("s", "x", gain=gain)],
+        )
+        for leak, gain in numbers
+    ]
+    each(lambda network: nd.equilibrium(network, data()[0]), networks)
+
+
 def test_jumps_at_kinks_are_scaled_by_the_gains_of_each() -> None:
     module = nd.mlp(SIZES, activation="relu", weights="xavier", seed=0, dtype=torch.float64)
     (x, t), networks = data(), []
