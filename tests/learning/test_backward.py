@@ -57,19 +57,41 @@ class Residual(nn.Module):
 
 
 class Shift(nn.Module):
-    """A bias with an axis for the sample."""
+    """Two biases with an axis for the sample."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.randn(1, 6))
+        self.more = nn.Parameter(torch.randn(1, 6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.shift
+        return x + self.shift + self.more
 
 
 def pruned() -> nn.Module:
     layer = nn.Linear(6, 6)
     prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+def made_anew(layer: nn.Module) -> nn.Module:
+    """Return a layer whose bias stands before its weights, as after each way to take pruning or a norm off."""
+    prune.l1_unstructured(layer, "weight", 0.5)
+    prune.remove(layer, "weight")
+    assert [name for name, _ in layer.named_parameters()] == ["bias", "weight"]
+    return layer
+
+
+def fixed(name: str) -> nn.Module:
+    layer = nn.Linear(6, 6)
+    values = layer.get_parameter(name).detach()
+    delattr(layer, name)
+    layer.register_buffer(name, values)
+    return layer
+
+
+def with_a_parameter(layer: nn.Module) -> nn.Module:
+    layer.register_parameter("unused", nn.Parameter(torch.zeros(2)))
     return layer
 
 
@@ -92,6 +114,13 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
     "shift": lambda: [nn.Linear(8, 6), nn.Tanh(), Shift(), nn.Linear(6, 3), nn.Tanh()],
     "weight norm": lambda: [nn.Linear(8, 6), nn.Tanh(), parametrizations.weight_norm(nn.Linear(6, 3))],
     "pruned": lambda: [nn.Linear(8, 6), nn.Tanh(), pruned(), nn.Tanh(), nn.Linear(6, 3)],
+    "weights made anew": lambda: [made_anew(nn.Linear(8, 6)), nn.Tanh(), made_anew(nn.Linear(6, 3))],
+    "kernel made anew": lambda: [
+        *(nn.Unflatten(1, (2, 2, 2)), made_anew(nn.Conv2d(2, 3, 1)), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)),
+    ],
+    "fixed weights": lambda: [nn.Linear(8, 6), nn.Tanh(), fixed("weight"), nn.Tanh(), nn.Linear(6, 3)],
+    "fixed bias": lambda: [nn.Linear(8, 6), nn.Tanh(), fixed("bias"), nn.Tanh(), nn.Linear(6, 3)],
+    "unused parameters": lambda: [with_a_parameter(nn.Linear(8, 6)), with_a_parameter(nn.Tanh()), nn.Linear(6, 3)],
     "convolution over a reshaped input": lambda: [
         *(nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 3, 3, padding="same"), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)),
     ],
@@ -108,11 +137,29 @@ def test_backward_of_any_module_equals_autograd(layers, samples: int) -> None:
     nd.backward(ar.network(module), inputs.clone(), targets)
     found = [p.grad for p in module.parameters()]
     expected = torch.autograd.grad(
-        0.5 * (module(inputs.clone()) - targets).square().sum() / samples, list(module.parameters())
+        0.5 * (module(inputs.clone()) - targets).square().sum() / samples,
+        list(module.parameters()),
+        materialize_grads=True,
     )
     for mine, reference in zip(found, expected, strict=True):
         assert mine is not None
         torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-11)
+
+
+def test_feedback_learns_from_weights_made_anew() -> None:
+    plain = nn.Linear(6, 3, dtype=torch.float64)
+    anew = nn.Linear(6, 3, dtype=torch.float64)
+    anew.load_state_dict(plain.state_dict())
+    weight = nn.Parameter(anew.weight.detach())
+    del anew.weight
+    anew.weight = weight
+    below, inputs, targets = nn.Linear(4, 6, dtype=torch.float64), tensor(5, 4), tensor(5, 3)
+    found = []
+    for layer in (plain, anew):
+        network = ar.network(nn.Sequential(below, nn.Tanh(), layer), feedback="learned")
+        nd.backward(network, inputs, targets)
+        found.append([layer.weight.grad, layer.bias.grad, *(psi.grad for _, psi in network.feedback_parameters())])
+    torch.testing.assert_close(*found)
 
 
 def test_shared_weights_gather_both_gradients() -> None:
@@ -161,6 +208,7 @@ def test_a_gradient_for_one_sample_does_not_share_its_activity() -> None:
     nd.backward(ar.network(module), inputs, targets)
     expected = 2 * (module(inputs) - targets).detach()
     torch.testing.assert_close(module[1].shift.grad, expected)
+    torch.testing.assert_close(module[1].more.grad, expected)
     torch.testing.assert_close(module[0].bias.grad, expected[0])
 
 
