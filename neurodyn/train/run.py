@@ -22,6 +22,7 @@ from neurodyn.errors import (
 )
 from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
+from neurodyn.layers.kinds import couples_samples
 from neurodyn.learning.backward import Lesson
 from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream, seeded
@@ -202,6 +203,8 @@ class Run:
     def _learn(self, index: Tensor) -> None:
         """Update the parameters by one batch: index (seed, sample)."""
         started = time.perf_counter()
+        if self.processes.size > 1:
+            self._refuse_coupled_samples()
         samples = index.shape[1]
         own = self.processes.share(index)
         # A process without a share lends a hand with a sample of no weight, so that all do the same.
@@ -227,6 +230,15 @@ class Run:
             measured["angle"] = self.learner.angles(reference)
         self.optimizer.step()
         self.history.add_batch(measured, samples, time.perf_counter() - started)
+
+    def _refuse_coupled_samples(self) -> None:
+        for part in self._parts():
+            if couples_samples(part):
+                raise InvalidValueError(
+                    f"{self.learner.name}: {type(part).__name__} in training mode would take the statistics of each "
+                    "process's own share of a batch, so that several processes do not train as one does; call .eval() "
+                    "on it, or use LayerNorm or GroupNorm"
+                )
 
     def _lesson(self, inputs: Tensor, targets: Tensor) -> Lesson:
         try:
