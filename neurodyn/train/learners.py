@@ -270,7 +270,7 @@ class ModuleLearner(Learner):
     def _value(self, inputs: Tensor) -> Tensor:
         try:
             value: Tensor = self.module(inputs)
-        except (RuntimeError, IndexError, TypeError) as error:
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
             raise InvalidValueError(
                 f"module {type(self.module).__name__} does not take an input of "
                 f"{shape_text(inputs.shape[1:])} a sample: {error}"

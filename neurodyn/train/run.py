@@ -139,7 +139,7 @@ class Run:
 
     def _resume(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
         """Go on from a state; the network's parameters come last, so that they stay as they were if anything fails."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        _load(self.optimizer, state["optimizer"])
         if type(self.optimizer).__module__.startswith("torch.optim"):  # what others keep may have any shape
             for parameter, moments in self.optimizer.state.items():
                 for name, moment in moments.items():
@@ -410,6 +410,21 @@ class Run:
         if self.history.seeds is None:
             attributes["seed"] = self.seeds[0]
         return self.history.dataset(attributes)
+
+
+def _load(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state as it was saved; PyTorch brings it to the dtype of the parameters.
+
+    So NAdam would go on in double precision with a product that it had begun in single precision.
+    """
+    optimizer.load_state_dict(state)
+    places = [place for group in state["param_groups"] for place in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, parameter in zip(places, parameters, strict=True):
+        own = optimizer.state[parameter]
+        for name, saved in state["state"].get(place, {}).items():
+            if isinstance(saved, Tensor) and isinstance(own[name], Tensor) and own[name].dtype != saved.dtype:
+                own[name] = saved.to(own[name].device)
 
 
 def _describe(optimizer: Optimizer, scheduler: LRScheduler | None) -> str:

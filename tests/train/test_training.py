@@ -348,6 +348,12 @@ def test_inputs_that_a_module_does_not_take_are_refused() -> None:
         nd.train.fit(mlp(), (targets.new_ones(len(targets), 5), targets), epochs=1)
 
 
+def test_a_last_batch_that_a_module_does_not_take_is_refused() -> None:
+    inputs, targets = classes(5)
+    with pytest.raises(ValueError, match=r"module Sequential does not take .*: Expected more than 1 value per channel"):
+        nd.train.fit(nn.Sequential(nn.BatchNorm1d(6).double(), mlp()), (inputs, targets), epochs=1, batch_size=4)
+
+
 def test_a_loss_of_ones_own() -> None:
     def cross_entropy(output: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output, targets, reduction="none")
