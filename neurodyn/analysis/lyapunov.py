@@ -165,7 +165,7 @@ class _Parting:
         tau = rows.tau
         self._apart = torch.finfo(tau.dtype).eps ** 0.5
         generator = torch.Generator().manual_seed(0)
-        first = torch.randn(tau.shape[-1], count, generator=generator, dtype=torch.float64)
+        first = torch.randn(tau.shape[-1], count, generator=generator, device="cpu", dtype=torch.float64)
         self._basis = torch.linalg.qr(first)[0].to(tau).expand(samples, -1, -1)
 
     def over(self, x: Tensor, interval: float) -> tuple[Tensor, NDArray[np.float64]]:

@@ -140,8 +140,10 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
     if not 0.01 <= test_fraction <= 0.99:
         raise InvalidValueError(f"test_fraction must lie between 0.01 and 0.99, got {test_fraction}")
     pixels, classes = load_digits(return_X_y=True)
-    inputs = torch.tensor(pixels / 16, dtype=torch.float32).reshape((-1, 64) if flatten else (-1, 1, 8, 8))
-    labels = torch.tensor(classes, dtype=torch.int64)
+    inputs = torch.tensor(pixels / 16, dtype=torch.float32, device="cpu").reshape(
+        (-1, 64) if flatten else (-1, 1, 8, 8)
+    )
+    labels = torch.tensor(classes, dtype=torch.int64, device="cpu")
     train, test = train_test_split(
         np.arange(len(classes)), test_size=test_fraction, stratify=classes, random_state=seed
     )

@@ -195,7 +195,7 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
     """Refuse a capture that mixes samples, or whose gradients are not the module's."""
     generator = torch.Generator().manual_seed(0)
     for operation, point in ForwardPass(operations, example).points.items():
-        v = torch.randn(point.value.shape, generator=generator).to(point.value)
+        v = torch.randn(point.value.shape, generator=generator, device="cpu").to(point.value)
         v[1:] = 0
         for argument, source in enumerate(operation.sources):
             if source != "input" or example.is_floating_point():
@@ -212,7 +212,7 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
         refuse(module, "its captured graph gives another output than it", "write its forward with plainer functions")
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    v = torch.randn(found.shape, generator=generator).to(found)
+    v = torch.randn(found.shape, generator=generator, device="cpu").to(found)
     ours, theirs = (_gradients(y, named.values(), v) for y in (found, expected))
     scale = sum(float(g.norm()) for g in theirs)
     for name, a, b in zip(named, ours, theirs, strict=True):

@@ -70,7 +70,7 @@ class FeedbackWeights:
             if isinstance(layer, nn.Linear):
                 shape = shape[::-1]
                 self._transposed.add(place)
-            draw = sigma * torch.randn(shape, generator=generator)
+            draw = sigma * torch.randn(shape, generator=generator, device="cpu")
             self.tensors[place] = nn.Parameter(draw.to(weight), requires_grad=self.learned)
 
     def gradient(self, gradients: dict[int, tuple[Tensor, ...]]) -> dict[int, Tensor]:

@@ -179,7 +179,8 @@ def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0)
             if not isinstance(layer, nn.Linear):
                 continue
             parameters = dict(layer.named_parameters())
-            drawn = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            # On the CPU, whose generator is seeded, whatever the default device is.
+            drawn = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="cpu")
             if missing := {name for name, _ in drawn.named_parameters()} - set(parameters):
                 raise InvalidValueError(
                     f"module: {layer} makes its {' and '.join(sorted(missing))} of other parameters, as one that is "

@@ -182,7 +182,9 @@ def by_member(x: Tensor, weight: Tensor) -> Tensor:
 def of_samples(numbers: Sequence[float | Tensor], like: Tensor) -> Tensor:
     """Return the networks' numbers, one of each or one a unit, for every sample of theirs, to multiply (sample, …)."""
     if any(isinstance(each, Tensor) for each in numbers):
-        each = torch.stack([torch.as_tensor(each).to(like).expand(like.shape[1:]) for each in numbers])
+        each = torch.stack(
+            [torch.as_tensor(each, device=like.device).to(like).expand(like.shape[1:]) for each in numbers]
+        )
         return each.repeat_interleave(len(like) // len(numbers), dim=0)
     values = torch.tensor(numbers, dtype=like.dtype, device=like.device)
     return values.repeat_interleave(len(like) // len(numbers)).view(-1, *[1] * (like.ndim - 1))

@@ -124,7 +124,8 @@ class Population(ByValue):
         if self.bounds is not None:
             object.__setattr__(self, "bounds", self._checked_bounds(self.bounds))
             if not isinstance(self.initial, Drive):
-                self.check_within("its start", torch.as_tensor(self.initial))
+                own = self.initial
+                self.check_within("its start", own if isinstance(own, Tensor) else torch.tensor(own, device="cpu"))
 
     def _checked_bounds(self, bounds: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
         where = f"population {self.name}: bounds"
@@ -140,7 +141,7 @@ class Population(ByValue):
             sign * math.inf if is_number(end, sign * math.inf) else self._numbers(what, end)
             for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
         )
-        if bool((torch.as_tensor(low) >= torch.as_tensor(high)).any()):
+        if bool((torch.as_tensor(low, device="cpu") >= torch.as_tensor(high, device="cpu")).any()):
             raise InvalidValueError(f"{where}: low must be below high, and they are {bounds_text((low, high))}")
         return low, high
 

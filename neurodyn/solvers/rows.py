@@ -61,7 +61,7 @@ class Rows:
         names = self.system.dynamic
         blocks = []
         for name, value in zip(names, values, strict=True):
-            tensor = torch.as_tensor(value).to(self._state.flat)
+            tensor = torch.as_tensor(value, device=self._state.flat.device).to(self._state.flat)
             by_sample = tensor.ndim > len(self.system.shapes[name])
             whole = tensor.expand(len(tensor) if by_sample else 1, *self.system.shapes[name])
             blocks.append(whole.flatten(1))

@@ -68,7 +68,7 @@ def starts_of(
 
 def _start(network: Network, name: str, values: xr.DataArray, like: Tensor | None) -> Tensor:
     leading = [dim for dim in ("network", "sample") if dim in values.dims]
-    tensor = torch.as_tensor(values.transpose(*leading, ...).to_numpy().copy())
+    tensor = torch.from_numpy(values.transpose(*leading, ...).to_numpy().copy())
     if like is not None:
         tensor = tensor.to(like.device)
         if like.dtype == torch.bfloat16 and tensor.dtype == torch.float32:  # in which such a run is recorded

@@ -138,7 +138,7 @@ class BrownianPaths:
         for name, sigma in sigmas.items():
             place, shape = places[name]
             units = math.prod(shape)
-            own = torch.as_tensor(sigma).detach().to(self._sigma).expand(shape).reshape(-1)
+            own = torch.as_tensor(sigma, device=like.device).detach().to(self._sigma).expand(shape).reshape(-1)
             self._sigma[place] = own.repeat(len(seeds))
             of_units = np.arange(units, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
             of_name = np.uint64(_mixed(zlib.crc32(name.encode())))

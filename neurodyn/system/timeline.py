@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -207,7 +206,7 @@ class Timeline:
     def ahead(self, times: Sequence[float]) -> dict[str, Tensor]:
         """Return the activity of what moves within steps at some times, shape (time, sample, …)."""
         moving = self._between_jumps()
-        found = {name: torch.empty((len(times), *self._clamped[name].shape)).to(self._clamped[name]) for name in moving}
+        found = {name: self._clamped[name].new_empty((len(times), *self._clamped[name].shape)) for name in moving}
         for name, each in moving.items():
             for place, time in enumerate(times):
                 each.move(self.origin + time)

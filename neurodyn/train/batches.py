@@ -63,7 +63,7 @@ class Pairs:
         if self._samples == 0:
             raise InvalidValueError(f"{what}: there are no samples")
         with seeded(0):  # drawing a first sample may draw random numbers
-            first = self.draw(torch.zeros(1, dtype=torch.int64))
+            first = self.draw(torch.zeros(1, dtype=torch.int64, device="cpu"))
         self.outputs = first[1].numel()
         """How many numbers a target has."""
         self._kinds = [f"{part.dtype} {tuple(part.shape[1:])}" for part in first]
@@ -91,7 +91,11 @@ class Pairs:
         """
         held = isinstance(self._data, (Samples, TensorDataset))
         most = max(_DIGESTED_SAMPLES, _DIGESTED_BYTES // max(1, self._sample_bytes)) if held else _DIGESTED_SAMPLES
-        places = torch.linspace(0, self._samples - 1, min(self._samples, most), dtype=torch.float64).round().long()
+        places = (
+            torch.linspace(0, self._samples - 1, min(self._samples, most), dtype=torch.float64, device="cpu")
+            .round()
+            .long()
+        )
         digests = [hashlib.blake2b(kind.encode(), digest_size=16) for kind in self._kinds]
         with seeded(0):
             if held:

@@ -278,7 +278,7 @@ class Run:
         """Return the loss and accuracy on a data set, shape (seed,)."""
         members = len(self.seeds)
         loss, hits = (torch.zeros(members, dtype=torch.float64, device=self.device) for _ in range(2))
-        for index in torch.split(torch.arange(len(pairs)), _TEST_BATCH):
+        for index in torch.split(torch.arange(len(pairs), device="cpu"), _TEST_BATCH):
             own = self.processes.share(index)
             if len(own):
                 inputs, targets = (torch.cat([part] * members) for part in draw(pairs, own, self.learner))
@@ -315,7 +315,7 @@ class Run:
             with self.random:
                 tested = self._evaluate(self.test)
         if self.test is not None and not bool(torch.isfinite(tested["test_loss"]).all()):
-            for index in torch.split(torch.arange(len(self.test)), _TEST_BATCH):
+            for index in torch.split(torch.arange(len(self.test), device="cpu"), _TEST_BATCH):
                 self._refuse_data(self.test, *self.test.draw(index))
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
@@ -473,7 +473,7 @@ def draw(pairs: Pairs, index: Tensor, learner: Learner) -> tuple[Tensor, Tensor]
 def _signature(tensors: dict[str, Tensor]) -> Tensor:
     """Return the sum of each tensor, and of its magnitudes, by which parameters are known on another machine, too."""
     sums = [[float(part.double().sum()) for part in (each.detach(), each.detach().abs())] for each in tensors.values()]
-    return torch.tensor(sums, dtype=torch.float64)
+    return torch.tensor(sums, dtype=torch.float64, device="cpu")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

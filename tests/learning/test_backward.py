@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
@@ -350,6 +351,26 @@ def test_what_is_no_network_or_no_batch_is_named() -> None:
 def test_a_network_without_plasticity_cannot_learn() -> None:
     with pytest.raises(ValueError, match="network 'n' declares no plasticity, so nothing can learn"):
         nd.backward(nd.Network("n", [nd.Population("x", 1)]), None)
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda module: ar.network(module, feedback="learned"),
+        lambda module: ar.graph(module, torch.ones(2, 4, dtype=torch.float64, device="cpu")),
+        lambda module: pc.network(module, initial_noise=0.1),
+    ],
+)
+def test_the_default_device_does_not_count_where_there_are_tensors(declare: Callable[[nn.Module], nd.Network]) -> None:
+    """A device without memory stands for a GPU: what is made on it, cannot be read."""
+    inputs, targets = tensor(5, 4), tensor(5, 2)
+    histories = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            module = nd.mlp([4, 3, 2], seed=0, device="cpu", dtype=torch.float64)
+            data = inputs, targets
+            histories.append(nd.train.fit(declare(module), data, data, epochs=2, batch_size=3, progress=False))
+    xr.testing.assert_identical(*(each.drop_vars("seconds").drop_attrs() for each in histories))
 
 
 def test_data_that_do_not_fit_leave_no_gradient() -> None:
