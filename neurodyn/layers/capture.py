@@ -88,6 +88,8 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
             "example_input must have the shape (sample, units…) with at least one sample, not "
             f"{tuple(example_input.shape)}"
         )
+    if example_input.is_complex():
+        raise InvalidTypeError(f"example_input must hold real numbers, not {example_input.dtype}")
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
     example = example_input[:8].detach()
     example = torch.cat([example, example]) if len(example) == 1 else example

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
@@ -66,6 +66,11 @@ class Learner(ABC):
         self.parameters = list(dict.fromkeys(parameter for parameter in parameters if parameter.requires_grad))
         if not self.parameters:
             raise InvalidValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
+        if any(parameter.is_complex() for parameter in self.parameters):
+            raise InvalidTypeError(
+                f"{name}: a parameter is complex, and what is trained has real ones; let it have a real and an "
+                "imaginary part, and join them by torch.view_as_complex in forward"
+            )
         self.tensors = tensors
         self.stacks = StackedTensors()
         """Where the members' parameters are stacked; they get what was learned as it writes them back."""

@@ -387,9 +387,10 @@ class Run:
             kept = "; no checkpoint was written before"
             if self.checkpoint.exists():
                 kept = f"; the last good state is in {self.checkpoint.folder}"
-        message = f"training diverged in epoch {self.epoch}, batch {self.batch + 1} of {self.batches}: {what}{kept}"
+        batch = min(self.batch + 1, self.batches)  # after the last one, when the epoch is tested, all are counted
+        message = f"training diverged in epoch {self.epoch}, batch {batch} of {self.batches}: {what}{kept}"
         return DivergedError(
-            f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset(), time, population
+            f"{message}. Try a smaller learning rate", self.epoch, batch, self._dataset(), time, population
         )
 
     def _dataset(self) -> xr.Dataset:
