@@ -281,6 +281,8 @@ def svhn(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Sa
             images, labels = content["X"], content["y"].ravel()
             if images.shape[:3] != (32, 32, 3) or images.dtype != np.uint8:
                 raise InvalidValueError(f"expected uint8 images (32, 32, 3, n), found {images.dtype} {images.shape}")
+            if (labels % 1).any():
+                raise InvalidValueError("labels must be whole numbers")
             if labels.min() < 1 or labels.max() > 10:
                 raise InvalidValueError(f"labels must lie in 1 to 10, found {labels.min()} to {labels.max()}")
             # The file numbers the digit 0 as class 10.

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -371,6 +372,26 @@ def test_the_default_device_does_not_count_where_there_are_tensors(declare: Call
             data = inputs, targets
             histories.append(nd.train.fit(declare(module), data, data, epochs=2, batch_size=3, progress=False))
     xr.testing.assert_identical(*(each.drop_vars("seconds").drop_attrs() for each in histories))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f, x: torch.func.grad(f)(x),
+        lambda f, x: torch.func.vmap(f)(x),
+    ],
+    ids=["grad", "vmap"],
+)
+def test_transforms_around_it_are_refused(transform: Callable[..., Any]) -> None:
+    example = mlp()
+    network = ar.network(example.module)
+
+    def loss(inputs: Tensor) -> Tensor | None:
+        return nd.backward(network, inputs, example.targets)
+
+    with pytest.raises(ValueError, match=r"a transform of torch\.func .* is on around this call"):
+        transform(loss, example.inputs)
+    assert all(p.grad is None for p in example.module.parameters())
 
 
 def test_data_that_do_not_fit_leave_no_gradient() -> None:
