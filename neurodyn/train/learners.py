@@ -66,6 +66,10 @@ class Learner(ABC):
         self.parameters = list(dict.fromkeys(parameter for parameter in parameters if parameter.requires_grad))
         if not self.parameters:
             raise InvalidValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
+        if any(nn.parameter.is_lazy(parameter) for parameter in self.parameters):
+            raise InvalidValueError(
+                f"{name}: a parameter does not know its size yet; run the module once on a batch of inputs before"
+            )
         if any(parameter.is_complex() for parameter in self.parameters):
             raise InvalidTypeError(
                 f"{name}: a parameter is complex, and what is trained has real ones; let it have a real and an "
@@ -154,7 +158,8 @@ class Learner(ABC):
 
     def finite(self) -> bool:
         """Tell whether all parameters are finite."""
-        return bool(torch.isfinite(torch.stack([p.detach().abs().max().double() for p in self.parameters])).all())
+        largest = [p.detach().abs().max().double() for p in self.parameters if p.numel() > 0]
+        return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
 
 class NetworkLearner(Learner):

@@ -489,6 +489,20 @@ class Stream(IterableDataset):
     def __iter__(self):
         yield from zip(*classes(), strict=True)
 
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+def test_a_parameter_without_numbers_is_let_be() -> None:
+    module, other = mlp(), mlp()
+    other.register_parameter("empty", nn.Parameter(torch.zeros(0, dtype=torch.float64)))
+    assert fit(other).train_loss.equals(fit(module).train_loss)
+
+
+def test_a_module_that_does_not_know_its_sizes_is_refused() -> None:
+    with pytest.raises(ValueError, match="backprop: a parameter does not know its size yet; run the module once"):
+        fit(nn.Sequential(nn.LazyLinear(4)))
+
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
@@ -514,7 +528,8 @@ class Stream(IterableDataset):
         ({"data": nd.data.digits()}, TypeError, "unpack the pair of data sets"),
         ({"data": (np.ones((4, 4)), np.ones((4, 3)))}, TypeError, "a tuple of arrays; make tensors of them"),
         ({"data": torch.utils.data.DataLoader(nd.data.digits()[0])}, TypeError, "a DataLoader; give its .dataset"),
-        ({"data": Stream()}, TypeError, "a torch Dataset with a length"),
+        ({"data": Stream()}, TypeError, "a Stream, whose samples are not drawn by their index"),
+        ({"data": (classes()[0].to_sparse(), classes()[1])}, TypeError, "inputs must be a dense tensor"),
         ({"data": (classes()[0], classes()[1][:4])}, ValueError, "22 inputs and 4 targets"),
         ({"data": (classes()[0][:0], classes()[1][:0])}, ValueError, "there are no samples"),
         ({"data": (classes()[0], classes()[1].long())}, TypeError, "make labels one-hot"),
