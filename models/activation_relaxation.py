@@ -287,8 +287,8 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
     sides = [((side - kernel + 1) // 2) - kernel + 1 for side in (rows, columns)]
     if min(sides) < 1:
         raise InvalidValueError(f"input_shape of cnn: {rows} × {columns} is too small; at least 8 × 8")
-    with seeded(seed):
-        return nn.Sequential(
+    with seeded(seed), torch.device("cpu"):  # whose generator is seeded
+        module = nn.Sequential(
             nn.Conv2d(channels, 32, kernel),
             nn.Tanh(),
             nn.MaxPool2d(2),
@@ -301,6 +301,7 @@ def cnn(classes: int = 10, *, input_shape: Sequence[int] = (3, 32, 32), seed: in
             nn.Tanh(),
             nn.Linear(120, classes),
         )
+    return module.to(torch.get_default_device())
 
 
 class _NetworkInput(Drive):

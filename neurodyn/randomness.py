@@ -209,7 +209,7 @@ def _numpy_of_tensor(state: Tensor) -> Any:
 def _python_as_tensor(state: Any) -> Tensor:
     version, numbers, gauss = state
     bits = 0 if gauss is None else int(np.float64(gauss).view(np.int64))
-    return torch.tensor([version, *numbers, gauss is not None, bits], dtype=torch.int64)
+    return torch.tensor([version, *numbers, gauss is not None, bits], dtype=torch.int64, device="cpu")
 
 
 def _python_of_tensor(state: Tensor) -> Any:

@@ -65,7 +65,7 @@ class Branch:
         self._tolerance = float(torch.finfo(like.dtype).eps) ** 0.5 * (1e-3 if like.dtype == torch.float64 else 0.1)
 
     def _tensor(self, x: Vector) -> Tensor:
-        return torch.as_tensor(x[: self._units]).to(self._like)[None]
+        return torch.from_numpy(x[: self._units]).to(self._like)[None]
 
     def _numbers(self, x: Tensor) -> Vector:
         numbers: Vector = x[0].double().cpu().numpy()

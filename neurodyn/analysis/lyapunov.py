@@ -118,12 +118,11 @@ def lyapunov(
         state = system.initial_state()
         copies = 1 + count * len(_sides(state.flat.dtype))
         start = {name: state.activity[name].repeat(copies, *[1] * len(system.shapes[name])) for name in system.dynamic}
-        signals = {signal.what: signal for signal in system.plan.batch.given.placed}
+        signals = system.plan.batch.given.signals
     repeated = {
-        name: _repeated(given, signals.get(f"inputs of population {name}"), copies)
-        for name, given in inputs_by_name(network, inputs).items()
+        name: _repeated(given, signals.get(name), copies) for name, given in inputs_by_name(network, inputs).items()
     }
-    wanted = _repeated(targets, signals.get("targets"), copies)
+    wanted = _repeated(targets, signals.get(""), copies)
     with bound(network, repeated, wanted, initial=start) as system:
         rows = Rows(system)
         x = rows.of(system.initial_state())[:samples]
@@ -134,7 +133,7 @@ def lyapunov(
             solver = Adaptive("dopri5", rtol=rtol, atol=0.1 * rtol)
         solver.check(system)
         generator = torch.Generator().manual_seed(0)
-        first = torch.randn(x.shape[1], count, generator=generator, dtype=torch.float64)
+        first = torch.randn(x.shape[1], count, generator=generator, device="cpu", dtype=torch.float64)
         basis = torch.linalg.qr(first)[0].to(x).expand(samples, -1, -1)
         logs = np.zeros((before + rounds, samples, count))
         for place in Bar(range(before + rounds), wanted=progress, unit="interval", desc=network.name):

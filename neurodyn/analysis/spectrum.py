@@ -74,7 +74,7 @@ def spectrum(about: Linearised, x: Tensor, sample: int, count: int) -> Spectrum:
     # That of Jᵀ is that of J, and costs one way back through F; other samples' rows of it are left at 0.
     def pulled(v: NDArray[Any]) -> NDArray[np.float64]:
         rows = torch.zeros_like(x)
-        rows[sample] = torch.as_tensor(v.reshape(-1)).to(x)
+        rows[sample] = torch.from_numpy(v.reshape(-1)).to(x)
         found: NDArray[np.float64] = about.transposed(x, rows)[sample].double().cpu().numpy()
         return found
 

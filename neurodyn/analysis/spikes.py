@@ -71,7 +71,7 @@ def spikes(errors: Errors, window: int, *, step: float | None = None) -> Errors:
     steps = errors.transpose(dim, ...)
     fired = np.empty(steps.shape, dtype=bool)
     for now, activity in zip(fired, steps.to_numpy(), strict=True):
-        now[...] = detector.step(torch.tensor(activity)).numpy()
+        now[...] = detector.step(torch.tensor(activity, device="cpu")).numpy()
     attributes = {"units": "1", "long_name": f"spikes of population {errors.name}"}
     return steps.copy(data=fired).drop_attrs(deep=False).assign_attrs(attributes).transpose(*errors.dims)
 

@@ -140,8 +140,10 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0, flatten: bool = True) -
     if not 0.01 <= test_fraction <= 0.99:
         raise InvalidValueError(f"test_fraction must lie between 0.01 and 0.99, got {test_fraction}")
     pixels, classes = load_digits(return_X_y=True)
-    inputs = torch.tensor(pixels / 16, dtype=torch.float32).reshape((-1, 64) if flatten else (-1, 1, 8, 8))
-    labels = torch.tensor(classes, dtype=torch.int64)
+    inputs = torch.tensor(pixels / 16, dtype=torch.float32, device="cpu").reshape(
+        (-1, 64) if flatten else (-1, 1, 8, 8)
+    )
+    labels = torch.tensor(classes, dtype=torch.int64, device="cpu")
     train, test = train_test_split(
         np.arange(len(classes)), test_size=test_fraction, stratify=classes, random_state=seed
     )
@@ -279,6 +281,8 @@ def svhn(root: files.Root = None, *, flatten: bool = False) -> tuple[Samples, Sa
             images, labels = content["X"], content["y"].ravel()
             if images.shape[:3] != (32, 32, 3) or images.dtype != np.uint8:
                 raise InvalidValueError(f"expected uint8 images (32, 32, 3, n), found {images.dtype} {images.shape}")
+            if (labels % 1).any():
+                raise InvalidValueError("labels must be whole numbers")
             if labels.min() < 1 or labels.max() > 10:
                 raise InvalidValueError(f"labels must lie in 1 to 10, found {labels.min()} to {labels.max()}")
             # The file numbers the digit 0 as class 10.

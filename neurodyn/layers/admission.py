@@ -11,7 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.activations import ACTIVATIONS
-from neurodyn.layers.kinds import computes
+from neurodyn.layers.kinds import computes, couples_samples
 from neurodyn.layers.origin import check_backward_hooks
 
 _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
@@ -24,7 +24,6 @@ _REFUSED: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.parallel.DistributedDataParallel, "it averages gradients itself; give the module that it holds, its .module"),
 )
 _ALWAYS_FIT = {nn.Linear, nn.Conv2d, *ACTIVATIONS}
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -38,7 +37,7 @@ def check_layer(layer: nn.Module, stage: str) -> None:
         for kind, reason in _REFUSED:
             if isinstance(part, kind):
                 raise InvalidValueError(f"stage {stage}: {name} cannot be part of a stage: {reason}")
-        if isinstance(part, _BATCH_NORMS) and (part.training or not part.track_running_stats):
+        if couples_samples(part):
             raise InvalidValueError(
                 f"stage {stage}: {name} in training mode couples the samples of a batch, so that a sample has no "
                 "Jacobian of its own; call .eval() on the module, or use LayerNorm or GroupNorm"

@@ -88,6 +88,8 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
             "example_input must have the shape (sample, units…) with at least one sample, not "
             f"{tuple(example_input.shape)}"
         )
+    if example_input.is_complex():
+        raise InvalidTypeError(f"example_input must hold real numbers, not {example_input.dtype}")
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
     example = example_input[:8].detach()
     example = torch.cat([example, example]) if len(example) == 1 else example
@@ -195,7 +197,7 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
     """Refuse a capture that mixes samples, or whose gradients are not the module's."""
     generator = torch.Generator().manual_seed(0)
     for operation, point in ForwardPass(operations, example).points.items():
-        v = torch.randn(point.value.shape, generator=generator).to(point.value)
+        v = torch.randn(point.value.shape, generator=generator, device="cpu").to(point.value)
         v[1:] = 0
         for argument, source in enumerate(operation.sources):
             if source != "input" or example.is_floating_point():
@@ -212,7 +214,7 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
         refuse(module, "its captured graph gives another output than it", "write its forward with plainer functions")
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    v = torch.randn(found.shape, generator=generator).to(found)
+    v = torch.randn(found.shape, generator=generator, device="cpu").to(found)
     ours, theirs = (_gradients(y, named.values(), v) for y in (found, expected))
     scale = sum(float(g.norm()) for g in theirs)
     for name, a, b in zip(named, ours, theirs, strict=True):

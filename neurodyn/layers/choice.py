@@ -22,14 +22,18 @@ from neurodyn.layers.sparse import SparseLinear
 from neurodyn.layers.stacked import Stacked
 from neurodyn.layers.stacked_points import StackedConv2dPoint, StackedLinearPoint
 
+_PARAMETERS = {nn.Linear: {"weight", "bias"}, nn.Conv2d: {"weight", "bias"}, SparseLinear: {"values", "bias"}}
+"""Of which parameters the paths written by hand have the gradients; of other layers, of none."""
+_NONE: set[str] = set()
+
 
 def layer_point(layer: nn.Module) -> LayerPoint:
     """Choose the fastest `LayerPoint` for a layer."""
-    if is_rewritten(layer):
-        return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
     if isinstance(layer, Stacked):
         kind = {LinearPoint: StackedLinearPoint, Conv2dPoint: StackedConv2dPoint}.get(type(layer_point(layer.member)))
         return AutogradPoint(layer) if kind is None else kind(layer)
+    if is_rewritten(layer) or layer._parameters.keys() != _PARAMETERS.get(type(layer), _NONE) or layer._modules:
+        return AutogradPoint(layer)  # pruning, for one, makes the weights in a hook
     if type(layer) is nn.Linear:
         return LinearPoint(layer)
     if type(layer) is SparseLinear:

@@ -70,15 +70,16 @@ class FeedbackWeights:
             if isinstance(layer, nn.Linear):
                 shape = shape[::-1]
                 self._transposed.add(place)
-            draw = sigma * torch.randn(shape, generator=generator)
+            draw = sigma * torch.randn(shape, generator=generator, device="cpu")
             self.tensors[place] = nn.Parameter(draw.to(weight), requires_grad=self.learned)
 
     def gradient(self, gradients: dict[int, tuple[Tensor, ...]]) -> dict[int, Tensor]:
         """Return the gradient of each ψ, (ΔW)ᵀ of a Linear and ΔW of a Conv2d, given the stage's by layer."""
-        return {
-            place: gradients[place][0].mT if place in self._transposed else gradients[place][0]
-            for place in self.tensors
-        }
+        found = {place: gradients[place][self._place_of_weights(place)] for place in self.tensors}
+        return {place: each.mT if place in self._transposed else each for place, each in found.items()}
+
+    def _place_of_weights(self, place: int) -> int:
+        return [name for name, _ in self.stage.layers[place].named_parameters()].index("weight")
 
     def __repr__(self) -> str:
         return f"FeedbackWeights({self.stage}, {'learned' if self.learned else 'fixed'})"

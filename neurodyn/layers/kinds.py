@@ -26,6 +26,7 @@ _KINKED = (
     *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink),
     *_MAXIMA,
 )
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _SAMPLE_BY_SAMPLE = {*ACTIVATIONS, *_TORCH_ACTIVATIONS, *_MAXIMA, *_MEANS, nn.Flatten, nn.Unflatten, FirstUnits} - {
     nn.PReLU
 }
@@ -76,6 +77,11 @@ def computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
 def is_rewritten(layer: nn.Module) -> bool:
     """Tell whether something computes in the place of a layer whose type says what it computes."""
     return type(layer) in _AS_WRITTEN and not computes(layer, type(layer))
+
+
+def couples_samples(layer: nn.Module) -> bool:
+    """Tell whether a layer is known to make a sample's value of others in its batch, in its present mode."""
+    return isinstance(layer, _BATCH_NORMS) and (layer.training or not layer.track_running_stats)
 
 
 def acts_sample_by_sample(layer: nn.Module) -> bool:

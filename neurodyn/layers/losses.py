@@ -100,6 +100,8 @@ def check_per_sample(losses: object, samples: int) -> None:
             f"the loss must return one value per sample, shape ({samples},), and returned {tuple(losses.shape)}; "
             "with a torch loss, pass reduction='none' and sum over the units"
         )
+    if losses.is_complex():
+        raise InvalidTypeError(f"the loss must return real numbers, not {losses.dtype}; take it of a real output")
 
 
 def check_differentiable(losses: Tensor) -> None:

@@ -178,7 +178,14 @@ def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0)
         for layer in layers:
             if not isinstance(layer, nn.Linear):
                 continue
-            drawn = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            parameters = dict(layer.named_parameters())
+            # On the CPU, whose generator is seeded, whatever the default device is.
+            drawn = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="cpu")
+            if missing := {name for name, _ in drawn.named_parameters()} - set(parameters):
+                raise InvalidValueError(
+                    f"module: {layer} makes its {' and '.join(sorted(missing))} of other parameters, as one that is "
+                    "pruned does; draw its weights before"
+                )
             if weights != "default":
                 drawn.double()  # so that orthogonal weights are so in every dtype
                 if weights == "orthogonal":
@@ -189,5 +196,5 @@ def initialize(module: nn.Module, weights: Weights = "scaled", *, seed: int = 0)
                     nn.init.normal_(drawn.weight, 0.0, layer.in_features ** (-1.0 if layer is layers[-1] else -0.5))
                 if drawn.bias is not None:
                     drawn.bias.zero_()
-            for parameter, values in zip(layer.parameters(), drawn.parameters(), strict=True):
-                parameter.copy_(values)
+            for name, values in drawn.named_parameters():
+                parameters[name].copy_(values)

@@ -115,7 +115,7 @@ class LinearPoint(LayerPoint):
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         weight = linear(v.t(), x.t())
-        return (weight,) if self.bias is None else (weight, v.sum(0))
+        return in_order(self.layer, weight, None if self.bias is None else v.sum(0))
 
 
 class SparseLinearPoint(LayerPoint):
@@ -144,7 +144,7 @@ class SparseLinearPoint(LayerPoint):
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         values = self.layer.pattern.correlation(v, x)
-        return (values,) if self._bias is None else (values, v.sum(0))
+        return in_order(self.layer, values, None if self._bias is None else v.sum(0))
 
     @staticmethod
     def _product(matrix: Tensor, x: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Conv2dPoint(LayerPoint):
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         weight = conv2d_weight(x, tuple(self.weight.shape), v, *self._geometry)  # type: ignore[no-untyped-call]
-        return (weight,) if self.bias is None else (weight, v.sum((0, 2, 3)))
+        return in_order(self.layer, weight, None if self.bias is None else v.sum((0, 2, 3)))
 
 
 class ActivationPoint(LayerPoint):
@@ -289,12 +289,28 @@ class AutogradPoint(LayerPoint):
         return self._pull_back(v, [self._x[argument]])[0]
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return self._pull_back(v, list(self._parameters.values()))
+        gradients = self._pull_back(v, list(self._parameters.values()))
+        # Of a parameter that is only added, autograd returns v itself, and of two such parameters the same tensor.
+        places = [each.untyped_storage().data_ptr() for each in (v, *gradients)]
+        return tuple(
+            gradient.clone() if place in places[:number] else gradient
+            for number, (gradient, place) in enumerate(zip(gradients, places[1:], strict=True), start=1)
+        )
 
     def _pull_back(self, v: Tensor, onto: list[Tensor]) -> tuple[Tensor, ...]:
         if not (onto and self._value.requires_grad):  # a constant has no graph
             return tuple(torch.zeros_like(each) for each in onto)
         return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
+
+
+def in_order(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+    """Return the gradients of W and b in the order of a layer's parameters.
+
+    The bias comes first where the weights were made anew, as `torch.nn.utils.prune.remove` makes them.
+    """
+    if bias is None:
+        return (weight,)
+    return (bias, weight) if next(iter(layer._parameters)) == "bias" else (weight, bias)
 
 
 def spectral_bound(weight: Tensor, rows: int) -> Tensor:

@@ -152,12 +152,16 @@ class Pattern:
     def matrix(self, values: Tensor) -> Tensor:
         """Return W."""
         _, columns, starts = self.forth
-        return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, columns, values, self.shape, device=values.device, check_invariants=False
+        )
 
     def transposed(self, values: Tensor) -> Tensor:
         """Return Wᵀ, whose entries are copied into their order."""
         order, starts, columns = self.back
-        return torch.sparse_csr_tensor(starts, columns, values[order], self.shape[::-1], check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, columns, values[order], self.shape[::-1], device=values.device, check_invariants=False
+        )
 
     def correlation(self, v: Tensor, x: Tensor) -> Tensor:
         """Return Σ_sample v_i x_j at each entry (i, j), shape (entry,)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers.points import Conv2dPoint, LayerPoint
+from neurodyn.layers.points import Conv2dPoint, LayerPoint, in_order
 from neurodyn.layers.stacked import Stacked, by_member
 
 
@@ -39,8 +39,7 @@ class StackedLinearPoint(LayerPoint):
 
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = by_member(x, self._weight), by_member(v, self._weight)
-        weight = v.mT @ x
-        return (weight,) if self._bias is None else (weight, v.sum(1))
+        return in_order(self.layer, v.mT @ x, None if self._bias is None else v.sum(1))
 
 
 class StackedConv2dPoint(LayerPoint):

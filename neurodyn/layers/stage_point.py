@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.choice import layer_point
 from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.names import shape_text
@@ -57,8 +57,8 @@ class StagePoint:
 
         Raises
         ------
-        ValueError
-            If the layers do not accept `x`, or do not return one value a sample.
+        TypeError, ValueError
+            If the layers do not accept `x`, or do not return one real value a sample.
         """
         self.move_to(*x)
         stage = self.stage
@@ -69,6 +69,11 @@ class StagePoint:
             raise InvalidValueError(
                 f"stage {stage.name} ({stage.label}) does not take an input of {shapes} a sample: {error}"
             ) from error
+        if value.is_complex():
+            raise InvalidTypeError(
+                f"stage {stage.name} ({stage.label}) makes {value.dtype}, and activity is real; let it return real "
+                "numbers, as torch.view_as_real makes them"
+            )
         if value.ndim < 2 or value.shape[0] != x[0].shape[0]:
             shapes = " and ".join(str(tuple(each.shape)) for each in x)
             raise InvalidValueError(

@@ -60,8 +60,11 @@ def tune() -> xr.Dataset:
 
 def _product(inputs: int) -> dict[str, Callable[[], object]]:
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(64, inputs, generator=generator), torch.randn(300, inputs, generator=generator)
-    bias = torch.randn(300, generator=generator)
+    x, weight = (
+        torch.randn(64, inputs, generator=generator, device="cpu"),
+        torch.randn(300, inputs, generator=generator, device="cpu"),
+    )
+    bias = torch.randn(300, generator=generator, device="cpu")
     ways: dict[str, Callable[[], object]] = {
         "torch": lambda: functional.linear(x, weight, bias),
         "onednn": lambda: by_onednn(x, weight, bias),

@@ -82,7 +82,7 @@ def backward(
     ------
     ValueError
         If the network declares no plasticity, a solver is given without a duration, a duration is given to a network
-        whose plasticity acts at steps of its inference, or data do not fit.
+        whose plasticity acts at steps of its inference, a transform of `torch.func` is on, or data do not fit.
     DivergenceError
         If the relaxation grows without bound, or the gradients are not finite; `.grad` is then as it was.
 
@@ -121,6 +121,11 @@ def learn(
 ) -> Lesson:
     """Do as `backward`, given the same, and tell more of it; of stacked networks, averaged over the samples of each."""
     check_network(network)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise InvalidValueError(
+            "a transform of torch.func (grad, jvp, vmap, …) is on around this call, which leaves what it finds in "
+            ".grad, and returns a loss without a graph; call it outside"
+        )
     if not network.plasticity:
         raise InvalidValueError(f"network {network.name!r} declares no plasticity, so nothing can learn")
     if duration is None and solver is not None:

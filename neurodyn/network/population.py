@@ -125,7 +125,7 @@ class Population(ByValue):
             object.__setattr__(self, "bounds", self._checked_bounds(self.bounds))
             if not isinstance(self.initial, Drive):
                 own = self.initial.dtype if isinstance(self.initial, Tensor) else torch.float64
-                self.check_within("its start", torch.as_tensor(self.initial, dtype=own))
+                self.check_within("its start", torch.as_tensor(self.initial, dtype=own, device="cpu"))
 
     def _checked_bounds(self, bounds: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
         where = f"population {self.name}: bounds"
@@ -141,7 +141,8 @@ class Population(ByValue):
             sign * math.inf if isinstance(end, Real) and end == sign * math.inf else self._numbers(what, end)
             for what, end, sign in zip(("bounds, low", "bounds, high"), bounds, (-1.0, 1.0), strict=True)
         )
-        if bool((torch.as_tensor(low, dtype=torch.float64) >= torch.as_tensor(high, dtype=torch.float64)).any()):
+        lowest, highest = (torch.as_tensor(end, dtype=torch.float64, device="cpu") for end in (low, high))
+        if bool((lowest >= highest).any()):
             raise InvalidValueError(f"{where}: low must be below high, and they are {bounds_text((low, high))}")
         return low, high
 

@@ -153,7 +153,7 @@ class Signal:
         )
         if not weights.any():  # at the signal's own times, between which a closed form goes
             return found
-        weight = torch.as_tensor(weights).to(found).view(-1, *[1] * (found.ndim - 1))
+        weight = torch.from_numpy(weights).to(found).view(-1, *[1] * (found.ndim - 1))
         return torch.lerp(found, self.values[np.minimum(places + 1, last)], weight)
 
     @cached_property
@@ -162,14 +162,14 @@ class Signal:
         from scipy.interpolate import CubicSpline  # here, because it takes long to import
 
         spline = CubicSpline(self.times, self.values.double().cpu().numpy())
-        return torch.as_tensor(spline.c).to(self.values)
+        return torch.from_numpy(spline.c).to(self.values)
 
     @cached_property
     def _basis(self) -> Tensor:
         """What each value contributes to those coefficients, shape (power from 3 to 0, piece, time)."""
         from scipy.interpolate import CubicSpline
 
-        return torch.as_tensor(CubicSpline(self.times, np.eye(len(self.times))).c).to(self.values.detach())
+        return torch.from_numpy(CubicSpline(self.times, np.eye(len(self.times))).c).to(self.values.detach())
 
     def __repr__(self) -> str:
         start, end = self.span
@@ -212,7 +212,7 @@ class FunctionOfTime:
                 f"{type(value).__name__} at time {time:g}"
             )
         self.typed = isinstance(value, Tensor)
-        value = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        value = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
         first = getattr(self, "values", None)
         if first is not None and (value.shape, value.dtype, value.device) != (
             first.shape[1:],
@@ -343,7 +343,7 @@ def _values(given: ArrayLike | Tensor) -> Tensor:
         if isinstance(given, (np.ndarray, np.generic)):
             own = native("values of Signal", numbers)
             return torch.from_numpy(own if own.dtype.kind == "f" else own.astype(np.float64))
-        return torch.tensor(numbers, dtype=torch.float64)
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu")
     check_dense("values of Signal", given)
     if not given.is_floating_point():
         raise InvalidTypeError(f"values of Signal must be floating-point, not {given.dtype}; convert with .to()")

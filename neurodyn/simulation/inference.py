@@ -273,7 +273,7 @@ class _Whole:
         count, rules = inference.steps + 1, system.network.plasticity
         remedy = "record= fewer populations, or take fewer samples"
         refuse_too_large(f"the inference of {count:,} steps", count * row_bytes(system, names), remedy)
-        dtype = to_numpy(torch.empty(0, dtype=system.dtype)).dtype
+        dtype = to_numpy(torch.empty(0, dtype=system.dtype, device="cpu")).dtype
         shapes = {name: (count, system.samples, *system.shape(name)) for name in names}
         self._moving = [name for name in names if name not in system.clamped]
         self._values = {

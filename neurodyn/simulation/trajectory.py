@@ -137,7 +137,9 @@ class TrajectoryRecorder:
         shape = (capacity, *self._chosen[name].size(self._system.samples))
         if self._system.device.type == "cpu":
             # NumPy asks for huge pages, which makes the first write to a large buffer several times faster.
-            return torch.from_numpy(np.empty(shape, to_numpy(torch.empty(0, dtype=self._system.dtype)).dtype))
+            return torch.from_numpy(
+                np.empty(shape, to_numpy(torch.empty(0, dtype=self._system.dtype, device="cpu")).dtype)
+            )
         return torch.empty(shape, dtype=self._system.dtype, device=self._system.device)
 
     def _refuse_too_large(self, what: str, count: int, remedy: str) -> None:

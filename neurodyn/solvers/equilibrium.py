@@ -84,6 +84,12 @@ def to_equilibrium(
         f"the equilibrium of a cyclic network such as {system.network.name!r}, whose stability depends on it,",
         "simulate the network for as long as it takes",
     )
+    if not system.dynamic:
+        state = system.initial_state()
+        system.settle(state)
+        _refuse_overflow(system, state)
+        reason = "nothing is dynamic: its cycles are solved for"
+        return state, Report("solve", 1, 0, 0, 0.0, True, 0.0, reason, stable=True)
     return _Search(system, bound, progress).run(max_duration)
 
 

@@ -45,7 +45,9 @@ def matrix_of(system: System) -> Tensor | None:
     matrix = _of_members(system, found).reshape(members, count * samples, units)[:, :units] / _UNIT
     if samples > 1:
         generator = torch.Generator().manual_seed(0)
-        some = _UNIT * torch.randn(1, system.samples, units, generator=generator, dtype=torch.float64).to(matrix)
+        some = _UNIT * torch.randn(1, system.samples, units, generator=generator, device="cpu", dtype=torch.float64).to(
+            matrix
+        )
         found, some = (_of_members(system, rows).squeeze(1) for rows in (_image(system, some), some))
         sizes = some.abs() @ matrix.abs()
         offset = LinearPart(system).offset

@@ -48,7 +48,7 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     basis = x.new_empty(count + 1, samples, units)
     basis[0] = _unit(random_direction(field).expand(samples, units).clone()) + _unit(along * root)
     basis[0] = _unit(basis[0] * ~field.held(x))
-    hessenberg = torch.zeros(count + 1, count, samples, dtype=torch.float64)
+    hessenberg = torch.zeros(count + 1, count, samples, dtype=torch.float64, device="cpu")
     size = lengths(x)
     size = torch.where(size > torch.finfo(x.dtype).tiny ** 0.5, size, 1.0)
     little = torch.finfo(x.dtype).eps ** 0.5
@@ -70,7 +70,7 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
 def random_direction(field: Rows) -> Tensor:
     """Return a random direction that is always the same, shape (unit,), without touching the global random state."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(field.tau.shape[-1], generator=generator).to(field.tau)
+    return torch.randn(field.tau.shape[-1], generator=generator, device="cpu").to(field.tau)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def _recursion(stages: int, dtype: torch.dtype, device: torch.device) -> _Recurs
     nus, fixed, by_h = [], [], []
     for stage, term in enumerate(terms, start=2):
         nu = term.nu if stage > 2 else 0.0
-        mu = float(torch.tensor(term.mu, dtype=dtype))  # as rounded, so that a constant stays one
+        mu = float(torch.tensor(term.mu, dtype=dtype, device="cpu"))  # as rounded, so that a constant stays one
         nus.append(nu)
         slopes = (term.first, term.slope)
         into_y = (stages - stage) % 2 == 0
@@ -161,7 +161,7 @@ class _ChebyshevStepper(Stepper):
                 radius += remaining
                 break
             rest.div_(residual)
-        self._direction = basis[: len(vectors)].t() @ torch.as_tensor(vectors[:, largest].real).to(x)
+        self._direction = basis[: len(vectors)].t() @ x.new_tensor(vectors[:, largest].real)
         return 1.1 * radius / scale, product
 
     def attempt(self, h: float) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodyn.layers.activations import ACTIVATIONS
+from neurodyn.layers.kinds import is_rewritten
 from neurodyn.network.maps import Map
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.stage_maps import Forward
@@ -62,6 +63,8 @@ def _bound(map_: Map, v: Tensor) -> Tensor | None:
     if type(map_) is Identity:
         return v
     for layer in map_.stages[0].layers:
+        if is_rewritten(layer):
+            return None  # a hook may make more of it
         if type(layer) is nn.Linear:
             v = v @ layer.weight.double().abs().t()
         elif type(layer) in ACTIVATIONS:

@@ -166,9 +166,9 @@ class FixedPoint(ABC):
         if self._seen:  # the search farther away was at the first
             return
         for distance in _STARTS:
-            yield z + distance * size * torch.rand(z.shape[1:], generator=generator).to(z)
-            yield z - distance * size * torch.rand(z.shape[1:], generator=generator).to(z)
-            yield z + distance * size * (2 * torch.rand(z.shape[1:], generator=generator) - 1).to(z)
+            yield z + distance * size * torch.rand(z.shape[1:], generator=generator, device="cpu").to(z)
+            yield z - distance * size * torch.rand(z.shape[1:], generator=generator, device="cpu").to(z)
+            yield z + distance * size * (2 * torch.rand(z.shape[1:], generator=generator, device="cpu") - 1).to(z)
 
     def _singular(self, map_: Map, z: Tensor) -> bool:
         """Tell whether I − ∂G/∂z of an affine map is singular in a sample."""

@@ -149,7 +149,7 @@ class Probe:
         return {name: size * self._draw(self.values[name]) for name in self.varied}
 
     def _draw(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self._generator).to(like)
+        return torch.randn(like.shape, generator=self._generator, device="cpu").to(like)
 
     def _look_at_others(self, point: Values, value: Tensor) -> None:
         """Change some samples, and compare the rest: each pair of samples is parted by one bit of their places."""

@@ -85,7 +85,7 @@ def compare_networks(first: Network, other: Network, *, learning: bool) -> None:
 def _compare_populations(beside: Comparison, one: Population, other: Population) -> None:
     beside.equal(f"the shape of population {one.name}", one.shape, other.shape)
     beside.equal(f"whether population {one.name} is instantaneous", one.instantaneous, other.instantaneous)
-    leaky = [torch.as_tensor(each.leak).gt(0).expand(each.shape or ()).tolist() for each in (one, other)]
+    leaky = [torch.as_tensor(each.leak, device="cpu").gt(0).expand(each.shape or ()).tolist() for each in (one, other)]
     beside.equal(f"whether population {one.name} has a leak", *leaky)
     beside.compare(f"noise of population {one.name}", one.noise, other.noise)
     beside.compare(f"bounds of population {one.name}", one.bounds, other.bounds)
@@ -187,7 +187,10 @@ def _with_numbers(stacked: Network, networks: Sequence[Network], *, inferring: b
 def _ratio(leak: Vector, other: Vector) -> Vector:
     """Return by how much a leak is larger than another one; 1 where that is 0."""
     if isinstance(leak, Tensor) or isinstance(other, Tensor):
-        other = torch.as_tensor(other, dtype=torch.float64) if not isinstance(other, Tensor) else other
+        if not isinstance(other, Tensor):
+            other = torch.as_tensor(
+                other, dtype=torch.float64, device=leak.device if isinstance(leak, Tensor) else None
+            )
         return torch.where(other == 0, 1.0, leak / other)
     return leak / other if other else 1.0
 

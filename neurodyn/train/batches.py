@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from neurodyn.checks import check_dense, whole
 from neurodyn.data.datasets import Samples
@@ -52,7 +52,7 @@ class Pairs:
                     f"{what}: {len(inputs)} inputs and {len(targets)} targets; give one target an input"
                 )
             data = TensorDataset(inputs, targets)
-        if not isinstance(data, Dataset) or not hasattr(data, "__len__"):
+        if not isinstance(data, Dataset) or isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
             raise InvalidTypeError(
                 f"{what} is nd.data.Samples, a torch Dataset with a length, or a pair of tensors (inputs, targets), "
                 f"not a {type(data).__name__}{_hint(data)}"
@@ -62,23 +62,22 @@ class Pairs:
         self._samples = len(cast(Sized, data))
         if self._samples == 0:
             raise InvalidValueError(f"{what}: there are no samples")
+        held = data.tensors if type(data) is TensorDataset else (data.inputs,) if type(data) is Samples else ()
+        for part, kind in zip(held, ("inputs", "targets"), strict=False):
+            check_dense(f"{self.name}: {kind}", part)
         with seeded(0):  # drawing a first sample may draw random numbers
-            first = self.draw(torch.zeros(1, dtype=torch.int64))
+            first = self.draw(torch.zeros(1, dtype=torch.int64, device="cpu"))
         self.outputs = first[1].numel()
         """How many numbers a target has."""
         self._kinds = [f"{part.dtype} {tuple(part.shape[1:])}" for part in first]
         self._sample_bytes = sum(part.numel() * part.element_size() for part in first)
-        if type(data) is TensorDataset:
-            self._refuse_not_finite(data.tensors)
-        elif type(data) is Samples:
-            self._refuse_not_finite((data.inputs,))
+        self._refuse_not_finite(held)
 
     def __len__(self) -> int:
         return self._samples
 
     def _refuse_not_finite(self, parts: Sequence[Tensor]) -> None:
         for part, what in zip(parts, ("inputs", "targets"), strict=False):
-            check_dense(f"{self.name}: {what}", part)
             if part.is_floating_point() and not (bool(part.sum().isfinite()) or bool(part.isfinite().all())):
                 bad = int((~part.isfinite()).flatten(1).any(1).nonzero()[0])
                 raise InvalidValueError(f"{self.name}: {what} of sample {bad} are NaN or infinite; all must be finite")
@@ -91,7 +90,11 @@ class Pairs:
         """
         held = isinstance(self._data, (Samples, TensorDataset))
         most = max(_DIGESTED_SAMPLES, _DIGESTED_BYTES // max(1, self._sample_bytes)) if held else _DIGESTED_SAMPLES
-        places = torch.linspace(0, self._samples - 1, min(self._samples, most), dtype=torch.float64).round().long()
+        places = (
+            torch.linspace(0, self._samples - 1, min(self._samples, most), dtype=torch.float64, device="cpu")
+            .round()
+            .long()
+        )
         digests = [hashlib.blake2b(kind.encode(), digest_size=16) for kind in self._kinds]
         with seeded(0):
             if held:
@@ -131,6 +134,8 @@ class Pairs:
 
 def _hint(data: object) -> str:
     """Say what to do about data that are none."""
+    if isinstance(data, IterableDataset):
+        return ", whose samples are not drawn by their index"
     if isinstance(data, DataLoader):
         return "; give its .dataset, and batch_size="
     if isinstance(data, (tuple, list)) and len(data) == 2:

@@ -66,5 +66,10 @@ def check_elementwise(optimizer: Optimizer, scheduler: LRScheduler | None) -> No
             f"optimizer: {type(optimizer).__name__} may treat a parameter as a whole, and so mix the seeds; train each "
             f"by itself, or take one of {', '.join(_ELEMENTWISE)}"
         )
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise InvalidValueError(
+            "optimizer: it has a step hook, which would see the parameters of all seeds as one, and so mix them, as "
+            "clipping their norm does; train each by itself"
+        )
     if isinstance(scheduler, ReduceLROnPlateau):
         raise InvalidValueError("optimizer: ReduceLROnPlateau would follow the mean of the seeds; train each by itself")

@@ -87,7 +87,7 @@ class History:
         for name, each in metrics.items():
             check_alike(name, self._labels[name], each.labels, "before training", "after an epoch")
         means = {name: total.cpu() / self._samples for name, total in self._sums.items()}
-        seconds = torch.tensor(self._seconds, dtype=torch.float64)
+        seconds = torch.tensor(self._seconds, dtype=torch.float64, device="cpu")
         measured = {name: each.values for name, each in metrics.items()}
         for name, value in {**means, **tested, **measured, "seconds": seconds}.items():
             self._epochs.setdefault(name, []).append(value)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from neurodyn.errors import InvalidValueError
+from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.alike import Comparison, Difference
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.losses import Loss, check_differentiable, per_sample, squared_error
@@ -66,6 +66,15 @@ class Learner(ABC):
         self.parameters = list(dict.fromkeys(parameter for parameter in parameters if parameter.requires_grad))
         if not self.parameters:
             raise InvalidValueError(f"{name}: no parameter requires a gradient, so nothing can learn")
+        if any(nn.parameter.is_lazy(parameter) for parameter in self.parameters):
+            raise InvalidValueError(
+                f"{name}: a parameter does not know its size yet; run the module once on a batch of inputs before"
+            )
+        if any(parameter.is_complex() for parameter in self.parameters):
+            raise InvalidTypeError(
+                f"{name}: a parameter is complex, and what is trained has real ones; let it have a real and an "
+                "imaginary part, and join them by torch.view_as_complex in forward"
+            )
         self.tensors = tensors
         self.stacks = StackedTensors()
         """Where the members' parameters are stacked; they get what was learned as it writes them back."""
@@ -149,7 +158,8 @@ class Learner(ABC):
 
     def finite(self) -> bool:
         """Tell whether all parameters are finite."""
-        return bool(torch.isfinite(torch.stack([p.detach().abs().max().double() for p in self.parameters])).all())
+        largest = [p.detach().abs().max().double() for p in self.parameters if p.numel() > 0]
+        return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
 
 class NetworkLearner(Learner):
@@ -270,7 +280,7 @@ class ModuleLearner(Learner):
     def _value(self, inputs: Tensor) -> Tensor:
         try:
             value: Tensor = self.module(inputs)
-        except (RuntimeError, IndexError, TypeError) as error:
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
             raise InvalidValueError(
                 f"module {type(self.module).__name__} does not take an input of "
                 f"{shape_text(inputs.shape[1:])} a sample: {error}"

@@ -22,6 +22,7 @@ from neurodyn.errors import (
 )
 from neurodyn.labelled import xr
 from neurodyn.layers.kernels import kernels_in_use
+from neurodyn.layers.kinds import couples_samples
 from neurodyn.learning.backward import Lesson
 from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream, seeded
@@ -138,7 +139,7 @@ class Run:
 
     def _resume(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
         """Go on from a state; the network's parameters come last, so that they stay as they were if anything fails."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        _load(self.optimizer, state["optimizer"])
         if type(self.optimizer).__module__.startswith("torch.optim"):  # what others keep may have any shape
             for parameter, moments in self.optimizer.state.items():
                 for name, moment in moments.items():
@@ -202,6 +203,8 @@ class Run:
     def _learn(self, index: Tensor) -> None:
         """Update the parameters by one batch: index (seed, sample)."""
         started = time.perf_counter()
+        if self.processes.size > 1:
+            self._refuse_coupled_samples()
         samples = index.shape[1]
         own = self.processes.share(index)
         # A process without a share lends a hand with a sample of no weight, so that all do the same.
@@ -227,6 +230,15 @@ class Run:
             measured["angle"] = self.learner.angles(reference)
         self.optimizer.step()
         self.history.add_batch(measured, samples, time.perf_counter() - started)
+
+    def _refuse_coupled_samples(self) -> None:
+        for part in self._parts():
+            if couples_samples(part):
+                raise InvalidValueError(
+                    f"{self.learner.name}: {type(part).__name__} in training mode would take the statistics of each "
+                    "process's own share of a batch, so that several processes do not train as one does; call .eval() "
+                    "on it, or use LayerNorm or GroupNorm"
+                )
 
     def _lesson(self, inputs: Tensor, targets: Tensor) -> Lesson:
         try:
@@ -266,7 +278,7 @@ class Run:
         """Return the loss and accuracy on a data set, shape (seed,)."""
         members = len(self.seeds)
         loss, hits = (torch.zeros(members, dtype=torch.float64, device=self.device) for _ in range(2))
-        for index in torch.split(torch.arange(len(pairs)), _TEST_BATCH):
+        for index in torch.split(torch.arange(len(pairs), device="cpu"), _TEST_BATCH):
             own = self.processes.share(index)
             if len(own):
                 inputs, targets = (torch.cat([part] * members) for part in draw(pairs, own, self.learner))
@@ -303,7 +315,7 @@ class Run:
             with self.random:
                 tested = self._evaluate(self.test)
         if self.test is not None and not bool(torch.isfinite(tested["test_loss"]).all()):
-            for index in torch.split(torch.arange(len(self.test)), _TEST_BATCH):
+            for index in torch.split(torch.arange(len(self.test), device="cpu"), _TEST_BATCH):
                 self._refuse_data(self.test, *self.test.draw(index))
             raise self._diverged(f"the test loss is {_first_bad(tested['test_loss'], self.seeds)}")
         if not self.learner.finite():
@@ -375,9 +387,10 @@ class Run:
             kept = "; no checkpoint was written before"
             if self.checkpoint.path.exists():
                 kept = f"; the last good state is in {self.checkpoint.folder}"
-        message = f"training diverged in epoch {self.epoch}, batch {self.batch + 1} of {self.batches}: {what}{kept}"
+        batch = min(self.batch + 1, self.batches)  # after the last one, when the epoch is tested, all are counted
+        message = f"training diverged in epoch {self.epoch}, batch {batch} of {self.batches}: {what}{kept}"
         return DivergedError(
-            f"{message}. Try a smaller learning rate", self.epoch, self.batch + 1, self._dataset(), time, population
+            f"{message}. Try a smaller learning rate", self.epoch, batch, self._dataset(), time, population
         )
 
     def _dataset(self) -> xr.Dataset:
@@ -398,6 +411,21 @@ class Run:
         if self.history.seeds is None:
             attributes["seed"] = self.seeds[0]
         return self.history.dataset(attributes)
+
+
+def _load(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state as it was saved; PyTorch brings it to the dtype of the parameters.
+
+    So NAdam would go on in double precision with a product that it had begun in single precision.
+    """
+    optimizer.load_state_dict(state)
+    places = [place for group in state["param_groups"] for place in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, parameter in zip(places, parameters, strict=True):
+        own = optimizer.state[parameter]
+        for name, saved in state["state"].get(place, {}).items():
+            if isinstance(saved, Tensor) and isinstance(own[name], Tensor) and own[name].dtype != saved.dtype:
+                own[name] = saved.to(own[name].device)
 
 
 def _describe(optimizer: Optimizer, scheduler: LRScheduler | None) -> str:
@@ -446,7 +474,7 @@ def draw(pairs: Pairs, index: Tensor, learner: Learner) -> tuple[Tensor, Tensor]
 def _signature(tensors: dict[str, Tensor]) -> Tensor:
     """Return the sum of each tensor, and of its magnitudes, by which parameters are known on another machine, too."""
     sums = [[float(part.double().sum()) for part in (each.detach(), each.detach().abs())] for each in tensors.values()]
-    return torch.tensor(sums, dtype=torch.float64)
+    return torch.tensor(sums, dtype=torch.float64, device="cpu")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -7,7 +7,7 @@ import io
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,9 +81,9 @@ def write_archive(path: Path, files: dict[str, bytes]) -> None:
             archive.addfile(entry, io.BytesIO(content))
 
 
-def write_svhn(folder: Path, images: Bytes, classes: list[int]) -> None:
+def write_svhn(folder: Path, images: Bytes, classes: Sequence[float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"X": images.transpose(2, 3, 1, 0), "y": np.array(classes, dtype=np.uint8)[:, np.newaxis]}
+    content = {"X": images.transpose(2, 3, 1, 0), "y": np.array(classes)[:, np.newaxis]}
     for split in ("train", "test"):
         scipy.io.savemat(folder / f"{split}_32x32.mat", content, do_compression=True)
 
@@ -359,11 +359,12 @@ def test_svhn_files_of_another_format_are_named(after_text: bytes, message: str,
     [
         ((4, 3, 32, 32), [1, 9, 11, 5], "1 to 10, found 1 to 11"),
         ((4, 3, 32, 32), [1, 0, 10, 5], "1 to 10, found 0 to 10"),
+        ((4, 3, 32, 32), [1, 4.5, 10, 5], "labels must be whole numbers"),
         ((4, 3, 32, 32), [1, 2, 3], "as many labels"),
         ((4, 3, 16, 16), [1, 2, 3, 4], "expected uint8 images"),
     ],
 )
-def test_wrong_svhn_files_are_named(shape: tuple[int, ...], classes: list[int], message: str, tmp_path: Path) -> None:
+def test_wrong_svhn_files_are_named(shape: tuple[int, ...], classes: list[float], message: str, tmp_path: Path) -> None:
     write_svhn(tmp_path, pixels(*shape), classes)
     with pytest.raises(ValueError, match=f"train_32x32.mat as a file of svhn: .*{message}"):
         data.svhn(tmp_path)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 import neurodyn as nd
 from neurodyn.layers.activations import NAMED
@@ -108,6 +109,19 @@ def test_initialize_draws_a_module_anew_in_place(weights) -> None:
 def test_what_cannot_be_built_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nd.mlp(**arguments)
+
+
+def test_initialize_draws_weights_wherever_their_layer_has_them() -> None:
+    module, other = nd.mlp([4, 3, 2], seed=0), nd.mlp([4, 3, 2], seed=0)
+    prune.random_unstructured(module[0], "weight", 0.5)
+    with pytest.raises(ValueError, match=r"Linear.* makes its weight of other parameters.* draw its weights before"):
+        initialize(module, "xavier", seed=3)
+    prune.remove(module[0], "weight")
+    assert next(iter(module[0]._parameters)) == "bias"
+    initialize(module, "xavier", seed=3)
+    initialize(other, "xavier", seed=3)
+    assert torch.equal(module[0].get_parameter("weight"), other[0].get_parameter("weight"))
+    assert torch.equal(module[0].get_parameter("bias"), other[0].get_parameter("bias"))
 
 
 def test_first_units_are_read_and_the_others_are_not() -> None:

@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
@@ -57,19 +59,41 @@ class Residual(nn.Module):
 
 
 class Shift(nn.Module):
-    """A bias with an axis for the sample."""
+    """Two biases with an axis for the sample."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.randn(1, 6))
+        self.more = nn.Parameter(torch.randn(1, 6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.shift
+        return x + self.shift + self.more
 
 
 def pruned() -> nn.Module:
     layer = nn.Linear(6, 6)
     prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+def made_anew(layer: nn.Module) -> nn.Module:
+    """Return a layer whose bias stands before its weights, as after each way to take pruning or a norm off."""
+    prune.l1_unstructured(layer, "weight", 0.5)
+    prune.remove(layer, "weight")
+    assert [name for name, _ in layer.named_parameters()] == ["bias", "weight"]
+    return layer
+
+
+def fixed(name: str) -> nn.Module:
+    layer = nn.Linear(6, 6)
+    values = layer.get_parameter(name).detach()
+    delattr(layer, name)
+    layer.register_buffer(name, values)
+    return layer
+
+
+def with_a_parameter(layer: nn.Module) -> nn.Module:
+    layer.register_parameter("unused", nn.Parameter(torch.zeros(2)))
     return layer
 
 
@@ -92,6 +116,13 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
     "shift": lambda: [nn.Linear(8, 6), nn.Tanh(), Shift(), nn.Linear(6, 3), nn.Tanh()],
     "weight norm": lambda: [nn.Linear(8, 6), nn.Tanh(), parametrizations.weight_norm(nn.Linear(6, 3))],
     "pruned": lambda: [nn.Linear(8, 6), nn.Tanh(), pruned(), nn.Tanh(), nn.Linear(6, 3)],
+    "weights made anew": lambda: [made_anew(nn.Linear(8, 6)), nn.Tanh(), made_anew(nn.Linear(6, 3))],
+    "kernel made anew": lambda: [
+        *(nn.Unflatten(1, (2, 2, 2)), made_anew(nn.Conv2d(2, 3, 1)), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)),
+    ],
+    "fixed weights": lambda: [nn.Linear(8, 6), nn.Tanh(), fixed("weight"), nn.Tanh(), nn.Linear(6, 3)],
+    "fixed bias": lambda: [nn.Linear(8, 6), nn.Tanh(), fixed("bias"), nn.Tanh(), nn.Linear(6, 3)],
+    "unused parameters": lambda: [with_a_parameter(nn.Linear(8, 6)), with_a_parameter(nn.Tanh()), nn.Linear(6, 3)],
     "convolution over a reshaped input": lambda: [
         *(nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 3, 3, padding="same"), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)),
     ],
@@ -108,11 +139,29 @@ def test_backward_of_any_module_equals_autograd(layers, samples: int) -> None:
     nd.backward(ar.network(module), inputs.clone(), targets)
     found = [p.grad for p in module.parameters()]
     expected = torch.autograd.grad(
-        0.5 * (module(inputs.clone()) - targets).square().sum() / samples, list(module.parameters())
+        0.5 * (module(inputs.clone()) - targets).square().sum() / samples,
+        list(module.parameters()),
+        materialize_grads=True,
     )
     for mine, reference in zip(found, expected, strict=True):
         assert mine is not None
         torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-11)
+
+
+def test_feedback_learns_from_weights_made_anew() -> None:
+    plain = nn.Linear(6, 3, dtype=torch.float64)
+    anew = nn.Linear(6, 3, dtype=torch.float64)
+    anew.load_state_dict(plain.state_dict())
+    weight = nn.Parameter(anew.weight.detach())
+    del anew.weight
+    anew.weight = weight
+    below, inputs, targets = nn.Linear(4, 6, dtype=torch.float64), tensor(5, 4), tensor(5, 3)
+    found = []
+    for layer in (plain, anew):
+        network = ar.network(nn.Sequential(below, nn.Tanh(), layer), feedback="learned")
+        nd.backward(network, inputs, targets)
+        found.append([layer.weight.grad, layer.bias.grad, *(psi.grad for _, psi in network.feedback_parameters())])
+    torch.testing.assert_close(*found)
 
 
 def test_shared_weights_gather_both_gradients() -> None:
@@ -161,6 +210,7 @@ def test_a_gradient_for_one_sample_does_not_share_its_activity() -> None:
     nd.backward(ar.network(module), inputs, targets)
     expected = 2 * (module(inputs) - targets).detach()
     torch.testing.assert_close(module[1].shift.grad, expected)
+    torch.testing.assert_close(module[1].more.grad, expected)
     torch.testing.assert_close(module[0].bias.grad, expected[0])
 
 
@@ -302,6 +352,46 @@ def test_what_is_no_network_or_no_batch_is_named() -> None:
 def test_a_network_without_plasticity_cannot_learn() -> None:
     with pytest.raises(ValueError, match="network 'n' declares no plasticity, so nothing can learn"):
         nd.backward(nd.Network("n", [nd.Population("x", 1)]), None)
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda module: ar.network(module, feedback="learned"),
+        lambda module: ar.graph(module, torch.ones(2, 4, dtype=torch.float64, device="cpu")),
+        lambda module: pc.network(module, initial_noise=0.1),
+    ],
+)
+def test_the_default_device_does_not_count_where_there_are_tensors(declare: Callable[[nn.Module], nd.Network]) -> None:
+    """A device without memory stands for a GPU: what is made on it, cannot be read."""
+    inputs, targets = tensor(5, 4), tensor(5, 2)
+    histories = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            module = nd.mlp([4, 3, 2], seed=0, device="cpu", dtype=torch.float64)
+            data = inputs, targets
+            histories.append(nd.train.fit(declare(module), data, data, epochs=2, batch_size=3, progress=False))
+    xr.testing.assert_identical(*(each.drop_vars("seconds").drop_attrs() for each in histories))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f, x: torch.func.grad(f)(x),
+        lambda f, x: torch.func.vmap(f)(x),
+    ],
+    ids=["grad", "vmap"],
+)
+def test_transforms_around_it_are_refused(transform: Callable[..., Any]) -> None:
+    example = mlp()
+    network = ar.network(example.module)
+
+    def loss(inputs: Tensor) -> Tensor | None:
+        return nd.backward(network, inputs, example.targets)
+
+    with pytest.raises(ValueError, match=r"a transform of torch\.func .* is on around this call"):
+        transform(loss, example.inputs)
+    assert all(p.grad is None for p in example.module.parameters())
 
 
 def test_data_that_do_not_fit_leave_no_gradient() -> None:

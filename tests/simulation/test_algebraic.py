@@ -154,6 +154,27 @@ def test_solutions_are_looked_for_on_both_sides_and_as_the_run_goes_on(map_, sta
         nd.simulate(network, None, duration=4.0, solver=nd.RK4(0.1))
 
 
+def alone(layer: nn.Module) -> nd.Network:
+    """Return the network z = u + g(z), in which nothing is dynamic."""
+    populations = [nd.Population("u", 1, clamp=nd.Input()), nd.Population("z", 1, tau=0.0)]
+    couplings = [nd.Coupling("u", "z"), nd.Coupling("z", "z", nd.Forward(nd.Stage([layer, nn.Tanh()])))]
+    return nd.Network("z", populations, couplings, algebraic="solve")
+
+
+def test_the_equilibrium_of_a_cycle_alone_is_its_solution():
+    found = nd.equilibrium(alone(linear(np.array([[0.3]]))), tensor(1, 1))
+    u, z = tensor(1, 1).item(), found.z.item()
+    np.testing.assert_allclose(z, fsolve(lambda z: u + np.tanh(0.3 * z) - z, 0.0)[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("run", [nd.equilibrium, lambda *given: nd.simulate(*given, duration=1.0)])
+def test_what_a_hook_makes_steep_is_not_taken_to_contract(run):
+    layer = linear(np.array([[0.3]]))
+    layer.register_forward_hook(lambda module, given, value: 10.0 * value)
+    with pytest.raises(ValueError, match="z has several solutions"):
+        run(alone(layer), torch.zeros(1, 1, dtype=torch.float64))
+
+
 def test_what_contracts_is_proven_to_have_one_solution(monkeypatch):
     def fail(*_: Any) -> None:
         raise AssertionError("others are looked for")

@@ -449,6 +449,22 @@ def test_fractions_are_numbers(tmp_path: Path) -> None:
     xr.testing.assert_identical(problem.simulate(0.5), problem.simulate(half))
 
 
+def test_the_default_device_does_not_count_where_there_are_tensors() -> None:
+    """A device without memory stands for a GPU: what is made on it, cannot be read."""
+    sparse = nd.SparseLinear(torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
+    runs = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            network = nd.Network(
+                "kept within bounds",
+                [nd.Population("u", 2, clamp=nd.Input()), nd.Population("x", 2, noise=0.1, initial=0.5, bounds=(0, 1))],
+                [nd.Coupling("u", "x", nd.Forward(nd.Stage(sparse)))],
+            )
+            signal = nd.Signal([0.0, 1.0, 2.0], np.ones((3, 2), np.float32), interpolation="cubic")
+            runs.append(nd.simulate(network, signal, duration=2.0, solver=nd.Euler(0.1), seed=0))
+    np.testing.assert_array_equal(*(run.x for run in runs))
+
+
 def test_sparse_data_are_refused() -> None:
     example = mlp()
     network, x, t = ar.network(example.module), example.inputs, example.targets

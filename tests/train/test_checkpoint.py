@@ -84,6 +84,7 @@ RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
     "momentum and a scheduler": (RULES["AR simplified"], {"optimizer": momentum}),
     "plateau": (mlp, {"optimizer": lambda p: plateau(torch.optim.RMSprop(p, lr=0.3))}),
     "noise": (lambda seed: pc.network(mlp(seed), steps=3, initial_noise=0.5), {"seed": 4}),
+    "a state in another precision": (mlp, {"optimizer": torch.optim.NAdam}),
     "a rate of NumPy's": (RULES["AR"], {"optimizer": lambda p: torch.optim.Adam(p, lr=np.float64(0.01))}),
 }
 

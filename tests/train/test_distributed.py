@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import nn
 from torch.distributed import distributed_c10d
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -45,6 +46,10 @@ def train(folder: Path) -> None:
             save(folder, run, network, fit("AR simplified", network, checkpoint=folder / kept, resume="always"))
         stopped = fit("backprop", build("backprop"), callbacks=[lambda history: history.sizes["epoch"] == 2])
         assert stopped.sizes["epoch"] == 2
+        with pytest.raises(
+            ValueError, match="BatchNorm1d in training mode would take the statistics of each process's"
+        ):
+            fit("backprop", nn.Sequential(*build("backprop"), nn.BatchNorm1d(4).double()))
     assert group() is None, "the group's threads outlive the training, and may abort the process at its end"
 
 

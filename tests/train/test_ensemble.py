@@ -336,6 +336,20 @@ def test_a_scheduler_that_watches_the_loss_is_refused() -> None:
         fit([mlp(seed) for seed in SEEDS], seeds=SEEDS, optimizer=watching, learning_rate=None)
 
 
+@pytest.mark.parametrize("register", ["register_step_pre_hook", "register_step_post_hook"])
+def test_a_hook_that_sees_all_seeds_as_one_is_refused(register: str) -> None:
+    def clipping(parameters: Any) -> Any:
+        def clip(*_: object) -> None:
+            nn.utils.clip_grad_norm_(parameters, 0.1)
+
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        getattr(optimizer, register)(clip)
+        return optimizer
+
+    with pytest.raises(ValueError, match="step hook, which would see the parameters of all seeds as one"):
+        fit([mlp(seed) for seed in SEEDS], seeds=SEEDS, optimizer=clipping, learning_rate=None)
+
+
 def test_a_seed_that_diverges_is_named() -> None:
     networks = [mlp(seed) for seed in SEEDS]
     with torch.no_grad():

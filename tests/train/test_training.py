@@ -4,7 +4,7 @@ import copy
 import pickle
 import random
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import predictive_coding as pc
-from tests.training import RULES, SAMPLES, by_hand, classes, distance, equal, mlp, parameters, teach, trained
+from tests.training import RULES, SAMPLES, Learning, by_hand, classes, distance, equal, mlp, parameters, teach, trained
 
 
 def fit(network, data=None, test=None, **arguments) -> xr.Dataset:
@@ -348,6 +348,40 @@ def test_inputs_that_a_module_does_not_take_are_refused() -> None:
         nd.train.fit(mlp(), (targets.new_ones(len(targets), 5), targets), epochs=1)
 
 
+def test_a_last_batch_that_a_module_does_not_take_is_refused() -> None:
+    inputs, targets = classes(5)
+    with pytest.raises(ValueError, match=r"module Sequential does not take .*: Expected more than 1 value per channel"):
+        nd.train.fit(nn.Sequential(nn.BatchNorm1d(6).double(), mlp()), (inputs, targets), epochs=1, batch_size=4)
+
+
+class Spectrum(nn.Module):
+    """Weights of the frequencies of an input, complex ones or real ones."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * torch.fft.rfft(x)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Spectrum(torch.complex128), "backprop: a parameter is complex, and what is trained has real ones"),
+        (lambda: Spectrum(torch.float64), "the loss must return real numbers, not torch.complex128"),
+        (
+            lambda: ar.network(nn.Sequential(nn.Linear(6, 6), Spectrum(torch.float64)).double()),
+            "makes torch.complex128",
+        ),
+        (lambda: ar.graph(Spectrum(torch.complex128), torch.ones(2, 6) + 0j), "example_input must hold real numbers"),
+    ],
+)
+def test_complex_numbers_are_refused(build: Callable[[], Learning], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        fit(build())
+
+
 def test_a_loss_of_ones_own() -> None:
     def cross_entropy(output: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output, targets, reduction="none")
@@ -385,6 +419,20 @@ def test_a_diverging_run_stops_and_says_where(rule: str) -> None:
     error = caught.value
     assert error.history.sizes.get("epoch", 0) == error.epoch - 1
     assert 1 <= error.batch <= 3
+
+
+def test_a_run_whose_last_batch_diverges_says_so() -> None:
+    def spoiling(parameters: Any) -> torch.optim.Optimizer:
+        def spoil(*_: object) -> None:
+            nn.init.constant_(parameters[0], torch.inf)
+
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        optimizer.register_step_post_hook(spoil)
+        return optimizer
+
+    with pytest.raises(nd.train.DivergedError, match="epoch 1, batch 1 of 1: a parameter is NaN or infinite") as caught:
+        fit(mlp(), optimizer=spoiling, batch_size=len(classes()[0]))
+    assert caught.value.batch == 1
 
 
 @pytest.mark.parametrize("of_network", [False, True])
@@ -441,6 +489,20 @@ class Stream(IterableDataset):
     def __iter__(self):
         yield from zip(*classes(), strict=True)
 
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+def test_a_parameter_without_numbers_is_let_be() -> None:
+    module, other = mlp(), mlp()
+    other.register_parameter("empty", nn.Parameter(torch.zeros(0, dtype=torch.float64)))
+    assert fit(other).train_loss.equals(fit(module).train_loss)
+
+
+def test_a_module_that_does_not_know_its_sizes_is_refused() -> None:
+    with pytest.raises(ValueError, match="backprop: a parameter does not know its size yet; run the module once"):
+        fit(nn.Sequential(nn.LazyLinear(4)))
+
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
@@ -466,7 +528,8 @@ class Stream(IterableDataset):
         ({"data": nd.data.digits()}, TypeError, "unpack the pair of data sets"),
         ({"data": (np.ones((4, 4)), np.ones((4, 3)))}, TypeError, "a tuple of arrays; make tensors of them"),
         ({"data": torch.utils.data.DataLoader(nd.data.digits()[0])}, TypeError, "a DataLoader; give its .dataset"),
-        ({"data": Stream()}, TypeError, "a torch Dataset with a length"),
+        ({"data": Stream()}, TypeError, "a Stream, whose samples are not drawn by their index"),
+        ({"data": (classes()[0].to_sparse(), classes()[1])}, TypeError, "inputs must be a dense tensor"),
         ({"data": (classes()[0], classes()[1][:4])}, ValueError, "22 inputs and 4 targets"),
         ({"data": (classes()[0][:0], classes()[1][:0])}, ValueError, "there are no samples"),
         ({"data": (classes()[0], classes()[1].long())}, TypeError, "make labels one-hot"),
