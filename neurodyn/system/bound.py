@@ -223,15 +223,13 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
 
 def check_network(network: Network) -> None:
     """Refuse what is no declaration."""
-    if isinstance(network, Sequence):
+    if isinstance(network, (list, tuple)):
         raise InvalidTypeError("network: one Network, not several; nd.simulate and nd.equilibrium take a list")
     if not isinstance(network, Network):
-        hint = (
-            "give one at a time"
-            if isinstance(network, (list, tuple))
-            else "a module needs one that is declared for it, such as nd.models.activation_relaxation.network(module)"
+        raise InvalidTypeError(
+            f"network must be a Network, not {type(network).__name__}; a module needs one that is declared for it, "
+            "such as nd.models.activation_relaxation.network(module)"
         )
-        raise InvalidTypeError(f"network must be a Network, not {type(network).__name__}; {hint}")
 
 
 def check_targets(network: Network, *, given: bool) -> None:

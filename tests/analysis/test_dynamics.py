@@ -487,7 +487,7 @@ def test_what_does_not_fit_is_refused_by_name():
         (lambda: analysis.continuation(lambda p: driven(), 0.0, 1.0, two), r"takes one sample, and there are 2"),
         (lambda: analysis.continuation(cubic, 1.0, 1.0), r"stop: the parameter goes from 1 to another value"),
         (lambda: analysis.continuation(cubic, 0.0, 1.0, step=0.0), r"step must be positive"),
-        (lambda: analysis.stability([noisy()]), r"must be a Network, not list; give one at a time"),  # type: ignore[arg-type]
+        (lambda: analysis.stability([noisy()]), r"one Network, not several"),  # type: ignore[arg-type]
         (lambda: analysis.lyapunov(noisy(), duration=1.0), r"population x has noise, and Lyapunov exponents"),
         (lambda: analysis.lyapunov(driven(), two, duration=1.0, count=3), r"count: a sample has 2 dynamic units"),
         (lambda: analysis.lyapunov(driven(), two, duration=1.0, interval=0.3), r"interval: duration and transient"),
