@@ -64,6 +64,20 @@ class Linearised:
         low, high = self.field.bounds
         return ~(((x <= low) | (x >= high)) & (self.slope(x) == 0))
 
+    @torch.no_grad()
+    def refuse_edges(self, x: Tensor) -> None:
+        """Refuse states with units at their kinks that F leaves alone, and leads away from above them."""
+        if self._sliding is None:
+            return
+        below, above = self._sliding.sides(x)
+        edges = ((x == 0) & (below == 0) & (above > 0)).any(1).nonzero()[:, 0].tolist()
+        if edges:
+            raise InvalidValueError(
+                f"at: units of {'sample' if len(edges) == 1 else 'samples'} {', '.join(map(str, edges))} rest at their "
+                "kinks, where F has no derivative, and leads away from above them: the equilibrium is unstable; leave "
+                "them out, or start elsewhere"
+            )
+
     def matrix(self, x: Tensor) -> Tensor:
         """Return J at x, shape (sample, unit, unit)."""
         x, slope = self._traced(x)

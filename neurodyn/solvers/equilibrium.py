@@ -242,7 +242,7 @@ class _Search:
         size = torch.maximum(lengths(found.x), length)
         little = torch.finfo(x.dtype).eps ** 0.5 * size / torch.where(length > 0, length, 1.0)
         little = torch.where(little > 0, little, 1.0)
-        predicted = (field(found.x + little * step) - slope) / little
+        predicted = (field.near(found.x + little * step, found.x) - slope) / little
         off = (after - start - predicted).abs().amax(1)
         along = off <= _NONLINEAR * (after - start).abs().amax(1) + rounding
         bent = (field(0.5 * (found.x + x)) - 0.5 * (start + slope)).abs().amax(1)

@@ -105,15 +105,32 @@ class Rows:
         self._count()
         return self.of(self._slope).mul_(self.tau)
 
+    def near(self, x: Tensor, at: Tensor) -> Tensor:
+        """Return τ F(x) for differences from a state: units that are beside their kinks there keep to their side."""
+        slope = self(x)
+        if self._jump is None or self._maxima:
+            return slope
+        crossed = ((at > 0).to(x) - (x > 0).to(x)) * (at != 0)
+        return slope + crossed * self.of(self._jump).mul_(self.tau)
+
+    def sides(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return τ F below and above the kink of units that are there."""
+        assert self._jump is not None, "F jumps at units' kinks"
+        self.write(x, self._state)
+        self.system.field_with_jump(self._state, self._slope, self._jump)
+        self._count()
+        below, jump = (self.of(each).mul_(self.tau) for each in (self._slope, self._jump))
+        return below, below + jump
+
     def held(self, x: Tensor) -> Tensor:
         """Tell which units F holds at their kinks, or beside others at the top of a window, shape (sample, unit)."""
         if self._jump is None:
             return torch.zeros_like(x, dtype=torch.bool)
-        held = (x == 0) & (self._slope_at(x) == 0) & (self.of(self._jump) != 0)
+        below, above = self.sides(x)
         self._slope.flat.zero_()
         for name, maxima in self._maxima.items():
             maxima.mark(self._state.activity[name], self._slope.activity[name])
-        return held | (self.of(self._slope) != 0)
+        return (x == 0) & (below > 0) & (above <= 0) | (self.of(self._slope) != 0)
 
     def sweep(self, state: State) -> None:
         """Balance one population of a state after another, along the strong couplings."""

@@ -47,7 +47,8 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     # In √τ x, the Jacobian has the same eigenvalues, and that of a gradient flow is symmetric.
     basis = x.new_empty(count + 1, samples, units)
     basis[0] = _unit(random_direction(field).expand(samples, units).clone()) + _unit(along * root)
-    basis[0] = _unit(basis[0] * ~field.held(x))
+    free = ~field.held(x)
+    basis[0] = _unit(basis[0] * free)
     hessenberg = torch.zeros(count + 1, count, samples, dtype=torch.float64, device="cpu")
     size = lengths(x)
     size = torch.where(size > torch.finfo(x.dtype).tiny ** 0.5, size, 1.0)
@@ -55,7 +56,7 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     for k in range(count):
         direction = basis[k] / root
         step = little * size / torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        image = (field(x + step * direction) - slope).div_(step).div_(root)
+        image = (field.near(x + step * direction, x) - slope).mul_(free).div_(step).div_(root)
         for _ in range(2):  # once more than Gram–Schmidt asks for, or rounding would spoil the orthogonality
             overlaps = (basis[: k + 1] * image).sum(2)
             image -= (basis[: k + 1] * overlaps[:, :, None]).sum(0)

@@ -309,6 +309,20 @@ def test_stability_where_units_rest_at_their_kinks_is_that_of_the_others():
     assert held > 0
 
 
+def test_a_layer_that_rests_at_its_kink_untouched_is_not_stable():
+    """All of a hidden layer is inactive, so that nothing drives the next, which would be led away from above 0."""
+    module = nd.mlp([2, 2, 2, 1], activation="relu", seed=0).double()
+    first, _, last = (parameter.detach() for parameter in module.parameters() if parameter.ndim == 2)
+    inputs = torch.linalg.solve(first, torch.tensor([-1.0, -2.0], dtype=F64))[None]
+    target = torch.sign(last.amax(1, keepdim=True))  # which draws up the unit of the largest weight
+    network = pc.network(module, steps="equilibrium")
+    with pytest.warns(RuntimeWarning, match="unstable equilibrium in 1 of 1"):
+        at_rest = nd.equilibrium(network, inputs, target)
+    assert (at_rest.x2 == 0).all()
+    with pytest.raises(ValueError, match=r"units of sample 0 rest at their kinks"):
+        nd.analysis.stability(network, inputs, target, at=at_rest)
+
+
 def test_the_stable_euler_step_is_where_euler_turns_unstable():
     network = fitzhugh_nagumo(0.2)
     branch = nd.analysis.continuation(fitzhugh_nagumo, 0.0, 0.2, step=0.2)
