@@ -185,9 +185,8 @@ def properties(options: Options) -> xr.Dataset:
             module = draw_module(options, options.hidden[layers], kind)
             name = list(RULES)[rule]
             network = declare(name, module)
-            if kind != "relu" or RULES[name].get("steps") != "equilibrium":
-                at = rule, activation, layers
-                distance[at], first[at] = compare_updates(network, module, inputs, targets)
+            at = rule, activation, layers
+            distance[at], first[at] = compare_updates(network, module, inputs, targets)
             if kind == "sigmoid":
                 networks[name] = network  # the deepest stays
             bar.update()
