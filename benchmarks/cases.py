@@ -311,6 +311,10 @@ def kinks(device: str) -> Iterator[Line]:
         }
         line = f"PC of ReLU to t = 20, {name}: {count} evaluations"
         yield Line(line, ways, {"neurodyn": error}, 2e-2)
+        settle = partial(nd.equilibrium, pc.network(module, steps="equilibrium"), x, t)
+        count = settle().evaluations
+        ways = {"neurodyn": settle, "vector field alone": partial(evaluate, system, count)}
+        yield Line(f"PC equilibrium of ReLU, {name}: {count} evaluations", ways)
 
 
 @torch.no_grad()
