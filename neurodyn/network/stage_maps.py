@@ -145,6 +145,8 @@ class Feedback(OfStage):
         where = f"Feedback of stage {self.stage.name}"
         if at is not None and not isinstance(at, str):
             raise InvalidTypeError(f"{where}: at is the name of a population, not {type(at).__name__}")
+        if point is not None:
+            one_of(f"point of {where}", point, ("frozen", "live"))
         if at is not None and point == "frozen":
             raise InvalidValueError(
                 f"{where}: at={at!r} is where a live J is taken, and point is 'frozen', the forward pass; leave one of "
@@ -160,7 +162,6 @@ class Feedback(OfStage):
                 f"{where} ({self.stage.label}): argument counts the values that the stage reads, from 0 to "
                 f"{self.stage.arguments - 1}, and is not {argument!r}"
             )
-        one_of(f"point of {where}", point, ("frozen", "live"))
         if weights is not None and not isinstance(weights, FeedbackWeights):
             raise InvalidTypeError(f"{where}: weights are FeedbackWeights, not {type(weights).__name__}")
         if weights is not None and weights.stage is not self.stage:
