@@ -31,6 +31,9 @@ from neurodyn.system.numbers import sums_are_finite
 from neurodyn.system.state import State
 from neurodyn.system.system import System
 
+_TRANSFORM = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+"""Tells the innermost transform of `torch.func` that is on; PyTorch makes no promise that it is there."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -121,7 +124,7 @@ def learn(
 ) -> Lesson:
     """Do as `backward`, given the same, and tell more of it; of stacked networks, averaged over the samples of each."""
     check_network(network)
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if _TRANSFORM is not None and _TRANSFORM() is not None:
         raise InvalidValueError(
             "a transform of torch.func (grad, jvp, vmap, …) is on around this call, which leaves what it finds in "
             ".grad, and returns a loss without a graph; call it outside"
