@@ -64,6 +64,11 @@ class Linearised:
         low, high = self.field.bounds
         return ~(((x <= low) | (x >= high)) & (self.slope(x) == 0))
 
+    @torch.no_grad()
+    def repelled(self, x: Tensor) -> bool:
+        """Tell whether a unit rests at a kink that F leads away from just above, where F has no derivative."""
+        return self._sliding is not None and bool(self._sliding.repelled(x).any())
+
     def matrix(self, x: Tensor) -> Tensor:
         """Return J at x, shape (sample, unit, unit)."""
         x, slope = self._traced(x)

@@ -76,6 +76,11 @@ def stability(
             raise InvalidValueError(
                 f"at: it is no equilibrium, max |τ dx/dt| is {float(off.max()):.3g}; nd.equilibrium returns one"
             )
+        if about.repelled(x):
+            raise InvalidValueError(
+                "at: a unit rests at 0, and dx/dt jumps there to where it leads away: the equilibrium is unstable, and "
+                "no eigenvalue tells how"
+            )
         modes = count or (about.units if about.small else _FEW)
         if not bool(about.free(x).all()):
             modes = min(modes, int(about.free(x).sum(1).min()))
