@@ -369,11 +369,15 @@ def test_a_cycle_through_a_kink_is_not_taken_for_the_stable_equilibrium_inside_i
 
 
 @pytest.mark.filterwarnings("ignore:network 'apart' rests:RuntimeWarning")
-def test_what_grows_apart_from_the_units_that_are_at_rest_is_found() -> None:
-    """dz/dt = z + y² from 0, where dy/dt = −y is of no account to first order."""
-    populations = [nd.Population("y", 2), nd.Population("z", 2)]
-    couplings = [nd.Coupling("z", "z", gain=2.0), nd.Coupling("y", "z", nd.Pointwise(torch.square))]
-    start = {name: torch.zeros(1, 2, dtype=torch.float64) for name in "yz"}
-    found = nd.equilibrium(nd.Network("apart", populations, couplings), None, initial=start)
+def test_what_grows_apart_from_a_unit_that_is_held_at_its_kink_is_found() -> None:
+    """dx/dt = 1 − x − 2 ReLU'(x) holds x at 0, and dz/dt = z + y² grows from 0, where dy/dt = −y + ReLU(x)."""
+    stage = nd.Stage(nn.Sequential(nn.ReLU(), identity(nn.Linear(1, 1))).double())
+    populations = [nd.Population(name, 1, clamp=nd.Input()) for name in "bv"]
+    populations += [nd.Population(name, 1) for name in "xzy"]
+    couplings = [nd.Coupling("b", "x"), nd.Coupling("v", "x", nd.Feedback(stage, "live"))]
+    couplings += [nd.Coupling("x", "y", nd.Forward(stage)), nd.Coupling("z", "z", gain=2.0)]
+    network = nd.Network("apart", populations, [*couplings, nd.Coupling("y", "z", nd.Pointwise(torch.square))])
+    inputs = {name: torch.full((1, 1), value, dtype=torch.float64) for name, value in (("b", 1.0), ("v", -2.0))}
+    found = nd.equilibrium(network, inputs)
     assert found.converged
     assert not found.stable
