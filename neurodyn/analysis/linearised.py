@@ -65,17 +65,14 @@ class Linearised:
         return ~(((x <= low) | (x >= high)) & (self.slope(x) == 0))
 
     @torch.no_grad()
-    def refuse_edges(self, x: Tensor) -> None:
-        """Refuse states with units at their kinks that F leaves alone, and leads away from above them."""
-        if self._sliding is None:
-            return
-        below, above = self._sliding.sides(x)
-        edges = ((x == 0) & (below == 0) & (above > 0)).any(1).nonzero()[:, 0].tolist()
-        if edges:
+    def refuse_repelled(self, x: Tensor) -> None:
+        """Refuse states where a unit rests at a kink that F leads away from just above, where F has no derivative."""
+        repelled = [] if self._sliding is None else self._sliding.repelled(x).nonzero()[:, 0].tolist()
+        if repelled:
+            where = f"{'sample' if len(repelled) == 1 else 'samples'} {', '.join(map(str, repelled))}"
             raise InvalidValueError(
-                f"at: units of {'sample' if len(edges) == 1 else 'samples'} {', '.join(map(str, edges))} rest at their "
-                "kinks, where F has no derivative, and leads away from above them: the equilibrium is unstable; leave "
-                "them out, or start elsewhere"
+                f"at: in {where} a unit rests at 0, and dx/dt jumps there to where it leads away: the equilibrium is "
+                "unstable, and no eigenvalue tells how; leave it out, or start elsewhere"
             )
 
     def matrix(self, x: Tensor) -> Tensor:

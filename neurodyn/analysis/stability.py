@@ -76,7 +76,7 @@ def stability(
             raise InvalidValueError(
                 f"at: it is no equilibrium, max |τ dx/dt| is {float(off.max()):.3g}; nd.equilibrium returns one"
             )
-        about.refuse_edges(x)
+        about.refuse_repelled(x)
         modes = count or (about.units if about.small else _FEW)
         if not bool(about.free(x).all()):
             modes = min(modes, int(about.free(x).sum(1).min()))

@@ -153,7 +153,7 @@ class _Search:
             time, leg, rejected = time + report.time / self._slowest, 2.0 * leg, rejected + report.rejected
             self._earlier, self._x = self._x, self._field.of(self._state)
             self._accelerate(report.time)
-        self._take(self._growth > 0, self._x)
+        self._take(self._growth > 0, self._found)
         x = torch.where(self._arrived[:, None], self._found, self._x)
         self._field.write(self._field.resting(x), self._state)
         slope = self._system.new_state()
@@ -189,9 +189,11 @@ class _Search:
         growth = torch.zeros_like(self._growth)
         if bool((open_ & ~ends).any()) and (relaxed or not found.swept):
             slope = field(found.x)
-            ends = ends | open_ & self._is_nearly_linear(found, slope, rounding)
+            symmetric = self._system.structure.gradient_flow
+            # Within as far as a kink, or else the trajectory may turn around the equilibrium for ever.
+            within = torch.ones_like(open_) if symmetric else away <= field.clearance(found.x) + rounding
+            ends = ends | open_ & within & self._is_nearly_linear(found, slope, rounding)
             if bool((ends & ~stable).any()):
-                symmetric = self._system.structure.gradient_flow
                 growth, turns = growth_rate(field, found.x, slope, x - found.x, symmetric=symmetric)
                 growth = torch.where(stable, 0.0, growth)
                 ends = ends & (stable | ~turns | (found.before[1].abs().amax(1) <= self._tolerance))
@@ -200,8 +202,9 @@ class _Search:
         rests = ends & (growth > 0) & (near | (found.before[1].abs().amax(1) <= self._tolerance))
         self._growth = torch.where(rests, growth, torch.where(self._arrived, self._growth, 0.0))
         self._resting = torch.where(rests, self._resting + relaxed, 0.0)
+        self._found = torch.where((rests & ~self._arrived)[:, None], found.x, self._found)
         # Rounding alone would have led away from an unstable equilibrium after so long.
-        self._take(rests & (self._resting * growth >= -1.5 * math.log(torch.finfo(x.dtype).eps)), x)
+        self._take(rests & (self._resting * growth >= -1.5 * math.log(torch.finfo(x.dtype).eps)), found.x)
 
     def _take(self, which: Tensor, x: Tensor) -> None:
         self._found = torch.where(which[:, None], x, self._found)

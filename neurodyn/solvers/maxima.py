@@ -59,11 +59,32 @@ class Maxima:
         self._positive = largest > 0.0
         self._meeting = tied & self._positive | (largest == 0.0) if self._windows.rectified else tied
 
-    def mark(self, x: Tensor, out: Tensor) -> None:
-        """Write 1 into `out` for the units of windows in which several are the largest at x, or that is 0."""
+    def align(self, x: Tensor, jump: Tensor, out: Tensor) -> None:
+        """Give units that share the pull on a maximum at x the same value of `out`, their mean; 0 where that is 0.
+
+        Shapes (sample, …), `jump` having v of each unit's window.
+        """
         self.see(x)
-        self.begin(x)
-        self._windows.of(out).masked_fill_(self._meeting[(..., *[None] * self._axes)], 1.0)
+        top = self._seen[0][0].view(-1, 1)
+        sharing = (torch.take(x, self._units) == top) & (torch.take(jump, self._units) < 0.0)
+        if self._windows.rectified:
+            sharing &= top >= 0.0
+        own = torch.take(out, self._units)
+        mean = torch.where(sharing, own, 0.0).sum(1, keepdim=True) / sharing.sum(1, keepdim=True).clamp(min=1)
+        if self._windows.rectified:
+            mean = torch.where(top == 0.0, 0.0, mean)
+        view = self._windows.of(out)
+        view.copy_(torch.where(sharing, mean, own).view(view.shape))
+
+    def gaps(self, x: Tensor, out: Tensor) -> None:
+        """Write how far units are below the largest of their window, or that is from 0, into `out`; ∞ where at it."""
+        self.see(x)
+        top = self._seen[0][0].view(-1, 1)
+        gap = top - torch.take(x, self._units)
+        if self._windows.rectified:
+            gap = torch.where(gap == 0.0, top.abs(), gap)
+        view = self._windows.of(out)
+        view.copy_(torch.where(gap == 0.0, torch.inf, gap).view(view.shape))
 
     def advance(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,7 +42,13 @@ class Rows:
         """What x ← x + step · τF(x) takes for a full step, 1/leak, shape (unit,)."""
         structure = system.structure
         self._jump = system.new_state() if structure.kinks_at_units else None
+        self._beside = system.new_state() if structure.kinks_at_units else self._slope
+        """F, of which Filippov's solution is made."""
         self._maxima = {name: Maxima(windows, stages=1) for name, windows in structure.windows.items()}
+        self._single = torch.cat(
+            [torch.full((n,), p.name not in self._maxima) for p, n in zip(free, self._widths, strict=True)]
+        ).to(system.device)
+        """Which units have a kink of their own, if any."""
         self.bounds = self._of_bounds()
         """Where each unit stays, shape (unit,) both; None where no population has bounds."""
         self.evaluations = 0
@@ -98,10 +104,10 @@ class Rows:
         if self._jump is None:
             self.system.field(self._state, self._slope)
         else:
-            self.system.field_with_jump(self._state, self._slope, self._jump)
+            self.system.field_with_jump(self._state, self._beside, self._jump)
             for name, maxima in self._maxima.items():
                 maxima.see(self._state.activity[name])
-            solution(self._state, self._slope, self._jump, self._slope, self._maxima)
+            solution(self._state, self._beside, self._jump, self._slope, self._maxima)
         self._count()
         return self.of(self._slope).mul_(self.tau)
 
@@ -113,24 +119,55 @@ class Rows:
         crossed = ((at > 0).to(x) - (x > 0).to(x)) * (at != 0)
         return slope + crossed * self.of(self._jump).mul_(self.tau)
 
-    def sides(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return τ F below and above the kink of units that are there."""
-        assert self._jump is not None, "F jumps at units' kinks"
-        self.write(x, self._state)
-        self.system.field_with_jump(self._state, self._slope, self._jump)
-        self._count()
-        below, jump = (self.of(each).mul_(self.tau) for each in (self._slope, self._jump))
-        return below, below + jump
-
     def held(self, x: Tensor) -> Tensor:
-        """Tell which units F holds at their kinks, or beside others at the top of a window, shape (sample, unit)."""
+        """Tell which units F holds at kinks of their own, shape (sample, unit)."""
         if self._jump is None:
             return torch.zeros_like(x, dtype=torch.bool)
-        below, above = self.sides(x)
-        self._slope.flat.zero_()
+        below, jump = self._sides(x)
+        return (x == 0) & (below >= 0) & (below + jump <= 0) & (jump != 0) & self._single
+
+    def repelled(self, x: Tensor) -> Tensor:
+        """Tell which samples rest where F leads a unit away as soon as it is above its kink, shape (sample,)."""
+        if self._jump is None:
+            return torch.zeros_like(x[:, 0], dtype=torch.bool)
+        below, jump = self._sides(x)
+        return ((x == 0) & (below == 0) & (jump > 0) & self._single).any(1)
+
+    def clearance(self, x: Tensor) -> Tensor:
+        """Return how far away the nearest kink is that x is not at, where each unit counts √τ, shape (sample,)."""
+        if self._jump is None:
+            return torch.full_like(x[:, 0], math.inf)
+        _, jump = self._sides(x)
+        self.write(torch.where((jump != 0) & (x != 0), x.abs(), math.inf), self._slope)
         for name, maxima in self._maxima.items():
-            maxima.mark(self._state.activity[name], self._slope.activity[name])
-        return (x == 0) & (below > 0) & (above <= 0) | (self.of(self._slope) != 0)
+            maxima.gaps(self._state.activity[name], self._slope.activity[name])
+        return (self.of(self._slope) * self.tau.sqrt()).amin(1)
+
+    def _sides(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return F as it is at x, and by how much it jumps at the kink of each unit."""
+        assert self._jump is not None, "the caller looks"
+        self._slope_at(x)
+        return self.of(self._beside), self.of(self._jump)
+
+    def tangent(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what projects directions, shape (sample, unit), on those in which F leaves units of x at their kinks.
+
+        A unit stays at 0 where F holds it there, and those that share the pull on a maximum stay side by side.
+        """
+        if self._jump is None:
+            return lambda directions: directions
+        held = self.held(x)
+        at, jump = (
+            {name: state.activity[name].clone() for name in self._maxima} for state in (self._state, self._jump)
+        )
+
+        def project(directions: Tensor) -> Tensor:
+            self.write(directions.masked_fill(held, 0.0), self._slope)
+            for name, maxima in self._maxima.items():
+                maxima.align(at[name], jump[name], self._slope.activity[name])
+            return self.of(self._slope)
+
+        return project
 
     def sweep(self, state: State) -> None:
         """Balance one population of a state after another, along the strong couplings."""

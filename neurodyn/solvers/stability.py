@@ -47,16 +47,18 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
     # In √τ x, the Jacobian has the same eigenvalues, and that of a gradient flow is symmetric.
     basis = x.new_empty(count + 1, samples, units)
     basis[0] = _unit(random_direction(field).expand(samples, units).clone()) + _unit(along * root)
-    free = ~field.held(x)
-    basis[0] = _unit(basis[0] * free)
+    tangent = field.tangent(x)
+    basis[0] = _unit(root * tangent(basis[0] / root))
     hessenberg = torch.zeros(count + 1, count, samples, dtype=torch.float64, device="cpu")
     size = lengths(x)
     size = torch.where(size > torch.finfo(x.dtype).tiny ** 0.5, size, 1.0)
     little = torch.finfo(x.dtype).eps ** 0.5
     for k in range(count):
-        direction = basis[k] / root
-        step = little * size / torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        image = (field.near(x + step * direction, x) - slope).mul_(free).div_(step).div_(root)
+        direction = tangent(basis[k] / root)  # once more, as rounding would part units that move side by side
+        length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+        step = little * size / torch.where(length > 0, length, 1.0)
+        image = (field.near(x + step * direction, x) - slope).div_(step).div_(root)
+        image = root * tangent(image / root)  # a unit that hardly any change would free stays at its kink
         for _ in range(2):  # once more than Gram–Schmidt asks for, or rounding would spoil the orthogonality
             overlaps = (basis[: k + 1] * image).sum(2)
             image -= (basis[: k + 1] * overlaps[:, :, None]).sum(0)
@@ -65,7 +67,10 @@ def growth_rate(field: Rows, x: Tensor, slope: Tensor, along: Tensor, *, symmetr
         hessenberg[k + 1, k] = rest.double().cpu()
         basis[k + 1] = image / rest.clamp_min(torch.finfo(x.dtype).tiny)[:, None]
     rates, turns = _rightmost(hessenberg.permute(2, 0, 1).numpy(), symmetric=symmetric, noise=_NOISE * little)
-    return torch.as_tensor(rates, dtype=x.dtype, device=x.device), torch.as_tensor(turns, device=x.device)
+    found = torch.as_tensor(rates, dtype=x.dtype, device=x.device)
+    # Beside a kink that F leads away from, a perturbation grows at once.
+    found = torch.where(field.repelled(x), torch.maximum(found, (1.0 / field.tau).amax(-1)), found)
+    return found, torch.as_tensor(turns, device=x.device)
 
 
 def random_direction(field: Rows) -> Tensor:

@@ -319,7 +319,7 @@ def test_a_layer_that_rests_at_its_kink_untouched_is_not_stable():
     with pytest.warns(RuntimeWarning, match="unstable equilibrium in 1 of 1"):
         at_rest = nd.equilibrium(network, inputs, target)
     assert (at_rest.x2 == 0).all()
-    with pytest.raises(ValueError, match=r"units of sample 0 rest at their kinks"):
+    with pytest.raises(ValueError, match=r"in sample 0 a unit rests at 0, and dx/dt jumps there"):
         nd.analysis.stability(network, inputs, target, at=at_rest)
 
 

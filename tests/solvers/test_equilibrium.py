@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn.models import predictive_coding as pc
+from neurodyn.solvers.equilibrium import to_equilibrium
+from neurodyn.solvers.rows import Rows
+from neurodyn.system.binding import bound
 from tests.problems import Array, mlp, random, tensor
 
 
@@ -272,3 +275,109 @@ def test_units_that_fall_side_by_side_from_a_maximum_are_at_rest_together() -> N
     expected = torch.where((alone < low)[:, None], together[:, None], expected)
     assert found.converged
     np.testing.assert_allclose(found.x1.values.reshape(60, 2), expected, atol=1e-7)
+
+
+def test_a_unit_at_rest_below_a_kink_that_f_leads_away_from_is_unstable() -> None:
+    """dx/dt = −x + ReLU'(x) from x = 0, where it stays unless something moves it."""
+    stage = nd.Stage(nn.Sequential(nn.ReLU(), identity(nn.Linear(1, 1))).double())
+    populations = [nd.Population("c", 1, clamp=nd.Input()), nd.Population("x", 1), nd.Population("y", 1)]
+    couplings = [nd.Coupling("c", "x", nd.Feedback(stage, "live")), nd.Coupling("x", "y", nd.Forward(stage))]
+    network = nd.Network("at its kink", populations, couplings)
+    with pytest.warns(RuntimeWarning, match="unstable"):
+        found = nd.equilibrium(network, torch.ones(1, 1, dtype=torch.float64))
+    assert found.x.item() == 0
+    assert not found.stable
+    with pytest.raises(ValueError, match="leads away: the equilibrium is unstable"):
+        nd.analysis.stability(network, torch.ones(1, 1, dtype=torch.float64), at=found)
+
+
+def pulled_window(recurrent: list[list[float]]) -> nd.Network:
+    """dx/dt = −x + W x + b + v at the largest of three units."""
+    stage = nd.Stage(nn.Sequential(nn.MaxPool1d(3), identity(nn.Linear(1, 1))).double())
+    weights = nn.Linear(3, 3, bias=False).double()
+    weights.load_state_dict({"weight": torch.tensor(recurrent)})
+    populations = [nd.Population("b", (1, 3), clamp=nd.Input()), nd.Population("v", (1, 1), clamp=nd.Input())]
+    populations += [nd.Population("x", (1, 3)), nd.Population("y", (1, 1))]
+    couplings = [nd.Coupling("b", "x"), nd.Coupling("v", "x", nd.Feedback(stage, "live"))]
+    couplings += [nd.Coupling("x", "y", nd.Forward(stage)), nd.Coupling("x", "x", nd.Forward(weights))]
+    return nd.Network("pulled", populations, couplings)
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "b", "start", "growth"),
+    [
+        ([[0.0, 0, 0], [0, 0, 0], [0, 0, 1.5]], [1.0, 1.2, 0.0], [0.35, 0.35, 0.0], 0.5),  # the third unit grows
+        ([[1.5, 0, 0], [0, 1.5, 0], [0, 0, 0]], [0.25, 0.25, -5.0], [1.0, 1.0, -5.0], 0.5),  # the two together
+        ([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 0]], [1.25, 1.25, -5.0], [1.0, 1.0, -5.0], 0.0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:network 'pulled' rests:RuntimeWarning")
+def test_beside_a_shared_maximum_what_else_moves_tells_stability(
+    recurrent: list[list[float]], b: list[float], start: list[float], growth: float
+) -> None:
+    inputs = {"b": torch.tensor([[b]], dtype=torch.float64), "v": torch.full((1, 1, 1), -1.5, dtype=torch.float64)}
+    start_x = torch.tensor([[start]], dtype=torch.float64)
+    found = nd.equilibrium(pulled_window(recurrent), inputs, initial={"x": start_x})
+    assert found.converged
+    assert bool(found.stable) == (growth == 0)
+    np.testing.assert_allclose(found.x, start_x, atol=1e-6)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_units_that_leave_0_side_by_side_share_the_pull(rectified: bool) -> None:
+    layers = [*([nn.ReLU()] if rectified else []), nn.MaxPool1d(2), identity(nn.Linear(1, 1))]
+    stage = nd.Stage(nn.Sequential(*layers).double())
+    populations = [nd.Population("b", (1, 2), clamp=nd.Input()), nd.Population("v", (1, 1), clamp=nd.Input())]
+    populations += [nd.Population("x", (1, 2)), nd.Population("y", (1, 1))]
+    couplings = [nd.Coupling("b", "x"), nd.Coupling("v", "x", nd.Feedback(stage, "live"))]
+    network = nd.Network("window", populations, [*couplings, nd.Coupling("x", "y", nd.Forward(stage))])
+    b, v = torch.tensor([[[1.0, 1.2]]], dtype=torch.float64), torch.full((1, 1, 1), -1.5, dtype=torch.float64)
+    with bound(network, {"b": b, "v": v}, None) as system:
+        field = Rows(system)(torch.zeros(1, 3, dtype=torch.float64))
+    np.testing.assert_allclose(field[0, :2], [0.35, 0.35], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("slope", "w", "gain", "b", "t", "taus"),
+    [(1.7, 1.14, 1.52, 1.9, -0.97, (0.87, 1.48, 1.33)), (0.1, -1.25, 0.31, -0.05, -0.72, (0.36, 1.59, 1.53))],
+)
+def test_a_cycle_through_a_kink_is_not_taken_for_the_stable_equilibrium_inside_it(
+    slope: float, w: float, gain: float, b: float, t: float, taus: tuple[float, float, float]
+) -> None:
+    """τ dx/dt = −e₀ + gain f'(x) w e₁ with errors e₀ of x − b, and e₁ of t − w f(x), that lag."""
+    state, ends = np.array([0.5, 0.0, 0.0]), []
+    for _ in range(10_000):
+        x, below, above = state
+        f = 1.0 if x > 0 else slope
+        slopes = np.array([-below + gain * f * w * above, -below + x - b, -above + t - w * f * x])
+        state = state + 0.01 * slopes / taus
+        ends.append(state[0])
+    assert np.ptp(ends[-2000:]) > 0.3
+    layer = linear(np.array([[w]]))
+    stage = nd.Stage(nn.Sequential(nn.LeakyReLU(slope), layer))
+    populations = [nd.Population(name, 1, clamp=nd.Input()) for name in "bt"]
+    populations += [nd.Population("x", 1, tau=taus[0], leak=0.0, initial=0.5)]
+    populations += [nd.Population(name, 1, tau=tau) for name, tau in zip("ef", taus[1:], strict=True)]
+    couplings = [nd.Coupling("x", "e"), nd.Coupling("b", "e", gain=-1.0), nd.Coupling("e", "x", gain=-1.0)]
+    couplings += [nd.Coupling("t", "f"), nd.Coupling("x", "f", nd.Forward(stage), gain=-1.0)]
+    couplings += [nd.Coupling("f", "x", nd.Feedback(stage, "live"), gain=gain)]
+    inputs = {name: torch.full((1, 1), value, dtype=torch.float64) for name, value in (("b", b), ("t", t))}
+    network = nd.Network("lagging", populations, couplings)
+    with bound(network, inputs, None) as system, pytest.warns(RuntimeWarning, match="not reached"):
+        _, report = to_equilibrium(system, nd.steady(), max_duration=20.0)
+    assert not report.converged
+
+
+@pytest.mark.filterwarnings("ignore:network 'apart' rests:RuntimeWarning")
+def test_what_grows_apart_from_a_unit_that_is_held_at_its_kink_is_found() -> None:
+    """dx/dt = 1 − x − 2 ReLU'(x) holds x at 0, and dz/dt = z + y² grows from 0, where dy/dt = −y + ReLU(x)."""
+    stage = nd.Stage(nn.Sequential(nn.ReLU(), identity(nn.Linear(1, 1))).double())
+    populations = [nd.Population(name, 1, clamp=nd.Input()) for name in "bv"]
+    populations += [nd.Population(name, 1) for name in "xzy"]
+    couplings = [nd.Coupling("b", "x"), nd.Coupling("v", "x", nd.Feedback(stage, "live"))]
+    couplings += [nd.Coupling("x", "y", nd.Forward(stage)), nd.Coupling("z", "z", gain=2.0)]
+    network = nd.Network("apart", populations, [*couplings, nd.Coupling("y", "z", nd.Pointwise(torch.square))])
+    inputs = {name: torch.full((1, 1), value, dtype=torch.float64) for name, value in (("b", 1.0), ("v", -2.0))}
+    found = nd.equilibrium(network, inputs)
+    assert found.converged
+    assert not found.stable
