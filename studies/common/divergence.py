@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class Options(TrainingOptions):
     """
 
     samples: int | None = None
+    once: ClassVar[tuple[str, ...]] = ("hidden",)
+
     hidden: tuple[int, ...] = (1, 2, 3)
     width: int = 32
     batch: int = 20

@@ -144,6 +144,15 @@ def test_every_number_is_positive_and_every_list_has_an_entry(study):
             assert isinstance(caught.value, nd.NeurodynError)
 
 
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_is_gone_through_is_given_once(study):
+    kind = importlib.import_module(study).Options
+    for name in kind.once:
+        value = getattr(kind(), name)
+        with pytest.raises(ValueError, match=f"^{name}: each once, not {value[0]} "):
+            kind(**{name: (value[0], *value)})
+
+
 @pytest.mark.parametrize("study", sorted(set(STUDIES) - WITHOUT_DATA))
 def test_a_folder_for_what_needs_none_is_refused(study, tmp_path, capsys):
     with pytest.raises(SystemExit):
