@@ -27,7 +27,7 @@ import torch.nn.functional as F
 import xarray as xr
 from common.claims import PC, Row, holds, write_rows
 from common.divergence import logistic
-from common.options import DataOptions, parse
+from common.options import DataOptions, check_samples, parse
 from common.presentation import CHOSEN, OUTCOMES, Builder, Case, present
 from common.report import number_of, table, write
 from common.training import loss
@@ -147,6 +147,7 @@ def cases(steps: int) -> dict[str, Case]:
 def draw_pairs(case: Case, options: Options, seed: int) -> tuple[Tensor, Tensor, nn.Sequential]:
     """Return the inputs and targets of a seed, and the case's network."""
     data, _ = options.load(flatten=False)
+    check_samples(options.samples, data)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: options.samples]
     inputs, targets = (part.to(options.device, case.dtype) for part in data[chosen])
     module = case.build(tuple(inputs.shape[1:]), targets.shape[1], seed).to(options.device)

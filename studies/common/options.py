@@ -210,5 +210,11 @@ def check_root(root: Path | None, datasets: Sequence[str]) -> None:
         raise InvalidValueError("root: digits come with scikit-learn, from no folder; name another dataset, or no root")
 
 
+def check_samples(samples: int, train: nd.data.Samples) -> None:
+    """Refuse to take more samples than there are."""
+    if samples > len(train):
+        raise InvalidValueError(f"samples: {train.name} has {len(train)}, not {samples}")
+
+
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
