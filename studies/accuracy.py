@@ -219,6 +219,8 @@ class Options(StudyOptions):
         A test accuracy in per cent; the table tells after how many epochs it is reached.
     """
 
+    once = ("rules", "dataset")
+
     out: Path = Path("results/accuracy")
     seeds: tuple[int, ...] = tuple(range(10))
     rules: tuple[RuleName, ...] = tuple(RULES)

@@ -103,6 +103,8 @@ class Options(TrainingOptions):
         L of the networks of (2).
     """
 
+    once = ("layers",)
+
     layers: tuple[int, ...] = (2, 5, 10, 20, 50)
     width: int = 32
     trained: int = 16

@@ -104,6 +104,8 @@ class Options(ImageOptions):
         The units of the tower's layers after the input, none wider than the one before.
     """
 
+    once = ("hidden",)
+
     out: Path = Path("results/gait_training")
     hidden: tuple[int, ...] = (1, 3, 6)
     tower: tuple[int, ...] = (64, 40, 20, 10)

@@ -35,6 +35,7 @@ from figures.gamma_sweep import draw_near, draw_training
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.errors import InvalidValueError
 from neurodyn.models import predictive_coding as pc
 
 GAMMAS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -64,12 +65,19 @@ class Options(divergence.Options):
         How many processes train, with a store.
     """
 
+    once = ("hidden", "times")
+
     epochs: int = 20
     samples: int | None = 600
     times: tuple[Time, ...] = ("l", "0", "1", "2", "4", "16")
     store: Path | None = None
     workers: int = 1
     out: Path = Path("results/gamma_sweep")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "l" not in self.times:
+            raise InvalidValueError(f"times: among them is 'l', which is judged, not only {' '.join(self.times)}")
 
 
 PAPER = Options(full=True, dataset="mnist", samples=None, epochs=64, rate=0.001, times=TIMES)
@@ -158,6 +166,8 @@ def scaling(options: Options) -> tuple[float, xr.DataArray]:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figures, and print its tables."""
+    if options.workers > 1 and options.store is None:
+        raise InvalidValueError(f"workers: {options.workers} share the work by a store; give a --store, too")
     print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
     training = sweep(options) if options.store is None else stored(options, options.store)

@@ -152,6 +152,8 @@ class Options(DataOptions):
         For (b): the time steps of the LSTM.
     """
 
+    once = ("sizes",)
+
     out: Path = Path("results/graphs")
     seeds: tuple[int, ...] = (0, 1, 2)
     sizes: tuple[int, ...] = (1, 2, 4, 8)

@@ -73,6 +73,8 @@ class Options(StudyOptions):
         16.
     """
 
+    once = ("widths",)
+
     out: Path = Path("results/runtime")
     seeds: tuple[int, ...] = (0,)
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 import xarray as xr
 from common.claims import PC, Row, holds, write_rows
 from common.divergence import logistic
-from common.options import DataOptions, parse
+from common.options import DataOptions, check_samples, parse
 from common.presentation import CHOSEN, OUTCOMES, Builder, Case, present
 from common.report import number_of, table, write
 from common.training import loss
@@ -38,6 +38,7 @@ from torch.nn.utils import get_total_norm
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.errors import InvalidValueError
 from neurodyn.models import predictive_coding as pc
 
 WINDOWS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
@@ -52,6 +53,8 @@ ROUNDING = 1e-12
 WITHIN = 1.0
 """So many points beside table 3 are called equal."""
 WIDTH = 32
+DEEPEST = 8
+"""The layers of the deepest network in which causes are looked for."""
 SHORT = 8
 """T, for one pass through the convolutional network and a little more."""
 PREDICTION_STEPS = 200
@@ -73,6 +76,8 @@ class Options(DataOptions):
     steps
         T, how many steps a pair is presented.
     """
+
+    once = ("layers",)
 
     layers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
     samples: int = 50
@@ -115,7 +120,7 @@ def convolutional(activation: type[nn.Module], pool: Callable[[int], nn.Module])
 def cases(steps: int) -> dict[str, Case]:
     """Return what may make φ fail, one change at a time."""
     four = Case("logistic, 4 layers", perceptron(4, "sigmoid", wide=True), steps)
-    eight = Case("logistic, 8 layers, small weights", perceptron(8, "sigmoid"), steps)
+    eight = Case(f"logistic, {DEEPEST} layers, small weights", perceptron(DEEPEST, "sigmoid"), steps)
     pooled = Case(f"ReLU, convolutions, max pooling, T = {SHORT}", convolutional(nn.ReLU, nn.MaxPool2d), SHORT)
     average = f"convolutions, average pooling, T = {SHORT}"
     return {
@@ -142,6 +147,7 @@ def cases(steps: int) -> dict[str, Case]:
 def draw_pairs(case: Case, options: Options, seed: int) -> tuple[Tensor, Tensor, nn.Sequential]:
     """Return the inputs and targets of a seed, and the case's network."""
     data, _ = options.load(flatten=False)
+    check_samples(options.samples, data)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: options.samples]
     inputs, targets = (part.to(options.device, case.dtype) for part in data[chosen])
     module = case.build(tuple(inputs.shape[1:]), targets.shape[1], seed).to(options.device)
@@ -233,6 +239,11 @@ def raster(case: Case, options: Options) -> xr.Dataset:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print its tables."""
+    deepest = max(DEEPEST, *options.layers)
+    if options.steps < deepest - 1:
+        raise InvalidValueError(
+            f"steps: at least {deepest - 1}, for the errors to reach the first of {deepest} layers, not {options.steps}"
+        )
     print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
     deep = [
@@ -408,9 +419,9 @@ def explain(cause: xr.Dataset) -> list[str]:
     return [
         f"- Logistic units all feel feedback, so that only rounding can make φ fail: {strict('basic')} succeed, with "
         f"learning during inference {strict('learning')}, and with trained weights {strict('trained')}.",
-        f"- Rounding: with 8 layers and small weights, {strict('single')} succeed in float32 and {strict('double')} "
-        f"in float64. Where φ fails, backprop's error is {value('failed_ulps', 'single'):.1g} times the rounding "
-        f"error of x (median); elsewhere {value('others_ulps', 'single'):.1g} times.",
+        f"- Rounding: with {DEEPEST} layers and small weights, {strict('single')} succeed in float32 and "
+        f"{strict('double')} in float64. Where φ fails, backprop's error is {value('failed_ulps', 'single'):.1g} times "
+        f"the rounding error of x (median); elsewhere {value('others_ulps', 'single'):.1g} times.",
         f"- No feedback: of the units that fail, {silent['relu']} (ReLU perceptron) and {silent['pooled']} (max "
         "pooling) have a backprop error of exactly 0. Such a unit has nothing to learn at t = L − l, and spikes when "
         f"the layer below it moves: with max pooling {elsewhere:.0f} % of the units, however long t_d. Those spikes "

@@ -26,6 +26,8 @@ from neurodyn.layers.stacked import Stacked, by_member, member_of
 
 _WORST_ERROR = 0.01
 """The relative error of a known solution above which a matrix is too badly conditioned: two correct digits."""
+_SMOOTH = 20
+"""PyTorch's threshold of Softplus, where it jumps back by 2·10⁻⁹; by more at a lower one, where values come twice."""
 
 
 def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
@@ -59,6 +61,11 @@ def check_invertible(layers: Sequence[nn.Module], stage: str) -> None:
         elif type(layer) is nn.LeakyReLU and layer.negative_slope <= 0:
             raise InvalidValueError(
                 f"stage {stage} has no inverse: LeakyReLU needs a positive slope, not {layer.negative_slope}"
+            )
+        elif type(layer) is nn.Softplus and not (layer.beta > 0 and layer.threshold >= _SMOOTH):
+            raise InvalidValueError(
+                f"stage {stage} has no inverse: Softplus needs a positive beta and a threshold of at least {_SMOOTH}, "
+                f"where it turns linear without a jump, not beta {layer.beta} and threshold {layer.threshold}"
             )
         elif not (type(layer) in (FirstUnits, nn.Flatten) or _inverse_of(layer)) or not computes(layer, type(layer)):
             raise InvalidValueError(

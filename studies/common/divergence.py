@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 import neurodyn as nd
-from common.options import TrainingOptions
+from common.options import TrainingOptions, check_samples
 from common.report import number_of
 from common.training import Learning, distance, fit
 from neurodyn.models import predictive_coding as pc
@@ -39,6 +39,8 @@ class Options(TrainingOptions):
         α, for the gradient averaged over a batch. The paper's 0.001 needs its 64 epochs of MNIST to learn anything.
     """
 
+    once: ClassVar[tuple[str, ...]] = ("hidden",)
+
     samples: int | None = None
     hidden: tuple[int, ...] = (1, 2, 3)
     width: int = 32
@@ -56,6 +58,8 @@ class Options(TrainingOptions):
     def data(self) -> tuple[nd.train.Data, nd.train.Data]:
         """What is trained and tested on."""
         train, test = self.load()
+        if self.samples is not None:
+            check_samples(self.samples, train)
         return train[: self.samples], test
 
     def draw(self, samples: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from torch.nn.functional import avg_pool2d
 
@@ -49,6 +49,9 @@ class Options:
         Show no progress.
     """
 
+    once: ClassVar[tuple[str, ...]] = ()
+    """Beside the seeds, the options of which a study goes through each value, and so takes it once."""
+
     out: Path = Path("results")
     full: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -65,8 +68,10 @@ class Options:
                     positive(field.name, each)
                 elif isinstance(each, int) and not isinstance(each, bool):
                     whole(field.name, each, least=0 if field.name == "seeds" else 1)
-        if len(set(self.seeds)) < len(self.seeds):
-            raise InvalidValueError(f"seeds: each once, not {' '.join(map(str, self.seeds))}")
+        for name in ("seeds", *self.once):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise InvalidValueError(f"{name}: each once, not {_text(values)}")
         usable_device("device", self.device)
 
     def setting(self, paper: Self) -> str:
@@ -203,6 +208,12 @@ def check_root(root: Path | None, datasets: Sequence[str]) -> None:
     """Refuse a folder for data sets of which none is read from a folder."""
     if root is not None and set(datasets) <= {"digits"}:
         raise InvalidValueError("root: digits come with scikit-learn, from no folder; name another dataset, or no root")
+
+
+def check_samples(samples: int, train: nd.data.Samples) -> None:
+    """Refuse to take more samples than there are."""
+    if samples > len(train):
+        raise InvalidValueError(f"samples: {train.name} has {len(train)}, not {samples}")
 
 
 def _text(value: Any) -> str:

@@ -303,6 +303,8 @@ def test_the_inverse_of_a_reparametrised_matrix() -> None:
         ([nn.Linear(3, 3), nn.ReLU()], r"stage 3 has no inverse: ReLU .*use square Linear"),
         ([nn.Conv2d(1, 1, 3)], r"stage 3 has no inverse: Conv2d"),
         ([nn.LeakyReLU(0.0)], r"stage 3 has no inverse: LeakyReLU needs a positive slope"),
+        ([nn.Softplus(threshold=1)], r"stage 3 has no inverse: Softplus needs a positive beta and a threshold of"),
+        ([nn.Softplus(-1.0)], r"stage 3 has no inverse: Softplus needs a positive beta"),
         ([SquaredLinear(3, 3)], r"stage 3 has no inverse: SquaredLinear"),
     ],
 )

@@ -119,3 +119,15 @@ def test_networks_that_learn_at_once_share_what_a_rule_alone_has():
     alone, _ = diverge(options, 1, rules[:1])
     np.testing.assert_allclose(together.weights.isel(rule=0), alone.weights.isel(rule=0), rtol=1e-9)
     assert float(together.weights.isel(rule=1).max()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"times": ("0", "1")}, "^times: among them is 'l'"),
+        ({"workers": 2}, "^workers: 2 share the work by a store"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        study.main(study.Options(**options))

@@ -12,7 +12,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import spike_detection
 import torch
+from common import divergence
 from common.options import DataOptions, ImageOptions, Options, parse
 
 import neurodyn as nd
@@ -142,6 +144,23 @@ def test_every_number_is_positive_and_every_list_has_an_entry(study):
             with pytest.raises(ValueError, match=f"^{field.name}") as caught:
                 kind(**{field.name: each})
             assert isinstance(caught.value, nd.NeurodynError)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_is_gone_through_is_given_once(study):
+    kind = importlib.import_module(study).Options
+    for name in kind.once:
+        value = getattr(kind(), name)
+        with pytest.raises(ValueError, match=f"^{name}: each once, not {value[0]} "):
+            kind(**{name: (value[0], *value)})
+
+
+def test_more_samples_than_there_are_are_refused():
+    with pytest.raises(ValueError, match=r"^samples: digits train has 1437, not 1438"):
+        divergence.Options(samples=1438).data  # noqa: B018
+    case = spike_detection.cases(8)["basic"]
+    with pytest.raises(ValueError, match=r"^samples: digits train has 1437, not 2000"):
+        spike_detection.draw_pairs(case, spike_detection.Options(samples=2000), 0)
 
 
 @pytest.mark.parametrize("study", sorted(set(STUDIES) - WITHOUT_DATA))

@@ -94,3 +94,8 @@ def test_the_update_that_spikes_make_is_that_of_backward(case, window):
     found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     exact = torch.cat([gradient.flatten() for stage in shown.gradients for gradient in stage])
     assert shown.update_distance(window) == pytest.approx(float((found - exact).norm() / exact.norm()), rel=1e-4)
+
+
+def test_too_few_steps_for_the_deepest_network_are_refused():
+    with pytest.raises(ValueError, match=r"^steps: at least 9, for .* 10 layers, not 8"):
+        study.main(study.Options(layers=(2, 10), steps=8))
