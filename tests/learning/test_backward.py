@@ -363,14 +363,15 @@ def test_a_network_without_plasticity_cannot_learn() -> None:
     ],
 )
 def test_the_default_device_does_not_count_where_there_are_tensors(declare: Callable[[nn.Module], nd.Network]) -> None:
-    """A device without memory stands for a GPU: what is made on it, cannot be read."""
+    """A device without memory stands for a GPU: what is made on it, cannot be read, such as the steps of Adam."""
     inputs, targets = tensor(5, 4), tensor(5, 2)
     histories = []
+    how: dict[str, Any] = {"epochs": 2, "batch_size": 3, "optimizer": "sgd", "progress": False}
     for device in ("cpu", "meta"):
         with torch.device(device):
             module = nd.mlp([4, 3, 2], seed=0, device="cpu", dtype=torch.float64)
             data = inputs, targets
-            histories.append(nd.train.fit(declare(module), data, data, epochs=2, batch_size=3, progress=False))
+            histories.append(nd.train.fit(declare(module), data, data, **how))
     xr.testing.assert_identical(*(each.drop_vars("seconds").drop_attrs() for each in histories))
 
 
