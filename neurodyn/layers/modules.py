@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from numbers import Integral
 from typing import Literal
@@ -133,6 +134,8 @@ def empty_linear(inputs: int, outputs: int, device: torch.device | str | None, d
 
 def check_sizes(what: str, sizes: Sequence[int], activation: str) -> list[int]:
     """Return sizes as Python's integers; refuse fewer than two, one that is not positive, and an unknown activation."""
+    if isinstance(sizes, AbstractSet):
+        raise InvalidTypeError(f"sizes of {what} must be a list, as a set has no order: {sizes!r}")
     counts = listed(f"sizes of {what}", sizes)
     if len(counts) < 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < 1 for n in counts):
         raise InvalidValueError(f"sizes of {what}: at least two positive numbers of units, not {list(counts)}")

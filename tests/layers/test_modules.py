@@ -97,6 +97,7 @@ def test_initialize_draws_a_module_anew_in_place(weights) -> None:
     ("arguments", "message"),
     [
         ({"sizes": [3]}, "sizes of mlp: at least two positive numbers"),
+        ({"sizes": {3, 2}}, "sizes of mlp must be a list, as a set has no order"),
         ({"sizes": [3, 0]}, "sizes of mlp: at least two positive numbers"),
         ({"sizes": [3, 2.0]}, "sizes of mlp: at least two positive numbers"),
         ({"sizes": [3, 2], "activation": "swish"}, "activation of mlp: one of tanh.*, not 'swish'"),
@@ -107,7 +108,7 @@ def test_initialize_draws_a_module_anew_in_place(weights) -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         nd.mlp(**arguments)
 
 
