@@ -16,7 +16,9 @@ def jacobian(
 ) -> xr.Dataset:
     """Return J = ∂F/∂x of dx/dt = F(x), by automatic differentiation.
 
-    The units are those of the dynamic populations; instantaneous ones are followed on the way.
+    The units are those of the dynamic populations; instantaneous ones are followed on the way. At a kink, such as where
+    a unit of predictive coding with ReLU rests at 0, it is what PyTorch takes for the derivative: that from below, of
+    ReLU. `stability` leaves out the units that are held there.
 
     Parameters
     ----------

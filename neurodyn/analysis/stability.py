@@ -73,8 +73,10 @@ def stability(
         x = point_of(about, at)
         off = (about.tau * about.slope(x)).abs().amax(1)
         if bool((off > _AT_REST * torch.finfo(x.dtype).eps ** 0.5 * x.abs().amax(1).clamp_min(1.0)).any()):
+            shared = about.system.structure.windows
             raise InvalidValueError(
                 f"at: it is no equilibrium, max |τ dx/dt| is {float(off.max()):.3g}; nd.equilibrium returns one"
+                + (", which has no Jacobian where units of max pooling rest side by side" if shared else "")
             )
         about.refuse_repelled(x)
         modes = count or (about.units if about.small else _FEW)

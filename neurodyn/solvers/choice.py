@@ -21,6 +21,7 @@ from neurodyn.solvers.pieces import refused_signals
 from neurodyn.solvers.sliding import Sliding
 from neurodyn.solvers.stabilized import Stabilized
 from neurodyn.solvers.torchdiffeq import TorchDiffEq
+from neurodyn.structure.structure import Structure
 from neurodyn.system.system import System
 
 _SPELLINGS = {kind.__name__: f"{kind.__name__}(0.1)" for kind in (Euler, Heun, RK4)}
@@ -83,8 +84,7 @@ def for_trajectory(system: System, *, steps: bool = False) -> Choice:
     if structure.kinks_at_units:
         kind = "a gradient flow with kinks" if structure.gradient_flow else "kinks"
         sliding = Sliding(*_tolerances(system, "sliding"))
-        where = "units meet" if structure.windows else "units pass 0"
-        return Choice(sliding, f"{kind} where {where}: Runge–Kutta that slides along them")
+        return Choice(sliding, f"{kind} where {_places(structure)}: Runge–Kutta that slides along them")
     if not structure.gradient_flow:
         kind = "linear, where no closed form serves" if structure.linear else "no structure to use"
         return Choice(Adaptive("dopri5", *_tolerances(system, "dopri5")), f"{kind}: adaptive Runge–Kutta")
@@ -131,11 +131,11 @@ def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
     smallest = 4 * torch.finfo(system.dtype).eps
     if structure.kinks_at_units:
         rtol = max(min(_LOCAL["sliding"], tolerance) if late else _LOCAL["sliding"], smallest)
-        where = "units meet" if structure.windows else "units pass 0"
-        return Choice(Sliding(rtol, 0.1 * tolerance), f"kinks where {where}: relaxed in time, sliding along them")
+        reason = f"kinks where {_places(structure)}: relaxed in time, sliding along them"
+        return Choice(Sliding(rtol, 0.1 * tolerance), reason)
     if structure.gradient_flow and (late or not structure.smooth):
-        # The stabilised method stays stable by its stages, however long its steps; where it slides along a kink, or
-        # follows a valley that was chosen long ago, accuracy buys nothing.
+        # The stabilised method stays stable by its stages, however long its steps; where it chatters about kinks that
+        # no method slides along, or follows a valley that was chosen long ago, accuracy buys nothing.
         rtol = 1e-3 if structure.smooth else max(min(1e-3, tolerance), smallest)
         kind = "slow" if structure.smooth else "with kinks"
         return Choice(Stabilized(rtol=rtol, atol=0.1 * tolerance), f"a gradient flow {kind}: relaxed in time")
@@ -145,6 +145,11 @@ def for_relaxation(system: System, tolerance: float, *, late: bool) -> Choice:
     return Choice(
         Adaptive(rtol=rtol, atol=max(1e-3 * rtol, smallest) * scale), "relaxed in time, into the basin of its start"
     )
+
+
+def _places(structure: Structure) -> str:
+    """Return where F jumps at units' kinks."""
+    return "units meet" if structure.windows else "units pass 0"
 
 
 def _tolerances(system: System, method: str) -> tuple[float, float]:

@@ -323,6 +323,17 @@ def test_a_layer_that_rests_at_its_kink_untouched_is_not_stable():
         nd.analysis.stability(network, inputs, target, at=at_rest)
 
 
+def test_units_that_share_a_maximum_have_no_stability():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)]
+    network = pc.network(nn.Sequential(*layers).double(), steps="equilibrium")
+    inputs, targets = torch.randn(6, 1, 4, 4, dtype=F64), 2 * torch.randn(6, 3, dtype=F64)
+    at_rest = nd.equilibrium(network, inputs, targets)
+    assert at_rest.converged
+    with pytest.raises(ValueError, match="no Jacobian where units of max pooling rest side by side"):
+        nd.analysis.stability(network, inputs, targets, at=at_rest)
+
+
 def test_the_stable_euler_step_is_where_euler_turns_unstable():
     network = fitzhugh_nagumo(0.2)
     branch = nd.analysis.continuation(fitzhugh_nagumo, 0.0, 0.2, step=0.2)

@@ -7,7 +7,7 @@ import pickle
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -246,21 +246,33 @@ def test_a_run_that_a_callback_ended_stays_ended(tmp_path: Path) -> None:
     xr.testing.assert_identical(fit(mlp(), tmp_path, epochs=9), history)
 
 
+def fit_until(
+    ends: int, networks: Sequence[Any], folder: Path | None, change: Callable[[int], object], seeds: Any
+) -> None:
+    """Train, changing the networks after each epoch, up to a crash after one."""
+
+    def callback(history: xr.Dataset) -> None:
+        change(history.sizes["epoch"])
+        if history.sizes["epoch"] == ends:
+            raise Crash
+
+    learned: Any = networks[0] if seeds is None else networks
+    with suppress(Crash):
+        fit(learned, folder, callbacks=[callback], seeds=seeds)
+
+
 @pytest.mark.parametrize("name", ["backprop", "AR"])
 @pytest.mark.parametrize("seeds", [None, (0, 1)])
 def test_what_a_callback_kept_from_learning_does_not_learn_later(name: str, seeds: Any, tmp_path: Path) -> None:
     def run(folder: Path | None, ends: int) -> list[Learning]:
         networks = [RULES[name](seed) for seed in seeds or (0,)]
 
-        def fix(history: xr.Dataset) -> None:
-            for network in networks:
-                if history.sizes["epoch"] == 1:
+        def fix(epoch: int) -> None:
+            if epoch == 1:
+                for network in networks:
                     parameters(network)[0].requires_grad_(False)
-            if history.sizes["epoch"] == ends:
-                raise Crash
 
-        with suppress(Crash):
-            fit(networks[0] if seeds is None else networks, folder, callbacks=[fix], seeds=seeds)  # type: ignore[arg-type]
+        fit_until(ends, networks, folder, fix, seeds)
         return networks
 
     run(tmp_path, 2)
@@ -274,15 +286,12 @@ def test_a_mode_that_a_callback_chose_stays(seeds: Any, tmp_path: Path) -> None:
     def run(folder: Path | None, ends: int) -> list[nn.Sequential]:
         networks = [mlp(seed).insert(1, nn.BatchNorm1d(7, dtype=torch.float64)) for seed in seeds or (0,)]
 
-        def evaluate(history: xr.Dataset) -> None:
+        def evaluate(epoch: int) -> None:
             for network in networks:
-                network.train(history.sizes["epoch"] != 1)
+                network.train(epoch != 1)
                 network[1].eval()
-            if history.sizes["epoch"] == ends:
-                raise Crash
 
-        with suppress(Crash):
-            fit(networks[0] if seeds is None else networks, folder, callbacks=[evaluate], seeds=seeds)  # type: ignore[arg-type]
+        fit_until(ends, networks, folder, evaluate, seeds)
         return networks
 
     run(tmp_path, 2)
