@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.repeated import constant
 
 VARIABLE = "NEURODYN_KERNELS"
 """The environment variable that names the library for a whole process, e.g. "onednn"."""
@@ -121,6 +122,14 @@ def add_linear(x: Tensor, weight: Tensor, out: Tensor, gain: float) -> None:
         out.add_(linear(x, weight), alpha=gain)
     else:
         out.addmm_(x, weight.t(), alpha=gain)
+
+
+def scaled_linear(x: Tensor, weight: Tensor, gain: float) -> Tensor:
+    """Return gain · x Wᵀ, without a graph; shapes as for `linear`."""
+    if _in_use == "onednn" and _suits(x, weight):
+        return linear(x, weight).mul_(gain)
+    nothing = constant(lambda: x.new_empty(1, 1))  # of which, as beta says, nothing is added
+    return torch.addmm(nothing, x, weight.t(), beta=0, alpha=gain)
 
 
 def tanh(x: Tensor, out: Tensor | None = None) -> Tensor:

@@ -14,6 +14,10 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from neurodyn.layers.finite import leave_out_implied, spreading
+from neurodyn.layers.shortcuts import make_in_place, share
+from neurodyn.layers.spans import Span
+
 _MOST_BYTES = 2**28
 """How much memory is kept while operations are noted: what takes more spends its time in arithmetic."""
 _MOST_OPERATIONS = 20_000
@@ -59,7 +63,6 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._made = {_place(tensor) for tensor in batch}
         """Where tensors lie that are others for every batch."""
         self._constants: dict[str, Tensor] = {}
-        self._conditions: list[fx.Node] = []
         self._pure: set[fx.Node] = set()
         self._bytes = self._count = 0
         self._on = True
@@ -103,7 +106,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.give_up()
             else:
                 again = self._graph.call_function(reads, (nodes, *numbers))
-                self._conditions.append(self._graph.call_function(operator.eq, (again, read)))
+                self._graph.call_function(operator.eq, (again, read))  # a condition
                 self._on = True
         return read
 
@@ -120,17 +123,21 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self._on:
             return None
         try:
-            self._graph.output(([self._new(result) for result in results], self._conditions))
+            made = [self._new(result) for result in results]
         except _NotedError:
             return None
         finally:
             self._kept.clear()
-        self._graph.eliminate_dead_code(lambda node: node not in self._pure)
+        leave_out_implied(self._graph)
+        self._graph.output((made, self._graph.find_nodes(op="call_function", target=operator.eq)))
+        share(self._graph, self._pure)
+        make_in_place(self._graph)
+        self._graph.eliminate_dead_code(self._does_more)
         code = self._graph.python_code("self")
         names = dict(code.globals)
         exec(code.src, names)
-        made: Operations = partial(names["forward"], SimpleNamespace(**self._constants))
-        return made
+        operations: Operations = partial(names["forward"], SimpleNamespace(**self._constants))
+        return operations
 
     def _note(self, operation: OpOverload, given: tuple[Any, ...], options: dict[str, Any], value: Any) -> None:
         self._count += 1
@@ -156,8 +163,12 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._name(value, same)
                 return
         node = self._call(operation, self._named(given), self._named(options))
-        if not operation._schema.is_mutable:
+        if operation._schema.is_mutable:
+            node.meta["written"] = self._written(operation, node)
+        else:
             self._pure.add(node)
+        if isinstance(value, Tensor) and value.layout == torch.strided:
+            node.meta |= {"span": Span.of(value), "spreading": spreading(operation, node.args, node.kwargs)}
         for place, each in enumerate(values):
             if each is None or id(each) in self._nodes or self._stays(each):
                 continue  # nothing, or what was written to
@@ -170,6 +181,10 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._bytes > _MOST_BYTES:
             raise _NotedError
 
+    def _does_more(self, node: fx.Node) -> bool:
+        """Tell whether a node does anything but return a value."""
+        return node.op != "get_attr" and (node not in self._pure or "written" in node.meta)
+
     def _call(self, operation: OpOverload, given: Any, options: Any) -> fx.Node:
         """Note a call, of PyTorch's own function of the name where there is one: it is called in half the time."""
         name = operation._schema.name.removeprefix("aten::")
@@ -179,6 +194,15 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._graph.call_method(name, given, options)
         return self._graph.call_function(operation, given, options)
 
+    def _written(self, operation: OpOverload, node: fx.Node) -> list[fx.Node]:
+        """Return the nodes to whose values an operation writes."""
+        arguments = operation._schema.arguments
+        given = zip(arguments, node.args, strict=False)
+        pairs = [*given, *((each, node.kwargs[each.name]) for each in arguments if each.name in node.kwargs)]
+        written = [value for each, value in pairs if each.alias_info is not None and each.alias_info.is_write]
+        nodes = [each for value in written for each in (value if isinstance(value, Sequence) else [value])]
+        return [each for each in nodes if isinstance(each, fx.Node)]
+
     def _named(self, values: Any) -> Any:
         return map_aggregate(values, lambda each: self._node(each) if isinstance(each, Tensor) else each)
 
@@ -187,11 +211,15 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if node is None:
             if not self._stays(tensor):
                 raise _NotedError
-            name = f"known_{len(self._constants)}"
-            self._constants[name] = tensor.detach()
-            node = self._graph.get_attr(name)
+            node = self._views.get(_view(tensor)) or self._known(tensor)
             self._name(tensor, node)
         return node
+
+    def _known(self, tensor: Tensor) -> fx.Node:
+        name = f"known_{len(self._constants)}"
+        self._constants[name] = tensor.detach()
+        with self._graph.inserting_before(None):  # at the beginning
+            return self._graph.get_attr(name)
 
     def _new(self, result: Tensor | None) -> fx.Node | None:
         """Return the node of a result, of which another batch overwrites nothing."""
@@ -201,6 +229,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._graph.call_method("clone", (node,)) if self._stays(result) else node
 
     def _name(self, tensor: Tensor, node: fx.Node) -> None:
+        node.meta |= {"span": Span.of(tensor), "like": (tensor.shape, tensor.stride(), tensor.dtype)}
         self._nodes[id(tensor)] = node
         self._views.setdefault(_view(tensor), node)
         self._kept.append(tensor)

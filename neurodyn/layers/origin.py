@@ -43,8 +43,13 @@ class Origin:
     """
 
     def __init__(self, modules: Iterable[nn.Module], *, captured: bool = False) -> None:
-        self._look = _look_closely if captured else _look
+        self._look = _look_closely if captured else look
         self._seen = [(module, self._look(module)) for module in dict.fromkeys(modules)]
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules."""
+        return [module for module, _ in self._seen]
 
     def check(self) -> None:
         """Refuse modules that are no longer what they were, and hooks that no stage would call."""
@@ -63,14 +68,15 @@ class Origin:
         """Pickle as the modules, which the ids that were noted do not outlive."""
         self.check()
         captured = self._look is _look_closely
-        return partial(Origin, captured=captured), ([module for module, _ in self._seen],)
+        return partial(Origin, captured=captured), (self.modules,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
         """Return the same: a copy of a stage is of the same origin."""
         return self
 
 
-def _look(module: nn.Module) -> tuple[object, ...]:
+def look(module: nn.Module) -> tuple[object, ...]:
+    """Return what tells whether a module computes by the same layers, hooks and forward as before."""
     return (
         type(module),
         getattr(type(module), "forward", None),  # a scripted module has none there
@@ -84,11 +90,16 @@ def _look(module: nn.Module) -> tuple[object, ...]:
 def _look_closely(module: nn.Module) -> tuple[object, ...]:
     settings = getattr(type(module), "__constants__", ())
     return (
-        *_look(module),
+        *look(module),
         tuple(map(id, module._parameters.values())),
         tuple(map(id, module._buffers.values())),
         tuple(getattr(module, name, None) for name in settings),
     )
+
+
+def global_hooks_are_on() -> bool:
+    """Tell whether hooks of every module are registered."""
+    return any((*_FORWARD_HOOKS, *_BACKWARD_HOOKS))
 
 
 def check_global_hooks() -> None:

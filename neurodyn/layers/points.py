@@ -15,10 +15,12 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from neurodyn.errors import InvalidTypeError
 from neurodyn.layers.activations import ACTIVATIONS
 from neurodyn.layers.computation import Computation
-from neurodyn.layers.kernels import add_linear, linear, max_pool2d
+from neurodyn.layers.kernels import add_linear, linear, max_pool2d, scaled_linear
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.sparse import SparseLinear
 
+_WIDE = 4
+"""From how many bytes on a number has room for the sum over a batch."""
 _ROUNDED = 1.01
 """What makes a bound on a norm one in spite of the rounding of its sums."""
 
@@ -53,6 +55,10 @@ class LayerPoint(ABC):
         There are none, as here, where the layer has no parameters.
         """
         return ()
+
+    def scaled_gradient(self, x: Tensor, v: Tensor, gain: float) -> tuple[Tensor, ...]:
+        """Return gain times the `gradient`."""
+        return self.gradient(x, v * gain)
 
     def add_feedback(self, v: Tensor, out: Tensor, gain: float) -> None:
         """Add gain · Jᵀ v to `out`."""
@@ -116,6 +122,13 @@ class LinearPoint(LayerPoint):
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         weight = linear(v.t(), x.t())
         return in_order(self.layer, weight, None if self.bias is None else v.sum(0))
+
+    def scaled_gradient(self, x: Tensor, v: Tensor, gain: float) -> tuple[Tensor, ...]:
+        if v.element_size() < _WIDE:  # a sum may overflow
+            return super().scaled_gradient(x, v, gain)
+        x, v = x.flatten(0, -2), v.flatten(0, -2)
+        weight = scaled_linear(v.t(), x.t(), gain)
+        return in_order(self.layer, weight, None if self.bias is None else v.sum(0).mul_(gain))
 
 
 class SparseLinearPoint(LayerPoint):

@@ -100,12 +100,7 @@ class Repeated(Generic[Rest]):
         if not self.noted:
             return None
         done = self._alone(batch)
-        if done is not None:
-            self._held += 1
-        elif self._held < _WORTH:
-            self._operations = None
-        else:
-            self._held = 0
+        self._held += done is not None
         return done
 
     def made(
@@ -126,6 +121,9 @@ class Repeated(Generic[Rest]):
         tensors, rest
             Tensors of the batch, which it has written to, or others with the values that belong there.
         """
+        if self.noted:  # in vain
+            self._operations = self._operations if self._held >= _WORTH else None
+            self._held = 0
         self._batches += 1
         if self._batches == self._first + 1 and Notes is not None:
             return self._note(batch, compute)

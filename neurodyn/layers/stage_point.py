@@ -192,14 +192,14 @@ class StagePoint:
         return tuple(gradient for layer in self.layer_gradients(v).values() for gradient in layer)
 
     def layer_gradients(
-        self, v: Tensor, *, at: StagePoint | None = None, derivative: bool = True
+        self, v: Tensor, gain: float = 1.0, *, at: StagePoint | None = None, derivative: bool = True
     ) -> dict[int, tuple[Tensor, ...]]:
-        """Return Σ_sample (∂g/∂θ)ᵀ v for the parameters θ of each layer, by the layer's place, the first one first.
+        """Return gain · Σ_sample (∂g/∂θ)ᵀ v for the parameters θ of each layer, by its place, the first one first.
 
         Parameters
         ----------
-        v
-            Shaped like g(x).
+        v, gain
+            Shaped like g(x), and a factor.
         at
             Where the derivatives f' are taken; here, if None. The presynaptic activity is that of this point.
         derivative
@@ -213,7 +213,8 @@ class StagePoint:
             at._advance(at._needed_by_feedback)
             for place in range(len(self._layers) - 1, first - 1, -1):
                 if place in self.stage.weighted:
-                    gradients[place] = self._layers[place].gradient(self._advance(place), v)
+                    layer, x = self._layers[place], self._advance(place)
+                    gradients[place] = layer.gradient(x, v) if gain == 1.0 else layer.scaled_gradient(x, v, gain)
                 if place > first:
                     v = at._back(place, v, {}, derivative)
         return dict(reversed(gradients.items()))

@@ -176,9 +176,9 @@ def _learn(
             return system.points.live(rule.stage, rule.pre, state.activity)
 
         own = gains.get(id(rule))
-        gain = rule.gain if own is None else of_samples(own, post)
         gradients = point(rule.presynaptic).layer_gradients(
-            post * (gain * members / system.samples),
+            post if own is None else post * of_samples(own, post),
+            (rule.gain if own is None else 1.0) * members / system.samples,
             at=None if rule.derivative in (None, "none") else point(rule.derivative),
             derivative=rule.derivative != "none",
         )

@@ -76,7 +76,7 @@ _IDLE: WeakKeyDictionary[Network, _Idle] = WeakKeyDictionary()
 
 
 class _AtHand:
-    """A batch, checked, and a plan that an earlier one has left, if there is one."""
+    """A batch, checked but for what `check_finite` does, and a plan that an earlier one has left, if there is one."""
 
     def __init__(
         self, network: Network, inputs: Inputs, targets: Targets, initial: Starts | None, still: str | None
@@ -86,14 +86,34 @@ class _AtHand:
         if idle is None or idle.marks != now:
             given = checked(network, inputs, targets, initial, still=still)
             idle = _IDLE[network] = _Idle(now, weights_of(network), _is_known(network))
-            self.given, self._shapes = given, given.shapes
+            self.given, self._shapes, self._checked = given, given.shapes, True
         else:
-            self.given, self._shapes = _enter(network, inputs, targets, initial, idle, still)
-        self._idle, self.known = idle, idle.known
+            self.given, self._shapes, self._checked = _enter(network, inputs, targets, initial, idle, still)
+        self._idle, self.known, self._still = idle, idle.known, still
         self.plan = idle.take(self._shapes)
+
+    @property
+    def data(self) -> list[Tensor]:
+        """The inputs and the targets."""
+        return [*self.given.inputs.values(), *([] if self.given.targets is None else [self.given.targets])]
+
+    def seems_finite(self) -> bool:
+        """Look with one sum a tensor, which may itself overflow, whether weights and data are finite."""
+        return sums_are_finite([*self._idle.weights, *self.data])
+
+    def check_finite(self) -> None:
+        """Refuse weights and data that are not finite, if that is still to be done."""
+        if not self._checked and not self.seems_finite():
+            given, plan = self.given, self.plan
+            if plan is not None:  # for others, where this batch is refused
+                self.put_back()
+            checked(self._network, given.inputs, given.targets, None, self._idle.weights, still=self._still)
+            self.plan = self._idle.take(self._shapes)
+        self._checked = True
 
     def system(self) -> System:
         """Bind the network to the batch."""
+        self.check_finite()
         if self.plan is None or not self.plan.bind(self._network, self.given):
             self.plan = Plan(self._network, self.given)
         return System.planned(self._network, self.plan)
@@ -139,24 +159,22 @@ def bound(
 
 def _enter(
     network: Network, inputs: Inputs, targets: Targets, initial: Starts | None, idle: _Idle, still: str | None
-) -> tuple[Given, tuple[object, ...]]:
-    """Check a batch for a network whose layers are as they were."""
+) -> tuple[Given, tuple[object, ...], bool]:
+    """Check a batch for a network whose layers are as they were; last, tell whether it was looked at for finiteness."""
     kind = None if initial is not None else _kind(inputs, targets, still)
     door = idle.doors.get(kind)
     if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
-        for origin in network.origins:
-            origin.check()
         check_modes(inputs.device)
-        if sums_are_finite([*idle.weights, inputs, *([] if targets is None else [targets])]):
-            population, shapes = door
-            return Given({population: inputs.detach()}, targets, {}, inputs.dtype, inputs.device, len(inputs)), shapes
+        population, shapes = door
+        given = Given({population: inputs.detach()}, targets, {}, inputs.dtype, inputs.device, len(inputs))
+        return given, shapes, False
     given = checked(network, inputs, targets, initial, idle.weights, still=still)
     shapes = given.shapes
     if kind is not None:
         (name,) = given.inputs
         if type(network[name].clamp) is Input and given.inputs[name].dtype == given.dtype:
             idle.doors[kind] = name, shapes
-    return given, shapes
+    return given, shapes, True
 
 
 def computed(
@@ -181,17 +199,20 @@ def computed(
         numbers steer it, beside what it tells `expect`.
     """
     at_hand = _AtHand(network, inputs, targets, None, still)
-    given, plan = at_hand.given, at_hand.plan
+    plan = at_hand.plan
     repeated = None if plan is None or way is None or not at_hand.known else plan.repeated(network, way)
-    batch = [*given.inputs.values(), *([] if given.targets is None else [given.targets])]
+    batch = at_hand.data
+
+    def anew() -> tuple[Sequence[Tensor | None], Rest]:
+        at_hand.seems_finite()  # a condition of what is noted, which then needs no look before
+        return compute(at_hand.system())
+
     done = None if repeated is None else repeated.again(batch)
     if done is None:
+        at_hand.check_finite()
         # Operations that are noted draw nothing, and to look at the generators takes as long as a tenth of them.
         with refusing_random("seeds") if network.stacked else nullcontext():
-            if repeated is None:
-                done = compute(at_hand.system())
-            else:
-                done = repeated.made(batch, lambda: compute(at_hand.system()))
+            done = compute(at_hand.system()) if repeated is None else repeated.made(batch, anew)
     at_hand.put_back()
     return done
 

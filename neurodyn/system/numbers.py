@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from neurodyn.checks import check_dense, tensor_hint
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.finite import told_by_sums
 from neurodyn.layers.repeated import expect
 from neurodyn.network.network import Network
 
@@ -103,11 +103,4 @@ def check_finite(network: str, tensors: list[tuple[str, Tensor]]) -> None:
 
 def sums_are_finite(tensors: Iterable[Tensor]) -> bool:
     """Tell whether the sum of each tensor is finite: if so, all in it is, and if not, the sum may have overflowed."""
-    return expect(_sums_are_finite, list(tensors))
-
-
-def _sums_are_finite(tensors: Sequence[Tensor]) -> bool:
-    sums = list(map(Tensor.sum, tensors))
-    if sums and not sums[0].is_cpu:
-        return bool(torch.stack(sums).isfinite().all())  # waits for a device once
-    return all(map(math.isfinite, map(Tensor.item, sums)))
+    return expect(told_by_sums, list(tensors))

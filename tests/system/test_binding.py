@@ -254,6 +254,25 @@ def test_what_is_not_finite_is_refused_by_name(declare: Callable[[], nd.Network]
         nd.backward(network, inputs, targets)
 
 
+@pytest.mark.parametrize("declare", KNOWN.values(), ids=KNOWN)
+def test_what_is_not_finite_is_refused_wherever_it_is(declare: Callable[[], nd.Network]) -> None:
+    network = declare()
+    for seed in range(5):
+        nd.backward(network, *batch(seed))
+    data = batch(5)
+    weights = [p.detach() for stage in network.stages for p in stage.parameters]
+    weights += [p.detach() for _, p in network.feedback_parameters()]
+    for number, tensor in enumerate((*data, *weights)):
+        for bad in (torch.inf, -torch.inf, torch.nan):
+            place = tuple(number % size for size in tensor.shape)
+            kept = float(tensor[place])
+            tensor[place] = bad
+            with pytest.raises(ValueError, match="has 1 values that are NaN or infinite"):
+                nd.backward(network, *data)
+            tensor[place] = kept
+    assert noted(network)
+
+
 def test_modes_that_change_are_noticed() -> None:
     network = ar.network(mlp())
     for seed in range(5):
