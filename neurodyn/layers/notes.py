@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._C import _DisableTorchDispatch
 from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,6 +41,47 @@ Operations = Callable[..., tuple[list[Tensor | None], list[bool]]]
 
 class _NotedError(Exception):
     """Something cannot be noted."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What an operation is, whatever it is given."""
+
+    view: bool
+    """Whether it returns a view of its first argument."""
+    of_the_numbers: bool
+    call: tuple[str, Any]
+    """How a node calls it: by PyTorch's own function of the name where there is one, in half the time."""
+    written: tuple[tuple[int, str], ...]
+    """The places and names of the arguments to which it writes."""
+
+    def values_written(self, node: fx.Node) -> list[fx.Node]:
+        """Return the nodes to whose values a node that calls it writes."""
+        given = [node.args[at] if at < len(node.args) else node.kwargs.get(name) for at, name in self.written]
+        nodes = [each for value in given for each in (value if isinstance(value, Sequence) else [value])]
+        return [each for each in nodes if isinstance(each, fx.Node)]
+
+
+@cache
+def _kind(operation: OpOverload) -> _Kind:
+    schema = operation._schema
+    call: tuple[str, Any] = "call_function", operation
+    name = schema.name.removeprefix("aten::")
+    if operation.namespace == "aten" and hasattr(torch, name):
+        call = "call_function", getattr(torch, name)
+    elif operation.namespace == "aten" and hasattr(Tensor, name):
+        call = "call_method", name
+    of_returned = [each.alias_info for each in schema.returns]
+    return _Kind(
+        view=bool(of_returned) and all(alias is not None and not alias.is_write for alias in of_returned),
+        of_the_numbers=not _OF_THE_NUMBERS.isdisjoint(operation.tags),
+        call=call,
+        written=tuple(
+            (place, each.name)
+            for place, each in enumerate(schema.arguments)
+            if each.alias_info is not None and each.alias_info.is_write
+        ),
+    )
 
 
 class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -87,19 +130,18 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def constant(self, make: Callable[[], Tensor]) -> Tensor:
         """Return a new tensor that is the same for every batch."""
-        on, self._on = self._on, False
-        tensor = make()
-        self._on = on
-        if on:
+        with _DisableTorchDispatch():
+            tensor = make()
+        if self._on:
             self._places.add(_place(tensor))
             self._kept.append(tensor)
         return tensor
 
     def expect(self, reads: Callable[..., bool], tensors: Sequence[Tensor], *numbers: int) -> bool:
         """Return what a function tells of tensors and numbers, and note as a condition that it tells the same."""
-        on, self._on = self._on, False
-        read = reads(tensors, *numbers)
-        if on:
+        with _DisableTorchDispatch():
+            read = reads(tensors, *numbers)
+        if self._on:
             try:
                 nodes = [self._node(tensor) for tensor in tensors]
             except _NotedError:
@@ -107,7 +149,6 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 again = self._graph.call_function(reads, (nodes, *numbers))
                 self._graph.call_function(operator.eq, (again, read))  # a condition
-                self._on = True
         return read
 
     def operations(
@@ -144,7 +185,8 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values = value if isinstance(value, (list, tuple)) else [value]
         if self._count > _MOST_OPERATIONS or not all(each is None or isinstance(each, Tensor) for each in values):
             raise _NotedError
-        if _OF_THE_NUMBERS.intersection(operation.tags):
+        kind = _kind(operation)
+        if kind.of_the_numbers:
             raise _NotedError
         self._kept.append(values)
         if operation in _MAKING:
@@ -154,7 +196,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         filled = options.get("out", given[0] if operation in _FILLING else None)
         if filled is not None and filled.numel() * filled.element_size() == filled.untyped_storage().nbytes():
             self._places.add(_place(filled))
-        viewed = given[0] if _is_view(operation) else None
+        viewed = given[0] if kind.view else None
         if isinstance(viewed, Tensor) and id(viewed) not in self._nodes and self._stays(viewed):
             return  # a view of what stays, stays
         if isinstance(value, Tensor) and id(value) not in self._nodes and not self._stays(value):
@@ -162,46 +204,29 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if same is not None:  # a view that shows nothing else than one before
                 self._name(value, same)
                 return
-        node = self._call(operation, self._named(given), self._named(options))
-        if operation._schema.is_mutable:
-            node.meta["written"] = self._written(operation, node)
+        node = self._graph.create_node(*kind.call, self._named(given), self._named(options))
+        if kind.written:
+            node.meta["written"] = kind.values_written(node)
         else:
             self._pure.add(node)
-        if isinstance(value, Tensor) and value.layout == torch.strided:
-            node.meta |= {"span": Span.of(value), "spreading": spreading(operation, node.args, node.kwargs)}
+        node.meta["spreading"] = spreading(operation, node.args, node.kwargs)
         for place, each in enumerate(values):
             if each is None or id(each) in self._nodes or self._stays(each):
                 continue  # nothing, or what was written to
             own = node if each is value else self._graph.call_function(operator.getitem, (node, place))
             self._name(each, own)
             self._pure.add(own)
-            if not _is_view(operation):
+            if not kind.view:
                 self._made.add(_place(each))
                 self._bytes += each.untyped_storage().nbytes()
+        if "span" not in node.meta and isinstance(value, Tensor):  # what was written to
+            node.meta["span"] = self._node(value).meta["span"]
         if self._bytes > _MOST_BYTES:
             raise _NotedError
 
     def _does_more(self, node: fx.Node) -> bool:
         """Tell whether a node does anything but return a value."""
         return node.op != "get_attr" and (node not in self._pure or "written" in node.meta)
-
-    def _call(self, operation: OpOverload, given: Any, options: Any) -> fx.Node:
-        """Note a call, of PyTorch's own function of the name where there is one: it is called in half the time."""
-        name = operation._schema.name.removeprefix("aten::")
-        if operation.namespace == "aten" and hasattr(torch, name):
-            return self._graph.call_function(getattr(torch, name), given, options)
-        if operation.namespace == "aten" and hasattr(Tensor, name):
-            return self._graph.call_method(name, given, options)
-        return self._graph.call_function(operation, given, options)
-
-    def _written(self, operation: OpOverload, node: fx.Node) -> list[fx.Node]:
-        """Return the nodes to whose values an operation writes."""
-        arguments = operation._schema.arguments
-        given = zip(arguments, node.args, strict=False)
-        pairs = [*given, *((each, node.kwargs[each.name]) for each in arguments if each.name in node.kwargs)]
-        written = [value for each, value in pairs if each.alias_info is not None and each.alias_info.is_write]
-        nodes = [each for value in written for each in (value if isinstance(value, Sequence) else [value])]
-        return [each for each in nodes if isinstance(each, fx.Node)]
 
     def _named(self, values: Any) -> Any:
         return map_aggregate(values, lambda each: self._node(each) if isinstance(each, Tensor) else each)
@@ -252,8 +277,3 @@ def _place(tensor: Tensor) -> int:
 
 def _view(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def _is_view(operation: OpOverload) -> bool:
-    returns = operation._schema.returns
-    return bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)

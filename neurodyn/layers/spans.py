@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where a tensor lies in memory."""
 
     storage: int
@@ -25,8 +24,10 @@ class Span:
 
     @classmethod
     def of(cls, tensor: Tensor) -> Span:
-        steps = zip(tensor.shape, tensor.stride(), strict=True)
-        extent = 1 + sum((size - 1) * stride for size, stride in steps) if tensor.numel() else 0
+        extent = tensor.numel()
+        if extent and not tensor.is_contiguous():
+            steps = zip(tensor.shape, tensor.stride(), strict=True)
+            extent = 1 + sum((size - 1) * stride for size, stride in steps)
         start, end = tensor.data_ptr(), tensor.data_ptr() + extent * tensor.element_size()
         return cls(tensor.untyped_storage().data_ptr(), start, end, 0 < extent == tensor.numel())
 
@@ -39,4 +40,4 @@ class Span:
         if not self.meets(other):
             return [self]
         ends = ((self.start, other.start), (other.end, self.end))
-        return [replace(self, start=start, end=end) for start, end in ends if start < end]
+        return [self._replace(start=start, end=end) for start, end in ends if start < end]
