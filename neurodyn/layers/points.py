@@ -19,8 +19,6 @@ from neurodyn.layers.kernels import add_linear, linear, max_pool2d, scaled_linea
 from neurodyn.layers.modules import FirstUnits
 from neurodyn.layers.sparse import SparseLinear
 
-_WIDE = 4
-"""From how many bytes on a number has room for the sum over a batch."""
 _ROUNDED = 1.01
 """What makes a bound on a norm one in spite of the rounding of its sums."""
 
@@ -124,7 +122,7 @@ class LinearPoint(LayerPoint):
         return in_order(self.layer, weight, None if self.bias is None else v.sum(0))
 
     def scaled_gradient(self, x: Tensor, v: Tensor, gain: float) -> tuple[Tensor, ...]:
-        if v.element_size() < _WIDE:  # a sum may overflow
+        if not has_room(v):
             return super().scaled_gradient(x, v, gain)
         x, v = x.flatten(0, -2), v.flatten(0, -2)
         weight = scaled_linear(v.t(), x.t(), gain)
@@ -314,6 +312,11 @@ class AutogradPoint(LayerPoint):
         if not (onto and self._value.requires_grad):  # a constant has no graph
             return tuple(torch.zeros_like(each) for each in onto)
         return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
+
+
+def has_room(v: Tensor) -> bool:
+    """Tell whether sums over a batch, scaled afterwards, are within the range of the dtype: not of one of 16 bits."""
+    return v.element_size() >= 4
 
 
 def in_order(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:

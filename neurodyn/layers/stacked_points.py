@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from neurodyn.layers.points import Conv2dPoint, LayerPoint, in_order
+from neurodyn.layers.points import Conv2dPoint, LayerPoint, has_room, in_order
+from neurodyn.layers.repeated import constant
 from neurodyn.layers.stacked import Stacked, by_member
 
 
@@ -40,6 +41,14 @@ class StackedLinearPoint(LayerPoint):
     def gradient(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         x, v = by_member(x, self._weight), by_member(v, self._weight)
         return in_order(self.layer, v.mT @ x, None if self._bias is None else v.sum(1))
+
+    def scaled_gradient(self, x: Tensor, v: Tensor, gain: float) -> tuple[Tensor, ...]:
+        if not has_room(v):
+            return super().scaled_gradient(x, v, gain)
+        x, v = by_member(x, self._weight), by_member(v, self._weight)
+        nothing = constant(lambda: x.new_empty(1, 1, 1))
+        weight = torch.baddbmm(nothing, v.mT, x, beta=0, alpha=gain)
+        return in_order(self.layer, weight, None if self._bias is None else v.sum(1).mul_(gain))
 
 
 class StackedConv2dPoint(LayerPoint):
