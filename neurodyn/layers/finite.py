@@ -6,12 +6,13 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch._ops import OpOverload
 
+from neurodyn.layers.program import Program, Value, spans
 from neurodyn.layers.spans import Span
 
 _SPREADING = {
@@ -34,54 +35,43 @@ def told_by_sums(tensors: Sequence[Tensor]) -> bool:
     return all(map(math.isfinite, map(Tensor.item, sums)))
 
 
-def spreading(operation: OpOverload, given: Sequence[Any], options: Mapping[str, Any]) -> list[fx.Node]:
-    """Return the arguments of an operation whose finiteness follows from that of its result."""
+def spreading(operation: OpOverload, given: Sequence[Any], options: Mapping[str, Any]) -> list[Value]:
+    """Return the arguments of an operation that are finite if its result is."""
     places = _SPREADING.get(operation._schema.name.removeprefix("aten::"), ())
     if options.get("beta") == 0:  # a factor of 0 stands for leaving out
         places, options = places[1:], {**options, "beta": 1}
     if 0 in [each for each in (*given, *options.values()) if isinstance(each, (int, float))]:
         return []
-    return [given[place] for place in places if place < len(given) and isinstance(given[place], fx.Node)]
+    return [given[place] for place in places if place < len(given) and isinstance(given[place], Value)]
 
 
-def leave_out_implied(graph: fx.Graph) -> None:
-    """Leave tensors out of what `told_by_sums` looks at, if their finiteness follows from that of others.
-
-    Parameters
-    ----------
-    graph
-        Noted operations. The value of each lies at `meta["span"]`; `meta["spreading"]` are the operations whose
-        finiteness follows from its own, and `meta["written"]` those to whose values it writes. No two that are made lie
-        at the same place.
-    """
+def leave_out_implied(program: Program) -> None:
+    """Leave tensors out of what `told_by_sums` looks at, if they are finite where others are."""
     finite: defaultdict[int, list[Span]] = defaultdict(list)
-    """What is finite once the operation at hand is done, by the storage."""
-    unknown: dict[tuple[fx.Node, fx.Node], list[Span]] = {}
-    """For each look at what lies in known memory, the parts that nobody has written to since, and that may be bad."""
+    """What is finite once the call at hand is made, by the storage."""
+    unknown: dict[tuple[Value, Value], list[Span]] = {}
+    """For each look at what is not made, the parts that nothing has written to since, and that may not be finite."""
 
-    def left(node: fx.Node) -> list[Span]:
-        span: Span = node.meta["span"]
-        parts = [span] if span.start < span.end else []
-        for known in finite[span.storage]:
+    def left(value: Value) -> list[Span]:
+        assert value.span is not None, "it is one tensor"
+        parts = [value.span] if value.span.size else []
+        for known in finite[value.span.storage]:
             parts = [part for each in parts for part in each.without(known)]
         return parts
 
-    looks = graph.find_nodes(op="call_function", target=told_by_sums)
-    looks = [look for look in looks if all(condition.args[1] for condition in look.users)]
-    for node in reversed(graph.nodes):
-        follows: list[fx.Node] = []
-        if node in looks:
-            looked_at = [each for each in _tensors(node) if left(each)]
-            node.args = (looked_at,)
-            follows = [each for each in looked_at if each.op.startswith("call")]
-            unknown |= {(node, each): left(each) for each in looked_at if each not in follows}
-        elif node.meta.get("spreading") and not left(node):
-            follows = node.meta["spreading"]
-        for each in node.meta.get("written", ()):
-            span = each.meta["span"]
+    looks = [asked for asked, answer in program.conditions if asked.call is told_by_sums and answer]
+    for value in reversed(program.made):
+        follows: list[Value] = []
+        if value in looks:
+            value.given = ([each for each in value.given[0] if left(each)],)
+            follows = [each for each in value.given[0] if each.call is not None]
+            unknown |= {(value, each): left(each) for each in value.given[0] if each.call is None}
+        elif value.spreading and not left(value):
+            follows = value.spreading
+        for span in spans(value.written):
             finite[span.storage] = [known for known in finite[span.storage] if not known.meets(span)]
             unknown = {look: parts for look, parts in unknown.items() if not any(p.meets(span) for p in parts)}
-        for span in (each.meta["span"] for each in follows):
+        for span in spans(follows):
             if span.dense:
                 finite[span.storage].append(span)
                 unknown = {look: [p for each in parts for p in each.without(span)] for look, parts in unknown.items()}
@@ -90,31 +80,24 @@ def leave_out_implied(graph: fx.Graph) -> None:
                 _leave_out(look, each)
                 del unknown[look, each]
     if unknown:
-        _look_at_less(graph, looks[-1], list(unknown))
-    for look in looks:
-        if not look.args[0]:
-            for condition in list(look.users):
-                graph.erase_node(condition)
-            graph.erase_node(look)
+        _look_at_less(program, looks[-1], list(unknown))
+    program.conditions = [(asked, answer) for asked, answer in program.conditions if asked.given[0]]
 
 
-def _look_at_less(graph: fx.Graph, last: fx.Node, looked_at: Collection[tuple[fx.Node, fx.Node]]) -> None:
+def _look_at_less(program: Program, last: Value, looked_at: Collection[tuple[Value, Value]]) -> None:
     """Look, at last, at what is made of tensors that nothing writes to, where it is smaller: at W x instead of at W."""
-    written = {each.meta["span"].storage for node in graph.nodes for each in node.meta.get("written", ())}
-    for node in itertools.takewhile(lambda node: node is not last, graph.nodes):
-        told = {each.meta["span"] for each in node.meta.get("spreading", ()) if each.meta["span"].dense}
-        implied = [(look, each) for look, each in looked_at if each in _tensors(look) and each.meta["span"] in told]
-        if not implied or node.meta["span"].size > max(each.meta["span"].size for _, each in implied):
+    written = {span.storage for span in spans(program.written)}
+    for value in itertools.takewhile(lambda value: value is not last, program.made):
+        told = {span for span in spans(value.spreading) if span.dense}
+        implied = [(look, each) for look, each in looked_at if each in look.given[0] and each.span in told]
+        within = list(spans(each for _, each in implied))
+        if not implied or value.span is None or value.span.size > max(span.size for span in within):
             continue
-        if written.isdisjoint(each.meta["span"].storage for each in (node, *(each for _, each in implied))):
+        if written.isdisjoint(span.storage for span in (value.span, *within)):
             for look, each in implied:
                 _leave_out(look, each)
-            last.args = ([*_tensors(last), node],)
+            last.given = ([*last.given[0], value],)
 
 
-def _leave_out(look: fx.Node, tensor: fx.Node) -> None:
-    look.args = ([each for each in _tensors(look) if each is not tensor],)
-
-
-def _tensors(look: fx.Node) -> list[fx.Node]:
-    return cast(list[fx.Node], look.args[0])
+def _leave_out(look: Value, tensor: Value) -> None:
+    look.given = ([each for each in look.given[0] if each is not tensor],)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from types import SimpleNamespace
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch._C import _DisableTorchDispatch
 from torch._ops import OpOverload
-from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neurodyn.layers.finite import leave_out_implied, spreading
+from neurodyn.layers.program import Operations, Program, Value, replaced, values_in
 from neurodyn.layers.shortcuts import make_in_place, share
 from neurodyn.layers.spans import Span
 
@@ -35,10 +34,6 @@ _FILLING = {torch.ops.aten.copy_.default, torch.ops.aten.zero_.default, torch.op
 """Operations that make their first argument anew."""
 
 
-Operations = Callable[..., tuple[list[Tensor | None], list[bool]]]
-"""A function of the tensors of a batch that returns results, and whether each condition holds."""
-
-
 class _NotedError(Exception):
     """Something cannot be noted."""
 
@@ -50,27 +45,21 @@ class _Kind:
     view: bool
     """Whether it returns a view of its first argument."""
     of_the_numbers: bool
-    call: tuple[str, Any]
-    """How a node calls it: by PyTorch's own function of the name where there is one, in half the time."""
+    call: Callable[..., Any] | str
+    """PyTorch's own function or method of the name where there is one, which is called in half the time."""
     written: tuple[tuple[int, str], ...]
     """The places and names of the arguments to which it writes."""
-
-    def values_written(self, node: fx.Node) -> list[fx.Node]:
-        """Return the nodes to whose values a node that calls it writes."""
-        given = [node.args[at] if at < len(node.args) else node.kwargs.get(name) for at, name in self.written]
-        nodes = [each for value in given for each in (value if isinstance(value, Sequence) else [value])]
-        return [each for each in nodes if isinstance(each, fx.Node)]
 
 
 @cache
 def _kind(operation: OpOverload) -> _Kind:
     schema = operation._schema
-    call: tuple[str, Any] = "call_function", operation
+    call: Callable[..., Any] | str = operation
     name = schema.name.removeprefix("aten::")
     if operation.namespace == "aten" and hasattr(torch, name):
-        call = "call_function", getattr(torch, name)
+        call = getattr(torch, name)
     elif operation.namespace == "aten" and hasattr(Tensor, name):
-        call = "call_method", name
+        call = name
     of_returned = [each.alias_info for each in schema.returns]
     return _Kind(
         view=bool(of_returned) and all(alias is not None and not alias.is_write for alias in of_returned),
@@ -97,20 +86,19 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, batch: Sequence[Tensor], known: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._graph = fx.Graph()
-        self._nodes: dict[int, fx.Node] = {}
-        self._views: dict[tuple[object, ...], fx.Node] = {}
-        """Nodes by where their tensors lie in memory, and how."""
+        self._program = Program(len(batch))
+        self._values: dict[int, Value] = {}
+        """By the `id` of their tensors."""
+        self._views: dict[tuple[object, ...], Value] = {}
+        """By where their tensors lie in memory, and how."""
         self._kept: list[object] = []  # so that no other tensor comes to stand where one did
         self._places = {_place(tensor) for tensor in known}
         self._made = {_place(tensor) for tensor in batch}
         """Where tensors lie that are others for every batch."""
-        self._constants: dict[str, Tensor] = {}
-        self._pure: set[fx.Node] = set()
         self._bytes = self._count = 0
         self._on = True
-        for place, tensor in enumerate(batch):
-            self._name(tensor, self._graph.placeholder(f"batch_{place}"))
+        for tensor, value in zip(batch, self._program.batch, strict=True):
+            self._name(tensor, value)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -143,17 +131,14 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             read = reads(tensors, *numbers)
         if self._on:
             try:
-                nodes = [self._node(tensor) for tensor in tensors]
+                values = [self._value(tensor) for tensor in tensors]
             except _NotedError:
                 self.give_up()
             else:
-                again = self._graph.call_function(reads, (nodes, *numbers))
-                self._graph.call_function(operator.eq, (again, read))  # a condition
+                self._program.conditions.append((self._program.make(reads, (values, *numbers)), read))
         return read
 
-    def operations(
-        self, results: Sequence[Tensor | None]
-    ) -> Callable[..., tuple[list[Tensor | None], list[bool]]] | None:
+    def operations(self, results: Sequence[Tensor | None]) -> Operations | None:
         """Return a function of a batch that makes what was noted; None if not all could be.
 
         Parameters
@@ -163,22 +148,16 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if not self._on:
             return None
+        program = self._program
         try:
-            made = [self._new(result) for result in results]
+            program.results = [None if result is None else self._new(result) for result in results]
         except _NotedError:
             return None
         finally:
             self._kept.clear()
-        leave_out_implied(self._graph)
-        self._graph.output((made, self._graph.find_nodes(op="call_function", target=operator.eq)))
-        share(self._graph, self._pure)
-        make_in_place(self._graph)
-        self._graph.eliminate_dead_code(self._does_more)
-        code = self._graph.python_code("self")
-        names = dict(code.globals)
-        exec(code.src, names)
-        operations: Operations = partial(names["forward"], SimpleNamespace(**self._constants))
-        return operations
+        for simplify in (leave_out_implied, share, make_in_place, Program.drop_unused):
+            simplify(program)
+        return program.function()
 
     def _note(self, operation: OpOverload, given: tuple[Any, ...], options: dict[str, Any], value: Any) -> None:
         self._count += 1
@@ -197,66 +176,56 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if filled is not None and filled.numel() * filled.element_size() == filled.untyped_storage().nbytes():
             self._places.add(_place(filled))
         viewed = given[0] if kind.view else None
-        if isinstance(viewed, Tensor) and id(viewed) not in self._nodes and self._stays(viewed):
+        if isinstance(viewed, Tensor) and id(viewed) not in self._values and self._stays(viewed):
             return  # a view of what stays, stays
-        if isinstance(value, Tensor) and id(value) not in self._nodes and not self._stays(value):
+        if isinstance(value, Tensor) and id(value) not in self._values and not self._stays(value):
             same = self._views.get(_view(value))
             if same is not None:  # a view that shows nothing else than one before
                 self._name(value, same)
                 return
-        node = self._graph.create_node(*kind.call, self._named(given), self._named(options))
-        if kind.written:
-            node.meta["written"] = kind.values_written(node)
-        else:
-            self._pure.add(node)
-        node.meta["spreading"] = spreading(operation, node.args, node.kwargs)
+        noted = self._program.make(kind.call, self._named(given), self._named(options))
+        noted.written = [
+            each
+            for place, name in kind.written
+            for each in values_in(noted.given[place] if place < len(noted.given) else noted.options.get(name))
+        ]
+        noted.spreading = spreading(operation, noted.given, noted.options)
         for place, each in enumerate(values):
-            if each is None or id(each) in self._nodes or self._stays(each):
+            if each is None or id(each) in self._values or self._stays(each):
                 continue  # nothing, or what was written to
-            own = node if each is value else self._graph.call_function(operator.getitem, (node, place))
-            self._name(each, own)
-            self._pure.add(own)
+            self._name(each, noted if each is value else self._program.make(operator.getitem, (noted, place)))
             if not kind.view:
                 self._made.add(_place(each))
                 self._bytes += each.untyped_storage().nbytes()
-        if "span" not in node.meta and isinstance(value, Tensor):  # what was written to
-            node.meta["span"] = self._node(value).meta["span"]
+        if noted.span is None and isinstance(value, Tensor):  # what was written to
+            noted.span = self._value(value).span
         if self._bytes > _MOST_BYTES:
             raise _NotedError
 
-    def _does_more(self, node: fx.Node) -> bool:
-        """Tell whether a node does anything but return a value."""
-        return node.op != "get_attr" and (node not in self._pure or "written" in node.meta)
+    def _named(self, arguments: Any) -> Any:
+        return replaced(arguments, lambda each: self._value(each) if isinstance(each, Tensor) else each)
 
-    def _named(self, values: Any) -> Any:
-        return map_aggregate(values, lambda each: self._node(each) if isinstance(each, Tensor) else each)
-
-    def _node(self, tensor: Tensor) -> fx.Node:
-        node = self._nodes.get(id(tensor))
-        if node is None:
+    def _value(self, tensor: Tensor) -> Value:
+        value = self._values.get(id(tensor))
+        if value is None:
             if not self._stays(tensor):
                 raise _NotedError
-            node = self._views.get(_view(tensor)) or self._known(tensor)
-            self._name(tensor, node)
-        return node
+            value = self._views.get(_view(tensor))
+            if value is None:
+                value = Value()
+                self._program.known[value] = tensor.detach()
+            self._name(tensor, value)
+        return value
 
-    def _known(self, tensor: Tensor) -> fx.Node:
-        name = f"known_{len(self._constants)}"
-        self._constants[name] = tensor.detach()
-        with self._graph.inserting_before(None):  # at the beginning
-            return self._graph.get_attr(name)
+    def _new(self, result: Tensor) -> Value:
+        """Return the value of a result, of which another batch overwrites nothing."""
+        value = self._value(result)
+        return self._program.make("clone", (value,)) if self._stays(result) else value
 
-    def _new(self, result: Tensor | None) -> fx.Node | None:
-        """Return the node of a result, of which another batch overwrites nothing."""
-        if result is None:
-            return None
-        node = self._node(result)
-        return self._graph.call_method("clone", (node,)) if self._stays(result) else node
-
-    def _name(self, tensor: Tensor, node: fx.Node) -> None:
-        node.meta |= {"span": Span.of(tensor), "like": (tensor.shape, tensor.stride(), tensor.dtype)}
-        self._nodes[id(tensor)] = node
-        self._views.setdefault(_view(tensor), node)
+    def _name(self, tensor: Tensor, value: Value) -> None:
+        value.span, value.form = Span.of(tensor), (tensor.shape, tensor.stride(), tensor.dtype)
+        self._values[id(tensor)] = value
+        self._views.setdefault(_view(tensor), value)
         self._kept.append(tensor)
 
     def _stays(self, tensor: Tensor) -> bool:

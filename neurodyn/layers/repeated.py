@@ -17,7 +17,8 @@ from torch import Tensor
 from neurodyn.progress import AFTER
 
 try:
-    from neurodyn.layers.notes import Notes, Operations
+    from neurodyn.layers.notes import Notes
+    from neurodyn.layers.program import Operations
 except ImportError:  # PyTorch makes no promise for what it stands on; without it, every batch goes the long way
     Notes = None  # type: ignore[assignment, misc]
 

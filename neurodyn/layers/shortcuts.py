@@ -1,18 +1,15 @@
-"""Operations that noted ones need not make: those made before, and copies of what could have been made in place.
-
-Each node of a graph tells by `meta["span"]` where its value lies, by `meta["like"]` in which form, and by
-`meta["written"]` to the values of which nodes it writes. No two values that are made lie at the same place.
-"""
+"""What a program need not make: what was made before, and copies of what could have been made in place."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
 
+from neurodyn.layers.program import Program, Value, replaced, spans
 from neurodyn.layers.spans import Span
 
 _aten = torch.ops.aten
@@ -25,49 +22,49 @@ _INTO: dict[Any, tuple[Callable[..., Any], str]] = {
 """Functions, with those that write the same to memory that is given under a name."""
 
 
-def share(graph: fx.Graph, pure: Collection[fx.Node]) -> None:
-    """Make once what is made of the same values several times.
-
-    Parameters
-    ----------
-    graph
-        Noted operations.
-    pure
-        Those of its nodes that do nothing but return a value.
-    """
-    apart = {each.meta["span"].storage for node in graph.nodes for each in node.meta.get("written", ())}
-    returned = graph.output_node().all_input_nodes
-    apart |= {each.meta["span"].storage for each in returned if "span" in each.meta}
+def share(program: Program) -> None:
+    """Make once what is made of the same values several times."""
+    returned = [value for value in program.results if value is not None]
+    apart = {span.storage for span in spans((*program.written, *returned))}
     """Where what is written to lies, and what is returned: nothing may come to share its memory."""
-    written: defaultdict[int, dict[Span, int]] = defaultdict(dict)
+    writes: defaultdict[int, dict[Span, int]] = defaultdict(dict)
     """By storage, what was written to, and when last."""
-    made: dict[tuple[object, ...], fx.Node] = {}
-    for time, node in enumerate(list(graph.nodes)):
-        spans = [each.meta.get("span") for each in (node, *node.all_input_nodes)]
-        if node in pure and None not in spans and spans[0].storage not in apart:
-            state = tuple(
-                max((at for w, at in written[s.storage].items() if w.meets(s)), default=-1) for s in spans[1:]
-            )
-            first = made.setdefault((node.target, str(node.args), str(node.kwargs), state), node)
-            if first is not node:
-                node.replace_all_uses_with(first)
-                graph.erase_node(node)
-        for each in node.meta.get("written", ()):
-            span = each.meta["span"]
-            written[span.storage][span] = time
+    same: dict[object, Value] = {}
+    first: dict[object, Value] = {}
+
+    def state(argument: Any) -> object:
+        if isinstance(argument, (list, tuple)):
+            return tuple(map(state, argument))
+        if not isinstance(argument, Value):
+            return repr(argument)  # in which 0.0 is not -0.0
+        (span,) = spans([argument])
+        return argument, max((when for place, when in writes[span.storage].items() if place.meets(span)), default=-1)
+
+    for time, value in enumerate(program.made):
+        value.given, value.options = (replaced(each, lambda v: same.get(v, v)) for each in (value.given, value.options))
+        if value.span is not None and value.span.storage not in apart and all(each.span for each in value.arguments):
+            known = first.setdefault((value.call, state(value.given), state([*value.options.items()])), value)
+            if known is not value:
+                same[value] = known
+        for span in spans(value.written):
+            writes[span.storage][span] = time
+    program.made = [value for value in program.made if value not in same]
 
 
-def make_in_place(graph: fx.Graph) -> None:
+def make_in_place(program: Program) -> None:
     """Make what is copied right afterwards, and nothing else reads, at the place to which it is copied."""
-    for copy in graph.find_nodes(op="call_method", target="copy_"):
-        place, value = copy.args[:2]
-        if copy.prev is not value or value.target not in _INTO or "out" in value.kwargs or len(value.users) > 1:
+    readers = Counter(argument for value in program.made for argument in value.arguments)
+    readers.update(value for value in program.results if value is not None)
+    copied: set[Value] = set()
+    for value, copy in itertools.pairwise(program.made):
+        if copy.call != "copy_" or copy.given[1:] != (value,) or readers[value] > 1 or value.call not in _INTO:
             continue
-        storage = place.meta["span"].storage
-        read = {each.meta["span"].storage for each in value.all_input_nodes}
-        if place.meta["like"] != value.meta["like"] or storage in read:
+        place = copy.given[0]
+        storages = [span.storage for span in spans((place, *value.arguments))]
+        if "out" in value.options or place.form != value.form or storages[0] in storages[1:]:
             continue
-        function, name = _INTO[value.target]
-        value.target, value.kwargs = function, {**value.kwargs, name: place}
-        value.meta["written"] = [place]
-        graph.erase_node(copy)
+        value.call, name = _INTO[value.call]
+        value.options = {**value.options, name: place}
+        value.written = [place]
+        copied.add(copy)
+    program.made = [value for value in program.made if value not in copied]
