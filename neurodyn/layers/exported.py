@@ -102,6 +102,12 @@ class Exported:
     def _check_output(self, value: Tensor, axis: int | None, samples: int) -> None:
         if not value.requires_grad:
             refuse(self.module, "its output has no derivative", "let it return the tensor that the loss is of")
+        if not bool(value.isfinite().all()):
+            refuse(
+                self.module,
+                "its output for example_input is not finite",
+                "give an example, and parameters, for which it is",
+            )
         dtype = next((p.dtype for p in self.tensors.values() if isinstance(p, nn.Parameter)), value.dtype)
         if value.dtype != dtype:
             refuse(

@@ -246,6 +246,7 @@ def in_half(self: Plain, x: Tensor) -> Tensor:
         (lambda self, x: self.layer(x) - self.layer(x).mean(0), "its mean, sub couples the samples"),
         (lambda self, x: self.layer(x) @ x.T, r"its output of shape \(3, 3\) for 3 samples"),
         (lambda self, x: self.layer(x).T, r"its output of shape \(4, 3\) for 3 samples has another axis first"),
+        (lambda self, x: self.layer(x) / (x - x), "its output for example_input is not finite"),
         (lambda self, x: self.layer(x).sum(1), r"its output of shape \(3,\).*return a tensor \(sample, units…\)"),
         (lambda self, x: self.layer(x).argmax(1), "its output has no derivative"),
         (lambda self, x: StraightThrough.apply(self.layer(x)), "another gradient of layer.weight than autograd"),

@@ -582,6 +582,7 @@ def _sgd(parameters) -> torch.optim.SGD:
     [
         (lambda p: _sgd(mlp(1).parameters()), "of 6 parameters that the network does not have"),
         (lambda p: _sgd([*p, *mlp(1).parameters()]), "of 6 parameters that the network does not have"),
+        (lambda p: _sgd([p.pop()]), "leaves out parameters of the shapes"),
         (lambda p: _sgd(p[1:]), r"leaves out parameters of the shapes \(\d+, \d+\);.*requires_grad_\(False\)"),
         (lambda p: (_sgd(p), torch.optim.lr_scheduler.StepLR(_sgd(p), 1)), "scheduler is that of another optimizer"),
     ],
