@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import check_dense
+from neurodyn.checks import check_dense, made_ordinary
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.layers.exported import DATA_DEPENDENT, Exported, refuse
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
@@ -92,7 +92,7 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     if example_input.is_complex():
         raise InvalidTypeError(f"example_input must hold real numbers, not {example_input.dtype}")
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
-    example = example_input[:8].detach()
+    example = made_ordinary(example_input[:8])
     example = torch.cat([example, example]) if len(example) == 1 else example
     for attribute in ("_orig_mod", "module"):  # of torch.compile, and of what spreads a module over devices
         if attribute in module._modules and type(module).__module__.startswith("torch."):

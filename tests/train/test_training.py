@@ -544,6 +544,12 @@ def test_bad_input(arguments, error, message) -> None:
         fit(RULES["AR"](0), **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage:UserWarning")
+def test_nested_data_are_refused() -> None:
+    with pytest.raises(TypeError, match="train: inputs must be a dense tensor, not a nested one; pad it"):
+        fit(RULES["AR"](0), (torch.nested.nested_tensor(list(classes()[0])), classes()[1]))
+
+
 def test_bad_networks() -> None:
     with pytest.raises(TypeError, match="network is a declared Network"):
         fit("AR")
