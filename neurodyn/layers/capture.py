@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neurodyn.checks import check_dense, made_ordinary
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.exported import DATA_DEPENDENT, Exported, refuse
+from neurodyn.layers.exported import DATA_DEPENDENT, PLAINER, Exported, refuse
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.operations import Operation
 from neurodyn.layers.origin import Origin
@@ -204,7 +204,7 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
         advice = "let it work for any: no loop over samples, no fixed number of them in view or reshape"
         refuse(module, reason, advice, first)
     reason, *_ = str(first).splitlines() or [type(first).__name__]
-    refuse(module, reason, "rewrite that part with differentiable torch functions of tensors", first)
+    refuse(module, reason, PLAINER, first)
 
 
 def _check_capture(module: nn.Module, operations: Sequence[Operation], example: Tensor) -> None:

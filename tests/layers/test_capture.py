@@ -172,6 +172,13 @@ def test_a_sample_axis_within_is_brought_to_the_front() -> None:
     torch.testing.assert_close(points[captured["tanh_1"]].value, expected)
 
 
+def test_values_that_lie_otherwise_than_torch_export_foresees_are_captured() -> None:
+    module = Plain(lambda self, x: torch.fft.rfft(self.layer(x.transpose(0, 1)).transpose(0, 1)).abs().flatten(1))
+    captured = nd.capture(module, torch.ones(2, 3, 4))
+    x = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ForwardPass(captured, x).output, module(x).detach())
+
+
 class StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
