@@ -128,6 +128,22 @@ def check_dense(what: str, tensor: torch.Tensor) -> None:
         raise InvalidTypeError(f"{what} must be a tensor with data, not one on the meta device")
     if tensor.layout != torch.strided:
         raise InvalidTypeError(f"{what} must be a dense tensor, not one of layout {tensor.layout}; call .to_dense()")
+    if tensor.is_nested:
+        raise InvalidTypeError(f"{what} must be a dense tensor, not a nested one; pad it with .to_padded_tensor(0.0)")
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:  # it is more than the numbers in it
+        raise InvalidTypeError(f"{what} must be a plain tensor, not a {type(tensor).__name__}; make one of it")
+
+
+def ordinary(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is a dense one of `torch.Tensor` itself, of which a graph can be made."""
+    dense = type(tensor) is torch.Tensor and tensor.layout == torch.strided and not tensor.is_nested
+    return dense and not tensor.is_inference()
+
+
+def made_ordinary(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that `check_dense` lets pass as an ordinary one without a graph; of its memory, where it can."""
+    tensor = tensor.detach().as_subclass(torch.Tensor)
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def native(what: str, array: NDArray[Any]) -> NDArray[Any]:

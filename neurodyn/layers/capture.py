@@ -6,17 +6,17 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from neurodyn.checks import check_dense
+from neurodyn.checks import check_dense, made_ordinary
 from neurodyn.errors import InvalidTypeError, InvalidValueError
-from neurodyn.layers.exported import DATA_DEPENDENT, Exported, refuse
+from neurodyn.layers.exported import DATA_DEPENDENT, PLAINER, Exported, refuse
 from neurodyn.layers.forward import ForwardPass, evaluated, sources
 from neurodyn.layers.operations import Operation
 from neurodyn.layers.origin import Origin
@@ -24,6 +24,7 @@ from neurodyn.layers.origin import Origin
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+Pulled = TypeVar("Pulled")
 _aten = torch.ops.aten
 _UNROLLED = (
     *(_aten.lstm.input, _aten.gru.input, _aten.rnn_tanh.input, _aten.rnn_relu.input),
@@ -91,7 +92,7 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Operation, ...]:
     if example_input.is_complex():
         raise InvalidTypeError(f"example_input must hold real numbers, not {example_input.dtype}")
     # A few samples, and at least two, tell what depends on their number, and what mixes them.
-    example = example_input[:8].detach()
+    example = made_ordinary(example_input[:8])
     example = torch.cat([example, example]) if len(example) == 1 else example
     for attribute in ("_orig_mod", "module"):  # of torch.compile, and of what spreads a module over devices
         if attribute in module._modules and type(module).__module__.startswith("torch."):
@@ -167,6 +168,18 @@ def _copied(place: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor
     return source.to(place.dtype).expand(place.shape)
 
 
+@contextmanager
+def _transforms_left_behind() -> Iterator[None]:
+    """Leave the transforms of torch.func that are on when torch.export fails within one, and would stay on for good."""
+    transforms: Any = getattr(torch._C, "_functorch", None)  # PyTorch makes no promise that these functions are there
+    depth = getattr(transforms, "get_dynamic_layer_stack_depth", lambda: None)()
+    try:
+        yield
+    finally:
+        if depth is not None:
+            transforms.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+
+
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     # Here, because they bring SymPy along, which takes long to import.
     from torch.export import Dim, export
@@ -176,8 +189,9 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     # By running the module; where that does not do, as with len(x), by reading its code, which is slower.
     for strict in (False, True):
         try:
-            program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=strict)
-            functional: ExportedProgram = program.run_decompositions(dict(_taken_apart()))
+            with _transforms_left_behind():
+                program = export(module, (example.clone(),), dynamic_shapes=({0: Dim("sample")},), strict=strict)
+                functional: ExportedProgram = program.run_decompositions(dict(_taken_apart()))
         except Exception as error:
             failures.append(error)
         else:
@@ -190,18 +204,22 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
         advice = "let it work for any: no loop over samples, no fixed number of them in view or reshape"
         refuse(module, reason, advice, first)
     reason, *_ = str(first).splitlines() or [type(first).__name__]
-    refuse(module, reason, "rewrite that part with differentiable torch functions of tensors", first)
+    refuse(module, reason, PLAINER, first)
 
 
 def _check_capture(module: nn.Module, operations: Sequence[Operation], example: Tensor) -> None:
     """Refuse a capture that mixes samples, or whose gradients are not the module's."""
     generator = torch.Generator().manual_seed(0)
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    expected = module(example.clone())
+    pull = torch.randn(expected.shape, generator=generator, device="cpu").to(expected)
+    theirs = _pulled(module, lambda: _gradients(expected, named.values(), pull))
     for operation, point in ForwardPass(operations, example).points.items():
         v = torch.randn(point.value.shape, generator=generator, device="cpu").to(point.value)
         v[1:] = 0
         for argument, source in enumerate(operation.sources):
             if source != "input" or example.is_floating_point():
-                leak = point.feedback(v, argument)[1:]
+                leak = _pulled(module, partial(point.feedback, v, argument))[1:]
                 if bool(((leak != 0) & ~leak.isnan()).any()):
                     refuse(
                         module,
@@ -209,13 +227,11 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
                         "its own",
                         "call .eval() on the module if it is batch normalisation, or use LayerNorm or GroupNorm",
                     )
-    found, expected = evaluated(sources(operations), example)[operations[-1]], module(example.clone())
+    found = evaluated(sources(operations), example)[operations[-1]]
     tolerance = torch.finfo(found.dtype).eps ** 0.5
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
         refuse(module, "its captured graph gives another output than it", "write its forward with plainer functions")
-    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    v = torch.randn(found.shape, generator=generator, device="cpu").to(found)
-    ours, theirs = (_gradients(y, named.values(), v) for y in (found, expected))
+    ours = _gradients(found, named.values(), pull)
     scale = sum(float(g.norm()) for g in theirs)
     for name, a, b in zip(named, ours, theirs, strict=True):
         if not torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
@@ -225,6 +241,15 @@ def _check_capture(module: nn.Module, operations: Sequence[Operation], example: 
                 "an autograd.Function with a backward of its own, a hook on a gradient or torch.no_grad() cannot be "
                 "captured; .detach() can",
             )
+
+
+def _pulled(module: nn.Module, pull: Callable[[], Pulled]) -> Pulled:
+    """Return what autograd gives; refuse a module that it does not differentiate."""
+    try:
+        return pull()
+    except Exception as error:
+        reason, *_ = str(error).splitlines() or [type(error).__name__]
+        refuse(module, f"autograd does not differentiate it: {reason}", "rewrite that part, as for backprop", error)
 
 
 def _gradients(y: Tensor, parameters: Iterable[Tensor], v: Tensor) -> Sequence[Tensor]:

@@ -26,6 +26,7 @@ DATA_DEPENDENT = (
     "its control flow, or a shape in it, depends on the values of the data",
     "choose between values with torch.where, and select by masks that multiply",
 )
+PLAINER = "rewrite that part with differentiable torch functions of tensors"
 
 
 class Exported:
@@ -102,6 +103,12 @@ class Exported:
     def _check_output(self, value: Tensor, axis: int | None, samples: int) -> None:
         if not value.requires_grad:
             refuse(self.module, "its output has no derivative", "let it return the tensor that the loss is of")
+        if not bool(value.isfinite().all()):
+            refuse(
+                self.module,
+                "its output for example_input is not finite",
+                "give an example, and parameters, for which it is",
+            )
         dtype = next((p.dtype for p in self.tensors.values() if isinstance(p, nn.Parameter)), value.dtype)
         if value.dtype != dtype:
             refuse(
@@ -124,7 +131,7 @@ class Exported:
         for node in self.nodes:
             if node.op == "call_function":
                 before = _random_state(example.device)
-                values[node] = node.target(*map_arg(node.args, values.get), **map_arg(node.kwargs, values.get))
+                values[node] = self._called(node, values)
                 if not torch.equal(before, _random_state(example.device)):
                     refuse(
                         self.module,
@@ -132,6 +139,18 @@ class Exported:
                         "call .eval() on the module, or remove the random part",
                     )
         return values
+
+    def _called(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+        target: Any = node.target
+        args, kwargs = map_arg(node.args, values.get), map_arg(node.kwargs, values.get)
+        try:
+            return target(*args, **kwargs)
+        except RuntimeError as error:
+            if target is _aten.view.default:  # torch.export takes the strides of an FFT for others than they are
+                node.target = _aten.reshape.default
+                return _aten.reshape.default(*args, **kwargs)
+            reason, *_ = str(error).splitlines() or [type(error).__name__]
+            refuse(self.module, f"its {_base_name(node)} fails when it is evaluated alone: {reason}", PLAINER, error)
 
     def _sample_axis(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> int | None:
         """Return which axis of a value is the sample, where the value becomes an operation's; None otherwise."""

@@ -311,6 +311,8 @@ class AutogradPoint(LayerPoint):
     def _pull_back(self, v: Tensor, onto: list[Tensor]) -> tuple[Tensor, ...]:
         if not (onto and self._value.requires_grad):  # a constant has no graph
             return tuple(torch.zeros_like(each) for each in onto)
+        if v.storage_offset() % 2:  # a population's block may begin so, where no complex number can
+            v = v.clone()
         return torch.autograd.grad(self._value, onto, v, retain_graph=True, materialize_grads=True)
 
 

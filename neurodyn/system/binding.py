@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from neurodyn.checks import ordinary
 from neurodyn.layers.kinds import is_plain
 from neurodyn.layers.losses import squared_error
 from neurodyn.network.drives import Input
@@ -34,11 +35,13 @@ _MOST_PLANS = 4
 
 def _kind(inputs: Inputs, targets: Targets, still: str | None) -> Hashable:
     """Return all of a batch but its numbers, and what it is for; None where it is more than inputs and targets."""
-    if type(inputs) is not Tensor or (targets is not None and type(targets) is not Tensor):
+    if not isinstance(inputs, Tensor) or not ordinary(inputs):
         return None
     own = (still is None, inputs.shape, inputs.dtype, inputs.device, inputs.layout, inputs.stride())
     if targets is None:
         return own
+    if not isinstance(targets, Tensor) or not ordinary(targets):
+        return None
     return (*own, targets.shape, targets.dtype, targets.device, targets.layout, targets.stride())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from neurodyn.checks import check_dense
+from neurodyn.checks import check_dense, made_ordinary
 from neurodyn.errors import InvalidTypeError, InvalidValueError
 from neurodyn.network.drives import (
     Constant,
@@ -121,7 +121,9 @@ def checked(
     samples = count_samples(network, by_name, still_targets, starts, signals.values())
     for name, tensor in by_name.items():
         check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
-    by_name = {name: tensor.detach() for name, tensor in by_name.items()}
+    by_name = {name: made_ordinary(tensor) for name, tensor in by_name.items()}
+    still_targets = None if still_targets is None else made_ordinary(still_targets)
+    starts = {name: made_ordinary(tensor) for name, tensor in starts.items()}
     begun = {name: signal.start(samples, network.members, dtype, device) for name, signal in signals.items()}
     still_targets = begun.pop("", still_targets)
     by_name |= begun

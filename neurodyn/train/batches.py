@@ -47,6 +47,8 @@ class Pairs:
     def __init__(self, data: Data, what: str) -> None:
         if isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
             inputs, targets = data
+            for part, kind in zip(data, ("inputs", "targets"), strict=True):
+                check_dense(f"{what}: {kind}", part)
             if len(inputs) != len(targets):
                 raise InvalidValueError(
                     f"{what}: {len(inputs)} inputs and {len(targets)} targets; give one target an input"

@@ -86,6 +86,9 @@ class Run:
         if self.metrics.functions:
             self.description["metrics"] = ", ".join(self.metrics.functions)
         if self.checkpoint is not None:
+            order = _order(self.optimizer, self.learner)
+            if order is not None:
+                self.description["order of the optimizer's parameters"] = order
             self.description |= {
                 "scheduler": _settings(self.scheduler),
                 "training data": self.train.fingerprint(),
@@ -443,14 +446,30 @@ def _fixed(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
+def _order(optimizer: Optimizer, learner: Learner) -> str | None:
+    """Tell which parameters each group of an optimizer has, whose places its state goes by; None if all, as given.
+
+    Of two groups or orders of the same shapes, each would take up the other's state.
+    """
+    groups = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    if groups == [list(map(id, learner.parameters))]:
+        return None
+    names = {id(tensor): name for name, tensor in learner.tensors.items()}
+    return "\n".join(", ".join(names[each] for each in group) for group in groups)
+
+
 def _settings(scheduler: LRScheduler | None) -> str:
     """Return a scheduler's settings, one a line; of a function of the epoch, what it gives for the first ones."""
     if scheduler is None:
         return ""
     settings = dict(scheduler.state_dict())
-    for number, function in enumerate(getattr(scheduler, "lr_lambdas", ())):
-        settings[f"lr_lambdas[{number}]"] = [_value_at(function, epoch) for epoch in range(_EPOCHS_KNOWN_BY)]
-    return "\n".join([type(scheduler).__name__, *(f"{name}={value}" for name, value in settings.items())])
+    functions = {f"lr_lambdas[{number}]": each for number, each in enumerate(getattr(scheduler, "lr_lambdas", ()))}
+    functions["scale_fn"] = getattr(scheduler, "_scale_fn_custom", None)
+    for name, function in functions.items():
+        if function is not None:
+            settings[name] = [_value_at(function, epoch) for epoch in range(_EPOCHS_KNOWN_BY)]
+    own = "\n".join([type(scheduler).__name__, *(f"{name}={value}" for name, value in settings.items())])
+    return "\n".join([own, *map(_settings, getattr(scheduler, "_schedulers", ()))])  # of which it is made
 
 
 def _value_at(function: Callable[[int], float], epoch: int) -> float | None:

@@ -302,7 +302,7 @@ def _optimization(
             "learning_rate: it is that of 'adam' and 'sgd'; set it in the function that makes the optimizer"
         )
     with users("optimizer"):
-        made = optimizer(parameters)
+        made = optimizer(list(parameters))  # which it may change
     own, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(own, Optimizer) or not (scheduler is None or isinstance(scheduler, LRScheduler)):
         raise InvalidTypeError("optimizer: the function returns a torch optimizer, or a pair of one and its scheduler")

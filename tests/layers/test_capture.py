@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
 from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
 
 import neurodyn as nd
 from neurodyn.layers.forward import ForwardPass
@@ -170,6 +172,13 @@ def test_a_sample_axis_within_is_brought_to_the_front() -> None:
     torch.testing.assert_close(points[captured["tanh_1"]].value, expected)
 
 
+def test_values_that_lie_otherwise_than_torch_export_foresees_are_captured() -> None:
+    module = Plain(lambda self, x: torch.fft.rfft(self.layer(x.transpose(0, 1)).transpose(0, 1)).abs().flatten(1))
+    captured = nd.capture(module, torch.ones(2, 3, 4))
+    x = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ForwardPass(captured, x).output, module(x).detach())
+
+
 class StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -206,6 +215,16 @@ def sample_by_sample(self: Plain, x: Tensor) -> Tensor:
     return torch.stack([self.layer(each) for each in x])
 
 
+def overwriting(self: Plain, x: Tensor) -> Tensor:
+    h = self.layer(x).tanh()
+    h += x
+    return h
+
+
+def within_a_transform(self: Plain, x: Tensor) -> Tensor:
+    return self.layer(torch.vmap(torch.func.grad(lambda z: z.pow(3).sum()))(x))
+
+
 def in_half(self: Plain, x: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         return self.layer(x)
@@ -234,10 +253,18 @@ def in_half(self: Plain, x: Tensor) -> Tensor:
         (lambda self, x: self.layer(x) - self.layer(x).mean(0), "its mean, sub couples the samples"),
         (lambda self, x: self.layer(x) @ x.T, r"its output of shape \(3, 3\) for 3 samples"),
         (lambda self, x: self.layer(x).T, r"its output of shape \(4, 3\) for 3 samples has another axis first"),
+        (lambda self, x: self.layer(x) / (x - x), "its output for example_input is not finite"),
         (lambda self, x: self.layer(x).sum(1), r"its output of shape \(3,\).*return a tensor \(sample, units…\)"),
         (lambda self, x: self.layer(x).argmax(1), "its output has no derivative"),
         (lambda self, x: StraightThrough.apply(self.layer(x)), "another gradient of layer.weight than autograd"),
         (without_gradient, r"another gradient of layer.weight.*torch.no_grad\(\) cannot be captured"),
+        (overwriting, "autograd does not differentiate it: one of the variables needed .* by an inplace operation"),
+        (lambda self, x: torch.heaviside(self.layer(x), x), "derivative for aten::heaviside is not implemented"),
+        (
+            lambda self, x: checkpoint(self.layer, x.sin() * self.layer.bias, use_reentrant=True),
+            "autograd does not differentiate it: When use_reentrant=True",
+        ),
+        (within_a_transform, "rewrite that part with differentiable torch functions"),
         (in_half, "its output is of torch.bfloat16, and its parameters are of torch.float32"),
         (
             lambda self, x: torch.autograd.functional.jacobian(lambda z: self.layer(z).sum(0), x).sum(0),
@@ -252,7 +279,8 @@ def test_what_cannot_be_captured_is_refused_by_name(function: Callable, message:
     before = torch.get_rng_state()
     with pytest.raises(ValueError, match=message):
         nd.capture(module, torch.linspace(-1, 1, 12).view(3, 4))
-    # And the module and the random state are left as they were.
+    # And the module, the random state and PyTorch are left as they were.
+    assert peek_interpreter_stack() is None
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name])

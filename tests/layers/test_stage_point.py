@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn.layers.activations import ACTIVATIONS
@@ -136,3 +136,14 @@ def test_the_gpu_agrees_with_the_cpu(layers, shape: tuple[int, ...]) -> None:
         v = tensor(*point.value.shape, seed=2).to(device)
         answers.append([t.cpu() for t in (point.value, point.feedback(v), *point.gradient(v))])
     torch.testing.assert_close(*answers, rtol=1e-10, atol=1e-11)
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.fft.fft(x))
+
+
+def test_feedback_through_complex_numbers_takes_a_population_anywhere_in_memory() -> None:
+    point = nd.Stage(Spectrum()).at(tensor(2, 3))
+    v = tensor(13)[1:].view(2, 3, 2)  # no complex number may begin there
+    torch.testing.assert_close(point.feedback(v), point.feedback(v.clone()), rtol=0, atol=0)

@@ -12,7 +12,7 @@ import pytest
 import scipy.optimize
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 import neurodyn as nd
 from neurodyn.models import activation_relaxation as ar
@@ -465,13 +465,21 @@ def test_the_default_device_does_not_count_where_there_are_tensors() -> None:
     np.testing.assert_array_equal(*(run.x for run in runs))
 
 
-def test_sparse_data_are_refused() -> None:
+@pytest.mark.filterwarnings("ignore:.*prototype:UserWarning", "ignore:Sparse CSR tensor support is in beta:UserWarning")
+def test_data_that_are_no_dense_tensors_are_refused() -> None:
     example = mlp()
     network, x, t = ar.network(example.module), example.inputs, example.targets
-    for inputs, targets in ((x.to_sparse(), t), (x, t.to_sparse())):
-        for run in (nd.simulate, nd.backward):
-            with pytest.raises(nd.NeurodynError, match=r"must be a dense tensor, not one of layout torch\.sparse_coo"):
-                run(network, inputs, targets, duration=1.0)
+    nd.backward(network, x, t)  # which leaves a plan for batches like it
+    for change, message in (
+        (Tensor.to_sparse, r"must be a dense tensor, not one of layout torch\.sparse_coo"),
+        (Tensor.to_sparse_csr, r"must be a dense tensor, not one of layout torch\.sparse_csr"),
+        (lambda part: torch.nested.nested_tensor(list(part)), "must be a dense tensor, not a nested one; pad it"),
+        (lambda part: torch.masked.masked_tensor(part, part > 0), "must be a plain tensor, not a MaskedTensor"),
+    ):
+        for inputs, targets in ((change(x), t), (x, change(t))):
+            for run in (nd.simulate, nd.backward):
+                with pytest.raises(nd.NeurodynError, match=message):
+                    run(network, inputs, targets, duration=1.0)
 
 
 def test_an_error_of_ones_own_observable_says_whose_it_is() -> None:

@@ -285,6 +285,22 @@ def test_modes_that_change_are_noticed() -> None:
         nd.backward(network, *(each.double() for each in batch(0)))
 
 
+class Labelled(Tensor):
+    """A tensor of a class of one's own."""
+
+
+@pytest.mark.parametrize("declare", [ar.network, lambda module: ar.graph(module, batch(0)[0])], ids=["AR", "graph"])
+def test_tensors_of_ones_own_class_and_of_inference_mode_are_taken_for_their_numbers(declare: Any) -> None:
+    network, (x, t) = declare(mlp()), batch(0)
+    with torch.inference_mode():
+        inferred = x.clone()
+    for given in (x.as_subclass(Labelled), x, inferred):
+        for _ in range(3):
+            loss = nd.backward(network, given, t)
+            assert type(loss) is Tensor
+            assert loss == nd.backward(network, x, t)
+
+
 @pytest.mark.parametrize("rule", ["gait", "itp"])
 def test_what_depends_on_numbers_is_made_as_it_is_written(rule: Any) -> None:
     module = tp.tower([5, 5, 5], outputs=5, weights="orthogonal", seed=0)

@@ -626,6 +626,12 @@ def scheduled(make: Any) -> dict[str, Any]:
 SCHEDULERS = torch.optim.lr_scheduler
 
 
+def after_one(optimizer: Any, function: Callable[[int], float]) -> Any:
+    """Return a scheduler of schedulers: a constant one, and after the first epoch a function of the epoch."""
+    first = SCHEDULERS.ConstantLR(optimizer)
+    return SCHEDULERS.SequentialLR(optimizer, [first, SCHEDULERS.LambdaLR(optimizer, function)], [1])
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -635,6 +641,11 @@ SCHEDULERS = torch.optim.lr_scheduler
         (lambda o: SCHEDULERS.ReduceLROnPlateau(o, patience=1), lambda o: SCHEDULERS.ReduceLROnPlateau(o, patience=2)),
         (lambda o: SCHEDULERS.LambdaLR(o, lambda e: 0.9**e), lambda o: SCHEDULERS.LambdaLR(o, lambda e: 0.5**e)),
         (lambda o: SCHEDULERS.LambdaLR(o, lambda e: [1.0, 0.5, 0.1, 0.1][e]), lambda o: SCHEDULERS.StepLR(o, 1)),
+        (lambda o: after_one(o, lambda e: 0.9**e), lambda o: after_one(o, lambda e: 0.5**e)),
+        (
+            lambda o: SCHEDULERS.CyclicLR(o, 0.01, 0.1, scale_fn=lambda c: 0.9**c),
+            lambda o: SCHEDULERS.CyclicLR(o, 0.01, 0.1, scale_fn=lambda c: 0.5**c),
+        ),
     ],
 )
 def test_another_setting_of_the_scheduler_is_refused(one: Any, other: Any, tmp_path: Path) -> None:
@@ -642,6 +653,26 @@ def test_another_setting_of_the_scheduler_is_refused(one: Any, other: Any, tmp_p
     with pytest.raises(ValueError, match=r"is of another run: its (scheduler|optimizer) was"):
         fit(mlp(), tmp_path, **scheduled(other))
     fit(mlp(), tmp_path, **scheduled(one))
+
+
+def test_an_optimizer_with_the_parameters_in_another_order_is_refused(tmp_path: Path) -> None:
+    def in_groups(*first: int) -> Any:
+        def optimizer(parameters: list[nn.Parameter]) -> Any:
+            rest = [parameter for place, parameter in enumerate(parameters) if place not in first]
+            groups: list[dict[str, Any]] = [{"params": [parameters[i] for i in first], "lr": 0.2}, {"params": rest}]
+            return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+        return optimizer
+
+    def module() -> nn.Module:
+        return nd.mlp([6, 4, 4, 4, 4], dtype=torch.float64)
+
+    fit(module(), tmp_path, epochs=1, optimizer=in_groups(2))  # the weights of the second layer, or of the third
+    with pytest.raises(
+        ValueError, match=r"order of the optimizer's parameters was '2\.weight', and now is '4\.weight'"
+    ):
+        fit(module(), tmp_path, optimizer=in_groups(4))
+    fit(module(), tmp_path, optimizer=in_groups(2))
 
 
 @pytest.mark.parametrize("build", [lambda module: module, ar.network], ids=["module", "AR"])

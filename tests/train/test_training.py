@@ -544,6 +544,12 @@ def test_bad_input(arguments, error, message) -> None:
         fit(RULES["AR"](0), **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage:UserWarning")
+def test_nested_data_are_refused() -> None:
+    with pytest.raises(TypeError, match="train: inputs must be a dense tensor, not a nested one; pad it"):
+        fit(RULES["AR"](0), (torch.nested.nested_tensor(list(classes()[0])), classes()[1]))
+
+
 def test_bad_networks() -> None:
     with pytest.raises(TypeError, match="network is a declared Network"):
         fit("AR")
@@ -582,6 +588,7 @@ def _sgd(parameters) -> torch.optim.SGD:
     [
         (lambda p: _sgd(mlp(1).parameters()), "of 6 parameters that the network does not have"),
         (lambda p: _sgd([*p, *mlp(1).parameters()]), "of 6 parameters that the network does not have"),
+        (lambda p: _sgd([p.pop()]), "leaves out parameters of the shapes"),
         (lambda p: _sgd(p[1:]), r"leaves out parameters of the shapes \(\d+, \d+\);.*requires_grad_\(False\)"),
         (lambda p: (_sgd(p), torch.optim.lr_scheduler.StepLR(_sgd(p), 1)), "scheduler is that of another optimizer"),
     ],
