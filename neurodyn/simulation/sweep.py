@@ -18,8 +18,9 @@ from neurodyn.labelled import xr
 from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream
 from neurodyn.simulation.blocks import AtOnce, Failure, Part, Point, Work
+from neurodyn.simulation.digest import digest
 from neurodyn.simulation.executors import Scheduler, shares_process
-from neurodyn.simulation.fingerprint import digest, of_function, versions_of_all
+from neurodyn.simulation.fingerprint import of_function, versions_of_all
 from neurodyn.simulation.grid import Grid, text
 from neurodyn.simulation.side_by_side import COMPUTED, ERROR, POINTS, agreed, refuse_other, spread, with_facts
 from neurodyn.simulation.trajectory import versions
