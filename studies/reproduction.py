@@ -22,9 +22,9 @@ from typing import Any
 
 from common.claims import PAPERS, read_rows, settings
 from common.options import Options as StudyOptions
-from common.options import parse
+from common.options import check_folder, parse
 
-from neurodyn.checks import needed, whole
+from neurodyn.checks import needed, positive, whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.progress import Bar
 
@@ -90,6 +90,11 @@ class Options:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        check_folder("out", self.out)
+        check_folder("document", self.document.parent)
+        if self.document.is_dir():
+            raise InvalidValueError(f"document: {self.document} is a folder; name a file in it")
+        positive("hours", self.hours)
         whole("jobs", self.jobs, least=1)
         if unknown := set(self.only) - set(STUDIES):
             raise InvalidValueError(f"only: {', '.join(sorted(unknown))}: the studies are {', '.join(STUDIES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -73,6 +74,7 @@ class Options:
             if len(set(values)) < len(values):
                 raise InvalidValueError(f"{name}: each once, not {_text(values)}")
         usable_device("device", self.device)
+        check_folder("out", self.out)
 
     def setting(self, paper: Self) -> str:
         """Say which setting runs, and in what it differs from that."""
@@ -208,6 +210,15 @@ def check_root(root: Path | None, datasets: Sequence[str]) -> None:
     """Refuse a folder for data sets of which none is read from a folder."""
     if root is not None and set(datasets) <= {"digits"}:
         raise InvalidValueError("root: digits come with scikit-learn, from no folder; name another dataset, or no root")
+
+
+def check_folder(what: str, path: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before what is to be written there takes its time."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise InvalidValueError(f"{what}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidValueError(f"{what}: {there} cannot be written to; name another folder")
 
 
 def check_samples(samples: int, train: nd.data.Samples) -> None:
