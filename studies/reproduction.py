@@ -22,9 +22,9 @@ from typing import Any
 
 from common.claims import PAPERS, read_rows, settings
 from common.options import Options as StudyOptions
-from common.options import check_folder, parse
+from common.options import parse
 
-from neurodyn.checks import needed, positive, whole
+from neurodyn.checks import needed, positive, whole, writable_file, writable_folder
 from neurodyn.errors import InvalidValueError
 from neurodyn.progress import Bar
 
@@ -90,10 +90,8 @@ class Options:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        check_folder("out", self.out)
-        check_folder("document", self.document.parent)
-        if self.document.is_dir():
-            raise InvalidValueError(f"document: {self.document} is a folder; name a file in it")
+        writable_folder("out", self.out)
+        writable_file("document", self.document)
         positive("hours", self.hours)
         whole("jobs", self.jobs, least=1)
         if unknown := set(self.only) - set(STUDIES):

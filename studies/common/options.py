@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -10,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import torch
 from torch.nn.functional import avg_pool2d
 
 import neurodyn as nd
-from neurodyn.checks import needed, positive, usable_device, whole
+from neurodyn.checks import needed, positive, usable_device, whole, writable_folder
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import NAMED
 from neurodyn.progress import Bar, show
@@ -66,7 +66,8 @@ class Options:
                 raise InvalidValueError(f"{field.name}: give at least one")
             for each in value if isinstance(value, tuple) else (value,):
                 if isinstance(each, float):
-                    positive(field.name, each)
+                    if positive(field.name, each) > torch.finfo(torch.float32).max:
+                        raise InvalidValueError(f"{field.name}: single precision does not hold {each:g}")
                 elif isinstance(each, int) and not isinstance(each, bool):
                     whole(field.name, each, least=0 if field.name == "seeds" else 1)
         for name in ("seeds", *self.once):
@@ -74,7 +75,7 @@ class Options:
             if len(set(values)) < len(values):
                 raise InvalidValueError(f"{name}: each once, not {_text(values)}")
         usable_device("device", self.device)
-        check_folder("out", self.out)
+        writable_folder("out", self.out)
 
     def setting(self, paper: Self) -> str:
         """Say which setting runs, and in what it differs from that."""
@@ -139,6 +140,10 @@ class ImageOptions(TrainingOptions):
     """
 
     pool: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pool(self.pool, [self.dataset])
 
     @property
     def images(self) -> str:
@@ -212,13 +217,12 @@ def check_root(root: Path | None, datasets: Sequence[str]) -> None:
         raise InvalidValueError("root: digits come with scikit-learn, from no folder; name another dataset, or no root")
 
 
-def check_folder(what: str, path: Path) -> None:
-    """Refuse a folder that cannot be made or written to, before what is to be written there takes its time."""
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise InvalidValueError(f"{what}: {there} is a file; name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InvalidValueError(f"{what}: {there} cannot be written to; name another folder")
+def check_pool(side: int, datasets: Iterable[str]) -> None:
+    """Refuse squares into which the images of a data set are not cut, of so many pixels a side."""
+    for dataset in datasets:
+        size = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32}.get(dataset, 28)
+        if size % side:
+            raise InvalidValueError(f"pool: {side} does not divide the {size}×{size} pixels of {dataset}")
 
 
 def check_samples(samples: int, train: nd.data.Samples) -> None:

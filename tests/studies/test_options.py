@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from io import StringIO
 from pathlib import Path
 
+import accuracy
 import matplotlib
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_an_option_that_is_given_wins_over_the_preset(study):
     for field in fields(module.Options):
         if isinstance(getattr(default, field.name), int | float) and field.type in ("int", "float"):
             option = f"--{field.name.replace('_', '-')}"
-            assert options(study, option, "3", "--full") == replace(paper, **{field.name: 3})
+            assert options(study, option, "2", "--full") == replace(paper, **{field.name: 2})
             # Even when it is the default's value that is given.
             given = str(getattr(default, field.name))
             assert getattr(options(study, "--full", option, given), field.name) == getattr(default, field.name)
@@ -153,6 +154,19 @@ def test_what_is_gone_through_is_given_once(study):
         value = getattr(kind(), name)
         with pytest.raises(ValueError, match=f"^{name}: each once, not {value[0]} "):
             kind(**{name: (value[0], *value)})
+
+
+def test_numbers_that_single_precision_does_not_hold_are_refused():
+    with pytest.raises(nd.NeurodynError, match=r"^rate: single precision does not hold 1e"):
+        accuracy.Options(rate=1e300)
+
+
+def test_squares_into_which_images_are_not_cut_are_refused_before_anything_runs():
+    with pytest.raises(nd.NeurodynError, match=r"^pool: 7 does not divide the 8×8 pixels of digits"):
+        ImageOptions(pool=7)
+    assert ImageOptions(dataset="mnist", pool=7).pool == 7
+    with pytest.raises(nd.NeurodynError, match=r"^pool: 7 does not divide the 32×32 pixels of cifar10"):
+        accuracy.Options(dataset=("mnist", "cifar10"), pool=7)
 
 
 def test_more_samples_than_there_are_are_refused():
