@@ -146,6 +146,12 @@ class ImageOptions(TrainingOptions):
         check_pool(self.pool, [self.dataset])
 
     @property
+    def pixels(self) -> int:
+        """The numbers of an image."""
+        channels, size = _image(self.dataset)
+        return channels * (size // self.pool) ** 2
+
+    @property
     def images(self) -> str:
         """What is trained on, in words."""
         return images(self.dataset, self.pool)
@@ -220,9 +226,14 @@ def check_root(root: Path | None, datasets: Sequence[str]) -> None:
 def check_pool(side: int, datasets: Iterable[str]) -> None:
     """Refuse squares into which the images of a data set are not cut, of so many pixels a side."""
     for dataset in datasets:
-        size = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32}.get(dataset, 28)
+        _, size = _image(dataset)
         if size % side:
             raise InvalidValueError(f"pool: {side} does not divide the {size}×{size} pixels of {dataset}")
+
+
+def _image(dataset: str) -> tuple[int, int]:
+    """Return the channels of a data set's images, and their pixels a side."""
+    return {"digits": (1, 8), "cifar10": (3, 32), "cifar100": (3, 32), "svhn": (3, 32)}.get(dataset, (1, 28))
 
 
 def check_samples(samples: int, train: nd.data.Samples) -> None:
