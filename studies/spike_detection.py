@@ -284,8 +284,9 @@ def main(options: Options) -> None:
     datasets = {"depth": describe(depth), "causes": describe(cause), "repaired": repaired}
     datasets |= {f"raster_{name}": data for name, data in rasters.items()}
     here = f"{options.dataset}, {options.samples} samples of {options.steps} steps"
+    files = write(options.out, {"spike_detection": figure}, datasets, about)
     print(write_rows(options, here, rows(depth, cause, repaired)))
-    print(write(options.out, {"spike_detection": figure}, datasets, about))
+    print(files)
 
 
 def rows(depth: xr.Dataset, cause: xr.Dataset, repaired: xr.Dataset) -> list[Row]:
