@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import neurodyn as nd
 from benchmarks import cases, growth, plain, report
 from benchmarks.measure import Line, Peer, machine, ratio, rounds
+from neurodyn.checks import one_of, positive, usable_device, writable_file, writable_folder
+from neurodyn.layers.kernels import LIBRARIES
 from neurodyn.progress import Bar, show
 
 PEERS = Path(".venv-peers/bin/python")
@@ -44,6 +46,14 @@ class Options:
     """A page to write this processor's section into, with its figures beside it, such as docs/benchmarks.md."""
     quiet: bool = False
     """Show no progress."""
+
+    def __post_init__(self) -> None:
+        usable_device("device", self.device)
+        one_of("kernels", self.kernels, ("tuned", *LIBRARIES))
+        positive("seconds", self.seconds)
+        writable_folder("out", self.out)
+        if self.page is not None:
+            writable_file("page", self.page)
 
 
 def main(options: Options) -> xr.Dataset:

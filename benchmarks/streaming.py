@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import neurodyn as nd
+from benchmarks.arguments import count, folder
 from neurodyn.progress import Bar
 
 SYNAPSES = 10
@@ -118,7 +123,7 @@ def run(case: str, rounds: int, store: Path, progress: bool) -> list[dict[str, d
     rounds
         How many times each; the time of the first ones is not counted, as it loads libraries.
     store
-        Where to stream.
+        Where to stream, in a folder of its own, which is removed before each.
     progress
         Whether to show it.
 
@@ -168,15 +173,20 @@ def _memory() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("results/streaming"))
+    parser.add_argument("--rounds", type=count, default=7)
+    parser.add_argument("--out", type=folder, default=Path("results/streaming"))
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     print("| run | not recorded | streamed | more, with its quartiles | by hand | processor beside it | memory more |")
     print("| :-- | --: | --: | --: | --: | --: | --: |")
     for case, (_, number) in CASES.items():
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(run, case, options.rounds, options.out / "run.zarr", not options.quiet).result()
+        with (
+            TemporaryDirectory(dir=options.out) as scratch,
+            ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        ):
+            store = Path(scratch) / "run" / "run.zarr"
+            found = pool.submit(run, case, options.rounds, store, not options.quiet).result()
         (first, *found) = found
         memory = first["streamed"]["MiB"] - first["alone"]["MiB"]  # later ones find memory that has been kept
         alone, streamed = (median(each[label]["seconds"] for each in found) for label in ("alone", "streamed"))
@@ -186,7 +196,6 @@ def main() -> None:
             f"{_more(found, 'by hand')} | {others:.1f} s | {memory:.0f} MiB |",
             flush=True,
         )
-    shutil.rmtree(options.out, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import os
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import neurodyn as nd
+from benchmarks.arguments import count, folder
 
 OWN_BLOCKS = 20
 
@@ -74,14 +78,15 @@ def own_share(points: int, folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("results/sweep"))
+    parser.add_argument("--points", type=count, default=1_000_000)
+    parser.add_argument("--workers", type=count, default=2)
+    parser.add_argument("--out", type=folder, default=Path("results/sweep"))
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    shutil.rmtree(options.out, ignore_errors=True)
+    for name in ("warm", "own", "sweep"):
+        shutil.rmtree(options.out / f"{name}.zarr", ignore_errors=True)
     share, each = own_share(options.points, options.out)
     print(f"{100 * share:.1f} % of the processor's time is the sweep's own; {1e6 * each:.0f} µs a point")
     start = time.perf_counter()

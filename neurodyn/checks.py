@@ -104,6 +104,22 @@ def file_path(what: str, path: str | os.PathLike[str]) -> Path:
     raise InvalidTypeError(f"{what} must be a path, such as 'name', not {path!r}")
 
 
+def writable_folder(what: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before what is to be written there takes its time."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise InvalidValueError(f"{what}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidValueError(f"{what}: {there} cannot be written to; name another folder")
+
+
+def writable_file(what: str, path: Path) -> None:
+    """Refuse a file that cannot be written, likewise."""
+    writable_folder(what, path.parent)
+    if path.is_dir():
+        raise InvalidValueError(f"{what}: {path} is a folder; name a file in it")
+
+
 @contextmanager
 def users(what: str) -> Iterator[None]:
     """Say of an error that a user's function raises whose it is, by a note on it."""

@@ -26,7 +26,7 @@ import torch
 import xarray as xr
 from common.claims import AR, GAIT, PC, Row, write_rows
 from common.learning_curves import agreement, draw, means_of, plus_minus, zoom
-from common.options import ActivationName, DatasetName, check_root, images, parse, pooled
+from common.options import ActivationName, DatasetName, check_pool, check_root, images, parse, pooled
 from common.options import Options as StudyOptions
 from common.report import table, write
 from common.training import loss
@@ -238,6 +238,7 @@ class Options(StudyOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_root(self.root, self.dataset)
+        check_pool(self.pool, self.dataset)
 
     def load(self, dataset: str) -> tuple[nd.data.Samples, nd.data.Samples]:
         """Return the training and the test set of a data set, as vectors."""

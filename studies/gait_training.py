@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from torch import Tensor
 
 import neurodyn as nd
 from neurodyn import plot
+from neurodyn.errors import InvalidValueError
 from neurodyn.models import activation_relaxation as ar
 from neurodyn.models import target_propagation as tp
 
@@ -109,6 +110,18 @@ class Options(ImageOptions):
     out: Path = Path("results/gait_training")
     hidden: tuple[int, ...] = (1, 3, 6)
     tower: tuple[int, ...] = (64, 40, 20, 10)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        widths = (self.pixels, *self.tower)
+        if any(after > before for before, after in pairwise(widths)):
+            raise InvalidValueError(
+                f"tower: no layer is wider than the one before, and the first not than the {self.pixels} inputs, not "
+                f"{' '.join(map(str, self.tower))}"
+            )
+        classes = 100 if self.dataset == "cifar100" else 10
+        if self.tower[-1] < classes:
+            raise InvalidValueError(f"tower: at least {classes} units in its last layer, not {self.tower[-1]}")
 
 
 PAPER = Options(

@@ -182,8 +182,9 @@ def main(options: Options) -> None:
         }
     print(summary(training, deviation, about))
     close["factor"] = factors.rename(gamma="gamma_of_factor")
+    files = write(options.out, figures, {"training": training, "near_1": close}, about)
     print(write_rows(options, f"{about['dataset']}, {about['setting']}", rows(training)))
-    print(write(options.out, figures, {"training": training, "near_1": close}, about))
+    print(files)
 
 
 def rows(training: xr.Dataset) -> list[Row]:

@@ -24,7 +24,7 @@ from common.claims import PAPERS, read_rows, settings
 from common.options import Options as StudyOptions
 from common.options import parse
 
-from neurodyn.checks import needed, whole
+from neurodyn.checks import needed, positive, whole, writable_file, writable_folder
 from neurodyn.errors import InvalidValueError
 from neurodyn.progress import Bar
 
@@ -90,6 +90,9 @@ class Options:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        writable_folder("out", self.out)
+        writable_file("document", self.document)
+        positive("hours", self.hours)
         whole("jobs", self.jobs, least=1)
         if unknown := set(self.only) - set(STUDIES):
             raise InvalidValueError(f"only: {', '.join(sorted(unknown))}: the studies are {', '.join(STUDIES)}")

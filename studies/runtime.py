@@ -180,10 +180,11 @@ def main(options: Options) -> None:
         "\nA step of IL multiplies by the weights between hidden layers twice, backprop three times in all: where that "
         "is what\ncosts, 20 steps tend to 13 times backprop."
     )
-    print(write_rows(options, f"{about['setting']}; {about['processor']}", rows(shown, published)))
     with plot.style():
         figure = draw(shown.sel(network=list(map(str, options.widths))), published)
-    print("\n" + write(options.out, {"runtime": figure}, {"runtime": times}, about))
+    files = write(options.out, {"runtime": figure}, {"runtime": times}, about)
+    print(write_rows(options, f"{about['setting']}; {about['processor']}", rows(shown, published)))
+    print("\n" + files)
 
 
 def rows(times: xr.Dataset, published: Mapping[str, float]) -> list[Row]:

@@ -84,6 +84,15 @@ class Options(DataOptions):
     steps: int = 64
     out: Path = Path("results/spike_detection")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        deepest = max(DEEPEST, *self.layers)
+        if self.steps < deepest - 1:
+            raise InvalidValueError(
+                f"steps: at least {deepest - 1}, for the errors to reach the first of {deepest} layers, not "
+                f"{self.steps}"
+            )
+
 
 PAPER = Options(full=True, dataset="mnist", samples=100)
 """The paper does not tell its own."""
@@ -239,11 +248,6 @@ def raster(case: Case, options: Options) -> xr.Dataset:
 
 def main(options: Options) -> None:
     """Run the study, write its results and its figure, and print its tables."""
-    deepest = max(DEEPEST, *options.layers)
-    if options.steps < deepest - 1:
-        raise InvalidValueError(
-            f"steps: at least {deepest - 1}, for the errors to reach the first of {deepest} layers, not {options.steps}"
-        )
     print(options.setting(PAPER), flush=True)
     torch.set_num_threads(1)  # the layers are too small for more
     deep = [
@@ -280,8 +284,9 @@ def main(options: Options) -> None:
     datasets = {"depth": describe(depth), "causes": describe(cause), "repaired": repaired}
     datasets |= {f"raster_{name}": data for name, data in rasters.items()}
     here = f"{options.dataset}, {options.samples} samples of {options.steps} steps"
+    files = write(options.out, {"spike_detection": figure}, datasets, about)
     print(write_rows(options, here, rows(depth, cause, repaired)))
-    print(write(options.out, {"spike_detection": figure}, datasets, about))
+    print(files)
 
 
 def rows(depth: xr.Dataset, cause: xr.Dataset, repaired: xr.Dataset) -> list[Row]:

@@ -214,8 +214,9 @@ def main(options: Options) -> None:
         figure = draw(training, measured)
     print(f"{options.dataset}: {options}")
     print(summary(training, measured))
+    files = write(options.out, {"zero_divergence": figure}, {"noise": training, "properties": measured}, about)
     print(write_rows(options, f"{options.dataset}, {options}, logistic", rows(training, measured)))
-    print(write(options.out, {"zero_divergence": figure}, {"noise": training, "properties": measured}, about))
+    print(files)
 
 
 def rows(training: xr.Dataset, measured: xr.Dataset) -> list[Row]:
@@ -331,7 +332,8 @@ def draw(training: xr.Dataset, measured: xr.Dataset) -> Figure:
     left.set_ylim(-0.02, 100)
     left.set_title("(a) Z-IL from a noisy start: test error")
     draw_noise(centre, training, "weights", "final weights: Σ ‖θ − θ_BP‖")
-    centre.set_yscale("log")
+    if bool((training.weights > 0).any()):  # none is where all training diverged
+        centre.set_yscale("log")
     centre.set_title("(b) … and final weights")
     left.legend()
     places = np.arange(len(RULES))

@@ -70,6 +70,15 @@ def test_a_population_is_drawn_as_it_is_at_the_frame():
     plt.close("all")
 
 
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e16, -1e30])
+def test_what_stands_still_has_room_above_and_below(value):
+    figure, ax = plt.subplots()
+    moving._limits(ax, np.full((2, 3), value))
+    low, high = ax.get_ylim()
+    plt.close(figure)
+    assert low < value < high
+
+
 def test_units_are_told_by_their_numbers():
     chosen = trajectory().assign_coords(x_unit=[7, 0, 5])
     for data, axis in ((chosen, "xaxis"), (chosen.expand_dims(γ=[0.1, 1.0]), "yaxis")):

@@ -87,7 +87,7 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
     Raises
     ------
     TypeError, ValueError
-        If one is no dataset, or they share no population.
+        If one is no dataset, they share no population, or the reference lacks samples or units of the trajectory.
 
     Examples
     --------
@@ -108,6 +108,28 @@ def squared_distance(trajectory: xr.Dataset, reference: xr.Dataset) -> xr.Datase
         raise InvalidValueError("trajectory and reference share no population")
     distances = {}
     for name in shared:
-        distance = ((trajectory[name] - reference[name]) ** 2).mean(reference[name].dims)
+        activity, its = trajectory[name], _like(reference[name], trajectory[name])
+        distance = ((activity - its) ** 2).mean(its.dims, skipna=False)
         distances[name] = distance.assign_attrs(units="1", long_name=f"mean squared distance of {name}")
     return xr.Dataset(distances)
+
+
+def _like(reference: xr.DataArray, activity: xr.DataArray) -> xr.DataArray:
+    """Return what of a reference some activity is compared with, sample by sample and unit by unit."""
+    name = activity.name
+    if foreign := [str(dim) for dim in reference.dims if dim not in activity.dims]:
+        raise InvalidValueError(
+            f"reference: {name} has the dimension {foreign[0]!r}, which the trajectory's has not; choose a place of "
+            f"it, such as .isel({foreign[0]}=0)"
+        )
+    try:
+        _, found = xr.align(activity, reference, join="inner")
+    except ValueError as error:  # of other sizes, without labels
+        raise InvalidValueError(f"reference: {name} does not fit that of the trajectory: {error}") from error
+    for dim in reference.dims:
+        if found.sizes[dim] != activity.sizes[dim]:
+            raise InvalidValueError(
+                f"reference: {name} has {found.sizes[dim]} of the {activity.sizes[dim]} labels that the trajectory has "
+                f"along {dim!r}; compare what both have, or drop the labels by .drop_vars({dim!r})"
+            )
+    return found

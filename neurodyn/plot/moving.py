@@ -255,7 +255,7 @@ def _number(axis: Axis, numbers: list[float | str]) -> None:
 def _limits(ax: Axes, *values: NDArray[Any] | None) -> None:
     whole = np.concatenate([each[np.isfinite(each)].ravel() for each in values if each is not None])
     low, high = (float(whole.min()), float(whole.max())) if whole.size else (0.0, 1.0)
-    room = 0.06 * (high - low) or 0.5
+    room = 0.06 * (high - low) or max(0.5, 1e-3 * abs(high))
     ax.set_ylim(low - room, high + room)
 
 

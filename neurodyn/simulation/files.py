@@ -99,6 +99,10 @@ def storable(data: xr.Dataset) -> xr.Dataset:
             raise InvalidValueError(
                 f"{name!r} cannot be the name of a variable or dimension in a file; rename it to text without a slash"
             )
+        if " " in name and name in data.coords and name not in data.dims:
+            raise InvalidValueError(
+                f"coordinate {name!r} has a space in its name, and a file would give it back as a variable; rename it"
+            )
     own = data.drop_encoding()
     own.attrs = _storable("", data.attrs)
     for name, variable in own.variables.items():
@@ -189,6 +193,13 @@ def _check_values(name: Hashable, variable: xr.Variable) -> None:
     kind = variable.dtype.kind
     if kind == "c":
         raise InvalidTypeError(f"variable {name!r} is complex; save its .real and .imag as variables of their own")
+    if kind == "M" and not np.array_equal(
+        variable.values.astype("datetime64[ns]").astype(variable.dtype), variable.values, equal_nan=True
+    ):
+        raise InvalidValueError(
+            f"variable {name!r} has dates outside of 1678 to 2261, which a file does not give back; store their years, "
+            "say, as numbers"
+        )
     if kind == "O" and not all(isinstance(value, str) for value in variable.values.flat):
         raise InvalidTypeError(
             f"variable {name!r} holds objects other than text; save numbers or text alone (of a MultiIndex, its "
@@ -204,7 +215,7 @@ def _storable(whose: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
             raise InvalidTypeError(f"{what}: the name of an attribute is text")
         if name in _RESERVED or (whose and name in _DECODED):
             raise InvalidValueError(f"{what} is reserved: it tells readers how to decode a file; choose another name")
-        if name == "units" and isinstance(value, str) and " since " in value:
+        if name == "units" and isinstance(value, str) and "since" in value:
             raise InvalidValueError(f"{what} is {value!r}: hold times as datetime64, of which a file makes such units")
         if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1):
             _check_list(what, list(value))

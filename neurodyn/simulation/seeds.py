@@ -22,6 +22,6 @@ def take_seed(system: System, seed: Seed, solver: Solver | None) -> Seed:
             f"solver: population {system.noisy[0]} has noise, {why}; give nd.Euler(step) or nd.Heun(step)"
         )
     if seed is None:
-        seed = int(torch.randint(2**62, (), device="cpu"))
+        seed = int(torch.randint(2**53, (), device="cpu"))  # which floats hold, as the stores of sweeps have them
         system.seed(seed)
     return seed

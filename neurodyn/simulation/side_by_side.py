@@ -127,11 +127,35 @@ def side_by_side(results: Sequence[xr.Dataset], there: NDArray[np.bool_] | None)
     for name, variable in first.data_vars.items():
         theirs = [result.variables[name] for result in results]
         several = POINTS in variable.dims
-        values = (np.concatenate if several else np.stack)([each.to_numpy() for each in theirs])
+        values = joined(str(name), [each.to_numpy() for each in theirs], new_axis=not several)
         dims = variable.dims if several else (POINTS, *variable.dims)
         attributes = agreed([each.attrs for each in theirs])
-        variables[name] = (dims, values if there is None else spread(values, there), attributes)
+        variables[name] = (dims, values if there is None else spread(str(name), values, there), attributes)
     return xr.Dataset(variables, first.coords)
+
+
+def joined(name: str, arrays: Sequence[NDArray[Any]], *, new_axis: bool = False) -> NDArray[Any]:
+    """Return arrays of a variable one after the other, along a new first axis or the one they have.
+
+    Raises
+    ------
+    ValueError
+        If integers stand next to fractions, and one is so large that a float does not hold it.
+    """
+    whole = (np.stack if new_axis else np.concatenate)(arrays)
+    if whole.dtype.kind in "fc":
+        for each in arrays:
+            refuse_rounding(name, each)
+    return whole
+
+
+def refuse_rounding(name: str, values: NDArray[Any]) -> None:
+    """Refuse integers, of a variable or an attribute, that are to be floats, which do not hold them."""
+    if values.dtype.kind in "iuO" and bool((np.abs(values.astype(np.float64)) >= 2**53).any()):
+        raise InvalidValueError(
+            f"sweep: {name!r} has integers of 2**53 or more, which floats would round, and has to hold floats, for NaN "
+            "or fractions; give them as text"
+        )
 
 
 def agreed(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
@@ -143,8 +167,8 @@ def agreed(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
     }
 
 
-def spread(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return values at those of several points where there are some; elsewhere NaN, or no text.
+def spread(name: str, values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return values of a variable at those of several points where there are some; elsewhere NaN, or no text.
 
     Integers and booleans become floats, whether any is missing or not.
 
@@ -157,8 +181,7 @@ def spread(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[Any]:
         whole = np.full((len(there), *values.shape[1:]), "", object)
     else:
         kind = values.dtype if values.dtype.kind in "fc" else np.dtype(np.float64)
-        if values.dtype.kind in "iu" and np.any(np.abs(values.astype(np.float64)) > 2**53):
-            raise InvalidValueError("sweep: integers beyond 2**53 are not told from NaN's floats; return them as text")
+        refuse_rounding(name, values)
         whole = np.full((len(there), *values.shape[1:]), np.nan, kind)
     whole[there] = values
     return whole
@@ -201,7 +224,10 @@ def _array(name: str, fact: list[Any], points: Sequence[Where]) -> NDArray[Any]:
                 f"sweep: the attribute {name!r} differs from point to point, and at {text(where)} it is a "
                 f"{type(each).__name__}; give all points a number, or all a text"
             )
-    return np.asarray([np.nan if each is None else each for each in fact])
+    found = np.asarray([np.nan if each is None else each for each in fact])
+    if found.dtype.kind not in "iu":
+        refuse_rounding(name, np.array([each for each in present if isinstance(each, (int, np.integer))], object))
+    return found
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -18,10 +18,11 @@ from neurodyn.labelled import xr
 from neurodyn.progress import Bar
 from neurodyn.randomness import RandomStream
 from neurodyn.simulation.blocks import AtOnce, Failure, Part, Point, Work
+from neurodyn.simulation.digest import digest
 from neurodyn.simulation.executors import Scheduler, shares_process
-from neurodyn.simulation.fingerprint import digest, of_function, versions_of_all
+from neurodyn.simulation.fingerprint import of_function, versions_of_all
 from neurodyn.simulation.grid import Grid, text
-from neurodyn.simulation.side_by_side import COMPUTED, ERROR, POINTS, agreed, refuse_other, spread, with_facts
+from neurodyn.simulation.side_by_side import COMPUTED, ERROR, POINTS, agreed, joined, refuse_other, spread, with_facts
 from neurodyn.simulation.trajectory import versions
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def _over_grid(work: Work, parts: Sequence[Part], first: Part) -> xr.Dataset:
     order = grid.order()
     variables: dict[Any, Any] = {}
     for name, variable in form.data_vars.items():
-        values = np.concatenate([data[name].to_numpy() for data in datas])[order]
+        values = joined(str(name), [data[name].to_numpy() for data in datas])[order]
         variables[name] = (variable.dims, values, agreed([data[name].attrs for data in datas]))
     if work.records:
         _refuse_taken(form, ERROR)
@@ -288,7 +289,7 @@ def _over_grid(work: Work, parts: Sequence[Part], first: Part) -> xr.Dataset:
 def _nothing_like(form: xr.Dataset, points: int) -> xr.Dataset:
     """Return a block all of whose points failed."""
     nothing = {
-        name: (variable.dims, spread(variable.to_numpy()[:0], np.zeros(points, bool)), variable.attrs)
+        name: (variable.dims, spread(str(name), variable.to_numpy()[:0], np.zeros(points, bool)), variable.attrs)
         for name, variable in form.data_vars.items()
     }
     return xr.Dataset(nothing, form.coords)

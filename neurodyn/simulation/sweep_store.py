@@ -30,7 +30,7 @@ from neurodyn.simulation.files import storable
 from neurodyn.simulation.fingerprint import refuse_other
 from neurodyn.simulation.grid import Block, Grid
 from neurodyn.simulation.partial import Lock, replacing, sync, system_errors
-from neurodyn.simulation.side_by_side import COMPUTED, ERROR, Attributes, alike, fact_name, spread
+from neurodyn.simulation.side_by_side import COMPUTED, ERROR, Attributes, alike, fact_name, refuse_rounding, spread
 from neurodyn.simulation.stores import consolidate, read_store, to_zarr
 from neurodyn.simulation.trajectory import versions
 
@@ -164,7 +164,7 @@ class SweepStore:
                 continue
             values = part.data[name].to_numpy()
             if part.errors is None:
-                values = spread(values, np.ones(block.points, bool))
+                values = spread(str(name), values, np.ones(block.points, bool))
             if not np.can_cast(values.dtype, kind):
                 raise InvalidValueError(
                     f"sweep: {name!r} is {values.dtype} here, and {kind} in the store; return the same kind everywhere"
@@ -326,6 +326,7 @@ def _array_of(name: str, kind: np.dtype[Any], fact: Sequence[Any]) -> NDArray[An
             )
     if text:
         return np.array(["" if each is None else each for each in fact], object)
+    refuse_rounding(name, np.array([each for each in fact if isinstance(each, (int, np.integer))], object))
     return np.array([np.nan if each is None else float(each) for each in fact])
 
 

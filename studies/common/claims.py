@@ -109,6 +109,6 @@ def read_rows(path: Path) -> Mapping[str, Any] | None:
     """Return what `write_rows` wrote into a folder; None if nothing, or not all of it, is there."""
     try:
         found = json.loads((path / FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # as of what is no JSON, or no text
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and {"settings", "here", "seconds", "rows"} <= found.keys() else None

@@ -9,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import torch
 from torch.nn.functional import avg_pool2d
 
 import neurodyn as nd
-from neurodyn.checks import needed, positive, usable_device, whole
+from neurodyn.checks import needed, positive, usable_device, whole, writable_folder
 from neurodyn.errors import InvalidValueError
 from neurodyn.layers.activations import NAMED
 from neurodyn.progress import Bar, show
@@ -65,7 +66,8 @@ class Options:
                 raise InvalidValueError(f"{field.name}: give at least one")
             for each in value if isinstance(value, tuple) else (value,):
                 if isinstance(each, float):
-                    positive(field.name, each)
+                    if positive(field.name, each) > torch.finfo(torch.float32).max:
+                        raise InvalidValueError(f"{field.name}: single precision does not hold {each:g}")
                 elif isinstance(each, int) and not isinstance(each, bool):
                     whole(field.name, each, least=0 if field.name == "seeds" else 1)
         for name in ("seeds", *self.once):
@@ -73,6 +75,7 @@ class Options:
             if len(set(values)) < len(values):
                 raise InvalidValueError(f"{name}: each once, not {_text(values)}")
         usable_device("device", self.device)
+        writable_folder("out", self.out)
 
     def setting(self, paper: Self) -> str:
         """Say which setting runs, and in what it differs from that."""
@@ -137,6 +140,16 @@ class ImageOptions(TrainingOptions):
     """
 
     pool: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pool(self.pool, [self.dataset])
+
+    @property
+    def pixels(self) -> int:
+        """The numbers of an image."""
+        channels, size = _image(self.dataset)
+        return channels * (size // self.pool) ** 2
 
     @property
     def images(self) -> str:
@@ -208,6 +221,19 @@ def check_root(root: Path | None, datasets: Sequence[str]) -> None:
     """Refuse a folder for data sets of which none is read from a folder."""
     if root is not None and set(datasets) <= {"digits"}:
         raise InvalidValueError("root: digits come with scikit-learn, from no folder; name another dataset, or no root")
+
+
+def check_pool(side: int, datasets: Iterable[str]) -> None:
+    """Refuse squares into which the images of a data set are not cut, of so many pixels a side."""
+    for dataset in datasets:
+        _, size = _image(dataset)
+        if size % side:
+            raise InvalidValueError(f"pool: {side} does not divide the {size}×{size} pixels of {dataset}")
+
+
+def _image(dataset: str) -> tuple[int, int]:
+    """Return the channels of a data set's images, and their pixels a side."""
+    return {"digits": (1, 8), "cifar10": (3, 32), "cifar100": (3, 32), "svhn": (3, 32)}.get(dataset, (1, 28))
 
 
 def check_samples(samples: int, train: nd.data.Samples) -> None:

@@ -16,7 +16,7 @@ from neurodyn import plot
 def write(
     out: Path, figures: Mapping[str, Figure], datasets: Mapping[str, xr.Dataset], about: Mapping[str, str]
 ) -> str:
-    """Write figures as PNG and PDF and datasets as NetCDF, close the figures, and return the list of files.
+    """Write datasets as NetCDF and figures as PNG and PDF, close the figures, and return the list of files.
 
     Parameters
     ----------
@@ -27,13 +27,12 @@ def write(
     about
         What ran: attributes of every dataset.
     """
-    files = []
+    files = [nd.save(data.assign_attrs(about), out / f"{name}.nc") for name, data in datasets.items()]
     for name, figure in figures.items():
         files.append(plot.save_figure(figure, out / f"{name}.png"))
         figure.set_layout_engine("none")  # the axes keep their places, which to find again takes as long as to draw
         files.append(plot.save_figure(figure, out / f"{name}.pdf"))
         plt.close(figure)
-    files += [nd.save(data.assign_attrs(about), out / f"{name}.nc") for name, data in datasets.items()]
     return "\n".join(["Written:", *(f"  {file}" for file in files)])
 
 

@@ -104,6 +104,38 @@ def test_facts_of_several_kinds_are_refused_by_name(tmp_path: Path, facts: tuple
         nd.sweep(point, {"a": [0, 1]}, store=tmp_path / "s.zarr", block=1)
 
 
+def large(a: int) -> dict[str, Any]:
+    return {"x": 2**60 + 1}
+
+
+def large_beside_a_fraction(a: int) -> dict[str, Any]:
+    return {"x": 2**53 + 1 if a == 1 else 0.5}
+
+
+def large_fact(a: int) -> xr.Dataset:
+    return xr.Dataset({"y": 1.0}, attrs={"x": 2**60 + 1})
+
+
+@pytest.mark.parametrize("point", [large, large_beside_a_fraction, large_fact])
+def test_integers_that_floats_round_are_refused(tmp_path: Path, point: Any) -> None:
+    with pytest.raises(ValueError, match=r"sweep: 'x' has integers of 2\*\*53 or more"):
+        nd.sweep(point, {"a": [1, 2]}, store=tmp_path / "s.zarr")
+    if point is large_beside_a_fraction:
+        with pytest.raises(ValueError, match=r"sweep: 'x' has integers of 2\*\*53 or more"):
+            nd.sweep(point, {"a": [1, 2]})
+
+
+def test_the_seed_of_a_point_in_a_store_makes_its_run_again(tmp_path: Path) -> None:
+    def run(sigma: float, seed: int | None = None) -> xr.Dataset:
+        net = nd.Network("noise", [nd.Population("x", 1, noise=sigma)])
+        return nd.simulate(net, None, duration=0.5, solver=nd.Euler(0.1), save_at=2, seed=seed)
+
+    swept = nd.sweep(lambda sigma: run(sigma), {"sigma": [0.1, 0.2]}, store=tmp_path / "s.zarr").load()
+    for sigma in (0.1, 0.2):
+        point = swept.sel(sigma=sigma)
+        np.testing.assert_array_equal(run(sigma, int(point.seed)).x, point.x)
+
+
 @pytest.mark.parametrize(
     ("other", "what"),
     [

@@ -37,11 +37,30 @@ def test_rows_are_written_with_what_decides_the_results(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", "\xff"])
 def test_what_is_no_whole_file_of_rows_is_none(tmp_path, content):
     if content is not None:
-        (tmp_path / FILE).write_text(content)
+        (tmp_path / FILE).write_text(content, encoding="latin-1")
     assert read_rows(tmp_path) is None
+
+
+@pytest.mark.parametrize("hours", [0.0, -1.0, float("nan")])
+def test_hours_in_which_nothing_runs_are_refused(hours):
+    with pytest.raises(nd.NeurodynError, match="hours must be positive and finite"):
+        reproduction.Options(hours=hours)
+
+
+def test_where_nothing_can_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "file/within"):
+        for kind in (Options, reproduction.Options):
+            with pytest.raises(nd.NeurodynError, match=r"out: .*file is a file; name a folder"):
+                kind(out=tmp_path / name)
+    with pytest.raises(nd.NeurodynError, match=r"document: .* is a folder; name a file in it"):
+        reproduction.Options(document=tmp_path)
+    with pytest.raises(nd.NeurodynError, match=r"document: .*file is a file"):
+        reproduction.Options(document=tmp_path / "file" / "page.md")
+    assert Options(out=tmp_path / "new" / "folder").out.parent.name == "new"
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from dataclasses import fields, replace
 from io import StringIO
 from pathlib import Path
 
+import accuracy
+import gait_training
 import matplotlib
 import numpy as np
 import pytest
@@ -74,9 +76,10 @@ def test_an_option_that_is_given_wins_over_the_preset(study):
     mine = options(study, "--seeds", "7", "--full", "--device", "cpu", "--out", "elsewhere", "--quiet")
     assert mine == replace(paper, seeds=(7,), out=Path("elsewhere"), quiet=True)
     for field in fields(module.Options):
-        if isinstance(getattr(default, field.name), int | float) and field.type in ("int", "float"):
+        number = isinstance(getattr(default, field.name), int | float) and field.type in ("int", "float")
+        if number and field.name != "pool":  # into which not all images are cut
             option = f"--{field.name.replace('_', '-')}"
-            assert options(study, option, "3", "--full") == replace(paper, **{field.name: 3})
+            assert options(study, option, "9", "--full") == replace(paper, **{field.name: 9})
             # Even when it is the default's value that is given.
             given = str(getattr(default, field.name))
             assert getattr(options(study, "--full", option, given), field.name) == getattr(default, field.name)
@@ -153,6 +156,34 @@ def test_what_is_gone_through_is_given_once(study):
         value = getattr(kind(), name)
         with pytest.raises(ValueError, match=f"^{name}: each once, not {value[0]} "):
             kind(**{name: (value[0], *value)})
+
+
+def test_numbers_that_single_precision_does_not_hold_are_refused():
+    with pytest.raises(nd.NeurodynError, match=r"^rate: single precision does not hold 1e"):
+        accuracy.Options(rate=1e300)
+
+
+def test_squares_into_which_images_are_not_cut_are_refused_before_anything_runs():
+    with pytest.raises(nd.NeurodynError, match=r"^pool: 7 does not divide the 8×8 pixels of digits"):
+        ImageOptions(pool=7)
+    assert ImageOptions(dataset="mnist", pool=7).pool == 7
+    with pytest.raises(nd.NeurodynError, match=r"^pool: 7 does not divide the 32×32 pixels of cifar10"):
+        accuracy.Options(dataset=("mnist", "cifar10"), pool=7)
+
+
+def test_a_tower_that_no_inputs_or_classes_fit_is_refused_before_anything_is_trained():
+    with pytest.raises(nd.NeurodynError, match=r"^tower: no layer is wider .* than the 16 inputs, not 64 40 20 10"):
+        gait_training.Options(pool=2)
+    with pytest.raises(nd.NeurodynError, match=r"^tower: at least 10 units in its last layer, not 2"):
+        gait_training.Options(tower=(20, 2))
+    with pytest.raises(nd.NeurodynError, match=r"^tower: at least 100 units"):
+        gait_training.Options(dataset="cifar100")
+    assert gait_training.Options(pool=2, tower=(16, 10)).pixels == 16
+
+
+def test_steps_in_which_errors_do_not_reach_the_first_layer_are_refused():
+    with pytest.raises(nd.NeurodynError, match=r"^steps: at least 8, .* the first of 9 layers, not 7"):
+        spike_detection.Options(layers=(2, 9), steps=7)
 
 
 def test_more_samples_than_there_are_are_refused():
