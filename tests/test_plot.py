@@ -256,6 +256,22 @@ def test_a_long_arrow_keeps_as_near_to_what_it_passes_as_a_shorter_one(length):
     assert np.linalg.norm(way[:, None] - between, axis=-1).min() > diagram.RADIUS
 
 
+def test_an_arrow_of_a_deep_network_is_compared_with_those_nearby_alone(monkeypatch):
+    counts: list[int] = []
+    points_of = diagram.points_of
+
+    def counted(curve):
+        counts[-1] += 1
+        return points_of(curve)
+
+    monkeypatch.setattr(diagram, "points_of", counted)
+    for depth in (10, 20):
+        shown = sketch(pc.network(nd.mlp([3] * depth)))
+        counts.append(0)
+        diagram.route(shown, diagram.place(shown))
+    assert counts[1] < 2.5 * counts[0]
+
+
 def test_marks_stand_beside_their_arrows():
     for net in (pc.network(nd.mlp([8, 6, 4, 3])), ar.network(nd.mlp([8, 6, 4, 3]))):
         shown = sketch(net)

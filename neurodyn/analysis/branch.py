@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurodyn.analysis.linearised import Linearised
-from neurodyn.analysis.spectrum import Spectrum, spectrum
+from neurodyn.analysis.spectrum import Spectrum, spectra
 from neurodyn.errors import DivergenceError
 
 Vector = NDArray[np.float64]
@@ -61,6 +61,8 @@ class Branch:
         self._field, self._like = field, like
         self._units = like.shape[1]
         self._weights = np.append(np.full(self._units, 1.0 / self._units), 1.0)
+        self.resolution = max(1e-13, float(torch.finfo(like.dtype).eps))
+        """How closely a place between two points can be told, as a share of the way."""
         self._step = float(torch.finfo(like.dtype).eps) ** (1 / 3)
         self._tolerance = float(torch.finfo(like.dtype).eps) ** 0.5 * (1e-3 if like.dtype == torch.float64 else 0.1)
 
@@ -145,7 +147,7 @@ class Branch:
     def _point(self, place: Vector, along: Vector, before: Point | None = None, distance: float = 0.0) -> Point:
         """Return the point at a place, which is the start, or so far along the branch from another one."""
         about = self._field(float(place[-1]))
-        modes = spectrum(about, self._tensor(place), 0, min(_FEW, about.units))
+        (modes,) = spectra(about, self._tensor(place), min(_FEW, about.units))
         border = self._by_parameter(place)
         arc, turning = 0.0, np.zeros_like(border)
         if before is not None:

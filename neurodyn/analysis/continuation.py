@@ -331,7 +331,7 @@ def _located(branch: Branch, one: Point, two: Point, kind: str, test: Callable[[
     if not ends[0] * ends[1] < 0:
         return
     try:
-        share = float(brentq(value, 0.0, 1.0, xtol=1e-13, rtol=1e-13))
+        share = float(brentq(value, 0.0, 1.0, xtol=branch.resolution, rtol=1e-13))
     except ValueError:  # the test function has no value in between
         return
     if not abs(value(share)) <= 1e-3 * max(map(abs, ends)):

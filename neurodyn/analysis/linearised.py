@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -80,10 +80,10 @@ class Linearised:
         x, slope = self._traced(x)
         return jacobian(slope, x)
 
-    def transposed(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return Jᵀ v at x, shape (sample, unit)."""
+    def transposed(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return v ↦ Jᵀ v at x, shape (sample, unit)."""
         x, slope = self._traced(x)
-        return _gradient(slope, x, v)
+        return lambda v: _gradient(slope, x, v)
 
     def product(self, x: Tensor, v: Tensor) -> Tensor:
         """Return J v at x, shape (sample, unit)."""
@@ -156,5 +156,7 @@ def labels(about: Linearised, dim: str) -> dict[str, tuple[str, list[str] | list
 def _gradient(of: Tensor, by: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
     if not of.requires_grad:
         return torch.zeros_like(by)
-    (found,) = torch.autograd.grad(of, by, v, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    (found,) = torch.autograd.grad(
+        of, by, v, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )
     return found

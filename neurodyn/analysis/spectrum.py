@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,33 +49,42 @@ class Spectrum:
         return float((-2 * every.real / np.abs(every) ** 2).min(initial=np.inf))
 
 
-def spectrum(about: Linearised, x: Tensor, sample: int, count: int) -> Spectrum:
-    """Return the eigenvalues of one sample's Jacobian at x, shape (sample, unit): `count` of them beyond 500 units.
+def spectra(about: Linearised, x: Tensor, count: int) -> list[Spectrum]:
+    """Return the eigenvalues of each sample's Jacobian at x, shape (sample, unit): `count` of them beyond 500 units.
 
     Raises
     ------
     ValueError
         If Arnoldi's method does not converge.
-
-    References
-    ----------
-    R. B. Lehoucq, D. C. Sorensen, C. Yang, ARPACK Users' Guide (1998).
     """
     if about.small:
-        free = about.free(x)[sample].cpu().numpy()
-        return of_matrix(about.matrix(x)[sample].double().cpu().numpy()[np.ix_(free, free)])
+        free, matrices = about.free(x).cpu().numpy(), about.matrix(x).double().cpu().numpy()
+        return [of_matrix(matrix[np.ix_(own, own)]) for own, matrix in zip(free, matrices, strict=True)]
     if about.field.bounds is not None:
         raise InvalidValueError(
             f"population {next(iter(about.system.bounds))} has bounds, and beyond {DENSE} units eigenvalues are found "
             "of networks without them alone"
         )
+    transposed = about.transposed(x)
+    return [_by_arnoldi(about, transposed, x, sample, count) for sample in range(len(x))]
+
+
+def _by_arnoldi(
+    about: Linearised, transposed: Callable[[Tensor], Tensor], x: Tensor, sample: int, count: int
+) -> Spectrum:
+    """Return the rightmost eigenvalues of one sample's Jacobian, and those of the largest modulus, given v ↦ Jᵀ v.
+
+    References
+    ----------
+    R. B. Lehoucq, D. C. Sorensen, C. Yang, ARPACK Users' Guide (1998).
+    """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs  # here, because it takes long to import
 
     # That of Jᵀ is that of J, and costs one way back through F; other samples' rows of it are left at 0.
     def pulled(v: NDArray[Any]) -> NDArray[np.float64]:
         rows = torch.zeros_like(x)
         rows[sample] = torch.from_numpy(v.reshape(-1)).to(x)
-        found: NDArray[np.float64] = about.transposed(x, rows)[sample].double().cpu().numpy()
+        found: NDArray[np.float64] = transposed(rows)[sample].double().cpu().numpy()
         return found
 
     operator = LinearOperator((about.units, about.units), matvec=pulled, dtype=np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from neurodyn.analysis.linearised import linearised, point_of
-from neurodyn.analysis.spectrum import spectrum, variables
+from neurodyn.analysis.spectrum import spectra, variables
 from neurodyn.checks import whole
 from neurodyn.errors import InvalidValueError
 from neurodyn.labelled import xr
@@ -82,7 +82,7 @@ def stability(
         modes = count or (about.units if about.small else _FEW)
         if not bool(about.free(x).all()):
             modes = min(modes, int(about.free(x).sum(1).min()))
-        found = [spectrum(about, x, sample, modes) for sample in range(len(x))]
+        found = spectra(about, x, modes)
     steps = [each.euler_step for each in found]
     return xr.Dataset(
         {

@@ -166,9 +166,10 @@ def _run(
     for now in range(inference.steps + 1):
         acting = [i for i, steps in waiting.items() if now in steps]
         # First what they read, as those that finish here leave less to settle.
-        read = schedule.plan({i: range(now, now + 1) for i in acting})[now] if acting and whole is None else plan[now]
+        alone = {i: range(now, now + 1) for i in acting}
+        read = schedule.plan(alone, now)[now] if acting and whole is None else plan[now]
         _settle(system, state, read)
-        if now + 1 == len(plan):
+        if now + 1 not in plan:
             _refuse_divergence(system, state, inference, now)
         if whole is not None:
             whole.settled(now, state)
@@ -188,7 +189,9 @@ def _run(
             if spikes_later and now == waiting[i][-1]:
                 waiting |= {j: range(waiting[j][0], inference.steps + 1) for j in detectors if j in waiting}
                 plan = schedule.plan(waiting)
-                if any(not set(own.advance).issuperset(its.advance) for own, its in zip(done, plan, strict=False)):
+                if any(
+                    not set(own.advance).issuperset(its.advance) for own, its in zip(done, plan.values(), strict=False)
+                ):
                     return waiting
             if (mover is None and now == waiting[i][0]) or expect(all_true, [spikes]):
                 act(rules[i], state, post)  # at first, where it is not 0
@@ -199,7 +202,7 @@ def _run(
         if whole is None:
             if not waiting:
                 break
-            plan = schedule.plan(waiting)
+            plan = schedule.plan(waiting, now)
         step = plan[now]
         done.append(step)
         _settle(system, state, step, settled=read)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -128,16 +130,35 @@ def _integrals(
     if step is None:
         padded = np.zeros((m + 3, m + 3))
         padded[:m, :m], padded[:m, m], padded[m, m + 1], padded[m + 1, m + 2] = small, first, 1.0, 1.0
-        from scipy.linalg import expm  # here, because it takes long to import
-
-        exponentials = expm(times[:, None, None] * padded)
-        return exponentials[:, :m, m], exponentials[:, :m, m + 1], exponentials[:, :m, m + 2]
+        columns = _last_columns(padded, times)[:, :m]
+        return columns[:, :, 0], columns[:, :, 1], columns[:, :, 2]
     steps = np.rint(times / step).astype(np.int64)
     inner, outer = np.zeros((steps.max(initial=0) + 1, m)), np.zeros((steps.max(initial=0) + 1, m))
     for n in range(len(inner) - 1):
         inner[n + 1] = inner[n] + step * (small @ inner[n] + first)
         outer[n + 1] = outer[n] + step * (small @ outer[n] + inner[n])
     return inner[steps], outer[steps], outer[steps]
+
+
+def _last_columns(matrix: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the last three columns of exp(tM) at each time, shape (time, m, 3).
+
+    At evenly spaced times, exp((s + t)M) = exp(sM) exp(tM) of 2√n exponentials gives n.
+    """
+    from scipy.linalg import expm  # here, because it takes long to import
+
+    def exponentials(times: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = expm(times[:, None, None] * matrix)
+        return found
+
+    size = math.isqrt(len(times))
+    if size > 1:
+        starts, after = times[::size], times[:size] - times[0]
+        grid = (starts[:, None] + after).reshape(-1)[: len(times)]
+        if np.abs(grid - times).max() <= 8 * np.finfo(np.float64).eps * np.abs(times).max():
+            columns = exponentials(starts)[:, None] @ exponentials(after)[:, :, -3:]
+            return columns.reshape(-1, len(matrix), 3)[: len(times)]
+    return exponentials(times)[:, :, -3:]
 
 
 def _reach(

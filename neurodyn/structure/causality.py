@@ -24,6 +24,7 @@ from neurodyn.layers.stages import Stage
 from neurodyn.network.coupling import Coupling
 from neurodyn.network.drives import ForwardValue, Input, without_noise
 from neurodyn.network.network import Network
+from neurodyn.network.plasticity import Plasticity
 from neurodyn.network.pointwise import Identity
 from neurodyn.network.population import Population
 from neurodyn.network.stage_maps import Forward
@@ -170,8 +171,13 @@ class Schedule:
         self._dynamic = [p.name for p in free if not p.instantaneous]
         self._instantaneous = [n for n in network.instantaneous_order if n not in clamped]
         self._reads = {p.name: {r for c in network.into(p.name) for r in c.reads} for p in free}
+        self._place = {name: place for place, name in enumerate((*self._dynamic, *self._instantaneous))}
+        self._behind: dict[str, set[str]] = {}
+        """What the activity of each instantaneous population depends on at the same time, it included."""
+        for name in self._instantaneous:
+            self._behind[name] = {name, *self._reads[name]}.union(*(self._behind.get(r, ()) for r in self._reads[name]))
         self._silent, self._moves = self._spread(begins)
-        self._plans: dict[tuple[tuple[int, range], ...], tuple[Step, ...]] = {}
+        self._plans: dict[tuple[int, tuple[tuple[int, range], ...]], Mapping[int, Step]] = {}
 
     def _spread(self, begins: Start) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
         """Follow the change onwards: for each step, who is still exactly 0, and who moves in it."""
@@ -192,40 +198,47 @@ class Schedule:
         """Return the first step at which a population may be other than 0; None if it is 0 throughout."""
         return next((step for step, silent in enumerate(self._silent) if population not in silent), None)
 
-    def whole(self) -> tuple[Step, ...]:
+    def whole(self) -> Mapping[int, Step]:
         """Return what each step evaluates where all that moves is wanted, up to the last; there, nothing advances."""
-        everything = []
+        everything = {}
         for step, (silent, moves) in enumerate(zip(self._silent, self._moves, strict=True)):
             settle = tuple(n for n in self._instantaneous if n not in silent)
             advance = tuple(n for n in self._dynamic if n in moves and step < self._steps)
-            everything.append(Step(settle, advance, silent))
-        return tuple(everything)
+            everything[step] = Step(settle, advance, silent)
+        return everything
 
-    def plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
+    def plan(self, pending: Mapping[int, range], begin: int = 0) -> Mapping[int, Step]:
         """Return what each step evaluates, up to the last at which a rule may act; there, nothing advances.
 
         Parameters
         ----------
         pending
             The steps at which each rule may act, by its index in the network's plasticity.
+        begin
+            The first step that is asked for.
         """
-        key = tuple(pending.items())
+        key = begin, tuple(pending.items())
         if key not in self._plans:
-            self._plans[key] = self._plan(pending)
+            self._plans[key] = self._plan(pending, begin)
         return self._plans[key]
 
-    def _plan(self, pending: Mapping[int, range]) -> tuple[Step, ...]:
-        """Follow the dependencies backwards, from the last step at which a rule may act to the first."""
-        plan: list[Step] = []
+    def _plan(self, pending: Mapping[int, range], begin: int) -> Mapping[int, Step]:
+        """Follow the dependencies backwards, from the last step at which a rule may act to the first asked for."""
+        acting: dict[int, list[Plasticity]] = {}
+        for i, steps in pending.items():
+            for step in steps:
+                acting.setdefault(step, []).append(self._rules[i])
+        plan: dict[int, Step] = {}
         needed_later: set[str] = set()
-        for step in reversed(range(max((steps.stop for steps in pending.values()), default=0))):
-            acting = [self._rules[i] for i, steps in pending.items() if step in steps]
-            advance = tuple(n for n in self._dynamic if n in needed_later and n in self._moves[step])
-            needed = needed_later.union(*(rule.reads for rule in acting), *(self._reads[n] for n in advance))
-            for name in reversed(self._instantaneous):
-                if name in needed:
-                    needed |= self._reads[name]
-            settle = tuple(n for n in self._instantaneous if n in needed and n not in self._silent[step])
-            plan.append(Step(settle, advance, self._silent[step]))
-            needed_later = needed.intersection(self._dynamic)
-        return tuple(reversed(plan))
+        for step in reversed(range(begin, max((steps.stop for steps in pending.values()), default=0))):
+            # What does not move yet has not moved before: it is left out of all earlier steps.
+            moving = needed_later & self._moves[step]
+            read = moving.union(*(rule.reads for rule in acting.get(step, ())), *(self._reads[n] for n in moving))
+            needed = read.union(*(self._behind[name] for name in read if name in self._behind))
+            settling = {name for name in needed if name in self._behind} - self._silent[step]
+            plan[step] = Step(self._in_order(settling), self._in_order(moving), self._silent[step])
+            needed_later = {name for name in needed if name in self._place and name not in self._behind}
+        return dict(sorted(plan.items()))
+
+    def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
+        return tuple(sorted(names, key=self._place.__getitem__))

@@ -20,6 +20,10 @@ And whether with the graph of what enters the cycle, which the Jacobian does not
 """
 
 
+_AT_ONCE = 1024
+"""How many rows of Jacobians, of all samples together, are found at once."""
+
+
 class Agreement(FixedPoint):
     """Where the populations of a cycle agree, with its graph.
 
@@ -64,11 +68,19 @@ def _same(tensor: Tensor) -> Tensor:
 
 def jacobian(made: Tensor, z: Tensor) -> Tensor:
     """Return ∂G/∂z of each sample, shape (sample, unit, unit), given G(z) with its graph; both shape (sample, unit)."""
-    matrix = z.new_zeros(*z.shape, z.shape[1])
-    if made.requires_grad:
-        for unit in range(z.shape[1]):
-            (row,) = torch.autograd.grad(
-                made[:, unit].sum(), z, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            matrix[:, unit] = row
-    return matrix
+    samples, units = z.shape
+    if not made.requires_grad:
+        return z.new_zeros(samples, units, units)
+    rows = torch.eye(units, dtype=z.dtype, device=z.device)[:, None].expand(-1, samples, -1)
+    several = max(1, _AT_ONCE // max(1, samples))
+    try:
+        parts = [_back(made, z, part, several=True) for part in torch.split(rows, several)]
+    except RuntimeError:  # a map's own way back may be none for several rows at once
+        parts = [_back(made, z, row, several=False)[None] for row in rows]
+    return torch.cat(parts).transpose(0, 1).contiguous()
+
+
+def _back(made: Tensor, z: Tensor, v: Tensor, *, several: bool) -> Tensor:
+    """Return vᵀ ∂G/∂z of each sample, for one v of shape (sample, unit) or `several`."""
+    (found,) = torch.autograd.grad(made, z, v, retain_graph=True, allow_unused=True, is_grads_batched=several)
+    return torch.zeros_like(v) if found is None else found

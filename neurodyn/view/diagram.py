@@ -24,6 +24,8 @@ _MOST_COLUMNS = 16
 """The most that do where breaking them would cut through what leads over several, such as a residual connection."""
 _COLUMN, _ROW, _BAND = 1.3, 1.15, 0.45
 _CLEARANCE = 0.08
+_ROOM = 1.0
+"""How far from lines and marks a mark stands as well as farther away."""
 _GAP = 0.05
 """Between an arrow and its mark."""
 _CHARACTER = 0.58
@@ -177,12 +179,15 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
     shared = Counter(frozenset((arrow.source, arrow.target)) for arrow in arrows)
     curves: dict[int, Points] = {}
     loops: dict[str, list[Points]] = {name: [] for name in places}
+    drawn = _Drawn(len(arrows))
     for number, arrow in enumerate(arrows):
         a = arrow.source
         if arrow.target == a:
             arcs = [_arc(places[a], places[b], 0.0) for b in places if b != a and shared[frozenset((a, b))]]
             curves[number] = _loop(places[a], [*arcs, *loops[a]])
             loops[a].append(curves[number])
+            drawn.add(points_of(curves[number]))
+    obstacles, radii, owners = _obstacles(places, loops)
     taken: set[tuple[str, str, float]] = set()
     # Short ways first: they have the least choice.
     lengths = {n: np.linalg.norm(places[a.target] - places[a.source]).round(6) for n, a in enumerate(arrows)}
@@ -190,51 +195,61 @@ def route(sketch: Sketch, places: dict[str, Points]) -> list[Points]:
         a, b = arrows[number].source, arrows[number].target
         if a == b:
             continue
-        others = [name for name in places if name not in (a, b)]
-        nodes = np.array([places[name] for name in others]).reshape(-1, 2)
-        lines = np.concatenate([np.empty((0, 2)), *(points_of(loop) for name in others for loop in loops[name])])
+        others = (owners != a) & (owners != b)
+        in_the_way = obstacles[others], radii[others]
         paired = shared[frozenset((a, b))] > 1
         # Of the free ways that are as clear of the nodes as need be, the straightest; then its left, so that opposite
         # directions keep apart, or where it is alone, the emptier side.
         sizes = _BRACKETS if lengths[number] > _LONG else _ARCS * lengths[number]
         ranks = {}
         for height in [sign * size for size in sizes[int(paired) :].tolist() for sign in (-1, 1)]:
-            room = _clearance(_arc(places[a], places[b], height), nodes, lines)
+            room = _clearance(_arc(places[a], places[b], height), *in_the_way)
             ranks[height] = (_lane(a, b, height) in taken, -room, abs(height), paired and height > 0)
         best = min(ranks.values())
         equal = [height for height, rank in ranks.items() if rank == best]
-        known = list(curves.values())
-        crossed = {each: _crossings(_arc(places[a], places[b], each), known) for each in equal}
+        crossed = {each: drawn.crossings(points_of(_arc(places[a], places[b], each))) for each in equal}
         height = min((crossings, each) for each, crossings in crossed.items())[1]
         taken.add(_lane(a, b, height))
         curves[number] = _arc(places[a], places[b], height)
+        drawn.add(points_of(curves[number]))
     return [curves[number] for number in range(len(arrows))]
+
+
+def _obstacles(places: dict[str, Points], loops: dict[str, list[Points]]) -> tuple[Points, Points, NDArray[np.str_]]:
+    """Return where nodes and points of their loops lie, how far each reaches, and whose each is."""
+    lines = [(name, points_of(loop)) for name in places for loop in loops[name]]
+    where = np.concatenate([np.array(list(places.values())).reshape(-1, 2), *(points for _, points in lines)])
+    owners = np.concatenate([np.array(list(places), str), *(np.full(len(points), name) for name, points in lines)])
+    return where, np.where(np.arange(len(where)) < len(places), RADIUS, 0.0), owners
 
 
 def mark_places(sketch: Sketch, places: dict[str, Points], curves: Sequence[Points]) -> list[Points | None]:
     """Return the centre of each arrow's mark, shape (2,): beside its curve, clear of nodes, other curves and marks."""
     centres = np.array(list(places.values()))
-    ways = [points_of(curve) for curve in curves]
-    taken: list[tuple[Points, Points]] = []
+    ways = np.array([points_of(curve) for curve in curves])
+    taken = np.empty((0, 2, 2))  # the centres and the halves of the marks
     found: list[Points | None] = []
     for number, arrow in enumerate(sketch.arrows):
         if not arrow.mark:
             found.append(None)
             continue
         half = mark_half(arrow.mark)
-        lines = np.concatenate([np.empty((0, 2)), *ways[:number], *ways[number + 1 :]])
         candidates = _beside(ways[number], half)
+        reach = half + _ROOM
+        near = _within(ways, candidates.min(0) - reach, candidates.max(0) + reach)
+        near[number] = False
+        lines = ways[near]
         room = [
             min(
                 float(np.linalg.norm(np.maximum(abs(centres - point) - half, 0.0), axis=1).min()) - RADIUS,
-                float((abs(lines - point) - half).max(1).min(initial=1.0)),
-                min((float((abs(other - point) - half - half_of).max()) for other, half_of in taken), default=1.0),
+                float((abs(lines - point) - half).max(-1).min(initial=_ROOM)),
+                float((abs(taken[:, 0] - point) - half - taken[:, 1]).max(1).min(initial=_ROOM)),
             )
             for point in candidates
         ]
         clear = [place for place, each in enumerate(room) if each > 0]
         place = candidates[clear[0] if clear else int(np.argmax(room))]
-        taken.append((place, half))
+        taken = np.concatenate([taken, [[place, half]]])
         found.append(place)
     return found
 
@@ -341,26 +356,43 @@ def points_of(curve: Points) -> Points:
     return points
 
 
-def _clearance(curve: Points, nodes: Points, lines: Points) -> float:
+def _clearance(curve: Points, obstacles: Points, radii: Points) -> float:
     """Return how far a curve stays from nodes' rims and from points of lines, capped at what is enough."""
-    obstacles, radii = np.concatenate([nodes, lines]), np.repeat([RADIUS, 0.0], [len(nodes), len(lines)])
-    gaps = np.linalg.norm(points_of(curve)[:, None] - obstacles, axis=-1) - radii
+    points, reach = points_of(curve), RADIUS + _CLEARANCE
+    near = ((obstacles >= points.min(0) - reach) & (obstacles <= points.max(0) + reach)).all(1)
+    gaps = np.linalg.norm(points[:, None] - obstacles[near], axis=-1) - radii[near]
     return float(gaps.min(initial=_CLEARANCE))
 
 
-def _crossings(curve: Points, others: Sequence[Points]) -> int:
-    """Return how many of some curves a curve crosses."""
-    if not others:
-        return 0
-    p = points_of(curve)[:, None]
-    q = np.stack([points_of(other) for other in others])[:, None]
+class _Drawn:
+    """Points on the curves that are drawn already, at most `most`."""
 
-    def side(a: Points, b: Points, c: Points) -> Points:
-        u, v = b - a, c - a
-        turn: Points = np.sign((u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]).round(9))
-        return turn
+    def __init__(self, most: int) -> None:
+        self._ways = np.empty((most, len(_CURVE_POINTS), 2))
+        self._count = 0
 
-    # By the other curve, the part of one, and the point of the other of them.
-    of_q, of_p = side(p[:-1], p[1:], q), side(q[..., :-1, :], q[..., 1:, :], p)
-    crossed = (of_q[..., :-1] * of_q[..., 1:] < 0) & (of_p[:, :-1] * of_p[:, 1:] < 0)
-    return int(crossed.any((1, 2)).sum())
+    def add(self, points: Points) -> None:
+        """Add a curve, given points on it."""
+        self._ways[self._count] = points
+        self._count += 1
+
+    def crossings(self, points: Points) -> int:
+        """Return how many of the curves one crosses, given points on it."""
+        drawn = self._ways[: self._count]
+        p, q = points[:, None], drawn[_within(drawn, points.min(0), points.max(0))][:, None]
+
+        def side(a: Points, b: Points, c: Points) -> Points:
+            u, v = b - a, c - a
+            turn: Points = np.sign((u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]).round(9))
+            return turn
+
+        # By the other curve, the part of one, and the point of the other of them.
+        of_q, of_p = side(p[:-1], p[1:], q), side(q[..., :-1, :], q[..., 1:, :], p)
+        crossed = (of_q[..., :-1] * of_q[..., 1:] < 0) & (of_p[:, :-1] * of_p[:, 1:] < 0)
+        return int(crossed.any((1, 2)).sum())
+
+
+def _within(ways: Points, low: Points, high: Points) -> NDArray[np.bool_]:
+    """Tell of each way, given points on it, whether the box around it reaches into another one."""
+    inside: NDArray[np.bool_] = ((ways.min(1) <= high) & (ways.max(1) >= low)).all(1)
+    return inside

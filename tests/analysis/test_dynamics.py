@@ -249,6 +249,44 @@ def test_the_jacobian_is_that_of_differences_of_every_map(seed):
                 column += 1
 
 
+def test_one_way_back_finds_the_jacobians_of_all_samples_and_units():
+    back = []
+
+    def squared(x):
+        if x.requires_grad:
+            x.register_hook(back.append)
+        return x**2
+
+    network = nd.Network("squares", [nd.Population("x", 20)], [nd.Coupling("x", "x", nd.Pointwise(squared), gain=0.5)])
+    at = {"x": torch.rand(3, 20, dtype=F64)}
+    found = nd.analysis.jacobian(network, at=at).jacobian
+    np.testing.assert_allclose(found, [np.diag(x - 1) for x in at["x"]])
+    assert len(back) == 1
+    assert (nd.analysis.stability(network, at={"x": torch.zeros(3, 20)}).abscissa == -1).all()
+    assert len(back) == 2
+
+
+class _InNumPy(torch.autograd.Function):
+    """x², whose way back is none for several rows at once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, v):
+        return torch.from_numpy(2 * ctx.saved_tensors[0].numpy() * v.numpy())
+
+
+def test_the_jacobian_is_found_where_a_way_back_takes_one_row_at_a_time():
+    at = {"x": torch.rand(2, 3, dtype=F64)}
+    own = nd.Pointwise(_InNumPy.apply)
+    network = nd.Network("squares", [nd.Population("x", 3)], [nd.Coupling("x", "x", own, gain=0.5)])
+    found = nd.analysis.jacobian(network, at=at).jacobian
+    np.testing.assert_allclose(found, [np.diag(x - 1) for x in at["x"]])
+
+
 def test_stability_at_an_equilibrium():
     """The weak-feedback circuit of linear units has the abscissa −1 + 2 √(γ(1 − γ)) cos(π/(L + 1))."""
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 import xarray as xr
 from hypothesis import given, settings
@@ -112,6 +113,29 @@ def test_krylov_equals_the_dense_exponential_beyond_one_krylov_space():
         expected = start @ torch.linalg.matrix_exp(time * matrix).T
         error = np.abs(run["x"].sel(time=time).values - expected.numpy()).max()
         assert error < 1e-10 * float(expected.abs().max())
+
+
+def test_evenly_spaced_points_take_few_exponentials_and_any_points_are_exact(monkeypatch):
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 6, bias=False, dtype=torch.float64)
+    network = nd.Network("rotation", [nd.Population("x", 6)], [nd.Coupling("x", "x", nd.Forward(layer), gain=3.0)])
+    start = torch.randn(1, 6, dtype=torch.float64)
+    matrix = 3 * layer.weight.detach().numpy() - np.eye(6)
+    expm = scipy.linalg.expm
+    counts: list[int] = []
+
+    def counted(matrices):
+        counts[-1] += len(matrices)
+        return expm(matrices)
+
+    monkeypatch.setattr(scipy.linalg, "expm", counted)
+    uneven = np.sort(np.random.default_rng(0).uniform(0, 9, 50))
+    for times in (np.linspace(0, 9, 401), uneven):
+        counts.append(0)
+        run = nd.simulate(network, None, initial={"x": start}, duration=9.0, solver=nd.Exact(), save_at=times)
+        wanted = expm(times[:, None, None] * matrix) @ start[0].numpy()
+        np.testing.assert_allclose(run.x[:, 0], wanted, rtol=0, atol=1e-11 * abs(wanted).max())
+    assert counts[0] < 50 <= counts[1]
 
 
 def test_without_leak_the_series_is_a_polynomial():

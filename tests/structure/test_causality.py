@@ -83,7 +83,7 @@ def test_z_il_is_a_wave_from_the_output() -> None:
     plan = schedule(pc.network(MODULE, learning="z-il"), LEARNING, 2).plan(
         {0: range(2, 3), 1: range(1, 2), 2: range(1)}
     )
-    assert plan == (
+    assert tuple(plan.values()) == (
         Step(settle=("e3",), advance=("x2",), silent=frozenset({"e1", "e2"})),
         Step(settle=("e2",), advance=("x1",), silent=frozenset({"e1"})),
         Step(settle=("e1",), advance=(), silent=frozenset()),
@@ -92,17 +92,19 @@ def test_z_il_is_a_wave_from_the_output() -> None:
 
 def test_a_plan_ends_with_the_last_rule_and_leaves_out_what_no_rule_can_feel() -> None:
     times = schedule(pc.network(MODULE), LEARNING, 9)
-    assert times.plan({}) == ()
-    assert [step.settle for step in times.plan({2: range(4, 5)})] == [
+    assert not times.plan({})
+    wave = times.plan({2: range(4, 5)})
+    assert [step.settle for step in wave.values()] == [
         ("e3",),
         ("e2", "e3"),
         ("e1", "e2", "e3"),  # which e3 feels two steps later, through x1 and x2
         ("e2", "e3"),
         ("e3",),
     ]
-    assert len(times.plan({0: range(3, 7)})) == 7
+    assert times.plan({2: range(4, 5)}, 3) == {3: wave[3], 4: wave[4]}
+    assert list(times.plan({0: range(3, 7)})) == list(range(7))
     only_top = times.plan({2: range(1)})
-    assert only_top == (Step(settle=("e3",), advance=(), silent=frozenset({"e1", "e2"})),)
+    assert only_top == {0: Step(settle=("e3",), advance=(), silent=frozenset({"e1", "e2"}))}
 
 
 @pytest.mark.parametrize(
