@@ -170,14 +170,22 @@ def _copied(place: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor
 
 @contextmanager
 def _transforms_left_behind() -> Iterator[None]:
-    """Leave the transforms of torch.func that are on when torch.export fails within one, and would stay on for good."""
-    transforms: Any = getattr(torch._C, "_functorch", None)  # PyTorch makes no promise that these functions are there
+    """Leave the transforms of torch.func that are on when torch.export fails within one, and would stay on for good.
+
+    They refuse hooks on what autograd saves, such as checkpoints have.
+    """
+    # PyTorch makes no promise that these functions are there.
+    transforms: Any = getattr(torch._C, "_functorch", None)
+    hooks: Any = getattr(torch._C, "_autograd", None)
     depth = getattr(transforms, "get_dynamic_layer_stack_depth", lambda: None)()
+    enabled = getattr(hooks, "_saved_tensors_hooks_is_enabled", lambda: False)()
     try:
         yield
     finally:
         if depth is not None:
             transforms.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        if enabled:
+            hooks._saved_tensors_hooks_enable()
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:

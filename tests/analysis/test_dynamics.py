@@ -250,7 +250,7 @@ def test_the_jacobian_is_that_of_differences_of_every_map(seed):
 
 
 def test_one_way_back_finds_the_jacobians_of_all_samples_and_units():
-    back = []
+    back: list[torch.Tensor] = []
 
     def squared(x):
         if x.requires_grad:

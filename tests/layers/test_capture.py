@@ -281,6 +281,8 @@ def test_what_cannot_be_captured_is_refused_by_name(function: Callable, message:
         nd.capture(module, torch.linspace(-1, 1, 12).view(3, 4))
     # And the module, the random state and PyTorch are left as they were.
     assert peek_interpreter_stack() is None
+    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.clone, torch.Tensor.clone):
+        torch.ones(1, requires_grad=True).square()
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name])
