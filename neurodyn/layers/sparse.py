@@ -58,6 +58,8 @@ class SparseLinear(nn.Module):
         if not isinstance(weight, Tensor) or not weight.is_floating_point():
             kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
             raise InvalidTypeError(f"weight of SparseLinear must be a floating-point tensor, not {kind}")
+        if weight.is_meta:
+            raise InvalidTypeError("weight of SparseLinear must be a tensor with data, not one on the meta device")
         if weight.ndim != 2 or weight.layout not in (torch.sparse_csr, torch.sparse_coo, torch.strided):
             raise InvalidValueError(
                 f"weight of SparseLinear has the shape (out, in), by rows (CSR), as COO or dense; this one has "

@@ -120,6 +120,7 @@ def test_what_it_is_not_is_refused():
         (lambda: nd.SparseLinear(rows), r"must be a floating-point tensor, not list"),
         (lambda: nd.SparseLinear(torch.ones(3)), r"has the shape \(out, in\), by rows"),
         (lambda: nd.SparseLinear(weight, torch.ones(2)), r"bias of SparseLinear has the shape \(3,\)"),
+        (lambda: nd.SparseLinear(weight.to("meta")), r"must be a tensor with data, not one on the meta device"),
         (lambda: nd.SparseLinear(weight / 0.0), r"weight of SparseLinear must be finite"),
         (lambda: nd.Inverse(nd.SparseLinear(weight)), r"SparseLinear is not invertible"),
         (lambda: nd.FeedbackWeights(nd.Stage(nd.SparseLinear(weight)), seed=0, learned=False), r"feedback weights"),
