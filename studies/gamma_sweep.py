@@ -175,14 +175,18 @@ def main(options: Options) -> None:
     deviation, factors = scaling(options)
 
     about = {"dataset": options.dataset, "setting": f"{options}, logistic"}
+    close["factor"] = factors.rename(gamma="gamma_of_factor")
+    datasets = {"training": training, "near_1": close}
+    if bool(training.diverged.all()):
+        print(write(options.out, {}, datasets, about))
+        raise SystemExit("all trainings diverged, which leaves nothing to compare; give a smaller --rate")
     with plot.style():
         figures = {
             "gamma_sweep": draw_training(training),
             "gamma_sweep_near_1": draw_near(close, factors, training),
         }
     print(summary(training, deviation, about))
-    close["factor"] = factors.rename(gamma="gamma_of_factor")
-    files = write(options.out, figures, {"training": training, "near_1": close}, about)
+    files = write(options.out, figures, datasets, about)
     print(write_rows(options, f"{about['dataset']}, {about['setting']}", rows(training)))
     print(files)
 
