@@ -42,7 +42,9 @@ def spreading(operation: OpOverload, given: Sequence[Any], options: Mapping[str,
         places, options = places[1:], {**options, "beta": 1}
     if 0 in [each for each in (*given, *options.values()) if isinstance(each, (int, float))]:
         return []
-    return [given[place] for place in places if place < len(given) and isinstance(given[place], Value)]
+    values = [given[place] for place in places if place < len(given) and isinstance(given[place], Value)]
+    # Beside an empty one the result is empty, too, and tells nothing.
+    return values if all(span.size for span in spans(values)) else []
 
 
 def leave_out_implied(program: Program) -> None:

@@ -54,6 +54,12 @@ def in_rows(W: Tensor, b: Tensor, V: Tensor, x: Tensor, t: Tensor) -> list[Tenso
     return [(x[:, ::2] @ W[:, ::2].t() + b)[:, :4] * t[:1], V[:, 1:].sum(0)]
 
 
+def empty(W: Tensor, b: Tensor, V: Tensor, x: Tensor, t: Tensor) -> list[Tensor]:
+    """A layer without units, whose value is finite whatever it is made of."""
+    h = torch.addmm(b[:0], x, W[:0].t()) * x[:, :1]
+    return [t.tanh() + torch.mm(h, V[:, :0].t()), V.tanh()]
+
+
 Function = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], list[Tensor]]
 
 
@@ -65,7 +71,7 @@ def computed(function: Function, given: Sequence[Tensor]) -> tuple[list[Tensor],
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("function", [saturating, overwritten, left_out, in_rows])
+@pytest.mark.parametrize("function", [saturating, overwritten, left_out, in_rows, empty])
 def test_nothing_that_is_not_finite_passes(function: Function) -> None:
     known = {name: tensor for name, tensor in tensors(0).items() if name in "WbV"}
     for name, value in itertools.product(SHAPES, (math.inf, -math.inf, math.nan)):
