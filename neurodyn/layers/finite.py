@@ -42,7 +42,9 @@ def spreading(operation: OpOverload, given: Sequence[Any], options: Mapping[str,
         places, options = places[1:], {**options, "beta": 1}
     if 0 in [each for each in (*given, *options.values()) if isinstance(each, (int, float))]:
         return []
-    return [given[place] for place in places if place < len(given) and isinstance(given[place], Value)]
+    values = [given[place] for place in places if place < len(given) and isinstance(given[place], Value)]
+    # Beside an empty one the result is empty, too, and tells nothing.
+    return values if all(span.size for span in spans(values)) else []
 
 
 def leave_out_implied(program: Program) -> None:
@@ -66,7 +68,7 @@ def leave_out_implied(program: Program) -> None:
             value.given = ([each for each in value.given[0] if left(each)],)
             follows = [each for each in value.given[0] if each.call is not None]
             unknown |= {(value, each): left(each) for each in value.given[0] if each.call is None}
-        elif _tells(value) and not left(value):
+        elif value.spreading and not left(value):
             follows = value.spreading
         for span in spans(value.written):
             finite[span.storage] = [known for known in finite[span.storage] if not known.meets(span)]
@@ -87,22 +89,16 @@ def leave_out_implied(program: Program) -> None:
 def _look_at_less(program: Program, last: Value, looked_at: Collection[tuple[Value, Value]]) -> None:
     """Look, at last, at what is made of tensors that nothing writes to, where it is smaller: at W x instead of at W."""
     written = {span.storage for span in spans(program.written)}
-    for value in filter(_tells, itertools.takewhile(lambda value: value is not last, program.made)):
+    for value in itertools.takewhile(lambda value: value is not last, program.made):
         told = {span for span in spans(value.spreading) if span.dense}
         implied = [(look, each) for look, each in looked_at if each in look.given[0] and each.span in told]
         within = list(spans(each for _, each in implied))
-        assert value.span is not None, "it tells of others"
-        if not implied or value.span.size > max(span.size for span in within):
+        if not implied or value.span is None or value.span.size > max(span.size for span in within):
             continue
         if written.isdisjoint(span.storage for span in (value.span, *within)):
             for look, each in implied:
                 _leave_out(look, each)
             last.given = ([*last.given[0], value],)
-
-
-def _tells(value: Value) -> bool:
-    """Tell whether a value, if it is finite, tells that others are."""
-    return bool(value.spreading) and value.span is not None and value.span.size > 0
 
 
 def _leave_out(look: Value, tensor: Value) -> None:

@@ -81,7 +81,7 @@ def is_rewritten(layer: nn.Module) -> bool:
 
 def couples_samples(layer: nn.Module) -> bool:
     """Tell whether a layer is known to make a sample's value of others in its batch, in its present mode."""
-    return isinstance(layer, _BATCH_NORMS) and (layer.training or not layer.track_running_stats)
+    return isinstance(layer, _BATCH_NORMS) and (layer.training or layer.running_mean is None)
 
 
 def acts_sample_by_sample(layer: nn.Module) -> bool:

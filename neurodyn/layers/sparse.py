@@ -46,6 +46,7 @@ class SparseLinear(nn.Module):
     [[1.0, 2.0, 3.0]]
     """
 
+    bias: nn.Parameter | None
     _rows: Tensor
     _columns: Tensor
     _starts: Tensor
@@ -75,7 +76,8 @@ class SparseLinear(nn.Module):
             raise InvalidValueError(
                 f"bias of SparseLinear has the shape ({self.out_features},), one for each output, or is None"
             )
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        # Registered if it is None, too, as that of nn.Linear is.
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
         most = max(len(rows), self.out_features, self.in_features)
         kind = torch.int32 if most < 2**31 else torch.int64
         order = torch.argsort(columns * max(1, self.out_features) + rows)
@@ -92,8 +94,8 @@ class SparseLinear(nn.Module):
         with warnings.catch_warnings():  # PyTorch says once that these tensors are in beta
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             self.pattern.matrix(self.values.detach())
-        self._kept: tuple[Tensor, float, Tensor] | None = None
-        """A fixed vector, its product with the entries, and the transposed matrix that has been made of them."""
+        self._kept: tuple[Tensor, Tensor] | None = None
+        """Entries, and the transposed matrix that has been made of them."""
 
     @property
     def weight(self) -> Tensor:
@@ -112,17 +114,17 @@ class SparseLinear(nn.Module):
     def transposed(self) -> Tensor:
         """Return Wᵀ, by rows (CSR), without a graph; copied anew where its entries have changed."""
         values = self.values.detach()
-        # PyTorch's version counter does not see a change through `.data`, but such a sum does.
         kept = self._kept
-        if kept is None or (kept[0].dtype, kept[0].device) != (values.dtype, values.device):
-            probe, image = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device).cos_(), None
-        else:
-            probe, image, matrix = kept
-        now = float(torch.dot(values, probe))
-        if now != image:
-            matrix = self.pattern.transposed(values)
-            self._kept = probe, now, matrix
-        return matrix
+        # PyTorch's version counter does not see a change through `.data`.
+        if kept is None or kept[0].dtype != values.dtype or kept[0].device != values.device:
+            kept = None
+        if kept is None or not torch.equal(kept[0], values):
+            kept = self._kept = values.clone(), self.pattern.transposed(values)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what has been made of the entries, as PyTorch copies no sparse matrix."""
+        return {**self.__dict__, "_kept": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return W x + b, shape (…, out), given x, shape (…, in)."""

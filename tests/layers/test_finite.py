@@ -59,6 +59,12 @@ def empty(W: Tensor, b: Tensor, V: Tensor, x: Tensor, t: Tensor) -> list[Tensor]
     return [torch.mm(W, torch.ones(5, 0)), b + torch.ones(0, 1), torch.mm(V[:0], W) + x[:1], t[:, :0] * x[:, :1]]
 
 
+def without_units(W: Tensor, b: Tensor, V: Tensor, x: Tensor, t: Tensor) -> list[Tensor]:
+    """A layer without units, whose value is finite whatever it is made of."""
+    h = torch.addmm(b[:0], x, W[:0].t()) * x[:, :1]
+    return [t.tanh() + torch.mm(h, V[:, :0].t()), V.tanh()]
+
+
 Function = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], list[Tensor]]
 
 
@@ -70,7 +76,7 @@ def computed(function: Function, given: Sequence[Tensor]) -> tuple[list[Tensor],
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("function", [saturating, overwritten, left_out, in_rows, empty])
+@pytest.mark.parametrize("function", [saturating, overwritten, left_out, in_rows, empty, without_units])
 def test_nothing_that_is_not_finite_passes(function: Function) -> None:
     known = {name: tensor for name, tensor in tensors(0).items() if name in "WbV"}
     for name, value in itertools.product(SHAPES, (math.inf, -math.inf, math.nan)):

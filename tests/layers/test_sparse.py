@@ -56,6 +56,16 @@ def test_weights_are_taken_in_any_layout(given):
     torch.testing.assert_close(again.weight.to_dense(), dense.weight.detach())
 
 
+def test_the_way_back_sees_each_entry_as_it_is_and_is_copied():
+    """However small an entry is beside the others, whose sum is not moved by it."""
+    layer = nd.SparseLinear(torch.tensor([[1e-4, 1e6], [0.0, 1.0]]))
+    point, v = nd.Stage(layer).at(torch.ones(1, 2)), torch.tensor([[1.0, 0.0]])
+    assert point.feedback(v)[0, 0] == layer.values[0]
+    layer.values.data[0] = 2e-4
+    for own in (layer, copy.deepcopy(layer)):
+        assert nd.Stage(own).at(torch.ones(1, 2)).feedback(v)[0, 0] == layer.values[0]
+
+
 def test_autograd_differentiates_it_twice():
     sparse, _ = layers()
     x = torch.randn(2, 5, dtype=F64, requires_grad=True)

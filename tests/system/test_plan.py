@@ -124,6 +124,16 @@ def test_a_changed_mode_counts_for_the_next_batch() -> None:
     assert_as_anew(ar.network, network, module)
 
 
+def test_statistics_that_are_gone_count_for_the_next_batch() -> None:
+    """In their place PyTorch takes those of the batch, also in evaluation mode."""
+    norm = nn.BatchNorm1d(5).eval()
+    network = nd.models.activation_relaxation.network(nn.Sequential(nn.Linear(5, 5), norm))
+    nd.backward(network, torch.ones(2, 5), torch.ones(2, 5))
+    norm.running_mean = norm.running_var = None
+    with pytest.raises(ValueError, match=r"BatchNorm1d .* couples the samples"):
+        nd.backward(network, torch.ones(2, 5), torch.ones(2, 5))
+
+
 def test_units_cut_off_the_weights_in_their_own_memory_are_noticed() -> None:
     first, last = nn.Linear(5, 4, bias=False), nn.Linear(4, 5, bias=False)
     network = ar.network(nn.Sequential(first, nn.Tanh(), last))
