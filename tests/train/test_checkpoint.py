@@ -632,6 +632,7 @@ def after_one(optimizer: Any, function: Callable[[int], float]) -> Any:
     return SCHEDULERS.SequentialLR(optimizer, [first, SCHEDULERS.LambdaLR(optimizer, function)], [1])
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")  # of SequentialLR itself, in PyTorch 2.8
 @pytest.mark.parametrize(
     ("one", "other"),
     [
