@@ -19,7 +19,7 @@ from neurodyn.network.drives import Input
 from neurodyn.network.network import Network
 from neurodyn.network.pointwise import Pointwise
 from neurodyn.network.wrapping import Wrapping
-from neurodyn.system.bound import Given, check_network, checked
+from neurodyn.system.bound import Given, apart, check_network, checked
 from neurodyn.system.continued import Starts
 from neurodyn.system.inputs import Inputs, Targets
 from neurodyn.system.marks import marks
@@ -169,7 +169,8 @@ def _enter(
     if door is not None and isinstance(inputs, Tensor) and (targets is None or isinstance(targets, Tensor)):
         check_modes(inputs.device)
         population, shapes = door
-        given = Given({population: inputs.detach()}, targets, {}, inputs.dtype, inputs.device, len(inputs))
+        x, *wanted = apart([inputs.detach(), *([] if targets is None else [targets])])
+        given = Given({population: x}, next(iter(wanted), None), {}, x.dtype, x.device, len(x))
         return given, shapes, False
     given = checked(network, inputs, targets, initial, idle.weights, still=still)
     shapes = given.shapes

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurodyn.checks import check_dense, made_ordinary
 from neurodyn.errors import InvalidTypeError, InvalidValueError
+from neurodyn.layers.spans import Span
 from neurodyn.network.drives import (
     Constant,
     Data,
@@ -121,9 +122,10 @@ def checked(
     samples = count_samples(network, by_name, still_targets, starts, signals.values())
     for name, tensor in by_name.items():
         check_block(network[name], tensor, "input", samples)  # before a stage meets a shape that is not for it
-    by_name = {name: made_ordinary(tensor) for name, tensor in by_name.items()}
-    still_targets = None if still_targets is None else made_ordinary(still_targets)
-    starts = {name: made_ordinary(tensor) for name, tensor in starts.items()}
+    plain = [*by_name.values(), *starts.values(), *([] if still_targets is None else [still_targets])]
+    own = iter(apart(list(map(made_ordinary, plain))))
+    by_name, starts = ({name: next(own) for name in named} for named in (by_name, starts))
+    still_targets = next(own, None)
     begun = {name: signal.start(samples, network.members, dtype, device) for name, signal in signals.items()}
     still_targets = begun.pop("", still_targets)
     by_name |= begun
@@ -221,6 +223,19 @@ def check_block(population: Population, value: Tensor, what: str | Drive, sample
         raise InvalidValueError(
             f"population {population.name}: {what} has {len(value)} samples, and the run has {samples}"
         )
+
+
+def apart(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors, with copies of those that would share memory, as the inputs and targets of an autoencoder do.
+
+    Noted operations tell tensors by where they lie, and those of another batch need not be the same.
+    """
+    found: list[Tensor] = []
+    for tensor in tensors:
+        place = tensor.untyped_storage().data_ptr()
+        near = [Span.of(each) for each in found if each.untyped_storage().data_ptr() == place]
+        found.append(tensor.clone() if near and any(map(Span.of(tensor).meets, near)) else tensor)
+    return found
 
 
 def check_network(network: Network) -> None:

@@ -232,6 +232,23 @@ def test_batches_of_the_same_shape_in_memory_of_another_kind(way: str) -> None:
     assert_as_anew(lambda: ar.network(module), network, inputs, targets)
 
 
+@pytest.mark.parametrize("name", ["ar", "il", "z-il", "fa-z-il"])
+@pytest.mark.parametrize("share", [lambda x: x, lambda x: x.detach()])
+def test_after_batches_whose_inputs_and_targets_share_memory_come_others(
+    name: str, share: Callable[[Tensor], Tensor]
+) -> None:
+    network = KNOWN[name]()
+    for seed in range(5):
+        inputs, _ = batch(seed)
+        assert_as_anew(KNOWN[name], network, inputs, share(inputs))
+    assert noted(network)
+    assert_as_anew(KNOWN[name], network, *batch(5))
+    inputs, targets = batch(6)
+    targets[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="targets has 1 values that are NaN"):
+        nd.backward(network, inputs, targets)
+
+
 @pytest.mark.parametrize("declare", [KNOWN["ar"], KNOWN["z-il"]])
 def test_what_is_not_finite_is_refused_by_name(declare: Callable[[], nd.Network]) -> None:
     network = declare()
